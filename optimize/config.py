@@ -1,0 +1,82 @@
+"""The one list of knobs and the only home of their defaults. Imports no DSPy, no MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from optimize.errors import WorkbenchError
+
+FILE = "optimize.toml"
+Finetune = Literal["bundle", "lora", "never"]
+
+
+class RunConfig(BaseSettings):
+    """Every knob of a run. A flag beats the environment (`OPTIMIZE_…`), which beats `optimize.toml`."""
+
+    model_config = SettingsConfigDict(env_prefix="OPTIMIZE_", frozen=True, extra="forbid", validate_default=True)
+
+    lm: str = Field("embedded", description="task LM: embedded, gguf:PATH, or a DSPy model string", min_length=1)
+    teacher: str | None = Field(None, description="LM that proposes and bootstraps; default: the task LM itself")
+    api_base: str | None = Field(None, description="address of the task LM's OpenAI-compatible endpoint")
+    teacher_api_base: str | None = Field(None, description="the same for the teacher")
+    api_key: SecretStr | None = Field(None, description="key for these addresses; only from the environment")
+    target: float | None = Field(None, ge=0, le=1, description="score to reach; default: the task's own")
+    max_calls: int = Field(3000, ge=1, description="hard cap on LM calls that are not answered from the cache")
+    seed: int = Field(0, ge=0, description="seed of every random choice")
+    threads: int = Field(4, ge=1, le=64, description="LM calls in flight")
+    finetune: Finetune = Field("bundle", description="what to do on a plateau below target")
+    epochs: int = Field(4, ge=1, le=50, description="passes over the training rows in a LoRA fine-tune")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = find_root() / FILE
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+
+def load_config(**flags: object) -> RunConfig:
+    """The run's configuration from the flags that were given (None means not given).
+
+    Raises WorkbenchError naming the knob, the bad value and where knobs may be set.
+    """
+    import tomllib
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return RunConfig(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        knob = ".".join(str(part) for part in first["loc"])
+        value = "" if "key" in knob else f" (got {first['input']!r})"
+        raise WorkbenchError(
+            f"Option {knob!r}: {first['msg']}{value}. "
+            f"It is set by a flag, the environment (OPTIMIZE_{knob.upper()}) or {FILE}."
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise WorkbenchError(f"{find_root() / FILE} is not valid TOML: {error}.") from None
+
+
+def find_root(start: Path | None = None) -> Path:
+    """The project root: the nearest folder upwards that holds `programs/`, else the current one."""
+    here = (start or Path.cwd()).resolve()
+    return next((folder for folder in (here, *here.parents) if (folder / "programs").is_dir()), here)
+
+
+def state_dir(root: Path) -> Path:
+    """Where answers are cached for this project; ignored by git."""
+    return root / ".optimize"

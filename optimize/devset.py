@@ -1,0 +1,208 @@
+"""Labelled rows → validated Examples → Splits. Knows no LM; `split.py` decides which row goes where."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dspy
+from pydantic import TypeAdapter, ValidationError
+
+from optimize.errors import WorkbenchError
+from optimize.split import near_duplicate_groups, split_groups
+from optimize.task import Task, choices
+
+FORMATS = {"jsonl": "json", "csv": "csv", "parquet": "parquet"}
+NAMES = {"train": ("train",), "val": ("val", "validation", "dev"), "test": ("test",)}
+SMALLEST = {"train": 8, "val": 8, "test": 8}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """train: optimizers learn. val: programs are compared. test: read once, at the end.
+
+    digest: SHA-256 over every row and its side. notes: what a reader of the report should know about the data.
+    """
+
+    train: tuple[dspy.Example, ...]
+    val: tuple[dspy.Example, ...]
+    test: tuple[dspy.Example, ...]
+    digest: str
+    notes: tuple[str, ...] = ()
+
+    def sides(self) -> dict[str, tuple[dspy.Example, ...]]:
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+def load_splits(task: Task) -> Splits:
+    """The task's rows, checked against its signature and divided.
+
+    Three files train/val/test in the task's folder (or three splits on the hub) are taken as they are; a single
+    `rows` file is split by content hash. Raises WorkbenchError naming file, line and field.
+    """
+    sides = _read_hub(task) if task.data else _read_folder(task)
+    notes: list[str] = []
+    if set(sides) == {"rows"}:
+        rows = sides["rows"]
+        names = split_groups([row_hash(task, e) for e in rows], _labels(task, rows), _groups(task, rows))
+        sides = {name: [e for e, n in zip(rows, names, strict=True) if n == name] for name in NAMES}
+    else:
+        notes += _leaks(task, sides)
+    for name, least in SMALLEST.items():
+        if len(sides[name]) < least:
+            raise WorkbenchError(
+                f"Task {task.name!r}: {len(sides[name])} {name} rows, at least {least} are needed. "
+                f"Add labelled rows to {task.data or task.folder}."
+            )
+    digest = hashlib.sha256(
+        "\n".join(f"{name} {row_hash(task, e)}" for name in NAMES for e in sides[name]).encode()
+    ).hexdigest()
+    return Splits(tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]), digest, tuple(notes))
+
+
+def row_hash(task: Task, example: dspy.Example) -> str:
+    """SHA-256 of the row's fields, independent of file, order and extra columns."""
+    fields = {**task.signature.input_fields, **task.signature.output_fields}
+    return hashlib.sha256(to_json({name: example[name] for name in fields}).encode()).hexdigest()
+
+
+def to_json(value: Any) -> str:
+    """Canonical JSON of plain values, pydantic models, enums and dates."""
+    return json.dumps(TypeAdapter(Any).dump_python(value, mode="json"), sort_keys=True, ensure_ascii=False)
+
+
+def input_text(task: Task, row: Mapping[str, Any]) -> str:
+    """The row's inputs as one text, for similarity search."""
+    values = (row[name] for name in task.signature.input_fields if name in row)
+    return "\n".join(v if isinstance(v, str) else to_json(v) for v in values)
+
+
+def _labels(task: Task, rows: list[dspy.Example]) -> list[str]:
+    return [to_json(e[task.label]) if task.label else "" for e in rows]
+
+
+def _groups(task: Task, rows: list[dspy.Example]) -> list[int]:
+    return near_duplicate_groups([input_text(task, e) for e in rows])
+
+
+def _leaks(task: Task, sides: dict[str, list[dspy.Example]]) -> list[str]:
+    """Near-duplicates across given files cannot be moved, only told."""
+    placed = [(name, e) for name, rows in sides.items() for e in rows]
+    homes: dict[int, set[str]] = {}
+    for group, (name, _) in zip(_groups(task, [e for _, e in placed]), placed, strict=True):
+        homes.setdefault(group, set()).add(name)
+    leaks = sum(len(names) > 1 for names in homes.values())
+    return [f"{leaks} near-duplicate groups of rows lie on more than one side of the given split"] if leaks else []
+
+
+def _read_folder(task: Task) -> dict[str, list[dspy.Example]]:
+    files = {path.stem: path for path in sorted(task.folder.glob("*")) if path.suffix[1:] in FORMATS}
+    found = {name: next((files[a] for a in alias if a in files), None) for name, alias in NAMES.items()}
+    if all(found.values()):
+        return {name: _read_file(task, path) for name, path in found.items() if path}
+    if any(found.values()):
+        missing = ", ".join(f"{name}.jsonl" for name, path in found.items() if not path)
+        raise WorkbenchError(f"{task.folder} has a given split but lacks {missing}. Add it, or use one rows.jsonl.")
+    if "rows" not in files:
+        raise WorkbenchError(
+            f"{task.folder} holds no rows. Put rows.jsonl there (or .csv, .parquet; or train, val and test files): "
+            f"one row with the fields {', '.join(_fields(task))} a line."
+        )
+    return {"rows": _read_file(task, files["rows"])}
+
+
+def _read_file(task: Task, path: Path) -> list[dspy.Example]:
+    import datasets
+
+    lines = _line_numbers(path) if path.suffix == ".jsonl" else None
+    builder = FORMATS[path.suffix[1:]]
+    try:
+        if lines is not None:  # one text column keeps every value as it was written; Arrow would guess at dates
+            rows = [json.loads(text) for text in datasets.Dataset.from_text(str(path), keep_in_memory=True)["text"] if text.strip()]
+        else:
+            rows = list(datasets.load_dataset(builder, data_files=str(path), split="train", keep_in_memory=True))
+    except Exception as error:
+        raise WorkbenchError(f"{path}{_bad_line(path)} cannot be read: {_first_line(error)}") from error
+    if not rows:
+        raise WorkbenchError(f"{path} is empty. Write one row with the fields {', '.join(_fields(task))} a line.")
+    places = [f"{path}:{n}" for n in lines] if lines else [f"{path} row {n}" for n in range(1, len(rows) + 1)]
+    return [_example(task, row, place) for row, place in zip(rows, places, strict=True)]
+
+
+def _read_hub(task: Task) -> dict[str, list[dspy.Example]]:
+    import datasets
+
+    assert task.data
+    try:
+        found = datasets.load_dataset(task.data)
+    except Exception as error:
+        raise WorkbenchError(f"Dataset {task.data!r} cannot be loaded from the hub: {_first_line(error)}") from error
+    sides = {name: next((found[a] for a in alias if a in found), None) for name, alias in NAMES.items()}
+    if not all(sides.values()):
+        sides = {"rows": datasets.concatenate_datasets(list(found.values()))}
+    return {
+        name: [_example(task, row, f"{task.data}/{name} row {n}") for n, row in enumerate(rows, 1)]
+        for name, rows in sides.items()
+        if rows is not None
+    }
+
+
+def _fields(task: Task) -> dict[str, Any]:
+    return {name: f.annotation for name, f in (task.signature.input_fields | task.signature.output_fields).items()}
+
+
+def _example(task: Task, row: Any, place: str) -> dspy.Example:
+    """A validated row; columns the signature does not name are kept as they are."""
+    if not isinstance(row, dict):
+        raise WorkbenchError(f"{place}: a row is a JSON object, found {type(row).__name__}.")
+    values = dict(row)
+    for name, annotation in _fields(task).items():
+        if name not in row:
+            raise WorkbenchError(f"{place}: field {name!r} is missing; the row has {', '.join(map(str, row)) or 'none'}.")
+        values[name] = _value(row[name], annotation, f"{place}: field {name!r}")
+    return dspy.Example(**values).with_inputs(*task.signature.input_fields)
+
+
+def _value(value: Any, annotation: Any, place: str) -> Any:
+    if annotation is str and isinstance(value, str) and not value.strip():
+        raise WorkbenchError(f"{place} is empty; write its text or remove the row.")
+    adapter = TypeAdapter(annotation)
+    try:
+        try:
+            return adapter.validate_python(value)
+        except ValidationError:
+            if not isinstance(value, str) or choices(annotation):
+                raise
+            return adapter.validate_json(value)  # a nested value in a CSV cell
+    except ValidationError as error:
+        first = error.errors()[0]
+        inside = ".".join(str(part) for part in first["loc"])
+        known = choices(annotation)
+        problem = f"{value!r} is not one of {', '.join(map(repr, known))}" if known else f"{first['msg']}, got {first['input']!r}"
+        raise WorkbenchError(f"{place}{f' ({inside})' if inside else ''}: {problem}.") from None
+
+
+def _line_numbers(path: Path) -> list[int]:
+    try:
+        return [n for n, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
+    except UnicodeDecodeError as error:
+        raise WorkbenchError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}.") from None
+
+
+def _bad_line(path: Path) -> str:
+    if path.suffix != ".jsonl":
+        return ""
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        try:
+            json.loads(line or "0")
+        except json.JSONDecodeError:
+            return f":{number}"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

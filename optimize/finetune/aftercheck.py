@@ -1,0 +1,80 @@
+"""What did the tuned LM forget? General questions with programmatic checks, asked of base and tuned LM alike."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from optimize.errors import WorkbenchError
+from optimize.evaluate import Progress
+from optimize.lm.meter import MeteredLM
+
+ROWS = Path("devsets/general/rows.jsonl")
+
+
+class Question(BaseModel):
+    """One question and what a right answer must hold; skill is what it asks of the LM."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str
+    check: Literal["contains", "number", "regex"]
+    expected: list[str | float]
+    skill: str
+
+    def passes(self, answer: str) -> bool:
+        """contains: any expected text as whole words. number: the last number. regex: a match anywhere."""
+        text = answer.strip()
+        if self.check == "regex":
+            return bool(re.search(str(self.expected[0]), text, re.IGNORECASE | re.DOTALL))
+        if self.check == "number":
+            found = re.findall(r"-?\d+(?:\.\d+)?", text.replace(",", ""))
+            return bool(found) and float(found[-1]) == float(self.expected[0])
+        return any(re.search(rf"(?<!\w){re.escape(str(e))}(?!\w)", text, re.IGNORECASE) for e in self.expected)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A pass (1.0), a fail (0.0) or nothing (the call failed) for each question, with the answers themselves."""
+
+    scores: tuple[float | None, ...]
+    texts: tuple[str, ...]
+
+
+def questions(root: Path) -> list[Question]:
+    """The must-not-break set. Raises WorkbenchError naming the line that does not fit."""
+    path = root / ROWS
+    if not path.is_file():
+        raise WorkbenchError(f"{path} is missing: it holds the questions that a tuned LM must still answer.")
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            found.append(Question.model_validate(json.loads(line)))
+        except (ValidationError, json.JSONDecodeError) as error:
+            raise WorkbenchError(f"{path}:{number}: not a question: {str(error).splitlines()[0]}") from None
+    return found
+
+
+def ask(lm: MeteredLM, asked: Sequence[Question], threads: int, progress: Progress) -> Answers:
+    """Put every question to the LM as a plain user message."""
+
+    def one(question: Question) -> tuple[float | None, str]:
+        try:
+            text = str(lm(question.question)[0])
+        except Exception as error:  # a failed call is missing, as in an evaluation
+            return None, f"{type(error).__name__}: {error}"
+        return float(question.passes(text)), text
+
+    results = []
+    with ThreadPoolExecutor(threads) as pool:
+        for result in pool.map(one, asked):
+            results.append(result)
+            progress(len(results), len(asked))
+    return Answers(tuple(score for score, _ in results), tuple(text for _, text in results))

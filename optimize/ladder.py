@@ -1,0 +1,135 @@
+"""Climb: try rungs, race each result against the incumbent on val, promote, stop. Knows nothing of MLflow or screens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from optimize.devset import Splits
+from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
+from optimize.evaluate import Evaluation, evaluate, race
+from optimize.lm.meter import Meter, MeteredLM, Usage
+from optimize.plateau import Decision, Tried, decide
+from optimize.program import Program, student
+from optimize.rungs import Context, Rung, Skip
+from optimize.stats import Interval, paired_gain
+from optimize.task import Task
+
+SLACK = 1.25  # a rung is sized for its share and stopped hard this far beyond it
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One rung's outcome against the incumbent of its time. gain: paired, on val; None for the baseline.
+
+    skipped or error say why there is no evaluation. promoted: it became the incumbent.
+    """
+
+    rung: str
+    family: str
+    program: Program | None = None
+    evaluation: Evaluation | None = None
+    gain: Interval | None = None
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    skipped: str = ""
+    error: str = ""
+    promoted: bool = False
+
+
+@dataclass(frozen=True)
+class Climb:
+    """All attempts in order, the best of them, and why the climb stopped."""
+
+    attempts: tuple[Attempt, ...]
+    best: Attempt
+    decision: Decision
+
+
+class Observer:
+    """What a climb tells those who watch. Each method may be left out."""
+
+    def started(self, rung: str) -> None: ...
+
+    def scored(self, done: int, total: int, note: str = "") -> None: ...
+
+    def finished(self, attempt: Attempt) -> None: ...
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a climb runs on."""
+
+    task: Task
+    splits: Splits
+    teacher: MeteredLM
+    meter: Meter
+    target: float
+    threads: int
+    seed: int
+
+
+def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
+    """Try the rungs in order until the verdict is in. The task LM is the one in DSPy's context."""
+    attempts = [_baseline(setup, watch)]
+    best = attempts[0]
+    budget_left = True
+    for number, rung in enumerate((*rungs, None)):
+        tried = [_tried(a) for a in attempts if a.evaluation]
+        decision = decide(_tried(best), tried, setup.target, rungs_left=rung is not None, budget_left=budget_left)
+        if decision.verdict != "improving" or rung is None:
+            break
+        watch.started(rung.name)
+        attempt = _try(setup, rung, best, len(rungs) - number, watch)
+        if attempt.promoted:
+            best = attempt
+        attempts.append(attempt)
+        watch.finished(attempt)
+        budget_left = setup.meter.remaining() > 0
+    return Climb(tuple(attempts), best, decision)
+
+
+def _baseline(setup: Setup, watch: Observer) -> Attempt:
+    """The zero-shot student. Without a score for it there is nothing to climb from, so failures are the caller's."""
+    watch.started("zero_shot")
+    before, start = setup.meter.usage(), time.perf_counter()
+    program = student(setup.task)
+    try:
+        evaluation = evaluate(program, setup.splits.val, setup.task, setup.threads, watch.scored)
+    except BudgetExhausted as error:
+        raise WorkbenchError(f"{error} Not even the baseline fits: it needs up to {2 * len(setup.splits.val)} calls.") from None
+    usage = setup.meter.usage() - before
+    attempt = Attempt("zero_shot", "baseline", program, evaluation, None, usage, time.perf_counter() - start, promoted=True)
+    watch.finished(attempt)
+    return attempt
+
+
+def _try(setup: Setup, rung: Rung, best: Attempt, rungs_left: int, watch: Observer) -> Attempt:
+    """Pull one lever on a copy of the incumbent and race the result. Whatever happens is an Attempt."""
+    assert best.program and best.evaluation
+    before, start = setup.meter.usage(), time.perf_counter()
+    attempt = Attempt(rung.name, rung.family)
+    share = setup.meter.remaining() // rungs_left
+    try:
+        budget = share - len(setup.splits.val)
+        if budget <= 0:
+            raise Skip(f"its share of {share} LM calls does not cover the {len(setup.splits.val)} val rows")
+        context = Context(setup.task, setup.splits.train, setup.teacher, budget, setup.threads, setup.seed)
+        with setup.meter.share(int(budget * SLACK)):
+            program = rung.pull(best.program, context)
+        evaluation = race(program, best.evaluation, setup.splits.val, setup.task, setup.threads, watch.scored)
+        gain = paired_gain(best.evaluation.scores, evaluation.scores)
+        attempt = replace(attempt, program=program, evaluation=evaluation, gain=gain, promoted=gain.low > 0)
+    except Skip as skip:
+        attempt = replace(attempt, skipped=str(skip))
+    except (BudgetExhausted, ShareExhausted) as error:
+        attempt = replace(attempt, error=str(error))
+    except Exception as error:  # a rung that crashes is an outcome; the climb goes on
+        attempt = replace(attempt, error=f"{type(error).__name__}: {str(error).strip()[:500]}")
+    return replace(attempt, usage=setup.meter.usage() - before, seconds=time.perf_counter() - start)
+
+
+def _tried(attempt: Attempt) -> Tried:
+    assert attempt.evaluation
+    return Tried(attempt.family, attempt.evaluation.scores)

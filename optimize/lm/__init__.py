@@ -1,0 +1,113 @@
+"""From a name to an LM: `embedded`, `gguf:PATH`, or any DSPy model string, every call through one meter."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import dspy
+from dspy.adapters import Adapter, ChatAdapter, JSONAdapter, XMLAdapter
+
+from optimize.config import RunConfig, state_dir
+from optimize.errors import WorkbenchError
+from optimize.lm import embedded, weights
+from optimize.lm.compact import CompactAdapter
+from optimize.lm.meter import Meter, MeteredLM
+
+log = logging.getLogger(__name__)
+
+FORMATS: dict[str, Adapter] = {
+    "chat": ChatAdapter(),
+    "json": JSONAdapter(),
+    "xml": XMLAdapter(),
+    "compact": CompactAdapter(),
+    "terse": CompactAdapter(explain=False),  # what an LM is tuned on and then asked in
+}
+PROPOSAL_TOKENS = 300  # room for a teacher's instruction; small LMs ramble to the limit
+
+
+def configure(root: Path) -> None:
+    """Point DSPy at this project's answer cache and keep it quiet. Call once, from the main thread."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"dspy|optimize")
+    warnings.filterwarnings("ignore", message="Passing OpenAI-style message")
+    logging.getLogger("dspy.clients.lm").setLevel(logging.ERROR)  # a truncated answer is scored, not shouted about
+    dspy.configure_cache(enable_disk_cache=True, enable_memory_cache=True, disk_cache_dir=str(state_dir(root) / "cache"))
+
+
+def task_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
+    return resolve(config.lm, config.api_base, config, meter, max_tokens)
+
+
+def teacher_lm(config: RunConfig, meter: Meter) -> MeteredLM:
+    """The teacher, or the task LM itself with room to write an instruction."""
+    name, base = (config.teacher, config.teacher_api_base) if config.teacher else (config.lm, config.api_base)
+    return resolve(name, base, config, meter, PROPOSAL_TOKENS)
+
+
+def resolve(name: str, api_base: str | None, config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
+    """The LM of that name. Raises WorkbenchError for a missing file or a name DSPy does not take."""
+    if path := gguf_path(name):
+        return local_lm(path, None, meter, max_tokens)
+    if "/" not in name:
+        raise WorkbenchError(
+            f"LM {name!r}: use 'embedded', 'gguf:PATH' or a DSPy model string such as 'openai/gpt-4.1-mini'."
+        )
+    options: dict[str, Any] = {"temperature": 0.0, "max_tokens": max_tokens}
+    if api_base:
+        key = config.api_key.get_secret_value() if config.api_key else os.environ.get("OPENAI_API_KEY", "none")
+        model = declare_endpoint(name.split("/", 1)[1], api_base.rstrip("/"))
+        return MeteredLM(model, meter=meter, any_schema=True, api_key=key, **options)
+    try:
+        return MeteredLM(name, meter=meter, **options)
+    except dspy.LMError:  # a reasoning model that sets its own temperature and needs room to think
+        return MeteredLM(name, meter=meter, temperature=None, max_tokens=max(16000, max_tokens))
+
+
+def gguf_path(name: str) -> Path | None:
+    """The weights file behind `embedded` or `gguf:PATH`; None for a hosted LM. Fetches the embedded one if missing."""
+    if name == "embedded":
+        return weights.pull_embedded(log.warning)
+    return Path(name.removeprefix("gguf:")).expanduser().resolve() if name.startswith("gguf:") else None
+
+
+def local_lm(path: Path, adapter: Path | None, meter: Meter, max_tokens: int) -> MeteredLM:
+    """The LM of a GGUF file in this process, tuned by `adapter` if one is given."""
+    from optimize.lm.tuned import TunedEngine
+
+    endpoint = embedded.serve(path, adapter)
+    # llama.cpp's answers do not depend on the address; the cache key must depend on the weights.
+    model = declare_endpoint(path.stem, endpoint.url, identity=weights.sha256(path))
+    options: dict[str, Any] = {"temperature": 0.0, "max_tokens": max_tokens, "meter": meter, "local": True, "any_schema": True}
+    if adapter is None:
+        return MeteredLM(model, api_key=endpoint.key, **options)
+    tuned = f"{model}-{weights.sha256(adapter)[:12]}"
+    return MeteredLM(tuned, engine=TunedEngine(path, adapter, model), **options)
+
+
+def declare_endpoint(model: str, url: str, identity: str | None = None) -> str:
+    """Register an OpenAI-compatible endpoint with DSPy; returns the model string that reaches it.
+
+    DSPy's cache key holds the model string but not the address, so the provider's name is derived from the
+    endpoint: no server is ever credited with another's answers.
+    """
+    from dspy.lm15 import AccessPolicy, ModelSupport, OpenAIChatCompat, ProviderDefinition, register_provider
+
+    provider = "endpoint-" + hashlib.sha256((identity or url).encode()).hexdigest()[:12]
+    policy = AccessPolicy(provider, auth_scheme=("bearer",), env_keys=("OPTIMIZE_API_KEY",), base_url=url)
+    register_provider(
+        ProviderDefinition.chat(policy, compat=OpenAIChatCompat()), supports=ModelSupport(response_schema=True), replace=True
+    )
+    return f"{provider}/{model}"
+
+
+def ask(config: RunConfig, question: str) -> str:
+    """The task LM's plain answer to one question. Raises WorkbenchError when the call fails."""
+    lm = task_lm(config, Meter(1), PROPOSAL_TOKENS)
+    try:
+        return str(lm(question)[0])
+    except Exception as error:
+        raise WorkbenchError(f"LM {config.lm!r} did not answer: {type(error).__name__}: {str(error).strip()[:300]}") from error

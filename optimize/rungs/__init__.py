@@ -1,0 +1,36 @@
+"""The ladder: each rung pulls one lever on a copy of the incumbent. Cheapest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from optimize.program import Program
+from optimize.rungs import demos, instructions
+from optimize.rungs.base import Context, Skip
+from optimize.rungs.output_format import output_format
+from optimize.rungs.passages import passages
+
+__all__ = ["LADDER", "Context", "Rung", "Skip"]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A lever, its family (what kind of failure it mends) and the function that pulls it."""
+
+    name: str
+    family: str
+    pull: Callable[[Program, Context], Program]
+
+
+LADDER: tuple[Rung, ...] = (
+    Rung("output_format", "format", output_format),
+    Rung("labelled_demos", "demos", demos.labelled),
+    Rung("bootstrapped_demos", "demos", demos.bootstrapped),
+    Rung("nearest_demos", "demos", demos.nearest),
+    Rung("passages", "retrieval", passages),
+    Rung("mipro", "instructions", instructions.mipro),
+    Rung("simba", "instructions", instructions.simba),
+    Rung("gepa", "instructions", instructions.gepa),
+    Rung("copro", "instructions", instructions.copro),
+)

@@ -1,0 +1,75 @@
+"""What every rung is given, and how it declines. A rung never sees val or test rows."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dspy
+
+from optimize.evaluate import evaluate
+from optimize.lm.meter import MeteredLM
+from optimize.program import Program
+from optimize.task import Task
+
+SEARCH = 32  # train rows a rung holds back to compare its own candidates, at most a third of train
+
+
+class Skip(Exception):
+    """This rung cannot help this task; the message says why."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a rung may use. budget: the LM calls it may make; it is stopped hard some way beyond."""
+
+    task: Task
+    train: tuple[dspy.Example, ...]
+    teacher: MeteredLM
+    budget: int
+    threads: int
+    seed: int
+
+    def halves(self) -> tuple[list[dspy.Example], list[dspy.Example]]:
+        """(rows to learn from, rows to compare candidates on): the same for every rung, so that their calls are shared."""
+        rows = list(self.train)
+        random.Random(self.seed).shuffle(rows)
+        size = min(SEARCH, len(rows) // 3)
+        return rows[size:], rows[:size]
+
+    def affordable(self, calls_each: int, least: int, most: int, overhead: int = 0) -> int:
+        """How many things of `calls_each` calls fit the budget, at most `most`; raises Skip below `least`."""
+        fits = (self.budget - overhead) // max(1, calls_each)
+        if fits < least:
+            raise Skip(f"needs {overhead + least * calls_each} LM calls, its share is {self.budget}")
+        return min(most, fits)
+
+    def search_score(self, program: Program, rows: list[dspy.Example]) -> float:
+        """Mean score on train rows held back; for choosing inside a rung only."""
+        return evaluate(program, rows, self.task, self.threads).interval.mean
+
+
+def fresh(student: Program) -> Program:
+    """A copy an optimizer may compile: DSPy refuses a module that was compiled before."""
+    copy: Program = student.deepcopy()
+    copy._compiled = False
+    return copy
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """DSPy's optimizers print and log their progress; the climb has its own."""
+    loggers = [logging.getLogger(name) for name in ("dspy", "optuna", "gepa")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

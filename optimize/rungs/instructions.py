@@ -1,0 +1,88 @@
+"""Instructions: DSPy's optimizers that rewrite them. Each is sized by its share of calls and the number of rows."""
+
+from __future__ import annotations
+
+import dspy
+
+from optimize.evaluate import feedback_metric, float_metric
+from optimize.program import Program
+from optimize.rungs.base import Context, Skip, fresh, hushed
+
+
+def mipro(student: Program, context: Context) -> Program:
+    """MIPROv2: proposed instructions and demo sets, searched with Bayesian optimization."""
+    pool, search = context.halves()
+    overhead = 2 * len(search) + 12  # the default program's evaluation, bootstrapping and proposals
+    trials = context.affordable(len(search), least=2, most=10, overhead=overhead)
+    optimizer = dspy.MIPROv2(
+        metric=float_metric(context.task),
+        prompt_model=context.teacher,
+        teacher_settings={"lm": context.teacher},
+        auto=None,
+        num_candidates=max(2, trials // 2),
+        max_bootstrapped_demos=2,
+        max_labeled_demos=4,
+        num_threads=context.threads,
+        max_errors=len(search),
+        seed=context.seed or 9,  # DSPy ignores 0
+        verbose=False,
+    )
+    with hushed():
+        compiled: Program = optimizer.compile(
+            fresh(student),
+            trainset=pool,
+            valset=search,
+            num_trials=trials,
+            minibatch=False,
+            program_aware_proposer=False,
+            view_data_batch_size=5,
+        )
+    return compiled
+
+
+def simba(student: Program, context: Context) -> Program:
+    """SIMBA: rules and demos drawn from the rows on which the program's answers vary most."""
+    batch = min(16, len(context.train))
+    candidates = 3
+    steps = context.affordable(2 * candidates * batch, least=1, most=4, overhead=batch * 3)
+    optimizer = dspy.SIMBA(
+        metric=float_metric(context.task),
+        bsize=batch,
+        num_candidates=candidates,
+        max_steps=steps,
+        max_demos=2,
+        prompt_model=context.teacher,
+        num_threads=context.threads,
+    )
+    with hushed():
+        compiled: Program = optimizer.compile(fresh(student), trainset=list(context.train), seed=context.seed)
+    return compiled
+
+
+def gepa(student: Program, context: Context) -> Program:
+    """GEPA: instructions evolved by reflection on the metric's feedback."""
+    pool, search = context.halves()
+    if context.budget < 3 * len(search):
+        raise Skip(f"needs {3 * len(search)} LM calls, its share is {context.budget}")
+    optimizer = dspy.GEPA(
+        metric=feedback_metric(context.task),
+        max_metric_calls=context.budget - len(search),  # it may overshoot by one pass over the search rows
+        reflection_lm=context.teacher,
+        num_threads=context.threads,
+        seed=context.seed,
+    )
+    with hushed():
+        compiled: Program = optimizer.compile(fresh(student), trainset=pool, valset=search)
+    return compiled
+
+
+def copro(student: Program, context: Context) -> Program:
+    """COPRO: instructions proposed and refined by coordinate ascent."""
+    _, search = context.halves()
+    breadth = 3
+    depth = context.affordable(breadth * (len(search) + 1), least=1, most=3, overhead=len(search))
+    optimizer = dspy.COPRO(prompt_model=context.teacher, metric=float_metric(context.task), breadth=breadth, depth=depth)
+    settings = {"num_threads": context.threads, "display_progress": False, "display_table": 0, "max_errors": len(search)}
+    with hushed():
+        compiled: Program = optimizer.compile(fresh(student), trainset=search, eval_kwargs=settings)
+    return compiled

@@ -1,0 +1,1 @@
+"""The tasks: one file each, found by name. A file here imports dspy and optimize.task only."""
