@@ -29,6 +29,8 @@ MaxCalls = Annotated[int | None, typer.Option(help="hard cap on LM calls; answer
 Seed = Annotated[int | None, typer.Option(help="seed of every random choice")]
 Threads = Annotated[int | None, typer.Option(help="LM calls in flight")]
 Epochs = Annotated[int | None, typer.Option(help="passes over the train rows in a LoRA fine-tune")]
+ValRows = Annotated[int | None, typer.Option(help="use at most so many val rows: faster, and less can be told")]
+TestRows = Annotated[int | None, typer.Option(help="the same for test rows")]
 Json = Annotated[bool, typer.Option("--json", help="the report on stdout, everything else on stderr")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
@@ -46,6 +48,8 @@ def run(
     threads: Threads = None,
     finetune: Annotated[str | None, typer.Option(help="on a plateau below target: bundle, lora or never")] = None,
     epochs: Epochs = None,
+    val_rows: ValRows = None,
+    test_rows: TestRows = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -63,6 +67,8 @@ def finetune(
     seed: Seed = None,
     threads: Threads = None,
     epochs: Epochs = None,
+    val_rows: ValRows = None,
+    test_rows: TestRows = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -148,7 +154,9 @@ def ui(port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 5000, debu
 
 
 @lm_app.command("pull")
-def lm_pull(name: Annotated[str, typer.Argument(help="embedded, or OWNER/REPO/FILE.gguf on the hub")] = "embedded", debug: Debug = False) -> None:
+def lm_pull(
+    name: Annotated[str, typer.Argument(help="embedded, or OWNER/REPO/FILE.gguf on the hub")] = "embedded", debug: Debug = False
+) -> None:
     """Fetch model weights into the per-user cache."""
 
     def work() -> int:

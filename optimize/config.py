@@ -33,6 +33,8 @@ class RunConfig(BaseSettings):
     max_calls: int = Field(3000, ge=1, description="hard cap on LM calls that are not answered from the cache")
     seed: int = Field(0, ge=0, description="seed of every random choice")
     threads: int = Field(4, ge=1, le=64, description="LM calls in flight")
+    val_rows: int | None = Field(None, ge=8, description="use at most so many val rows")
+    test_rows: int | None = Field(None, ge=8, description="use at most so many test rows")
     finetune: Finetune = Field("bundle", description="what to do on a plateau below target")
     epochs: int = Field(4, ge=1, le=50, description="passes over the training rows in a LoRA fine-tune")
 
@@ -64,8 +66,7 @@ def load_config(**flags: object) -> RunConfig:
         knob = ".".join(str(part) for part in first["loc"])
         value = "" if "key" in knob else f" (got {first['input']!r})"
         raise WorkbenchError(
-            f"Option {knob!r}: {first['msg']}{value}. "
-            f"It is set by a flag, the environment (OPTIMIZE_{knob.upper()}) or {FILE}."
+            f"Option {knob!r}: {first['msg']}{value}. It is set by a flag, the environment (OPTIMIZE_{knob.upper()}) or {FILE}."
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise WorkbenchError(f"{find_root() / FILE} is not valid TOML: {error}.") from None

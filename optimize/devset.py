@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,11 @@ class Splits:
     def sides(self) -> dict[str, tuple[dspy.Example, ...]]:
         return {"train": self.train, "val": self.val, "test": self.test}
 
+    def at_most(self, val: int | None, test: int | None) -> Splits:
+        """The same split with val and test cut to their first rows (in content-hash order: a random sample)."""
+        smaller = replace(self, val=self.val[:val], test=self.test[:test])
+        return smaller if smaller == self else replace(smaller, digest=f"{self.digest}:{len(smaller.val)}:{len(smaller.test)}")
+
 
 def load_splits(task: Task) -> Splits:
     """The task's rows, checked against its signature and divided.
@@ -47,7 +52,7 @@ def load_splits(task: Task) -> Splits:
     sides = _read_hub(task) if task.data else _read_folder(task)
     notes: list[str] = []
     if set(sides) == {"rows"}:
-        rows = sides["rows"]
+        rows = sorted(sides["rows"], key=lambda e: row_hash(task, e))  # so that the file's order means nothing
         names = split_groups([row_hash(task, e) for e in rows], _labels(task, rows), _groups(task, rows))
         sides = {name: [e for e, n in zip(rows, names, strict=True) if n == name] for name in NAMES}
     else:
@@ -58,9 +63,7 @@ def load_splits(task: Task) -> Splits:
                 f"Task {task.name!r}: {len(sides[name])} {name} rows, at least {least} are needed. "
                 f"Add labelled rows to {task.data or task.folder}."
             )
-    digest = hashlib.sha256(
-        "\n".join(f"{name} {row_hash(task, e)}" for name in NAMES for e in sides[name]).encode()
-    ).hexdigest()
+    digest = hashlib.sha256("\n".join(f"{name} {row_hash(task, e)}" for name in NAMES for e in sides[name]).encode()).hexdigest()
     return Splits(tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]), digest, tuple(notes))
 
 

@@ -13,7 +13,6 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from optimize.errors import WorkbenchError
-from optimize.lm.meter import Usage
 from optimize.stats import Interval, mean_interval, paired_gain
 from optimize.task import Task
 
@@ -38,7 +37,6 @@ class Evaluation:
 
     outcomes: tuple[Outcome, ...]
     seconds: float
-    usage: Usage = Usage()
 
     @property
     def scores(self) -> tuple[float | None, ...]:

@@ -23,7 +23,7 @@ SLACK = 1.25  # a rung is sized for its share and stopped hard this far beyond i
 class Attempt:
     """One rung's outcome against the incumbent of its time. gain: paired, on val; None for the baseline.
 
-    skipped or error say why there is no evaluation. promoted: it became the incumbent.
+    skipped or error say why there is no evaluation. promoted: it became the incumbent. calls: LM calls an example takes.
     """
 
     rung: str
@@ -31,11 +31,12 @@ class Attempt:
     program: Program | None = None
     evaluation: Evaluation | None = None
     gain: Interval | None = None
-    usage: Usage = Usage()
+    usage: Usage = Usage()  # noqa: RUF009 (frozen)
     seconds: float = 0.0
     skipped: str = ""
     error: str = ""
     promoted: bool = False
+    calls: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def _baseline(setup: Setup, watch: Observer) -> Attempt:
     except BudgetExhausted as error:
         raise WorkbenchError(f"{error} Not even the baseline fits: it needs up to {2 * len(setup.splits.val)} calls.") from None
     usage = setup.meter.usage() - before
-    attempt = Attempt("zero_shot", "baseline", program, evaluation, None, usage, time.perf_counter() - start, promoted=True)
+    calls = usage.asked / len(evaluation.outcomes)
+    attempt = Attempt("zero_shot", "baseline", program, evaluation, None, usage, time.perf_counter() - start, promoted=True, calls=calls)
     watch.finished(attempt)
     return attempt
 
@@ -112,15 +114,18 @@ def _try(setup: Setup, rung: Rung, best: Attempt, rungs_left: int, watch: Observ
     attempt = Attempt(rung.name, rung.family)
     share = setup.meter.remaining() // rungs_left
     try:
-        budget = share - len(setup.splits.val)
+        calls = max(1.0, best.calls)
+        budget = int(share - calls * len(setup.splits.val))
         if budget <= 0:
             raise Skip(f"its share of {share} LM calls does not cover the {len(setup.splits.val)} val rows")
-        context = Context(setup.task, setup.splits.train, setup.teacher, budget, setup.threads, setup.seed)
+        context = Context(setup.task, setup.splits.train, setup.teacher, budget, calls, setup.threads, setup.seed)
         with setup.meter.share(int(budget * SLACK)):
             program = rung.pull(best.program, context)
+        pulled = setup.meter.usage()
         evaluation = race(program, best.evaluation, setup.splits.val, setup.task, setup.threads, watch.scored)
         gain = paired_gain(best.evaluation.scores, evaluation.scores)
-        attempt = replace(attempt, program=program, evaluation=evaluation, gain=gain, promoted=gain.low > 0)
+        calls = (setup.meter.usage() - pulled).asked / len(evaluation.outcomes)
+        attempt = replace(attempt, program=program, evaluation=evaluation, gain=gain, promoted=gain.low > 0, calls=calls)
     except Skip as skip:
         attempt = replace(attempt, skipped=str(skip))
     except (BudgetExhausted, ShareExhausted) as error:

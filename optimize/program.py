@@ -112,7 +112,7 @@ class _WithDemos(Adapter):
     def __call__(
         self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, demos: list[Any], inputs: dict[str, Any]
     ) -> list[dict[str, Any]]:
-        fitting = [demo for demo in self.demos if signature.output_fields.keys() <= demo.keys()]
+        fitting = [demo for demo in self.demos if set(signature.output_fields) <= set(demo)]
         return self.adapter(lm, lm_kwargs, signature, [*demos, *fitting], inputs)  # type: ignore[no-any-return]
 
 
@@ -148,7 +148,7 @@ def render(program: Program, example: dspy.Example) -> str:
     """The whole prompt this example would send, as text, without calling an LM."""
     seen: list[str] = []
 
-    class Recorder(dspy.utils.DummyLM):  # type: ignore[misc]
+    class Recorder(dspy.utils.DummyLM):
         def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
             seen.extend(f"--- {m['role']} ---\n{m['content']}" for m in messages)
             raise _Rendered

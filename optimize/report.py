@@ -178,8 +178,7 @@ def lines(report: Report) -> list[str]:
     if report.forgetting:
         f = report.forgetting
         out += [
-            f"Forgetting: of {f.n} general questions the base LM passes {f.base:.0%}, the tuned LM {f.tuned:.0%} "
-            f"(change {signed(f.drop)})."
+            f"Forgetting: of {f.n} general questions the base LM passes {f.base:.0%}, the tuned LM {f.tuned:.0%} (change {signed(f.drop)})."
         ]
     out += [f"Note: {note}" for note in report.notes]
     return out

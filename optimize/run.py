@@ -72,7 +72,7 @@ class Tuned:
 def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> Session:
     """Load and check everything that needs no LM call, then the LMs. Raises WorkbenchError for what is wrong."""
     task = load_task(name, root)
-    splits = load_splits(task)
+    splits = load_splits(task).at_most(config.val_rows, config.test_rows)
     if config.finetune == "lora":
         check_lora(config)
     lms.configure(root)
@@ -83,7 +83,7 @@ def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> S
 
 def check_lora(config: RunConfig) -> None:
     """Raises WorkbenchError where a LoRA could not be trained or served, before a call is spent on the way there."""
-    missing = [name for name in ("torch", "transformers", "peft", "gguf") if not find_spec(name)]
+    missing = [name for name in ("torch", "transformers", "peft") if not find_spec(name)]
     if missing:
         raise WorkbenchError(
             f"LoRA training needs {', '.join(missing)}: pip install 'optimize-workbench[lora]' "
@@ -274,7 +274,9 @@ def _next(session: Session, verdict: Verdict, kept: bool | None) -> str:
 def _last(session: Session) -> tuple[Report, Program]:
     report, path = last_run(session.root, session.task.name, "prompt_program.json")
     if report.data_hash != session.splits.digest:
-        raise WorkbenchError(f"The rows of {session.task.name!r} changed since the last climb; run `optimize run {session.task.name}` again.")
+        raise WorkbenchError(
+            f"The rows of {session.task.name!r} changed since the last climb; run `optimize run {session.task.name}` again."
+        )
     if report.lm != session.config.lm:
         raise WorkbenchError(f"The last climb was on LM {report.lm!r}, not {session.config.lm!r}; give --lm {report.lm}.")
     return report, load(session.task, path, lambda adapter: _tuned_lm(session, adapter))
@@ -307,6 +309,3 @@ class _Both(Observer):
     def finished(self, attempt: Attempt) -> None:
         self.tracked.finished(attempt)
         self.watch.finished(attempt)
-
-
-

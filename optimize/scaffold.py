@@ -94,7 +94,11 @@ def write_task(root: Path, name: str) -> list[Path]:
     for path in (program, folder):
         if path.exists():
             raise WorkbenchError(f"{path} exists already; choose another name or remove it.")
-    rows = [{"text": t, "verdict": v} for pair in zip(POSITIVE, NEGATIVE, strict=True) for t, v in zip(pair, ("positive", "negative"), strict=True)]
+    rows = [
+        {"text": t, "verdict": v}
+        for pair in zip(POSITIVE, NEGATIVE, strict=True)
+        for t, v in zip(pair, ("positive", "negative"), strict=True)
+    ]
     texts = {
         program: PROGRAM,
         folder / "rows.jsonl": "".join(json.dumps(row) + "\n" for row in rows),

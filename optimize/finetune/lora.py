@@ -40,7 +40,9 @@ class Row:
     answer: Any
 
 
-def train(rows: Sequence[dict[str, Any]], val: Sequence[dict[str, Any]], base: Path, out: Path, config: RunConfig, progress: Progress) -> Path:
+def train(
+    rows: Sequence[dict[str, Any]], val: Sequence[dict[str, Any]], base: Path, out: Path, config: RunConfig, progress: Progress
+) -> Path:
     """Train on `{"messages": [system, user, assistant]}` rows and write the adapter, named by what it was made from.
 
     The loss is on the answer's tokens only. Batches hold rows of like length. Training stops early on val loss, and
@@ -157,7 +159,9 @@ def _adapt(model: Any, first: int) -> tuple[Any, list[Any]]:
     return adapted, [p for p in adapted.parameters() if p.requires_grad]
 
 
-def _fit(adapted: Any, model: Any, trainable: list[Any], rows: list[Row], val: list[Row], epochs: int, progress: Progress) -> dict[tuple[int, str], Any]:
+def _fit(
+    adapted: Any, model: Any, trainable: list[Any], rows: list[Row], val: list[Row], epochs: int, progress: Progress
+) -> dict[tuple[int, str], Any]:
     """The adapter weights of the epoch with the lowest val loss."""
     import torch
 

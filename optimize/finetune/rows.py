@@ -34,7 +34,7 @@ def chat_rows(program: Program, examples: Sequence[dspy.Example]) -> list[dict[s
     predictors = program.predictors()
     adapter = FORMATS[program.format]
     assert isinstance(adapter, ChatAdapter)
-    if len(predictors) != 1 or not predictors[0].signature.output_fields.keys() <= examples[0].keys():
+    if len(predictors) != 1 or not set(predictors[0].signature.output_fields) <= set(examples[0].keys()):
         raise WorkbenchError(
             f"Task {program.task.name!r} cannot be exported: its rows label the program's outputs, but not its inner steps. "
             "Fine-tuning needs a program with one predictor whose outputs are the row's."

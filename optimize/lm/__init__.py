@@ -53,9 +53,7 @@ def resolve(name: str, api_base: str | None, config: RunConfig, meter: Meter, ma
     if path := gguf_path(name):
         return local_lm(path, None, meter, max_tokens)
     if "/" not in name:
-        raise WorkbenchError(
-            f"LM {name!r}: use 'embedded', 'gguf:PATH' or a DSPy model string such as 'openai/gpt-4.1-mini'."
-        )
+        raise WorkbenchError(f"LM {name!r}: use 'embedded', 'gguf:PATH' or a DSPy model string such as 'openai/gpt-4.1-mini'.")
     options: dict[str, Any] = {"temperature": 0.0, "max_tokens": max_tokens}
     if api_base:
         key = config.api_key.get_secret_value() if config.api_key else os.environ.get("OPENAI_API_KEY", "none")
@@ -98,9 +96,7 @@ def declare_endpoint(model: str, url: str, identity: str | None = None) -> str:
 
     provider = "endpoint-" + hashlib.sha256((identity or url).encode()).hexdigest()[:12]
     policy = AccessPolicy(provider, auth_scheme=("bearer",), env_keys=("OPTIMIZE_API_KEY",), base_url=url)
-    register_provider(
-        ProviderDefinition.chat(policy, compat=OpenAIChatCompat()), supports=ModelSupport(response_schema=True), replace=True
-    )
+    register_provider(ProviderDefinition.chat(policy, compat=OpenAIChatCompat()), supports=ModelSupport(response_schema=True), replace=True)
     return f"{provider}/{model}"
 
 

@@ -68,7 +68,7 @@ class CompactAdapter(ChatAdapter):
             if len(signature.output_fields) > 1:
                 found = parse_value(text, dict[str, Any])
                 return {name: parse_value(found[name], f.annotation) for name, f in signature.output_fields.items()}
-            ((name, field),) = signature.output_fields.items()
+            name, field = next(iter(signature.output_fields.items()))
             if _is_text(signature):
                 return {name: text}
             try:
@@ -112,11 +112,11 @@ def _shape(annotation: Any) -> Any:
         return {name: _shape(f.annotation) for name, f in annotation.model_fields.items()}
     if options := choices(annotation):
         return "|".join(options)
-    arguments = getattr(annotation, "__args__", ())
+    arguments: tuple[Any, ...] = getattr(annotation, "__args__", ())
     if getattr(annotation, "__origin__", None) is list:
         return [_shape(arguments[0])]
     if type(None) in arguments:
-        return " or null".join([str(_shape(next(a for a in arguments if a is not type(None)))), ""])
+        return f"{_shape(next(a for a in arguments if a is not type(None)))} or null"
     return {"str": "text", "date": "YYYY-MM-DD"}.get(getattr(annotation, "__name__", ""), getattr(annotation, "__name__", "value"))
 
 

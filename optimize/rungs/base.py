@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,12 +26,16 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Context:
-    """What a rung may use. budget: the LM calls it may make; it is stopped hard some way beyond."""
+    """What a rung may use. budget: the LM calls it may make; it is stopped hard some way beyond.
+
+    calls: how many calls the incumbent makes for one example (a format that does not parse asks twice).
+    """
 
     task: Task
     train: tuple[dspy.Example, ...]
     teacher: MeteredLM
     budget: int
+    calls: float
     threads: int
     seed: int
 
@@ -41,11 +46,14 @@ class Context:
         size = min(SEARCH, len(rows) // 3)
         return rows[size:], rows[:size]
 
-    def affordable(self, calls_each: int, least: int, most: int, overhead: int = 0) -> int:
-        """How many things of `calls_each` calls fit the budget, at most `most`; raises Skip below `least`."""
-        fits = (self.budget - overhead) // max(1, calls_each)
+    def affordable(self, examples_each: int, least: int, most: int, overhead: int = 0) -> int:
+        """How many passes over `examples_each` examples fit the budget, at most `most`; raises Skip below `least`.
+
+        overhead: examples that are answered once, whatever the number of passes.
+        """
+        fits = int((self.budget / self.calls - overhead) // max(1, examples_each))
         if fits < least:
-            raise Skip(f"needs {overhead + least * calls_each} LM calls, its share is {self.budget}")
+            raise Skip(f"needs {math.ceil((overhead + least * examples_each) * self.calls)} LM calls, its share is {self.budget}")
         return min(most, fits)
 
     def search_score(self, program: Program, rows: list[dspy.Example]) -> float:

@@ -67,7 +67,7 @@ def _with_demos(student: Program, demos: list[dspy.Example]) -> Program:
     program = fresh(student)
     program.neighbours = None
     for predictor in program.predictors():
-        fitting = [demo for demo in demos if predictor.signature.output_fields.keys() <= demo.keys()]
+        fitting = [demo for demo in demos if set(predictor.signature.output_fields) <= set(demo.keys())]
         predictor.demos = [dspy.Example(**program.with_passages(dict(demo))) for demo in fitting]
     return program
 

@@ -6,7 +6,7 @@ import dspy
 
 from optimize.evaluate import feedback_metric, float_metric
 from optimize.program import Program
-from optimize.rungs.base import Context, Skip, fresh, hushed
+from optimize.rungs.base import Context, fresh, hushed
 
 
 def mipro(student: Program, context: Context) -> Program:
@@ -62,11 +62,10 @@ def simba(student: Program, context: Context) -> Program:
 def gepa(student: Program, context: Context) -> Program:
     """GEPA: instructions evolved by reflection on the metric's feedback."""
     pool, search = context.halves()
-    if context.budget < 3 * len(search):
-        raise Skip(f"needs {3 * len(search)} LM calls, its share is {context.budget}")
+    passes = context.affordable(len(search), least=3, most=20)
     optimizer = dspy.GEPA(
         metric=feedback_metric(context.task),
-        max_metric_calls=context.budget - len(search),  # it may overshoot by one pass over the search rows
+        max_metric_calls=(passes - 1) * len(search),  # it may overshoot by one pass over the search rows
         reflection_lm=context.teacher,
         num_threads=context.threads,
         seed=context.seed,

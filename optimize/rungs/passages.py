@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from optimize.program import Program
 from optimize.retrieval import Passages
 from optimize.rungs.base import Context, Skip, fresh
@@ -20,11 +23,9 @@ def passages(student: Program, context: Context) -> Program:
     for k in sizes:
         candidate = fresh(student)
         candidate.use_passages(Passages(k, context.task.corpus))
-        candidates += [candidate, labelled(candidate, _only(context, 2 * len(search)))]
+        candidates += [candidate, labelled(candidate, _only(context, 2 * len(search) * math.ceil(context.calls)))]
     return max(candidates, key=lambda candidate: context.search_score(candidate, search))
 
 
 def _only(context: Context, budget: int) -> Context:
-    from dataclasses import replace
-
     return replace(context, budget=budget)

@@ -1,0 +1,226 @@
+"""LMs for real: the embedded server, the meter and its cap, the cache's key, foreign endpoints, hub downloads."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import dspy
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request, Response
+
+from optimize import lm as lms
+from optimize.config import RunConfig
+from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
+from optimize.evaluate import evaluate
+from optimize.lm import embedded, weights
+from optimize.lm.meter import Meter
+from optimize.program import student
+from optimize.task import Score, Task
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """The app on a free loopback port, stopped at the end."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(timeout=10)
+
+
+def chat_app(answer: Callable[[str], str | int]) -> FastAPI:
+    """An OpenAI-compatible endpoint that answers the last user message; an int is an error status."""
+    app = FastAPI()
+    app.state.bodies = []
+
+    @app.post("/v1/chat/completions")
+    async def complete(request: Request) -> Any:
+        body = await request.json()
+        app.state.bodies.append(body)
+        text = answer(body["messages"][-1]["content"])
+        if isinstance(text, int):
+            return Response(json.dumps({"error": {"message": "refused", "type": "invalid_request_error"}}), status_code=text)
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+        return {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice], "usage": usage}
+
+    return app
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path) -> None:
+    lms.configure(tmp_path)
+
+
+class Colour(dspy.Signature):
+    """Which colour does the thing have?"""
+
+    thing: str = dspy.InputField()
+    colour: Literal["red", "green", "blue"] = dspy.OutputField()
+
+
+def colour_task() -> Task:
+    return Task(signature=Colour, metric=lambda e, p: Score(float(p.colour == e.colour)), name="colour", max_tokens=40)
+
+
+def rows(*things: str) -> list[dspy.Example]:
+    return [dspy.Example(thing=t, colour="red").with_inputs("thing") for t in things]
+
+
+@pytest.mark.lm
+def test_the_embedded_server_is_closed_to_others() -> None:
+    endpoint = embedded.serve(weights.pull_embedded(print))
+    assert endpoint.url.startswith("http://127.0.0.1:")
+    body = json.dumps({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}).encode()
+    headers = {"Content-Type": "application/json", "Origin": "http://evil.example"}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(endpoint.url + "/chat/completions", body, headers))
+    assert refused.value.code == 401
+    headers["Authorization"] = f"Bearer {endpoint.key}"
+    with urllib.request.urlopen(urllib.request.Request(endpoint.url + "/chat/completions", body, headers)) as answer:
+        assert answer.headers["Access-Control-Allow-Origin"] not in ("*", "http://evil.example")
+    assert embedded.serve(weights.pull_embedded(print)) == endpoint, "one server per process"
+
+
+@pytest.mark.lm
+@pytest.mark.parametrize("name", ["json", "compact"])
+def test_schema_constrained_answers_always_parse(name: str) -> None:
+    meter = Meter(50)
+    lm = lms.task_lm(RunConfig(), meter, max_tokens=40)
+    program = student(colour_task())
+    program.format = name
+    with dspy.context(lm=lm):
+        found = evaluate(program, rows("blood", "grass", "a rainy sky", "a fire engine"), colour_task(), threads=4)
+    assert all(o.answer.get("colour") in ("red", "green", "blue") for o in found.outcomes)
+    usage = meter.usage()
+    assert usage.calls == usage.asked == len(usage.latencies) == 4
+    assert usage.tokens_in > 40 and usage.tokens_out > 4 and usage.cost_usd == 0
+
+
+def test_the_meter_counts_under_threads_and_the_cache_pays_nothing_twice() -> None:
+    with served(chat_app(lambda text: text[::-1])) as url:
+        meter = Meter(100)
+        lm = lms.resolve("openai/any", url + "/v1", RunConfig(), meter, 40)
+        with ThreadPoolExecutor(8) as pool:
+            first = list(pool.map(lambda n: lm(f"question {n}"), range(40)))
+            second = list(pool.map(lambda n: lm(f"question {n}"), range(40)))
+    usage = meter.usage()
+    assert first == second
+    assert (usage.asked, usage.calls, usage.tokens_in, usage.tokens_out) == (80, 40, 280, 80)
+    assert usage.cost_usd is None, "a price that is not known is not zero"
+
+
+def test_the_cap_is_hard_under_threads_and_cached_answers_still_come() -> None:
+    app = chat_app(lambda text: "fine")
+    with served(app) as url:
+        meter = Meter(10)
+        lm = lms.resolve("openai/any", url + "/v1", RunConfig(), meter, 40)
+
+        def ask(n: int) -> bool:
+            try:
+                return bool(lm(f"question {n}"))
+            except BudgetExhausted:
+                return False
+
+        with ThreadPoolExecutor(8) as pool:
+            answered = list(pool.map(ask, range(40)))
+        assert sum(answered) == len(app.state.bodies) == 10
+        assert ask(answered.index(True)), "an answer that is known costs nothing, also after the cap"
+
+
+def test_a_rungs_share_is_hard_and_ends_with_it() -> None:
+    with served(chat_app(lambda text: "fine")) as url:
+        meter = Meter(100)
+        lm = lms.resolve("openai/any", url + "/v1", RunConfig(), meter, 40)
+        with pytest.raises(ShareExhausted), meter.share(3):
+            for n in range(9):
+                lm(f"question {n}")
+        assert meter.usage().asked == 3
+        assert lm("another") == ["fine"]
+
+
+def test_two_endpoints_with_the_same_model_name_do_not_share_answers() -> None:
+    with served(chat_app(lambda text: "first")) as one, served(chat_app(lambda text: "second")) as other:
+        answers = [lms.resolve("openai/same", url + "/v1", RunConfig(), Meter(9), 40)("Hello?") for url in (one, other, one)]
+    assert answers == [["first"], ["second"], ["first"]]
+
+
+def test_a_failed_call_is_missing_and_an_unparsable_answer_is_zero() -> None:
+    def answer(text: str) -> str | int:
+        return 400 if "broken" in text else "no idea" if "odd" in text else '"red"'
+
+    with served(chat_app(answer)) as url:
+        lm = lms.resolve("openai/any", url + "/v1", RunConfig(), Meter(99), 40)
+        program = student(colour_task())
+        program.format = "compact"
+        with dspy.context(lm=lm):
+            found = evaluate(program, rows("blood", "broken", "odd", "fire", "rose"), colour_task(), threads=2)
+            assert found.scores == (1.0, None, 0.0, 1.0, 1.0)
+            assert (found.interval.n, found.interval.mean, found.missing) == (4, 0.75, 1)
+            with pytest.raises(WorkbenchError, match="2 of 3 calls failed"):
+                evaluate(program, rows("broken one", "broken two", "fire"), colour_task(), threads=2)
+
+
+def test_the_key_of_an_endpoint_is_never_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OPTIMIZE_API_KEY", "sk-very-secret")
+    with served(chat_app(lambda text: '"red"')) as url:
+        config = RunConfig()
+        lm = lms.resolve("openai/any", url + "/v1", config, Meter(9), 40)
+        program = student(colour_task())
+        with dspy.context(lm=lm):
+            evaluate(program, rows("blood"), colour_task(), threads=1)
+    assert "sk-very-secret" not in repr(config) + config.model_dump_json() + json.dumps(program.dump_state())
+    stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"sk-very-secret" not in stored
+
+
+@pytest.mark.parametrize("name", ["gpt-4o", "gguf:nowhere.gguf", "nothing"])
+def test_a_name_that_is_no_lm_says_what_to_use(name: str) -> None:
+    with pytest.raises(WorkbenchError, match=r"optimize lm list|DSPy model string"):
+        lms.resolve(name, None, RunConfig(), Meter(1), 40)
+
+
+def test_pull_takes_any_gguf_from_the_hub(tmp_path: Path) -> None:
+    content = b"GGUF" + os.urandom(1000)
+    app = FastAPI()
+
+    @app.api_route("/some/model/resolve/main/tiny.gguf", methods=["GET", "HEAD"])
+    def file(request: Request) -> Response:
+        headers = {"ETag": '"abc123"', "X-Repo-Commit": "0" * 40}
+        return Response(content, headers=headers, media_type="application/octet-stream")
+
+    with served(app) as url:
+        env = os.environ | {"HF_ENDPOINT": url, "OPTIMIZE_CACHE": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
+        command = [sys.executable, "-m", "optimize", "lm", "pull"]
+        done = subprocess.run([*command, "some/model/tiny.gguf"], capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "hub/some/model/tiny.gguf").read_bytes() == content
+        for wrong in ("some/model/other.gguf", "just-a-name"):
+            failed = subprocess.run([*command, wrong], capture_output=True, text=True, env=env)
+            assert failed.returncode == 2 and "Traceback" not in failed.stderr, failed.stderr
+
+
+def test_weights_with_another_hash_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "fake.gguf"
+    fake.write_bytes(b"not the weights")
+    monkeypatch.setenv("OPTIMIZE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(weights, "_installed", lambda: fake)
+    with pytest.raises(WorkbenchError, match="unexpected SHA-256"):
+        weights.pull_embedded(print)
+    assert not weights.cached()
