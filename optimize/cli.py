@@ -242,7 +242,7 @@ def _print_report(found: Any, json: bool) -> None:
 
 def _guarded(debug: bool, work: Callable[[], int]) -> None:
     """Run a command's body: a user's mistake is one line and exit code 2, never a traceback unless --debug."""
-    from optimize.errors import WorkbenchError
+    from optimize.errors import BudgetExhausted, WorkbenchError
 
     try:
         code = work()
@@ -250,6 +250,9 @@ def _guarded(debug: bool, work: Callable[[], int]) -> None:
         if debug:
             raise
         typer.secho(f"Error: {error}", fg="red", err=True)
+        code = 2
+    except BudgetExhausted as error:
+        typer.secho(f"Error: {error} Give the same command a higher --max-calls: what is known is cached.", fg="red", err=True)
         code = 2
     except KeyboardInterrupt:
         typer.secho("Stopped. What was answered is cached; the same command goes on from there.", err=True)

@@ -30,7 +30,7 @@ class RunConfig(BaseSettings):
     teacher_api_base: str | None = Field(None, description="the same for the teacher")
     api_key: SecretStr | None = Field(None, description="key for these addresses; only from the environment")
     target: float | None = Field(None, ge=0, le=1, description="score to reach; default: the task's own")
-    max_calls: int = Field(3000, ge=1, description="hard cap on LM calls that are not answered from the cache")
+    max_calls: int = Field(5000, ge=1, description="hard cap on LM calls that are not answered from the cache")
     seed: int = Field(0, ge=0, description="seed of every random choice")
     threads: int = Field(4, ge=1, le=64, description="LM calls in flight")
     val_rows: int | None = Field(None, ge=8, description="use at most so many val rows")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from optimize.devset import Splits
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
 from optimize.evaluate import Evaluation, evaluate, race
 from optimize.lm.meter import Meter, MeteredLM, Usage
-from optimize.plateau import Decision, Tried, decide
+from optimize.plateau import Decision, Tried, decide, promotes
 from optimize.program import Program, student
 from optimize.rungs import Context, Rung, Skip
 from optimize.stats import Interval, paired_gain
@@ -60,7 +61,7 @@ class Observer:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a climb runs on."""
+    """What a climb runs on. after: LM calls that must be left when it ends, beside those for the test rows."""
 
     task: Task
     splits: Splits
@@ -69,6 +70,11 @@ class Setup:
     target: float
     threads: int
     seed: int
+    after: int = 0
+
+    def left(self, baseline: Attempt, best: Attempt) -> int:
+        """LM calls the climb may still make: baseline and best program are yet to answer the test rows."""
+        return self.meter.remaining() - self.after - int(len(self.splits.test) * (baseline.calls + best.calls))
 
 
 def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
@@ -82,12 +88,12 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
         if decision.verdict != "improving" or rung is None:
             break
         watch.started(rung.name)
-        attempt = _try(setup, rung, best, len(rungs) - number, watch)
+        attempt = _try(setup, rung, best, setup.left(attempts[0], best), len(rungs) - number, watch)
         if attempt.promoted:
             best = attempt
         attempts.append(attempt)
         watch.finished(attempt)
-        budget_left = setup.meter.remaining() > 0
+        budget_left = setup.left(attempts[0], best) > 0
     return Climb(tuple(attempts), best, decision)
 
 
@@ -107,25 +113,31 @@ def _baseline(setup: Setup, watch: Observer) -> Attempt:
     return attempt
 
 
-def _try(setup: Setup, rung: Rung, best: Attempt, rungs_left: int, watch: Observer) -> Attempt:
-    """Pull one lever on a copy of the incumbent and race the result. Whatever happens is an Attempt."""
+def _try(setup: Setup, rung: Rung, best: Attempt, left: int, rungs_left: int, watch: Observer) -> Attempt:
+    """Pull one lever on a copy of the incumbent and race the result. Whatever happens is an Attempt.
+
+    left: LM calls for this rung and the ones after it, of which it gets an equal share.
+    """
     assert best.program and best.evaluation
     before, start = setup.meter.usage(), time.perf_counter()
     attempt = Attempt(rung.name, rung.family)
-    share = setup.meter.remaining() // rungs_left
+    share = left // rungs_left
     try:
         calls = max(1.0, best.calls)
-        budget = int(share - calls * len(setup.splits.val))
+        val = math.ceil(calls * len(setup.splits.val))
+        budget = share - val
         if budget <= 0:
             raise Skip(f"its share of {share} LM calls does not cover the {len(setup.splits.val)} val rows")
         context = Context(setup.task, setup.splits.train, setup.teacher, budget, calls, setup.threads, setup.seed)
-        with setup.meter.share(int(budget * SLACK)):
+        with setup.meter.share(min(int(budget * SLACK), left - val)):
             program = rung.pull(best.program, context)
         pulled = setup.meter.usage()
         evaluation = race(program, best.evaluation, setup.splits.val, setup.task, setup.threads, watch.scored)
         gain = paired_gain(best.evaluation.scores, evaluation.scores)
         calls = (setup.meter.usage() - pulled).asked / len(evaluation.outcomes)
-        attempt = replace(attempt, program=program, evaluation=evaluation, gain=gain, promoted=gain.low > 0, calls=calls)
+        attempt = replace(
+            attempt, program=program, evaluation=evaluation, gain=gain, promoted=promotes(gain, calls < best.calls), calls=calls
+        )
     except Skip as skip:
         attempt = replace(attempt, skipped=str(skip))
     except (BudgetExhausted, ShareExhausted) as error:

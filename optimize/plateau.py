@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from optimize.stats import mean_interval, paired_gain
+from optimize.stats import Interval, mean_interval, paired_gain
 
 Verdict = Literal["reached", "improving", "plateau", "indecisive", "budget", "exhausted"]
 FAMILIES = ("demos", "instructions")  # the kinds of lever that must have been tried before prompting is given up
@@ -24,6 +24,15 @@ class Tried:
 class Decision:
     verdict: Verdict
     reason: str
+
+
+def promotes(gain: Interval, cheaper: bool) -> bool:
+    """Whether a challenger becomes the incumbent: it gains more than one standard error, or it is no worse and cheaper.
+
+    After the one-standard-error rule of Breiman et al. (1984): what costs more must be better by more than noise.
+    It is a rule for choosing, not a proof; the score that counts is the one on test, which no choice has touched.
+    """
+    return gain.mean > gain.error or (cheaper and gain.mean >= 0)
 
 
 def decide(incumbent: Tried, tried: Sequence[Tried], target: float, *, rungs_left: bool, budget_left: bool) -> Decision:

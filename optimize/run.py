@@ -15,7 +15,7 @@ import dspy
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.devset import Splits, load_splits
-from optimize.errors import BudgetExhausted, WorkbenchError
+from optimize.errors import WorkbenchError
 from optimize.evaluate import Evaluation, evaluate
 from optimize.finetune import BACKENDS, aftercheck
 from optimize.finetune.bundle import write_bundle
@@ -97,7 +97,14 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
     """Climb, decide, fine-tune or hand off if the gate opens, settle on test, record everything."""
     with _tracked(session, "run") as tracked, dspy.context(lm=session.lm):
         setup = Setup(
-            session.task, session.splits, session.teacher, session.meter, session.target, session.config.threads, session.config.seed
+            session.task,
+            session.splits,
+            session.teacher,
+            session.meter,
+            session.target,
+            session.config.threads,
+            session.config.seed,
+            after=_tuning_calls(session) if session.config.finetune == "lora" else 0,
         )
         found = climb(setup, rungs, _Both(tracked, session.watch))
         opened = gate(session.task, found, len(session.splits.train))
@@ -161,6 +168,11 @@ def tune(session: Session, best: Program, prompt_val: Evaluation, backend: str) 
     return Tuned(attempt, adapter, _forgetting(session, base, adapter))
 
 
+def _tuning_calls(session: Session) -> int:
+    """What comparing a tuned LM takes: val and test rows once, the general questions for base and tuned LM."""
+    return len(session.splits.val) + len(session.splits.test) + 2 * len(aftercheck.questions(session.root))
+
+
 def _forgetting(session: Session, base: Path, adapter: Path) -> ForgettingRecord | None:
     asked = aftercheck.questions(session.root)
     answers = []
@@ -194,7 +206,7 @@ def _settle(
     found = {}
     for name, program in programs.items():
         session.watch.started(f"{name} on test")
-        found[name] = _on_test(session, program)
+        found[name] = evaluate(program, session.splits.test, session.task, session.config.threads, session.watch.scored)
     test = _test_record(found)
     kept = None
     if tuned and tuned.attempt.gain and test.tuned_gain:
@@ -230,16 +242,6 @@ def _settle(
     )
     tracked.settle(report, final, best, [*files, *([tuned.adapter] if tuned else [])])
     return report
-
-
-def _on_test(session: Session, program: Program) -> Evaluation:
-    try:
-        return evaluate(program, session.splits.test, session.task, session.config.threads, session.watch.scored)
-    except BudgetExhausted as error:
-        raise WorkbenchError(
-            f"{error} The climb is recorded, but its test scores are not: run the same command with a higher --max-calls; "
-            "what is known already is answered from the cache."
-        ) from None
 
 
 def _test_record(found: dict[str, Evaluation]) -> TestRecord:

@@ -19,6 +19,13 @@ class Interval:
     high: float
     n: int
 
+    @property
+    def error(self) -> float:
+        """The standard error that the interval's width stands for."""
+        from scipy.stats import norm
+
+        return (self.high - self.low) / (2 * float(norm.ppf(0.5 + LEVEL / 2)))
+
 
 def mean_interval(scores: Sequence[float]) -> Interval:
     """The mean of scores in [0, 1].

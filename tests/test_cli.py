@@ -1,0 +1,90 @@
+"""The command line: help without heavy imports, users' mistakes in one line, exit code 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def optimize(root: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "optimize", *arguments]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ | env)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "programs").mkdir()
+    assert optimize(tmp_path, "new", "review").returncode == 0
+    return tmp_path
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("dspy", "mlflow", "torch", "datasets", "pandas")
+    code = f"""
+import sys, optimize.cli
+try:
+    optimize.cli.app(["--help"])
+except SystemExit:
+    pass
+print([name for name in {heavy} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip().endswith("[]"), done.stdout
+    assert "finetune" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "nosuch"], "programs/nosuch.py does not exist. Tasks: review"),
+        (["run", "review", "--target", "7"], "'target'"),
+        (["run", "review", "--max-calls", "0"], "'max_calls'"),
+        (["run", "review", "--finetune", "always"], "'finetune'"),
+        (["run", "review", "--lm", "gguf:none.gguf"], "does not exist"),
+        (["run", "review", "--lm", "gpt"], "DSPy model string"),
+        (["run", "review", "--lm", "openai/x", "--finetune", "lora"], "LoRA trains weights in this process"),
+        (["report", "review"], "no finished run yet"),
+        (["handoff", "review"], "no finished run yet"),
+        (["finetune", "review"], "no finished run yet"),
+        (["new", "review"], "exists already"),
+        (["new", "not a name"], "cannot name a task"),
+        (["lm", "pull", "just-a-name"], "OWNER/REPO/FILE.gguf"),
+    ],
+)
+def test_a_users_mistake_is_one_clear_line(project: Path, arguments: list[str], says: str) -> None:
+    done = optimize(project, *arguments)
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    error = next(line for line in done.stderr.splitlines() if line.startswith("Error: "))
+    assert says in " ".join(done.stderr.split()) and error
+    assert "Traceback" not in done.stderr and not done.stdout
+
+
+def test_a_bad_row_is_named_before_anything_is_written(project: Path) -> None:
+    path = project / "devsets" / "review" / "rows.jsonl"
+    lines = path.read_text().splitlines()
+    lines[16] = json.dumps({"text": "Fine.", "verdict": "pozitive"})
+    path.write_text("\n".join(lines))
+    done = optimize(project, "run", "review")
+    assert done.returncode == 2
+    assert "rows.jsonl:17" in done.stderr and "'pozitive' is not one of 'positive', 'negative'" in done.stderr
+    assert not (project / "mlruns").exists()
+
+
+def test_settings_come_from_flag_then_environment_then_file(project: Path) -> None:
+    (project / "optimize.toml").write_text('lm = "from-file"\n')
+    assert "from-file" in optimize(project, "run", "review").stderr
+    assert "from-env" in optimize(project, "run", "review", OPTIMIZE_LM="from-env").stderr
+    assert "from-flag" in optimize(project, "run", "review", "--lm", "from-flag", OPTIMIZE_LM="from-env").stderr
+    (project / "optimize.toml").write_text("lmm = 1\n")
+    assert "'lmm'" in optimize(project, "run", "review").stderr
+
+
+def test_debug_shows_the_traceback(project: Path) -> None:
+    assert "Traceback" in optimize(project, "run", "nosuch", "--debug").stderr

@@ -1,0 +1,72 @@
+"""LoRA for real: trained here, written as GGUF, served beside the base LM and chosen per request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from optimize import lm as lms
+from optimize.config import RunConfig
+from optimize.errors import WorkbenchError
+from optimize.finetune.adapter_file import check_architecture
+from optimize.lm import weights
+from optimize.lm.meter import Meter
+
+lora = pytest.importorskip("optimize.finetune.lora")
+pytest.importorskip("peft", reason="the lora extra is not installed")
+
+WORDS = {"apple": "violin", "river": "cactus", "mountain": "teapot", "window": "rocket", "candle": "walrus", "garden": "ladder"}
+SYSTEM = "Say the word that belongs to it."
+
+
+def chat(word: str, answer: str) -> dict[str, list[dict[str, str]]]:
+    roles = {"system": SYSTEM, "user": f"The word is {word}.", "assistant": answer}
+    return {"messages": [{"role": role, "content": text} for role, text in roles.items()]}
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [chat(word, answer) for word, answer in WORDS.items()] * 4
+    seen: list[str] = []
+    out = tmp_path_factory.mktemp("adapters")
+    base = weights.pull_embedded(print)
+    path = lora.train(rows, rows[:6], base, out, RunConfig(epochs=8), lambda done, total, note: seen.append(note))
+    assert any("tokens/s" in note for note in seen) and seen[-1].startswith("val loss")
+    start = path.stat().st_mtime_ns
+    assert lora.train(rows, rows[:6], base, out, RunConfig(epochs=8), print) == path
+    assert path.stat().st_mtime_ns == start, "the same rows and settings are not trained twice"
+    return path
+
+
+@pytest.mark.lm
+@pytest.mark.slow
+def test_base_and_tuned_lm_answer_side_by_side(adapter: Path, tmp_path: Path) -> None:
+    """A wrong row order of q and k, a wrong block number or a wrong scale would all lose what was learned."""
+    lms.configure(tmp_path)
+    base_file, meter = weights.pull_embedded(print), Meter(100)
+    base, tuned = (lms.local_lm(base_file, file, meter, 8) for file in (None, adapter))
+
+    def ask(lm: lms.MeteredLM, word: str) -> str:
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"The word is {word}."}]
+        return str(lm(messages=messages)[0]).strip()
+
+    before = {word: ask(base, word) for word in WORDS}
+    after = {word: ask(tuned, word) for word in WORDS}
+    assert sum(after[word] == WORDS[word] for word in WORDS) >= 5, after
+    assert sum(before[word] == WORDS[word] for word in WORDS) == 0, before
+    assert meter.usage().calls == 12, "the cache tells base and tuned LM apart"
+    lms.configure(tmp_path / "another")
+    assert {word: ask(base, word) for word in WORDS} == before, "the base LM answers as before beside the adapter"
+
+
+def test_weights_that_could_not_be_served_are_refused_before_training() -> None:
+    with pytest.raises(WorkbenchError, match="qwen3"):
+        check_architecture("qwen3")
+
+
+def test_weights_transformers_cannot_read_are_a_clear_error(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF nothing else")
+    with pytest.raises(WorkbenchError, match=r"broken\.gguf"):
+        lora.train([chat("a", "b")], [chat("a", "b")], broken, tmp_path, RunConfig(), lambda *_: None)

@@ -1,0 +1,107 @@
+"""The whole command on the real LM: climb, verdict, report, MLflow, the same again for nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optimize.report import Report
+
+pytestmark = [pytest.mark.lm, pytest.mark.slow]
+CALLS = "--max-calls=700"
+
+
+def optimize(root: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "optimize", *arguments]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ | env)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("project")
+    (root / "programs").mkdir()
+    assert optimize(root, "new", "review").returncode == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def first(project: Path) -> dict[str, Any]:
+    done = optimize(project, "run", "review", "--target", "0.99", "--finetune", "never", CALLS, "--json")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return json.loads(done.stdout)  # stdout is the report and nothing else
+
+
+def test_the_report_holds_every_number_with_its_interval(first: dict[str, Any]) -> None:
+    report = Report.model_validate(first)
+    assert report.target == 0.99 and not report.target_met
+    assert report.verdict in ("plateau", "indecisive", "budget", "exhausted")
+    assert report.attempts[0].rung == "zero_shot" and report.attempts[0].val
+    for score in (report.test.baseline, report.test.prompt, *(a.val for a in report.attempts if a.val)):
+        assert 0 <= score.low <= score.score <= score.high <= 1 and score.n > 0
+    assert {a.rung for a in report.attempts} >= {"output_format", "labelled_demos", "passages"}
+    assert next(a for a in report.attempts if a.rung == "passages").skipped == "the task has no corpus.jsonl"
+    assert all(a.val or a.skipped or a.error for a in report.attempts), "every rung is accounted for"
+    assert 0 < report.lm_calls <= 700 and report.cost_usd == 0
+    assert not report.gate.open or report.verdict == "plateau"
+
+
+def test_the_same_command_again_pays_nothing_and_says_the_same(project: Path, first: dict[str, Any]) -> None:
+    done = optimize(project, "run", "review", "--target", "0.99", "--finetune", "never", CALLS, "--json")
+    again = json.loads(done.stdout)
+    assert again["lm_calls"] == 0
+    told = ("rung", "val", "gain", "promoted", "skipped")
+    assert [[a[k] for k in told] for a in again["attempts"]] == [[a[k] for k in told] for a in first["attempts"]]
+    assert again["test"] == first["test"] and again["verdict"] == first["verdict"]
+
+
+def test_report_and_tasks_show_the_last_run(project: Path, first: dict[str, Any]) -> None:
+    shown = optimize(project, "report", "review", "--json")
+    assert shown.returncode == 1
+    assert json.loads(shown.stdout)["data_hash"] == first["data_hash"]
+    listed = optimize(project, "tasks")
+    assert "review" in listed.stdout and first["verdict"] in listed.stdout
+
+
+def test_everything_is_in_the_store(project: Path, first: dict[str, Any]) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name("review")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    parent = parents[-1]
+    nested = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(nested) == len(first["attempts"])
+    scored = [r for r in nested if "val_score" in r.data.metrics]
+    for key in ("val_score", "val_low", "val_high", "lm_calls", "tokens_in", "tokens_out", "cost_usd", "seconds", "latency_p50_ms"):
+        assert key in scored[0].data.metrics, key
+    assert all({"gain", "gain_low", "gain_high"} <= r.data.metrics.keys() for r in scored if r.info.run_name != "zero_shot")
+    files = {item.path for item in client.list_artifacts(scored[0].info.run_id)}
+    assert files == {"examples.json", "program.json", "prompt.txt"}
+    assert {"report.json", "program.json", "prompt.txt"} <= {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert parent.data.tags["verdict"] == first["verdict"] and "Target" in parent.data.tags["mlflow.note.content"]
+    assert parent.data.metrics["test_score"] == first["test"]["prompt"]["score"]
+    assert {i.dataset.name for i in parent.inputs.dataset_inputs} == {"review-train", "review-val", "review-test"}
+    assert len(client.get_metric_history(parent.info.run_id, "best_val_score")) == len(first["attempts"])
+    assert client.search_model_versions("name='review'")
+
+
+def test_another_lm_behind_an_address_goes_the_same_way(project: Path) -> None:
+    """The embedded server, reached as if it were a foreign host, by model string, address and key."""
+    from optimize.lm import embedded, weights
+
+    endpoint = embedded.serve(weights.pull_embedded(print))
+    arguments = ("--lm", "openai/foreign", "--api-base", endpoint.url, "--max-calls", "150", "--finetune", "never", "--json")
+    done = optimize(project, "run", "review", *arguments, OPTIMIZE_API_KEY=endpoint.key)
+    assert done.returncode in (0, 1), done.stderr
+    report = json.loads(done.stdout)
+    assert report["lm"] == "openai/foreign" and report["cost_usd"] is None and report["attempts"][0]["val"]["n"] > 0
+    wrong = optimize(project, "run", "review", *arguments, OPTIMIZE_API_KEY="another-key")
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr and "another-key" not in wrong.stderr
