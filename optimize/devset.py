@@ -121,6 +121,7 @@ def _read_folder(task: Task) -> dict[str, list[dspy.Example]]:
 def _read_file(task: Task, path: Path) -> list[dspy.Example]:
     import datasets
 
+    datasets.disable_progress_bars()
     lines = _line_numbers(path) if path.suffix == ".jsonl" else None
     builder = FORMATS[path.suffix[1:]]
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from rich.console import Console, Group
@@ -16,7 +17,7 @@ class Screen(Observer):
     """A table that fills as rungs end. Where stderr is not a terminal, one plain line a finished rung."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = Console(file=sys.stderr)  # bound now: optimizers' output is hushed by redirecting sys.stderr
         self.records: list[AttemptRecord] = []
         self.progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),

@@ -43,11 +43,11 @@ def tracking_uri(root: Path) -> str:
 def client(root: Path) -> Any:
     """An MLflow client on the project's store, which is made on first use."""
     os.environ.update({k: v for k, v in QUIET.items() if k not in os.environ})
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     uri = tracking_uri(root)
     local = uri.startswith("sqlite:///") and "MLFLOW_TRACKING_URI" not in os.environ
     folder = root / "mlruns"

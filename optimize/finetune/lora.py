@@ -6,11 +6,13 @@ its output for every row is computed once and kept, and an epoch costs half: doc
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
-import logging
 import random
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,6 @@ from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
 from optimize.finetune.adapter_file import NAMES, check_architecture, write_adapter
 
-log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 
 RANK, ALPHA = 16, 32
@@ -83,8 +84,9 @@ def _load(base: Path) -> tuple[Any, Any]:
     hf_logging.disable_progress_bar()
     place, options = (str(base), {}) if base.is_dir() else (str(base.parent), {"gguf_file": base.name})
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
+        with contextlib.redirect_stderr(io.StringIO()):  # its own progress bars, which no setting silences
+            tokenizer = AutoTokenizer.from_pretrained(place, **options)
+            model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
     except (OSError, ValueError, KeyError) as error:
         raise WorkbenchError(f"transformers cannot load {base}: {str(error).splitlines()[0]}") from error
     check_architecture(model.config.model_type)
@@ -155,7 +157,9 @@ class _Reached(Exception):
 def _adapt(model: Any, first: int) -> tuple[Any, list[Any]]:
     from peft import LoraConfig, get_peft_model
 
-    adapted = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(NAMES)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft and transformers disagree on a name they both still accept
+        adapted = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(NAMES)))
     return adapted, [p for p in adapted.parameters() if p.requires_grad]
 
 

@@ -17,7 +17,9 @@ from optimize.lm.meter import MeteredLM
 from optimize.program import Program
 from optimize.task import Task
 
-SEARCH = 32  # train rows a rung holds back to compare its own candidates, at most a third of train
+SEARCH = 24  # train rows a rung holds back to compare its own candidates, at most a third of train
+
+BOOTSTRAP = 24  # train rows a bootstrapping teacher may be asked on for one demo set; a weak one is asked on all of them
 
 
 class Skip(Exception):

@@ -11,7 +11,7 @@ from optimize.devset import input_text, to_json
 from optimize.evaluate import float_metric
 from optimize.program import Program
 from optimize.retrieval import Neighbours
-from optimize.rungs.base import Context, fresh, hushed
+from optimize.rungs.base import BOOTSTRAP, Context, fresh, hushed
 
 DRAWS = 4  # demo sets tried; which demos are drawn is worth tens of points to a small LM
 SIZES = (4, 12)
@@ -31,7 +31,8 @@ def labelled(student: Program, context: Context) -> Program:
 def bootstrapped(student: Program, context: Context) -> Program:
     """DSPy's BootstrapFewShotWithRandomSearch: answers of the teacher that the metric accepts, as demos."""
     pool, search = context.halves()
-    candidates = context.affordable(len(search), least=4, most=11, overhead=4 * len(SIZES)) - 3
+    always = 3 * len(search) + BOOTSTRAP  # zero-shot, labelled only, and one unshuffled demo set
+    candidates = context.affordable(len(search) + BOOTSTRAP, least=1, most=8, overhead=always)
     optimizer = dspy.BootstrapFewShotWithRandomSearch(
         metric=float_metric(context.task),
         max_bootstrapped_demos=4,
@@ -42,7 +43,7 @@ def bootstrapped(student: Program, context: Context) -> Program:
         teacher_settings={"lm": context.teacher},
     )
     with hushed():
-        compiled: Program = optimizer.compile(fresh(student), trainset=pool[: 4 * len(search)], valset=search)
+        compiled: Program = optimizer.compile(fresh(student), trainset=pool[:BOOTSTRAP], valset=search)
     return compiled
 
 

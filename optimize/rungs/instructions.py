@@ -6,20 +6,20 @@ import dspy
 
 from optimize.evaluate import feedback_metric, float_metric
 from optimize.program import Program
-from optimize.rungs.base import Context, fresh, hushed
+from optimize.rungs.base import BOOTSTRAP, Context, fresh, hushed
 
 
 def mipro(student: Program, context: Context) -> Program:
     """MIPROv2: proposed instructions and demo sets, searched with Bayesian optimization."""
     pool, search = context.halves()
-    overhead = 2 * len(search) + 12  # the default program's evaluation, bootstrapping and proposals
+    overhead = 2 * len(search) + 2 * BOOTSTRAP  # the default program's evaluation, two demo sets, the proposals
     trials = context.affordable(len(search), least=2, most=10, overhead=overhead)
     optimizer = dspy.MIPROv2(
         metric=float_metric(context.task),
         prompt_model=context.teacher,
         teacher_settings={"lm": context.teacher},
         auto=None,
-        num_candidates=max(2, trials // 2),
+        num_candidates=3,
         max_bootstrapped_demos=2,
         max_labeled_demos=4,
         num_threads=context.threads,
@@ -30,7 +30,7 @@ def mipro(student: Program, context: Context) -> Program:
     with hushed():
         compiled: Program = optimizer.compile(
             fresh(student),
-            trainset=pool,
+            trainset=pool[:BOOTSTRAP],
             valset=search,
             num_trials=trials,
             minibatch=False,

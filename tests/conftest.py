@@ -1,0 +1,75 @@
+"""Fixtures shared by the tests: the shipped tasks, and tiny tasks written into tmp_path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import dspy
+import pytest
+
+from optimize.devset import Splits, load_splits
+from optimize.task import Score, Task, load_task
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mood(dspy.Signature):
+    """Judge the review."""
+
+    text: str = dspy.InputField()
+    mood: Literal["good", "bad"] = dspy.OutputField()
+
+
+def exact(example: dspy.Example, prediction: dspy.Prediction) -> Score:
+    """The metric of the tiny tasks: every output as labelled."""
+    return Score(float(dict(example.labels()) == dict(prediction)))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's own root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Callable[[str], tuple[Task, Splits]]:
+    """A shipped task with its rows, loaded once."""
+
+    @cache
+    def get(name: str) -> tuple[Task, Splits]:
+        task = load_task(name, ROOT)
+        return task, load_splits(task)
+
+    return get
+
+
+@pytest.fixture
+def mood_rows() -> list[dict[str, Any]]:
+    """80 rows for Mood, half of them good, with no two texts alike."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    word = lambda n: (letters[n % 26] + letters[n * 7 // 3 % 26] + letters[n * 11 // 5 % 26]) * 2  # noqa: E731
+    return [{"text": f"{word(3 * n)} {word(3 * n + 1)} {word(3 * n + 2)}", "mood": ("good", "bad")[n % 2]} for n in range(80)]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., Task]:
+    """tiny(file=rows-or-text-or-bytes …) writes devsets/tiny/file.jsonl … and gives the task over them."""
+
+    def make(signature: type[dspy.Signature] = Mood, **files: Sequence[Any] | str | bytes) -> Task:
+        folder = tmp_path / "devsets" / "tiny"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            stem, _, suffix = name.partition("_")
+            path = folder / f"{stem}.{suffix or 'jsonl'}"
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                text = content if isinstance(content, str) else "".join(json.dumps(row) + "\n" for row in content)
+                path.write_text(text, encoding="utf-8")
+        return Task(signature=signature, metric=exact, name="tiny", root=tmp_path)
+
+    return make

@@ -1,0 +1,110 @@
+"""The two rules of the layout: imports point one way, and each third party has one door. Read from the source, nothing is run."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "optimize").rglob("*.py"))
+# Each line may import the lines below it, none beside or above it.
+ORDER = (
+    {"__main__"},
+    {"cli"},
+    {"screen", "overview", "scaffold"},
+    {"run"},
+    {"tracking"},
+    {"report"},
+    {"finetune"},
+    {"ladder"},
+    {"rungs"},
+    {"program"},
+    {"evaluate", "retrieval"},
+    {"lm", "devset"},
+    {"split", "task", "plateau"},
+    {"stats", "config"},
+    {"errors"},
+)
+RANK = {unit: rank for rank, units in enumerate(ORDER) for unit in units}
+DOORS = {
+    "mlflow": {"tracking"},
+    "typer": {"cli"},
+    "rich": {"cli", "report", "screen", "overview"},
+    "torch": {"finetune.lora"},
+    "transformers": {"finetune.lora"},
+    "peft": {"finetune.lora"},
+    "xllamacpp": {"lm.embedded"},
+    "gguf": {"lm.requantize", "finetune.adapter_file"},
+}
+IN_FUNCTIONS = ("mlflow", "torch", "transformers", "peft", "xllamacpp", "gguf")
+
+
+def dotted(path: Path) -> str:
+    """The module's name below `optimize`; empty for the package itself."""
+    parts = path.relative_to(ROOT / "optimize").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {dotted(path): path for path in FILES}
+
+
+def imported(nodes: list[ast.AST]) -> Iterator[str]:
+    """Every absolute name that import statements among the nodes bring in; `from a import b` counts as `a.b`."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where they point"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports(path: Path) -> set[str]:
+    return set(imported(list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))))
+
+
+def ours(path: Path) -> set[str]:
+    """The modules of ours that a file imports, named as in MODULES."""
+    names = {name.removeprefix("optimize.") for name in imports(path) if name.split(".")[0] == "optimize"}
+    return {name if name in MODULES else name.rpartition(".")[0] for name in names} - {""}
+
+
+def unit(module: str) -> str:
+    return module.split(".")[0]
+
+
+def test_every_module_has_a_place_in_the_order() -> None:
+    assert {unit(module) for module in MODULES if module} == set(RANK)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m])
+def test_imports_point_one_way(module: str) -> None:
+    against = {found for found in ours(MODULES[module]) if unit(found) != unit(module) and RANK[unit(found)] <= RANK[unit(module)]}
+    assert not against, f"{module} imports {against}, which the order puts beside or above it"
+
+
+def test_no_two_modules_import_each_other_in_a_circle() -> None:
+    TopologicalSorter({module: ours(path) - {module} for module, path in MODULES.items()}).prepare()  # raises CycleError
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "programs").glob("*.py")), ids=lambda path: path.stem)
+def test_programs_import_optimize_task_only(path: Path) -> None:
+    assert ours(path) <= {"task"}
+
+
+@pytest.mark.parametrize("package", DOORS)
+def test_each_third_party_has_one_door(package: str) -> None:
+    found = {module for module, path in MODULES.items() if package in {name.split(".")[0] for name in imports(path)}}
+    assert found == DOORS[package]
+
+
+@pytest.mark.parametrize("package", IN_FUNCTIONS)
+def test_heavy_third_parties_are_imported_inside_functions(package: str) -> None:
+    for door in DOORS[package]:
+        tree = ast.parse(MODULES[door].read_text(encoding="utf-8"))
+        inside = {child for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for child in ast.walk(node)}
+        outside = imported([node for node in ast.walk(tree) if node not in inside])
+        assert package not in {name.split(".")[0] for name in outside}, f"{door} imports {package} when it is itself imported"

@@ -1,0 +1,198 @@
+"""The compact format: what an LM is shown, what it must answer, and how its answer is read."""
+
+from __future__ import annotations
+
+import enum
+from datetime import date
+from typing import Any, Literal
+
+import dspy
+import pytest
+from dspy.utils.exceptions import AdapterParseError
+from pydantic import BaseModel, TypeAdapter
+
+from optimize.lm.compact import CompactAdapter, answer_schema
+
+
+class Level(enum.Enum):
+    LOW = "low"
+    HIGH = "high"
+
+
+class Part(BaseModel):
+    name: str
+    level: Level
+
+
+class Record(BaseModel):
+    owner: str
+    due: date | None = None
+    parts: list[Part] = []
+
+
+def signature(*inputs: str, **outputs: Any) -> type[dspy.Signature]:
+    fields: dict[str, Any] = {name: (str, dspy.InputField()) for name in inputs or ("text",)}
+    fields |= {name: (annotation, dspy.OutputField()) for name, annotation in outputs.items()}
+    return dspy.Signature(fields, "Do it.")
+
+
+TEXT = signature(reply=str)
+LABEL = signature(desk=Literal["billing", "claims"])
+LEVEL = signature(level=Level)
+RECORD = signature(record=Record)
+SEVERAL = signature(level=Level, note=str, record=Record)
+ANSWER = Record(owner="Ana", due=date(2026, 3, 4), parts=[Part(name="lid", level=Level.LOW)])
+ANSWER_JSON = '{"owner": "Ana", "due": "2026-03-04", "parts": [{"name": "lid", "level": "low"}]}'
+COMPACT, TERSE = CompactAdapter(), CompactAdapter(explain=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        (TEXT, ""),
+        (LABEL, "\nAnswer with one of: billing, claims."),
+        (LEVEL, "\nAnswer with one of: low, high."),
+        (
+            RECORD,
+            '\nAnswer with JSON: {"owner": "text", "due": "YYYY-MM-DD or null", "parts": [{"name": "text", "level": "low|high"}]}',
+        ),
+        (signature(level=Level, note=str), '\nAnswer with JSON: {"level": "low|high", "note": "text"}'),
+        (signature(count=int), '\nAnswer with JSON: "int"'),
+    ],
+)
+def test_the_system_message_is_the_instruction_and_the_answers_shape(asked: type[dspy.Signature], hint: str) -> None:
+    assert COMPACT.format_system_message(asked) == "Do it." + hint
+    assert TERSE.format_system_message(asked) == "Do it."
+
+
+@pytest.mark.parametrize(
+    ("asked", "outputs", "answer"),
+    [
+        (TEXT, {"reply": "Yes, we do."}, "Yes, we do."),
+        (LABEL, {"desk": "claims"}, '"claims"'),
+        (LEVEL, {"level": Level.HIGH}, '"high"'),
+        (RECORD, {"record": ANSWER}, ANSWER_JSON),
+        (SEVERAL, {"level": Level.LOW, "note": "é", "record": ANSWER}, f'{{"level": "low", "note": "é", "record": {ANSWER_JSON}}}'),
+    ],
+)
+def test_demos_are_turns(asked: type[dspy.Signature], outputs: dict[str, Any], answer: str) -> None:
+    messages = COMPACT.format(asked, [{"text": "first", **outputs}], {"text": "second"})
+    assert [(m["role"], m["content"]) for m in messages] == [
+        ("system", COMPACT.format_system_message(asked)),
+        ("user", "first"),
+        ("assistant", answer),
+        ("user", "second"),
+    ]
+
+
+def test_several_inputs_are_named() -> None:
+    asked = signature("passages", "text", reply=str)
+    messages = COMPACT.format(asked, [], {"passages": ["[1] one", "[2] two"], "text": "hello"})
+    assert messages[-1]["content"] == "passages:\n[1] one\n[2] two\n\ntext:\nhello"
+
+
+@pytest.mark.parametrize(("asked", "right", "wrong"), [
+    (LABEL, "claims", "sales"),
+    (LEVEL, "low", "middle"),
+    (RECORD, {"owner": "Ana"}, {"due": None}),
+    (SEVERAL, {"level": "low", "note": "x", "record": {"owner": "Ana"}}, {"level": "low", "note": "x"}),
+])  # fmt: skip
+def test_the_schema_takes_right_answers_only(asked: type[dspy.Signature], right: Any, wrong: Any) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = answer_schema(asked)
+    jsonschema.validate(right, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(wrong, schema)
+
+
+def test_text_has_no_schema() -> None:
+    assert answer_schema(TEXT) is None
+
+
+@pytest.mark.parametrize(("any_schema", "asked", "constrained"), [(True, LABEL, True), (True, TEXT, False), (False, LABEL, False)])
+def test_an_answer_is_constrained_where_the_server_can(any_schema: bool, asked: type[dspy.Signature], constrained: bool) -> None:
+    """What the LM is sent, seen by an LM that answers from a list."""
+    lm = dspy.utils.DummyLM([{"answer": "claims"}])
+    lm.any_schema = any_schema
+    seen: dict[str, Any] = {}
+    lm.forward = lambda prompt=None, messages=None, **kwargs: seen.update(kwargs) or _stop()
+    with pytest.raises(ZeroDivisionError):
+        COMPACT(lm, {}, asked, [], {"text": "hello"})
+    schema = seen.get("response_format", {}).get("json_schema", {}).get("schema")
+    assert schema == (answer_schema(asked) if constrained else None)
+
+
+def _stop() -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "expected"),
+    [
+        (TEXT, "  Yes, we do.\n", {"reply": "Yes, we do."}),
+        (TEXT, '"quoted"', {"reply": '"quoted"'}),
+        (LABEL, '"claims"', {"desk": "claims"}),
+        (LABEL, "claims", {"desk": "claims"}),
+        (LABEL, " 'claims'.\n", {"desk": "claims"}),
+        (LABEL, "`claims`", {"desk": "claims"}),
+        (signature(grade=Literal["1", "2"]), "2", {"grade": "2"}),
+        (signature(grade=Literal[1, 2]), "2", {"grade": 2}),
+        (signature(reply=Literal["Yes.", "No."]), "Yes.", {"reply": "Yes."}),
+        (LEVEL, '"high"', {"level": Level.HIGH}),
+        (LEVEL, "high", {"level": Level.HIGH}),
+        (signature(count=int), "12", {"count": 12}),
+        (signature(names=list[str]), '["a", "b"]', {"names": ["a", "b"]}),
+        (RECORD, ANSWER_JSON, {"record": ANSWER}),
+        (RECORD, f"```json\n{ANSWER_JSON}\n```", {"record": ANSWER}),
+        (signature(level=Level, note=str), '{"note": "12", "level": "low"}', {"level": Level.LOW, "note": "12"}),
+    ],
+)
+def test_good_answers(asked: type[dspy.Signature], answer: str, expected: dict[str, Any]) -> None:
+    assert COMPACT.parse(asked, answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        (LABEL, "sales"),
+        (LABEL, ""),
+        (LABEL, '["claims"]'),
+        (LABEL, "claims or billing"),
+        (LEVEL, "middling"),
+        (RECORD, '{"due": "2026-03-04"}'),
+        (RECORD, '{"owner": "Ana", "due": "soon"}'),
+        (RECORD, "I cannot do that"),
+        (signature(count=int), "many"),
+        (SEVERAL, '{"level": "low"}'),
+        (SEVERAL, "low"),
+        (SEVERAL, ""),
+    ],
+)
+def test_bad_answers(asked: type[dspy.Signature], answer: str) -> None:
+    with pytest.raises(AdapterParseError) as raised:
+        COMPACT.parse(asked, answer)
+    assert raised.value.lm_response == answer
+
+
+@pytest.mark.parametrize(
+    ("asked", "outputs"),
+    [
+        (TEXT, {"reply": 'Say "hi", then go.'}),
+        (LABEL, {"desk": "billing"}),
+        (signature(reply=Literal["Yes.", "'No'"]), {"reply": "'No'"}),
+        (signature(grade=Literal["1", "2"]), {"grade": "1"}),
+        (signature(done=bool), {"done": False}),
+        (signature(when=date), {"when": date(2026, 3, 4)}),
+        (signature(note=str | None), {"note": None}),
+        (LEVEL, {"level": Level.LOW}),
+        (RECORD, {"record": ANSWER}),
+        (signature(records=list[Record]), {"records": [ANSWER, ANSWER]}),
+        (SEVERAL, {"level": Level.HIGH, "note": "true", "record": ANSWER}),
+        (signature(first=str, second=str), {"first": "1", "second": '{"x": "y"}'}),
+    ],
+)
+def test_what_is_shown_as_an_answer_is_read_back(asked: type[dspy.Signature], outputs: dict[str, Any]) -> None:
+    shown = COMPACT.format_assistant_message_content(asked, outputs)
+    assert COMPACT.parse(asked, shown) == outputs
+    if schema := answer_schema(asked):
+        pytest.importorskip("jsonschema").validate(TypeAdapter(Any).validate_json(shown), schema)

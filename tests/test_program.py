@@ -1,0 +1,227 @@
+"""A program is saved as one file and comes back with the same prompts, or is refused with a reason."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import dspy
+import pytest
+from pydantic import BaseModel, create_model
+
+from optimize.devset import Splits, input_text
+from optimize.errors import WorkbenchError
+from optimize.lm import FORMATS
+from optimize.lm.meter import Meter, MeteredLM
+from optimize.program import PASSAGES, Program, load, render, save, student
+from optimize.retrieval import Neighbours, Passages
+from optimize.task import Task
+
+Shipped = Callable[[str], tuple[Task, Splits]]
+Tiny = Callable[..., Task]
+TASKS = ("tickets", "kb_answer", "extract")
+SECRET = "sk-do-not-save"
+
+
+def no_lm(adapter: Path) -> dspy.LM:
+    raise AssertionError("only a tuned program asks for an LM")
+
+
+def add_demos(program: Program, splits: Splits) -> None:
+    for predictor in program.predictors():
+        predictor.demos = [dspy.Example(**program.with_passages(dict(e))) for e in splits.train[:3]]
+
+
+def add_neighbours(program: Program, splits: Splits) -> None:
+    rows = tuple(dict(e) for e in splits.train)
+    program.neighbours = Neighbours(2, tuple(input_text(program.task, row) for row in rows), rows)
+
+
+def add_passages(program: Program, splits: Splits) -> None:
+    if program.task.corpus:
+        program.use_passages(Passages(2, program.task.corpus))
+
+
+def add_instruction(program: Program, splits: Splits) -> None:
+    for predictor in program.predictors():
+        predictor.signature = predictor.signature.with_instructions('Be exact: é, "quotes"\nand a second line.')
+
+
+LEVERS: dict[str, list[Callable[[Program, Splits], None]]] = {
+    "nothing": [],
+    "instruction": [add_instruction],
+    "demos": [add_demos],
+    "neighbours": [add_neighbours],
+    "passages": [add_passages],
+    "demos, then passages": [add_demos, add_passages],
+    "all": [add_instruction, add_passages, add_demos, add_neighbours],
+}
+
+
+@pytest.mark.parametrize("levers", LEVERS)
+@pytest.mark.parametrize("form", ["chat", "json", "compact"])
+@pytest.mark.parametrize("name", TASKS)
+def test_a_loaded_program_renders_the_same_prompts(shipped: Shipped, tmp_path: Path, name: str, form: str, levers: str) -> None:
+    task, splits = shipped(name)
+    program = student(task)
+    program.format = form
+    for lever in LEVERS[levers]:
+        lever(program, splits)
+    save(program, tmp_path / "deep" / "program.json")
+    again = load(task, tmp_path / "deep" / "program.json", no_lm)
+    for example in splits.test[:3]:
+        assert render(again, example) == render(program, example)
+
+
+def test_each_lever_is_in_the_prompt(shipped: Shipped) -> None:
+    task, splits = shipped("kb_answer")
+    example = splits.test[0]
+    assert task.corpus
+    shown = {
+        add_instruction: ["and a second line."],
+        add_demos: [e.reply for e in splits.train[:3]],
+        add_passages: [text.split(":")[0] for text in Passages(2, task.corpus).find(example.message)],
+    }
+    for lever, texts in shown.items():
+        program = student(task)
+        assert not any(text in render(program, example) for text in texts)
+        lever(program, splits)
+        assert all(text in render(program, example) for text in texts), lever.__name__
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_shows_the_input(shipped: Shipped, form: str) -> None:
+    task, splits = shipped("tickets")
+    program = student(task)
+    program.format = form
+    text = render(program, splits.test[0])
+    assert text.startswith("--- system ---\n") and "--- user ---\n" in text
+    assert splits.test[0].message in text
+
+
+def test_a_neighbour_is_never_the_row_itself(shipped: Shipped) -> None:
+    task, splits = shipped("tickets")
+    program = student(task)
+    program.format = "compact"
+    add_neighbours(program, splits)
+    for example in splits.train[:10]:
+        assert render(program, example).count(example.message) == 1
+
+
+def test_passages_go_to_demos_added_before(shipped: Shipped) -> None:
+    task, splits = shipped("kb_answer")
+    program = student(task)
+    add_demos(program, splits)
+    add_passages(program, splits)
+    assert all(len(demo[PASSAGES]) == 2 for predictor in program.predictors() for demo in predictor.demos)
+
+
+class Own(dspy.Module):
+    def __init__(self, signature: type[dspy.Signature]) -> None:
+        super().__init__()
+        self.inner = dspy.Predict(signature)
+
+    def forward(self, **inputs: Any) -> Any:
+        return self.inner(**inputs)
+
+
+def test_a_module_of_ones_own_takes_no_passages(shipped: Shipped) -> None:
+    task, _ = shipped("kb_answer")
+    assert task.corpus
+    with pytest.raises(WorkbenchError, match=r"dspy\.Predict and dspy\.ChainOfThought only"):
+        Program(Own(task.signature), task).use_passages(Passages(1, task.corpus))
+
+
+def test_a_chain_of_thought_comes_back(shipped: Shipped, tmp_path: Path) -> None:
+    task, splits = shipped("kb_answer")
+    thinking = Task(signature=task.signature, metric=task.metric, program=dspy.ChainOfThought, name=task.name, root=task.root)
+    program = student(thinking)
+    add_passages(program, splits)
+    save(program, tmp_path / "program.json")
+    again = load(thinking, tmp_path / "program.json", no_lm)
+    assert render(again, splits.test[0]) == render(program, splits.test[0])
+
+
+def test_a_tuned_program_asks_for_its_lm(tiny: Tiny, tmp_path: Path) -> None:
+    program = student(tiny())
+    program.tuned = tmp_path / "adapter.gguf"
+    save(program, tmp_path / "program.json")
+    lm = dspy.utils.DummyLM([])
+    asked: list[Path] = []
+    again = load(program.task, tmp_path / "program.json", lambda adapter: asked.append(adapter) or lm)
+    assert (asked, again.lm, again.tuned) == ([program.tuned], lm, program.tuned)
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"version": 2}, r"has version 2; this reads 1"),
+        ({"version": None}, r"has version None"),
+        ({"signature": "0" * 16}, r"saved for other fields than programs/tiny\.py has now"),
+        ({"passages": {"k": 1}}, r"corpus\.jsonl is gone"),
+    ],
+)
+def test_another_state_is_refused(tiny: Tiny, tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    program, path = student(tiny()), tmp_path / "program.json"
+    save(program, path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(WorkbenchError, match=told):
+        load(program.task, path, no_lm)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"version": 1', b'{"version": 1}', b"[]", b"null", b'"text"', b'{"version": "\xff"}'], ids=lambda c: repr(c)
+)
+def test_a_file_that_is_no_program_is_refused(tiny: Tiny, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "program.json"
+    path.write_bytes(content)
+    with pytest.raises(WorkbenchError):
+        load(tiny(), path, no_lm)
+
+
+def test_a_missing_file_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(WorkbenchError, match=r"gone\.json is not a saved program"):
+        load(tiny(), tmp_path / "gone.json", no_lm)
+
+
+def output(annotation: Any, name: str = "answer") -> type[dspy.Signature]:
+    return dspy.Signature({"text": (str, dspy.InputField()), name: (annotation, dspy.OutputField())}, "Do it.")
+
+
+ORDER_1: type[BaseModel] = create_model("Order", item=(str, ...))
+ORDER_2: type[BaseModel] = create_model("Order", item=(str, ...), due=(str, ...))
+LEVEL_1, LEVEL_2 = enum.Enum("Level", {"LOW": "low"}), enum.Enum("Level", {"LOW": "low", "HIGH": "high"})
+
+
+@pytest.mark.parametrize(
+    ("saved", "now"),
+    [
+        (output(str), output(str, "reply")),
+        (output(str), output(int)),
+        (output(Literal["a", "b"]), output(Literal["a", "c"])),
+        (output(ORDER_1), output(ORDER_2)),  # the model's fields changed, its name did not
+        (output(LEVEL_1), output(LEVEL_2)),
+    ],
+    ids=["name", "type", "literal", "model", "enum"],
+)
+def test_a_program_of_other_fields_is_refused(tiny: Tiny, tmp_path: Path, saved: Any, now: Any) -> None:
+    save(student(tiny(saved)), tmp_path / "program.json")
+    assert load(tiny(saved), tmp_path / "program.json", no_lm)
+    with pytest.raises(WorkbenchError, match="other fields"):
+        load(tiny(now), tmp_path / "program.json", no_lm)
+
+
+def test_the_key_of_an_lm_is_never_saved(tiny: Tiny, tmp_path: Path) -> None:
+    lm = MeteredLM("openai/gpt-4.1-mini", meter=Meter(1), api_key=SECRET)
+    program, path = student(tiny()), tmp_path / "program.json"
+    program.lm = lm
+    program.set_lm(lm)
+    save(program, path)
+    assert program.predictors()[0].lm is lm
+    assert SECRET not in path.read_text()
