@@ -28,7 +28,7 @@ class RunConfig(BaseSettings):
     teacher: str | None = Field(None, description="LM that proposes and bootstraps; default: the task LM itself")
     api_base: str | None = Field(None, description="address of the task LM's OpenAI-compatible endpoint")
     teacher_api_base: str | None = Field(None, description="the same for the teacher")
-    api_key: SecretStr | None = Field(None, description="key for these addresses; only from the environment")
+    api_key: SecretStr | None = Field(None, description="key for these addresses; best given as OPTIMIZE_API_KEY")
     target: float | None = Field(None, ge=0, le=1, description="score to reach; default: the task's own")
     max_calls: int = Field(5000, ge=1, description="hard cap on LM calls that are not answered from the cache")
     seed: int = Field(0, ge=0, description="seed of every random choice")
@@ -64,11 +64,12 @@ def load_config(**flags: object) -> RunConfig:
     except ValidationError as error:
         first = error.errors()[0]
         knob = ".".join(str(part) for part in first["loc"])
-        value = "" if "key" in knob else f" (got {first['input']!r})"
+        known = knob in RunConfig.model_fields and knob != "api_key"  # an unknown knob's value may be a secret
+        value = f" (got {first['input']!r})" if known else ""
         raise WorkbenchError(
             f"Option {knob!r}: {first['msg']}{value}. It is set by a flag, the environment (OPTIMIZE_{knob.upper()}) or {FILE}."
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise WorkbenchError(f"{find_root() / FILE} is not valid TOML: {error}.") from None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +15,7 @@ import dspy
 from pydantic import TypeAdapter, ValidationError
 
 from optimize.errors import WorkbenchError
+from optimize.files import read_jsonl, read_text
 from optimize.split import near_duplicate_groups, split_groups
 from optimize.task import Task, choices
 
@@ -73,9 +76,14 @@ def row_hash(task: Task, example: dspy.Example) -> str:
     return hashlib.sha256(to_json({name: example[name] for name in fields}).encode()).hexdigest()
 
 
+def plain(value: Any) -> Any:
+    """The value as JSON knows it: pydantic models as objects, enums and dates as text."""
+    return TypeAdapter(Any).dump_python(value, mode="json")
+
+
 def to_json(value: Any) -> str:
-    """Canonical JSON of plain values, pydantic models, enums and dates."""
-    return json.dumps(TypeAdapter(Any).dump_python(value, mode="json"), sort_keys=True, ensure_ascii=False)
+    """Canonical JSON of plain values, pydantic models, enums and dates: keys are sorted."""
+    return json.dumps(plain(value), sort_keys=True, ensure_ascii=False)
 
 
 def input_text(task: Task, row: Mapping[str, Any]) -> str:
@@ -119,22 +127,31 @@ def _read_folder(task: Task) -> dict[str, list[dspy.Example]]:
 
 
 def _read_file(task: Task, path: Path) -> list[dspy.Example]:
+    if path.suffix == ".jsonl":  # line by line: `datasets` would guess at dates and lose the line numbers
+        rows = [(f"{path}:{number}", row) for number, row in read_jsonl(path)]
+    else:
+        rows = [(f"{path} row {number}", row) for number, row in enumerate(_read_table(path), 1)]
+    if not rows:
+        raise WorkbenchError(f"{path} is empty. Write one row with the fields {', '.join(_fields(task))} a line.")
+    return [_example(task, row, place) for place, row in rows]
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    """CSV, every cell as text, or Parquet."""
     import datasets
 
     datasets.disable_progress_bars()
-    lines = _line_numbers(path) if path.suffix == ".jsonl" else None
-    builder = FORMATS[path.suffix[1:]]
+    is_csv = path.suffix == ".csv"
+    if is_csv and len(read_text(path).split("\n", 1)[-1].strip()) == 0:
+        return []
+    options: dict[str, Any] = {}
+    if is_csv:  # text, or `datasets` makes 7 of 007 and nothing of NA
+        header = next(csv.reader(io.StringIO(read_text(path))))
+        options = {"features": datasets.Features({name: datasets.Value("string") for name in header}), "keep_default_na": False}
     try:
-        if lines is not None:  # one text column keeps every value as it was written; Arrow would guess at dates
-            rows = [json.loads(text) for text in datasets.Dataset.from_text(str(path), keep_in_memory=True)["text"] if text.strip()]
-        else:
-            rows = list(datasets.load_dataset(builder, data_files=str(path), split="train", keep_in_memory=True))
+        return list(datasets.load_dataset(FORMATS[path.suffix[1:]], data_files=str(path), split="train", keep_in_memory=True, **options))
     except Exception as error:
-        raise WorkbenchError(f"{path}{_bad_line(path)} cannot be read: {_first_line(error)}") from error
-    if not rows:
-        raise WorkbenchError(f"{path} is empty. Write one row with the fields {', '.join(_fields(task))} a line.")
-    places = [f"{path}:{n}" for n in lines] if lines else [f"{path} row {n}" for n in range(1, len(rows) + 1)]
-    return [_example(task, row, place) for row, place in zip(rows, places, strict=True)]
+        raise WorkbenchError(f"{path} cannot be read: {_first_line(error.__cause__ or error)}") from error
 
 
 def _read_hub(task: Task) -> dict[str, list[dspy.Example]]:
@@ -181,7 +198,7 @@ def _value(value: Any, annotation: Any, place: str) -> Any:
         except ValidationError:
             if not isinstance(value, str) or choices(annotation):
                 raise
-            return adapter.validate_json(value)  # a nested value in a CSV cell
+            return adapter.validate_json(value or "null")  # a nested value in a CSV cell
     except ValidationError as error:
         first = error.errors()[0]
         inside = ".".join(str(part) for part in first["loc"])
@@ -190,23 +207,5 @@ def _value(value: Any, annotation: Any, place: str) -> Any:
         raise WorkbenchError(f"{place}{f' ({inside})' if inside else ''}: {problem}.") from None
 
 
-def _line_numbers(path: Path) -> list[int]:
-    try:
-        return [n for n, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
-    except UnicodeDecodeError as error:
-        raise WorkbenchError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}.") from None
-
-
-def _bad_line(path: Path) -> str:
-    if path.suffix != ".jsonl":
-        return ""
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        try:
-            json.loads(line or "0")
-        except json.JSONDecodeError:
-            return f":{number}"
-    return ""
-
-
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,9 +14,11 @@ from typing import Any
 
 import dspy
 from dspy.adapters import Adapter
+from pydantic import TypeAdapter
 
-from optimize.devset import input_text, to_json
+from optimize.devset import input_text, plain
 from optimize.errors import WorkbenchError
+from optimize.files import read_text
 from optimize.lm import FORMATS
 from optimize.retrieval import Neighbours, Passages
 from optimize.task import Task
@@ -78,7 +80,7 @@ class Program(dspy.Module):
             "task": self.task.name,
             "signature": signature_hash(self.task),
             "format": self.format,
-            "neighbours": self.neighbours and {"k": self.neighbours.k, "rows": json.loads(to_json(self.neighbours.rows))},
+            "neighbours": self.neighbours and {"k": self.neighbours.k, "rows": plain(self.neighbours.rows)},
             "passages": self.passages and {"k": self.passages.k},
             "tuned": self.tuned and str(self.tuned),
             "predictors": super().dump_state(json_mode=json_mode),
@@ -122,9 +124,10 @@ def student(task: Task) -> Program:
 
 
 def signature_hash(task: Task) -> str:
-    """A hash of the task's field names and types, so that a program is not loaded into another signature."""
+    """A hash of the task's field names and their JSON Schemas, so that a program is not loaded into another signature."""
     fields = task.signature.input_fields | task.signature.output_fields
-    return hashlib.sha256(repr([(n, str(f.annotation)) for n, f in fields.items()]).encode()).hexdigest()[:16]
+    types = [(name, TypeAdapter(f.annotation).json_schema()) for name, f in fields.items()]
+    return hashlib.sha256(json.dumps(types).encode()).hexdigest()[:16]
 
 
 def save(program: Program, path: Path) -> None:
@@ -136,8 +139,8 @@ def load(task: Task, path: Path, tuned_lm: Callable[[Path], dspy.LM]) -> Program
     """The saved program; `tuned_lm` gives the LM of an adapter file where the program was tuned."""
     program = student(task)
     try:
-        program.load_state(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+        program.load_state(json.loads(read_text(path)))
+    except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
         raise WorkbenchError(f"{path} is not a saved program: {error!r}.") from error
     if program.tuned:
         program.lm = tuned_lm(program.tuned)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from optimize.errors import WorkbenchError
+from optimize.files import read_jsonl
 
 
 @dataclass(frozen=True)
@@ -71,19 +70,13 @@ class Passages:
 
 
 def read_corpus(path: Path) -> list[str]:
-    """Each passage as `[id] title: text`. Raises WorkbenchError naming file, line and field."""
+    """Each passage as `[id] title: text`. Raises WorkbenchError naming file and line."""
     passages = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, row in read_jsonl(path):
         try:
-            row = json.loads(line)
             passages.append(f"[{row['id']}] {row['title']}: {row['text']}")
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise WorkbenchError(f"{path}:{number}: a passage has id, title and text: {error!r}.") from None
     if not passages:
         raise WorkbenchError(f"{path} is empty; write one passage (id, title, text) a line or remove the file.")
     return passages
-
-
-def texts_of(rows: Sequence[dict[str, Any]], inputs: Sequence[str]) -> tuple[str, ...]:
-    """Each row's inputs as one text, for `Neighbours`."""
-    return tuple("\n".join(str(row[name]) for name in inputs if name in row) for row in rows)

@@ -30,7 +30,7 @@ def metric(example: dspy.Example, prediction: dspy.Prediction) -> Score:
     return Score(0.0, f"The right verdict is {example.verdict!r}.")
 
 
-task = Task(signature=Review, metric=metric, target=0.9, max_tokens=40)
+task = Task(signature=Review, metric=metric, target=0.9, max_tokens=32)
 '''
 POSITIVE = (
     "Works on the first try and has not let me down since.",

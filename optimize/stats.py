@@ -42,7 +42,7 @@ def mean_interval(scores: Sequence[float]) -> Interval:
     if set(scores) <= {0.0, 1.0}:
         found = binomtest(round(math.fsum(scores)), n).proportion_ci(LEVEL, method="wilson")
         return Interval(mean, float(found.low), float(found.high), n)
-    if len(set(scores)) == 1:
+    if _equal(scores):
         z2 = float(norm.ppf(0.5 + LEVEL / 2)) ** 2
         middle, half = mean + z2 / (2 * n), math.sqrt(z2 * (mean * (1 - mean) / n + z2 / (4 * n * n)))
         return Interval(mean, (middle - half) / (1 + z2 / n), (middle + half) / (1 + z2 / n), n)
@@ -63,12 +63,17 @@ def paired_gain(before: Sequence[float | None], after: Sequence[float | None]) -
     if n == 0:
         raise ValueError("A paired gain needs at least one example scored on both sides.")
     mean = math.fsum(differences) / n
-    if len(set(differences)) > 1 and not set(differences) <= {-1.0, 0.0, 1.0}:
+    if not _equal(differences) and not set(differences) <= {-1.0, 0.0, 1.0}:
         return _bootstrap(differences)
     adjusted = math.fsum(differences) / (n + 2)
     square = (math.fsum(d * d for d in differences) + 2) / (n + 2)
     half = float(norm.ppf(0.5 + LEVEL / 2)) * math.sqrt((square - adjusted**2) / (n + 2))
     return Interval(mean, max(-1.0, adjusted - half), min(1.0, adjusted + half), n)
+
+
+def _equal(values: Sequence[float]) -> bool:
+    """Whether all values are the same but for rounding, so that a bootstrap has nothing to resample."""
+    return max(values) - min(values) < 1e-9
 
 
 def _bootstrap(values: Sequence[float]) -> Interval:

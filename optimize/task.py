@@ -63,6 +63,8 @@ class Task:
     def score(self, example: dspy.Example, prediction: dspy.Prediction) -> Score:
         """The metric's verdict, checked: a metric that answers outside 0…1 is a bug worth stopping for."""
         found = self.metric(example, prediction)
+        if not isinstance(found, Score | float | int):
+            raise WorkbenchError(f"The metric of task {self.name!r} returned {found!r}; return a Score or a number in 0…1.")
         score = found if isinstance(found, Score) else Score(float(found))
         if not (math.isfinite(score.value) and 0 <= score.value <= 1):
             raise WorkbenchError(f"The metric of task {self.name!r} returned {score.value}; a score lies in 0…1.")

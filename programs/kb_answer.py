@@ -23,7 +23,7 @@ class Reply(dspy.Signature):
 
 @cache
 def known_ids() -> frozenset[str]:
-    return frozenset(json.loads(line)["id"] for line in CORPUS.read_text(encoding="utf-8").splitlines())
+    return frozenset(json.loads(line)["id"] for line in CORPUS.read_text(encoding="utf-8").split("\n") if line)
 
 
 def cited(reply: str) -> set[str]:

@@ -26,7 +26,7 @@ ORDER = (
     {"evaluate", "retrieval"},
     {"lm", "devset"},
     {"split", "task", "plateau"},
-    {"stats", "config"},
+    {"stats", "config", "files"},
     {"errors"},
 )
 RANK = {unit: rank for rank, units in enumerate(ORDER) for unit in units}

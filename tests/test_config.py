@@ -56,7 +56,7 @@ def test_the_file_of_the_project_root_holds_in_its_folders(project: Path, monkey
 @pytest.mark.parametrize(
     ("toml", "told"),
     [
-        ("sead = 1", r"'sead': Extra inputs are not permitted \(got 1\)\."),
+        ("sead = 1", r"'sead': Extra inputs are not permitted\."),
         ('seed = "x"', r"'seed': .*valid integer.*\(got 'x'\)"),
         ("max_calls = 0", r"'max_calls': .*greater than or equal to 1.*\(got 0\)"),
         ("threads = 65", r"'threads': .*less than or equal to 64"),
@@ -65,7 +65,7 @@ def test_the_file_of_the_project_root_holds_in_its_folders(project: Path, monkey
         ("val_rows = 7", r"'val_rows': .*greater than or equal to 8"),
         ('finetune = "maybe"', r"'finetune': .*'bundle', 'lora' or 'never'.*OPTIMIZE_FINETUNE.*optimize\.toml"),
         ('lm = ""', r"'lm': .*at least 1 character"),
-        ("seed = ", r"optimize\.toml is not valid TOML: .*line 1|optimize\.toml is not valid TOML: Invalid value"),
+        ("seed = ", r"optimize\.toml is not valid TOML: "),
     ],
 )
 def test_mistakes_in_the_file_name_the_knob(project: Path, toml: str, told: str) -> None:

@@ -186,7 +186,7 @@ def test_a_file_that_is_no_program_is_refused(tiny: Tiny, tmp_path: Path, conten
 
 
 def test_a_missing_file_is_refused(tiny: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(WorkbenchError, match=r"gone\.json is not a saved program"):
+    with pytest.raises(WorkbenchError, match=r"gone\.json cannot be read"):
         load(tiny(), tmp_path / "gone.json", no_lm)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from optimize.errors import WorkbenchError
 from optimize.evaluate import Progress
+from optimize.files import read_jsonl
 from optimize.lm.meter import MeteredLM
 
 ROWS = Path("devsets/general/rows.jsonl")
@@ -26,8 +26,20 @@ class Question(BaseModel):
 
     question: str
     check: Literal["contains", "number", "regex"]
-    expected: list[str | float]
+    expected: list[str | int | float] = Field(min_length=1)
     skill: str
+
+    @model_validator(mode="after")
+    def _checkable(self) -> Question:
+        """A check that could not run would be found out only after the training."""
+        if self.check == "regex":
+            try:
+                re.compile(str(self.expected[0]))
+            except re.error as error:
+                raise ValueError(f"{self.expected[0]!r} is not a regular expression: {error}") from None
+        if self.check == "number":
+            float(self.expected[0])
+        return self
 
     def passes(self, answer: str) -> bool:
         """contains: any expected text as whole words. number: the last number. regex: a match anywhere."""
@@ -54,11 +66,13 @@ def questions(root: Path) -> list[Question]:
     if not path.is_file():
         raise WorkbenchError(f"{path} is missing: it holds the questions that a tuned LM must still answer.")
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, row in read_jsonl(path):
         try:
-            found.append(Question.model_validate(json.loads(line)))
-        except (ValidationError, json.JSONDecodeError) as error:
-            raise WorkbenchError(f"{path}:{number}: not a question: {str(error).splitlines()[0]}") from None
+            found.append(Question.model_validate(row))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "row"
+            raise WorkbenchError(f"{path}:{number}: not a question: {place}: {first['msg']}.") from None
     return found
 
 

@@ -74,7 +74,9 @@ class CompactAdapter(ChatAdapter):
             try:
                 return {name: TypeAdapter(field.annotation).validate_json(text)}
             except ValueError:
-                return {name: parse_value(text.strip("\"'`. \n"), field.annotation)}
+                options = choices(field.annotation)
+                bare = text if text in options else text.strip("\"'`. \n")
+                return {name: parse_value(bare, field.annotation)}
         except Exception as error:
             raise AdapterParseError("CompactAdapter", signature, completion, message=str(error)) from error
 
