@@ -81,7 +81,7 @@ def copro(student: Program, context: Context) -> Program:
     breadth = 3
     depth = context.affordable(breadth * (len(search) + 1), least=1, most=3, overhead=len(search))
     optimizer = dspy.COPRO(prompt_model=context.teacher, metric=float_metric(context.task), breadth=breadth, depth=depth)
-    settings = {"num_threads": context.threads, "display_progress": False, "display_table": 0, "max_errors": len(search)}
-    with hushed():
+    settings = {"num_threads": context.threads, "display_progress": False, "display_table": 0}
+    with hushed(), dspy.context(max_errors=len(search)):
         compiled: Program = optimizer.compile(fresh(student), trainset=search, eval_kwargs=settings)
     return compiled

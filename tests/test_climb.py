@@ -1,0 +1,180 @@
+"""Every rung once, with DSPy's real optimizers, against a scripted endpoint that is fast, deterministic and countable.
+
+The endpoint knows a rule that only demos reveal: it repeats the colour that most of the demos in the prompt carry.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import dspy
+import pytest
+from fastapi import FastAPI, Request
+
+from optimize import lm as lms
+from optimize.config import RunConfig
+from optimize.devset import Splits
+from optimize.errors import WorkbenchError
+from optimize.finetune.gate import gate, winning_levers
+from optimize.ladder import Attempt, Climb, Observer, Setup, climb
+from optimize.lm.meter import Meter
+from optimize.program import Program
+from optimize.rungs import LADDER, Context, Rung, Skip
+from optimize.task import Score, Task
+from tests.test_lm import served
+
+COLOURS = ("red", "green", "blue")
+
+
+class Paint(dspy.Signature):
+    """Which colour?"""
+
+    thing: str = dspy.InputField()
+    colour: Literal["red", "green", "blue"] = dspy.OutputField()
+
+
+def metric(example: dspy.Example, prediction: dspy.Prediction) -> Score:
+    return Score(float(example.colour == prediction.colour), f"It is {example.colour}.")
+
+
+TASK = Task(signature=Paint, metric=metric, name="paint", max_tokens=60)
+
+
+def example(n: int) -> dspy.Example:
+    """The first word gives the colour away to whoever has seen it in a demo."""
+    colour = COLOURS[n % 3]
+    word = {"red": "brick", "green": "moss", "blue": "ocean"}[colour]
+    return dspy.Example(thing=f"{word} sample number {n * 7}", colour=colour).with_inputs("thing")
+
+
+def painter() -> FastAPI:
+    app = FastAPI()
+    app.state.calls = 0
+
+    def answer(messages: list[dict[str, str]]) -> str:
+        asked = messages[-1]["content"]
+        word = next((w for w in ("brick", "moss", "ocean") if w in asked), None)
+        if not word or len(messages) < 2 or "sample number" not in asked or "proposed" in asked.lower():
+            return "Name the colour of the thing."  # a proposal of an instruction
+        turns = list(itertools.pairwise(messages))
+        shown = Counter(
+            colour
+            for user, reply in turns
+            if user["role"] == "user" and reply["role"] == "assistant" and word in user["content"]
+            for colour in COLOURS
+            if colour in reply["content"]
+        )
+        return shown.most_common(1)[0][0] if shown else "red"
+
+    @app.post("/v1/chat/completions")
+    async def complete(request: Request) -> dict[str, object]:
+        body = await request.json()
+        app.state.calls += 1
+        colour = answer(body["messages"])
+        schema = json.dumps(body.get("response_format") or {})
+        text = f"[[ ## colour ## ]]\n{colour}\n\n[[ ## completed ## ]]"
+        if '"properties"' in schema:
+            names = re.findall(r'"(\w+)": \{"', schema.split('"properties": ', 1)[1])
+            text = json.dumps(dict.fromkeys(names, colour))
+        elif '"enum"' in schema:
+            text = json.dumps(colour)
+        elif colour not in COLOURS:
+            text = colour
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+        return {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice], "usage": usage}
+
+    return app
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[tuple[str, FastAPI]]:
+    app = painter()
+    with served(app) as url:
+        yield url + "/v1", app
+
+
+@pytest.fixture
+def setup(endpoint: tuple[str, FastAPI], tmp_path: Path) -> Iterator[Setup]:
+    lms.configure(tmp_path)
+    meter = Meter(4000)
+    lm = lms.resolve("openai/painter", endpoint[0], RunConfig(), meter, 60)
+    rows = [example(n) for n in range(120)]
+    splits = Splits(tuple(rows[:72]), tuple(rows[72:96]), tuple(rows[96:]), "digest")
+    with dspy.context(lm=lm):
+        yield Setup(TASK, splits, lm, meter, target=0.95, threads=4, seed=0)
+
+
+@pytest.mark.parametrize("rung", [rung for rung in LADDER if rung.name != "passages"], ids=lambda rung: rung.name)
+def test_every_rung_gives_a_program_within_its_share(setup: Setup, rung: Rung) -> None:
+    found = climb(setup, [rung], Observer())
+    attempt = found.attempts[1]
+    assert attempt.evaluation and not attempt.error and not attempt.skipped, attempt
+    assert attempt.usage.asked <= setup.meter.max_calls
+    if rung.family == "demos":
+        assert attempt.evaluation.interval.mean > 0.9, "demos reveal the rule"
+        assert found.decision.verdict == "reached" and found.best is attempt
+        assert winning_levers(found) == [rung.name]
+        assert not gate(TASK, found, 72).open
+
+
+def test_a_rung_sees_train_rows_only(setup: Setup) -> None:
+    def spy(program: Program, context: Context) -> Program:
+        assert set(vars(context)) == {"task", "train", "teacher", "budget", "calls", "threads", "seed"}
+        assert context.train == setup.splits.train
+        return program
+
+    assert not climb(setup, [Rung("spy", "demos", spy)], Observer()).attempts[1].error
+
+
+def test_a_rung_that_crashes_skips_or_overspends_is_recorded_and_the_climb_goes_on(setup: Setup) -> None:
+    def crash(program: Program, context: Context) -> Program:
+        raise RuntimeError("boom")
+
+    def skip(program: Program, context: Context) -> Program:
+        raise Skip("not for this task")
+
+    def overspend(program: Program, context: Context) -> Program:
+        for n in range(10_000):
+            context.teacher(f"question {n}")
+        return program
+
+    rungs = [Rung("crash", "demos", crash), Rung("skip", "format", skip), Rung("overspend", "instructions", overspend)]
+    seen: list[Attempt] = []
+
+    class Watch(Observer):
+        def finished(self, attempt: Attempt) -> None:
+            seen.append(attempt)
+
+    small = Setup(setup.task, setup.splits, setup.teacher, Meter(400), 0.95, 4, 0)
+    small.teacher.meter = small.meter
+    found = climb(small, [*rungs, LADDER[1]], Watch())
+    assert [a.rung for a in seen] == ["zero_shot", "crash", "skip", "overspend", "labelled_demos"]
+    assert seen[1].error == "RuntimeError: boom" and seen[2].skipped == "not for this task"
+    assert "more than its share" in seen[3].error and seen[3].usage.asked < 400 / 2
+    assert found.decision.verdict == "reached", "one rung's greed does not starve the next"
+
+
+def test_the_same_seed_gives_the_same_climb(setup: Setup) -> None:
+    def told(found: Climb) -> list[tuple[object, ...]]:
+        return [(a.rung, a.evaluation and a.evaluation.scores, a.gain, a.promoted) for a in found.attempts]
+
+    first = climb(setup, LADDER[:2], Observer())
+    paid = setup.meter.usage().calls
+    again = Meter(4000)
+    setup.teacher.meter = again
+    second = climb(Setup(TASK, setup.splits, setup.teacher, again, 0.95, 4, 0), LADDER[:2], Observer())
+    assert told(first) == told(second)
+    assert paid > 0 and again.usage().calls == 0 and again.usage().asked > 0, "the second climb came from the cache"
+
+
+def test_a_cap_below_the_baseline_is_told_before_the_climb(setup: Setup) -> None:
+    setup.teacher.meter = Meter(5)
+    with pytest.raises(WorkbenchError, match="Not even the baseline fits"):
+        climb(Setup(TASK, setup.splits, setup.teacher, setup.teacher.meter, 0.95, 4, 0), LADDER, Observer())
