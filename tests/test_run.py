@@ -14,7 +14,7 @@ import pytest
 from optimize.report import Report
 
 pytestmark = [pytest.mark.lm, pytest.mark.slow]
-CALLS = "--max-calls=700"
+CALLS = "--max-calls=300"
 
 
 def optimize(root: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +48,7 @@ def test_the_report_holds_every_number_with_its_interval(first: dict[str, Any]) 
     assert {a.rung for a in report.attempts} >= {"output_format", "labelled_demos", "passages"}
     assert next(a for a in report.attempts if a.rung == "passages").skipped == "the task has no corpus.jsonl"
     assert all(a.val or a.skipped or a.error for a in report.attempts), "every rung is accounted for"
-    assert 0 < report.lm_calls <= 700 and report.cost_usd == 0
+    assert 0 < report.lm_calls <= 300 and report.cost_usd == 0
     assert not report.gate.open or report.verdict == "plateau"
 
 

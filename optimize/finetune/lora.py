@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import random
+import struct
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -87,7 +88,7 @@ def _load(base: Path) -> tuple[Any, Any]:
         with contextlib.redirect_stderr(io.StringIO()):  # its own progress bars, which no setting silences
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
             model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, struct.error) as error:
         raise WorkbenchError(f"transformers cannot load {base}: {str(error).splitlines()[0]}") from error
     check_architecture(model.config.model_type)
     model.config.use_cache = False

@@ -74,16 +74,11 @@ def gguf_path(name: str) -> Path | None:
 
 def local_lm(path: Path, adapter: Path | None, meter: Meter, max_tokens: int) -> MeteredLM:
     """The LM of a GGUF file in this process, tuned by `adapter` if one is given."""
-    from optimize.lm.tuned import TunedEngine
-
     endpoint = embedded.serve(path, adapter)
-    # llama.cpp's answers do not depend on the address; the cache key must depend on the weights.
-    model = declare_endpoint(path.stem, endpoint.url, identity=weights.sha256(path))
-    options: dict[str, Any] = {"temperature": 0.0, "max_tokens": max_tokens, "meter": meter, "local": True, "any_schema": True}
-    if adapter is None:
-        return MeteredLM(model, api_key=endpoint.key, **options)
-    tuned = f"{model}-{weights.sha256(adapter)[:12]}"
-    return MeteredLM(tuned, engine=TunedEngine(path, adapter, model), **options)
+    # The answers depend on the weights, not on the address of this process's server, so the cache key does as well.
+    identity = weights.sha256(path) + (weights.sha256(adapter) if adapter else "")
+    model = declare_endpoint(path.stem, endpoint.url, identity)
+    return MeteredLM(model, meter=meter, local=True, any_schema=True, api_key=endpoint.key, temperature=0.0, max_tokens=max_tokens)
 
 
 def declare_endpoint(model: str, url: str, identity: str | None = None) -> str:

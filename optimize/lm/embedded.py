@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +18,31 @@ CONTEXT = 2048  # tokens a slot may hold; with it the process stays below 1 GB
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An OpenAI-compatible address and its key; `adapters` are numbered in this order."""
+    """An OpenAI-compatible address and its key."""
 
     url: str
     key: str
-    adapters: tuple[Path, ...] = ()
 
 
-_lock = threading.RLock()
-_servers: dict[Path, tuple[Any, Endpoint]] = {}
+_lock = threading.Lock()
+_servers: dict[tuple[Path, Path | None], tuple[Any, Endpoint]] = {}
 
 
 def serve(weights: Path, adapter: Path | None = None) -> Endpoint:
-    """The endpoint that serves `weights`, started on first use; one server per process and file.
+    """The endpoint that serves `weights`, with `adapter` (a LoRA as GGUF) applied if given; started on first use.
 
-    An adapter (a LoRA as GGUF) not yet loaded restarts the server on the same address with all adapters so far,
-    none applied: each request chooses. The server listens on loopback only, wants a random key, refuses browsers
-    of other origins and ends with the process.
+    One server per process for each pair; the weights are mapped into memory once. A server listens on loopback only,
+    wants a random key, refuses browsers of other origins and ends with the process. One server could choose an adapter
+    per request, but it then hands prompt prefixes read with the adapter to the base LM (docs/results.md).
     """
     with _lock:
-        server, endpoint = _servers.pop(weights, (None, None))
-        endpoint = endpoint or Endpoint(f"http://127.0.0.1:{_free_port()}/v1", secrets.token_urlsafe(24))
-        if server is None or (adapter and adapter not in endpoint.adapters):
-            if adapter:
-                endpoint = replace(endpoint, adapters=(*endpoint.adapters, adapter))
-            del server  # frees the port
-            server = _start(weights, endpoint)
-        _servers[weights] = server, endpoint
-        return endpoint
+        if (weights, adapter) not in _servers:
+            endpoint = Endpoint(f"http://127.0.0.1:{_free_port()}/v1", secrets.token_urlsafe(24))
+            _servers[weights, adapter] = _start(weights, adapter, endpoint), endpoint
+        return _servers[weights, adapter][1]
 
 
-def _start(weights: Path, endpoint: Endpoint) -> Any:
+def _start(weights: Path, adapter: Path | None, endpoint: Endpoint) -> Any:
     import xllamacpp
 
     if not weights.is_file():
@@ -64,8 +58,8 @@ def _start(weights: Path, endpoint: Endpoint) -> Any:
     params.api_keys = [endpoint.key]
     params.cors_origins = endpoint.url  # the default lets any page the user visits ask the LM
     params.cors_credentials = params.ui = params.endpoint_slots = False
-    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path=str(path), scale=1.0) for path in endpoint.adapters]
-    params.lora_init_without_apply = True
+    if adapter:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path=str(adapter), scale=1.0)]
     try:
         return xllamacpp.Server(params)
     except Exception as error:
