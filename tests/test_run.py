@@ -98,10 +98,10 @@ def test_another_lm_behind_an_address_goes_the_same_way(project: Path) -> None:
     from optimize.lm import embedded, weights
 
     endpoint = embedded.serve(weights.pull_embedded(print))
-    arguments = ("--lm", "openai/foreign", "--api-base", endpoint.url, "--max-calls", "150", "--finetune", "never", "--json")
+    arguments = ("--lm", "openai/foreign", "--api-base", endpoint.url, "--max-calls", "80", "--finetune", "never", "--json")
+    wrong = optimize(project, "run", "review", *arguments, OPTIMIZE_API_KEY="another-key")
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr and "another-key" not in wrong.stderr
     done = optimize(project, "run", "review", *arguments, OPTIMIZE_API_KEY=endpoint.key)
     assert done.returncode in (0, 1), done.stderr
     report = json.loads(done.stdout)
     assert report["lm"] == "openai/foreign" and report["cost_usd"] is None and report["attempts"][0]["val"]["n"] > 0
-    wrong = optimize(project, "run", "review", *arguments, OPTIMIZE_API_KEY="another-key")
-    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr and "another-key" not in wrong.stderr
