@@ -116,12 +116,13 @@ def _baseline(setup: Setup, watch: Observer) -> Attempt:
 def _try(setup: Setup, rung: Rung, best: Attempt, left: int, rungs_left: int, watch: Observer) -> Attempt:
     """Pull one lever on a copy of the incumbent and race the result. Whatever happens is an Attempt.
 
-    left: LM calls for this rung and the ones after it, of which it gets an equal share.
+    left: LM calls for this rung and the ones after it. Its share is up to twice an equal one: cheap rungs come first,
+    what they leave or skip goes to the later ones, and most climbs end before the last.
     """
     assert best.program and best.evaluation
     before, start = setup.meter.usage(), time.perf_counter()
     attempt = Attempt(rung.name, rung.family)
-    share = left // rungs_left
+    share = 2 * left // (rungs_left + 1)
     try:
         calls = max(1.0, best.calls)
         val = math.ceil(calls * len(setup.splits.val))
