@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,7 +35,6 @@ class Evaluation:
     """Outcomes in devset order: of all examples, or of the first ones when a race was stopped."""
 
     outcomes: tuple[Outcome, ...]
-    seconds: float
 
     @property
     def scores(self) -> tuple[float | None, ...]:
@@ -55,7 +53,6 @@ def evaluate(
     program: dspy.Module, examples: Sequence[dspy.Example], task: Task, threads: int, progress: Progress = lambda done, total: None
 ) -> Evaluation:
     """The program's outcomes on the examples. Raises WorkbenchError when most calls fail: that is no evaluation."""
-    start = time.perf_counter()
     outcomes: list[Outcome] = []
     with ThreadPoolExecutor(threads) as pool:
         work = [pool.submit(contextvars.copy_context().run, _outcome, program, e, task) for e in examples]
@@ -66,7 +63,7 @@ def evaluate(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    evaluation = Evaluation(tuple(outcomes), time.perf_counter() - start)
+    evaluation = Evaluation(tuple(outcomes))
     if evaluation.missing > len(outcomes) / 2:
         first = next(o.error for o in outcomes if o.score is None)
         raise WorkbenchError(f"{evaluation.missing} of {len(outcomes)} calls failed, so there is no score. The first: {first}")
@@ -84,7 +81,6 @@ def race(
     """Evaluate a challenger in blocks, and stop once the upper end of its paired gain is below zero."""
     size = max(SMALLEST_BLOCK, -(-len(examples) // BLOCKS))
     so_far: tuple[Outcome, ...] = ()
-    seconds = 0.0
     while len(so_far) < len(examples):
         seen = len(so_far)
 
@@ -92,10 +88,10 @@ def race(
             progress(seen + done, len(examples))
 
         block = evaluate(program, examples[seen : seen + size], task, threads, shown)
-        so_far, seconds = so_far + block.outcomes, seconds + block.seconds
+        so_far += block.outcomes
         if paired_gain(incumbent.scores, [o.score for o in so_far]).high < 0:
             break
-    return Evaluation(so_far, seconds)
+    return Evaluation(so_far)
 
 
 def _outcome(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:

@@ -130,9 +130,14 @@ def signature_hash(task: Task) -> str:
     return hashlib.sha256(json.dumps(types).encode()).hexdigest()[:16]
 
 
+def to_text(program: Program) -> str:
+    """The program's state as it is kept in files and artifacts."""
+    return json.dumps(program.dump_state(), indent=1, ensure_ascii=False)
+
+
 def save(program: Program, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(program.dump_state(), indent=1, ensure_ascii=False), encoding="utf-8")
+    path.write_text(to_text(program), encoding="utf-8")
 
 
 def load(task: Task, path: Path, tuned_lm: Callable[[Path], dspy.LM]) -> Program:

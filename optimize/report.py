@@ -12,8 +12,6 @@ from rich.text import Text
 from optimize.ladder import Attempt
 from optimize.stats import Interval
 
-VERSION = 1
-
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

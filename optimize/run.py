@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,7 +29,6 @@ from optimize.stats import paired_gain
 from optimize.task import Task, load_task
 from optimize.tracking import Run, last_run
 
-log = logging.getLogger(__name__)
 GENERAL_TOKENS = 64  # room for an answer to a general question
 
 
@@ -66,7 +64,7 @@ class Tuned:
 
     attempt: Attempt
     adapter: Path
-    forgetting: ForgettingRecord | None
+    forgetting: ForgettingRecord
 
 
 def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> Session:
@@ -124,8 +122,6 @@ def finetune_last(session: Session, backend: str) -> Report:
     """Fine-tune from the last climb, without climbing again; its calls are answered from the cache."""
     last, best = _last(session)
     verdict = Verdict(last.verdict, last.reason, tuple(last.levers), Gate(last.gate.open, tuple(last.gate.reasons)))
-    if not last.gate.open:
-        raise WorkbenchError(f"The fine-tune gate of the last climb is closed: {' '.join(last.gate.reasons)}")
     with _tracked(session, "finetune") as tracked, dspy.context(lm=session.lm):
         session.watch.started("best prompt program")
         evaluation = evaluate(best, session.splits.val, session.task, session.config.threads, session.watch.scored)
@@ -138,8 +134,6 @@ def finetune_last(session: Session, backend: str) -> Report:
 def handoff_last(session: Session) -> Path:
     """Write the hand-off of the last climb's best prompt program; raises WorkbenchError where the gate is closed."""
     last, best = _last(session)
-    if not last.gate.open:
-        raise WorkbenchError(f"The fine-tune gate of the last climb is closed: {' '.join(last.gate.reasons)}")
     return bundle(session, best, last.reason)
 
 
@@ -173,7 +167,7 @@ def _tuning_calls(session: Session) -> int:
     return len(session.splits.val) + len(session.splits.test) + 2 * len(aftercheck.questions(session.root))
 
 
-def _forgetting(session: Session, base: Path, adapter: Path) -> ForgettingRecord | None:
+def _forgetting(session: Session, base: Path, adapter: Path) -> ForgettingRecord:
     asked = aftercheck.questions(session.root)
     answers = []
     for name, file in (("base LM", None), ("tuned LM", adapter)):
@@ -274,6 +268,7 @@ def _next(session: Session, verdict: Verdict, kept: bool | None) -> str:
 
 
 def _last(session: Session) -> tuple[Report, Program]:
+    """The last climb's report and best prompt program; raises WorkbenchError where they cannot be tuned from."""
     report, path = last_run(session.root, session.task.name, "prompt_program.json")
     if report.data_hash != session.splits.digest:
         raise WorkbenchError(
@@ -281,7 +276,10 @@ def _last(session: Session) -> tuple[Report, Program]:
         )
     if report.lm != session.config.lm:
         raise WorkbenchError(f"The last climb was on LM {report.lm!r}, not {session.config.lm!r}; give --lm {report.lm}.")
-    return report, load(session.task, path, lambda adapter: _tuned_lm(session, adapter))
+    best = load(session.task, path, lambda adapter: _tuned_lm(session, adapter))
+    if not report.gate.open:
+        raise WorkbenchError(f"The fine-tune gate of the last climb is closed: {' '.join(report.gate.reasons)}")
+    return report, best
 
 
 def _tuned_lm(session: Session, adapter: Path) -> dspy.LM:

@@ -21,7 +21,7 @@ from optimize.devset import Splits, to_json
 from optimize.errors import WorkbenchError
 from optimize.evaluate import Evaluation
 from optimize.ladder import Attempt, Observer
-from optimize.program import Program, render
+from optimize.program import Program, render, to_text
 from optimize.report import Report, markdown
 from optimize.stats import Interval
 
@@ -180,7 +180,7 @@ class Run(Observer):
         self.client.log_table(run, table, "examples.json")
 
     def _log_state(self, run: str, program: Program, name: str) -> None:
-        self.client.log_text(run, json.dumps(program.dump_state(), indent=1, ensure_ascii=False), name)
+        self.client.log_text(run, to_text(program), name)
 
     def _register(self, report: Report) -> None:
         from mlflow.exceptions import MlflowException

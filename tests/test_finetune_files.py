@@ -120,7 +120,7 @@ def test_programs_with_unlabelled_steps_are_refused(tiny: Tiny, mood_rows: list[
 
 # --- gate ---
 
-SCORED = Evaluation((Outcome(1.0, {}),), 0.1)
+SCORED = Evaluation((Outcome(1.0, {}),))
 
 
 def attempt(rung: str, family: str, gain: float | None = None, **facts: Any) -> Attempt:

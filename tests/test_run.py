@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from optimize.report import Report
+from tests.test_cli import optimize
 
 pytestmark = [pytest.mark.lm, pytest.mark.slow]
 CALLS = "--max-calls=300"
-
-
-def optimize(root: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "optimize", *arguments]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ | env)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,14 @@ def gguf_path(name: str) -> Path | None:
 def local_lm(path: Path, adapter: Path | None, meter: Meter, max_tokens: int) -> MeteredLM:
     """The LM of a GGUF file in this process, tuned by `adapter` if one is given."""
     endpoint = embedded.serve(path, adapter)
-    # The answers depend on the weights, not on the address of this process's server, so the cache key does as well.
-    identity = weights.sha256(path) + (weights.sha256(adapter) if adapter else "")
-    model = declare_endpoint(path.stem, endpoint.url, identity)
+    model = declare_endpoint(path.stem, endpoint.url, _identity(path, adapter))
     return MeteredLM(model, meter=meter, local=True, any_schema=True, api_key=endpoint.key, temperature=0.0, max_tokens=max_tokens)
+
+
+@cache  # the process serves a file as it was at first use, and reading it again takes a while
+def _identity(path: Path, adapter: Path | None) -> str:
+    """What a local LM's answers depend on: its weights, not the address of this process's server."""
+    return weights.sha256(path) + (weights.sha256(adapter) if adapter else "")
 
 
 def declare_endpoint(model: str, url: str, identity: str | None = None) -> str:
