@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ MaxCalls = Annotated[int | None, typer.Option(help="hard cap on LM calls; answer
 Seed = Annotated[int | None, typer.Option(help="seed of every random choice")]
 Threads = Annotated[int | None, typer.Option(help="LM calls in flight")]
 Epochs = Annotated[int | None, typer.Option(help="passes over the train rows in a LoRA fine-tune")]
+FinetuneBase = Annotated[Path | None, typer.Option(help="transformers folder of the LM's weights to train on; default: its GGUF")]
 ValRows = Annotated[int | None, typer.Option(help="use at most so many val rows: faster, and less can be told")]
 TestRows = Annotated[int | None, typer.Option(help="the same for test rows")]
 Json = Annotated[bool, typer.Option("--json", help="the report on stdout, everything else on stderr")]
@@ -47,6 +49,7 @@ def run(
     seed: Seed = None,
     threads: Threads = None,
     finetune: Annotated[str | None, typer.Option(help="on a plateau below target: bundle, lora or never")] = None,
+    finetune_base: FinetuneBase = None,
     epochs: Epochs = None,
     val_rows: ValRows = None,
     test_rows: TestRows = None,
@@ -66,6 +69,7 @@ def finetune(
     max_calls: MaxCalls = None,
     seed: Seed = None,
     threads: Threads = None,
+    finetune_base: FinetuneBase = None,
     epochs: Epochs = None,
     val_rows: ValRows = None,
     test_rows: TestRows = None,
@@ -226,8 +230,9 @@ def _session(task: str, flags: dict[str, Any], watch: Any) -> tuple[Any, Any]:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     from optimize import run as engine
     from optimize.ladder import Observer
+    from optimize.session import open_session
 
-    return engine, engine.open_session(find_root(), task, config, watch or Observer())
+    return engine, open_session(find_root(), task, config, watch or Observer())
 
 
 def _print_report(found: Any, json: bool) -> None:
@@ -244,6 +249,7 @@ def _guarded(debug: bool, work: Callable[[], int]) -> None:
     """Run a command's body: a user's mistake is one line and exit code 2, never a traceback unless --debug."""
     from optimize.errors import BudgetExhausted, WorkbenchError
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped command closes its MLflow run, as with Ctrl-C
     try:
         code = work()
     except WorkbenchError as error:

@@ -36,6 +36,7 @@ class RunConfig(BaseSettings):
     val_rows: int | None = Field(None, ge=8, description="use at most so many val rows")
     test_rows: int | None = Field(None, ge=8, description="use at most so many test rows")
     finetune: Finetune = Field("bundle", description="what to do on a plateau below target")
+    finetune_base: Path | None = Field(None, description="transformers folder of the LM's weights to train on; default: its GGUF")
     epochs: int = Field(4, ge=1, le=50, description="passes over the training rows in a LoRA fine-tune")
 
     @classmethod

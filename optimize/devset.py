@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import dspy
 from pydantic import TypeAdapter, ValidationError
 
 from optimize.errors import WorkbenchError
-from optimize.files import read_jsonl, read_text
+from optimize.files import read_jsonl, read_text, to_json
 from optimize.split import near_duplicate_groups, split_groups
 from optimize.task import Task, choices
 
@@ -60,6 +59,7 @@ def load_splits(task: Task) -> Splits:
         sides = {name: [e for e, n in zip(rows, names, strict=True) if n == name] for name in NAMES}
     else:
         notes += _leaks(task, sides)
+        sides = {name: sorted(rows, key=lambda e: row_hash(task, e)) for name, rows in sides.items()}
     for name, least in SMALLEST.items():
         if len(sides[name]) < least:
             raise WorkbenchError(
@@ -74,16 +74,6 @@ def row_hash(task: Task, example: dspy.Example) -> str:
     """SHA-256 of the row's fields, independent of file, order and extra columns."""
     fields = {**task.signature.input_fields, **task.signature.output_fields}
     return hashlib.sha256(to_json({name: example[name] for name in fields}).encode()).hexdigest()
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON knows it: pydantic models as objects, enums and dates as text."""
-    return TypeAdapter(Any).dump_python(value, mode="json")
-
-
-def to_json(value: Any) -> str:
-    """Canonical JSON of plain values, pydantic models, enums and dates: keys are sorted."""
-    return json.dumps(plain(value), sort_keys=True, ensure_ascii=False)
 
 
 def input_text(task: Task, row: Mapping[str, Any]) -> str:

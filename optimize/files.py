@@ -1,10 +1,12 @@
-"""Reading users' text files: every error names file and line. Knows nothing of what they hold."""
+"""Text files read, with errors that name file and line, and values written as JSON. Knows nothing of what they mean."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from optimize.errors import WorkbenchError
 
@@ -29,3 +31,13 @@ def read_jsonl(path: Path) -> list[tuple[int, Any]]:
             except json.JSONDecodeError as error:
                 raise WorkbenchError(f"{path}:{number}: not JSON: {error.msg} at column {error.colno}.") from None
     return found
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON knows it: pydantic models as objects, enums and dates as text."""
+    return TypeAdapter(Any).dump_python(value, mode="json")
+
+
+def to_json(value: Any) -> str:
+    """Canonical JSON of plain values, pydantic models, enums and dates: keys are sorted."""
+    return json.dumps(plain(value), sort_keys=True, ensure_ascii=False)

@@ -16,9 +16,9 @@ import dspy
 from dspy.adapters import Adapter
 from pydantic import TypeAdapter
 
-from optimize.devset import input_text, plain
+from optimize.devset import input_text
 from optimize.errors import WorkbenchError
-from optimize.files import read_text
+from optimize.files import plain, read_text
 from optimize.lm import FORMATS
 from optimize.retrieval import Neighbours, Passages
 from optimize.task import Task

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import dspy
 
 from optimize import lm as lms
-from optimize.config import RunConfig
-from optimize.devset import Splits, load_splits
 from optimize.errors import WorkbenchError
 from optimize.evaluate import Evaluation, evaluate
 from optimize.finetune import BACKENDS, aftercheck
@@ -21,74 +17,15 @@ from optimize.finetune.bundle import write_bundle
 from optimize.finetune.gate import Gate, gate, winning_levers
 from optimize.finetune.rows import chat_rows, tuned_student
 from optimize.ladder import Attempt, Observer, Setup, climb
-from optimize.lm.meter import Meter, MeteredLM
-from optimize.program import Program, load, save, student
-from optimize.report import AttemptRecord, ForgettingRecord, GainRecord, GateRecord, Report, ScoreRecord, TestRecord
+from optimize.program import Program, load
+from optimize.report import AttemptRecord, ForgettingRecord, GainRecord, Report
 from optimize.rungs import LADDER, Rung
+from optimize.session import Session
+from optimize.settle import Findings, Tuned, settle
 from optimize.stats import paired_gain
-from optimize.task import Task, load_task
 from optimize.tracking import Run, last_run
 
 GENERAL_TOKENS = 64  # room for an answer to a general question
-
-
-@dataclass(frozen=True)
-class Session:
-    """Everything one command works with."""
-
-    root: Path
-    config: RunConfig
-    task: Task
-    splits: Splits
-    meter: Meter
-    lm: MeteredLM
-    teacher: MeteredLM
-    watch: Observer
-    start: float = field(default_factory=time.perf_counter)
-
-    @property
-    def target(self) -> float:
-        return self.task.target if self.config.target is None else self.config.target
-
-    @property
-    def teacher_name(self) -> str:
-        return self.config.teacher or "the task LM itself"
-
-    def folder(self, kind: str) -> Path:
-        return self.root / "mlruns" / kind / self.task.name
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """A fine-tuned program as an Attempt against the best prompt program, its LM and what it forgot."""
-
-    attempt: Attempt
-    adapter: Path
-    forgetting: ForgettingRecord
-
-
-def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> Session:
-    """Load and check everything that needs no LM call, then the LMs. Raises WorkbenchError for what is wrong."""
-    task = load_task(name, root)
-    splits = load_splits(task).at_most(config.val_rows, config.test_rows)
-    if config.finetune == "lora":
-        check_lora(config)
-    lms.configure(root)
-    meter = Meter(config.max_calls)
-    lm = lms.task_lm(config, meter, task.max_tokens)
-    return Session(root, config, task, splits, meter, lm, lms.teacher_lm(config, meter), watch)
-
-
-def check_lora(config: RunConfig) -> None:
-    """Raises WorkbenchError where a LoRA could not be trained or served, before a call is spent on the way there."""
-    missing = [name for name in ("torch", "transformers", "peft") if not find_spec(name)]
-    if missing:
-        raise WorkbenchError(
-            f"LoRA training needs {', '.join(missing)}: pip install 'optimize-workbench[lora]' "
-            "(without a GPU, install a CPU build of torch first)."
-        )
-    if not (config.lm == "embedded" or config.lm.startswith("gguf:")):
-        raise WorkbenchError(f"LoRA trains weights in this process: 'embedded' or 'gguf:PATH', not {config.lm!r}. Use --finetune bundle.")
 
 
 def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
@@ -113,22 +50,23 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
             _Both(tracked, session.watch).finished(tuned.attempt)
         elif opened.open and session.config.finetune == "bundle":
             files = [bundle(session, found.best.program, found.decision.reason)]
-        records = [AttemptRecord.of(a) for a in (*found.attempts, *([tuned.attempt] if tuned else []))]
-        verdict = Verdict(found.decision.verdict, found.decision.reason, tuple(winning_levers(found)), opened)
-        return _settle(session, tracked, verdict, records, found.best.program, tuned, files)
+        records = tuple(AttemptRecord.of(a) for a in (*found.attempts, *([tuned.attempt] if tuned else [])))
+        decision, levers = found.decision, tuple(winning_levers(found))
+        findings = Findings(decision.verdict, decision.reason, levers, opened, records, found.best.program, tuned, tuple(files))
+        return settle(session, tracked, findings)
 
 
 def finetune_last(session: Session, backend: str) -> Report:
     """Fine-tune from the last climb, without climbing again; its calls are answered from the cache."""
     last, best = _last(session)
-    verdict = Verdict(last.verdict, last.reason, tuple(last.levers), Gate(last.gate.open, tuple(last.gate.reasons)))
+    opened = Gate(last.gate.open, tuple(last.gate.reasons))
     with _tracked(session, "finetune") as tracked, dspy.context(lm=session.lm):
         session.watch.started("best prompt program")
         evaluation = evaluate(best, session.splits.val, session.task, session.config.threads, session.watch.scored)
         tuned = tune(session, best, evaluation, backend)
         _Both(tracked, session.watch).finished(tuned.attempt)
-        records = [a for a in last.attempts if a.family != "weights"] + [AttemptRecord.of(tuned.attempt)]
-        return _settle(session, tracked, verdict, records, best, tuned, [])
+        records = (*(a for a in last.attempts if a.family != "weights"), AttemptRecord.of(tuned.attempt))
+        return settle(session, tracked, Findings(last.verdict, last.reason, tuple(last.levers), opened, records, best, tuned))
 
 
 def handoff_last(session: Session) -> Path:
@@ -152,7 +90,9 @@ def tune(session: Session, best: Program, prompt_val: Evaluation, backend: str) 
     program = tuned_student(best)
     rows, val_rows = (chat_rows(program, side) for side in (session.splits.train, session.splits.val))
     trainer = import_module(BACKENDS[backend])
-    adapter: Path = trainer.train(rows, val_rows, base, session.folder("adapters"), session.config, session.watch.scored)
+    adapter: Path = trainer.train(
+        rows, val_rows, session.config.finetune_base or base, session.folder("adapters"), session.config, session.watch.scored
+    )
     program.tuned, program.lm = adapter, lms.local_lm(base, adapter, session.meter, session.task.max_tokens)
     session.watch.started("tuned program on val")
     evaluation = evaluate(program, session.splits.val, session.task, session.config.threads, session.watch.scored)
@@ -178,93 +118,6 @@ def _forgetting(session: Session, base: Path, adapter: Path) -> ForgettingRecord
     both = [(b, t) for b, t in zip(answers[0].scores, answers[1].scores, strict=True) if b is not None and t is not None]
     base_rate, tuned_rate = (sum(side) / len(both) for side in zip(*both, strict=True))
     return ForgettingRecord(base=base_rate, tuned=tuned_rate, n=len(both), drop=GainRecord.of(drop))
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How the climb ended."""
-
-    verdict: str
-    reason: str
-    levers: tuple[str, ...]
-    gate: Gate
-
-
-def _settle(
-    session: Session, tracked: Run, verdict: Verdict, records: list[AttemptRecord], best: Program, tuned: Tuned | None, files: list[Path]
-) -> Report:
-    """Baseline, best prompt program and tuned program on test, once; keep the best, write and register the report."""
-    programs = {"baseline": student(session.task), "prompt": best}
-    if tuned and tuned.attempt.program:
-        programs["tuned"] = tuned.attempt.program
-    found = {}
-    for name, program in programs.items():
-        session.watch.started(f"{name} on test")
-        found[name] = evaluate(program, session.splits.test, session.task, session.config.threads, session.watch.scored)
-    test = _test_record(found)
-    kept = None
-    if tuned and tuned.attempt.gain and test.tuned_gain:
-        kept = tuned.attempt.gain.mean > 0 and test.tuned_gain.low > 0
-    final = tuned.attempt.program if tuned and kept and tuned.attempt.program else best
-    score = test.tuned if kept and test.tuned else test.prompt
-    path = session.folder("programs") / f"{tracked.id}.json"
-    save(final, path)
-    usage = session.meter.usage()
-    report = Report(
-        task=session.task.name,
-        verdict=verdict.verdict,
-        reason=verdict.reason,
-        target=session.target,
-        target_met=score.score >= session.target,
-        levers=list(verdict.levers),
-        test=test,
-        attempts=records,
-        gate=GateRecord(open=verdict.gate.open, reasons=list(verdict.gate.reasons)),
-        tuned_kept=kept,
-        forgetting=tuned.forgetting if tuned else None,
-        lm=session.config.lm,
-        teacher=session.teacher_name,
-        seed=session.config.seed,
-        rows={name: len(rows) for name, rows in session.splits.sides().items()},
-        data_hash=session.splits.digest,
-        notes=[*session.splits.notes, *_notes(verdict, score, session.target)],
-        lm_calls=usage.calls,
-        cost_usd=usage.cost_usd,
-        seconds=round(time.perf_counter() - session.start, 1),
-        program=str(path.relative_to(session.root)),
-        next=_next(session, verdict, kept),
-    )
-    tracked.settle(report, final, best, [*files, *([tuned.adapter] if tuned else [])])
-    return report
-
-
-def _test_record(found: dict[str, Evaluation]) -> TestRecord:
-    scores = {name: ScoreRecord.of(e.interval) for name, e in found.items()}
-    prompt_gain = GainRecord.of(paired_gain(found["baseline"].scores, found["prompt"].scores))
-    tuned_gain = GainRecord.of(paired_gain(found["prompt"].scores, found["tuned"].scores)) if "tuned" in found else None
-    return TestRecord(**scores, prompt_gain=prompt_gain, tuned_gain=tuned_gain)
-
-
-def _notes(verdict: Verdict, score: ScoreRecord, target: float) -> list[str]:
-    if verdict.verdict == "reached" and score.score < target:
-        return ["val says the target is reached, the held-out test rows do not confirm it: the gap is noise and selection"]
-    return []
-
-
-def _next(session: Session, verdict: Verdict, kept: bool | None) -> str:
-    """The command, or the step, that makes most sense now."""
-    task = session.task.name
-    if verdict.gate.open and kept is None and session.config.finetune != "lora":
-        return f"optimize finetune {task} --backend lora" + (
-            f"   (or train elsewhere from {session.folder('handoff').relative_to(session.root)})"
-            if session.config.finetune == "bundle"
-            else ""
-        )
-    return {
-        "budget": f"optimize run {task} --max-calls {2 * session.config.max_calls}",
-        "indecisive": f"add labelled rows to devsets/{task}, then optimize run {task}",
-        "exhausted": f"optimize run {task} --teacher openai/… (a stronger LM to write instructions)",
-    }.get(verdict.verdict, "optimize ui")
 
 
 def _last(session: Session) -> tuple[Report, Program]:

@@ -17,9 +17,10 @@ from typing import Any
 import dspy
 from filelock import FileLock
 
-from optimize.devset import Splits, to_json
+from optimize.devset import Splits
 from optimize.errors import WorkbenchError
 from optimize.evaluate import Evaluation
+from optimize.files import to_json
 from optimize.ladder import Attempt, Observer
 from optimize.program import Program, render, to_text
 from optimize.report import Report, markdown

@@ -5,7 +5,7 @@ from datetime import date
 from enum import StrEnum
 
 import dspy
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from optimize.task import Score, Task
 
@@ -34,10 +34,11 @@ class Issue(BaseModel):
 class WorkOrder(BaseModel):
     reporter: str
     reported: date
+    subject: str | None = None
     building: str
-    phone: str | None = None
+    phone: str | None = Field(None, pattern=r"^\+?[0-9 ]+$")
     visit: date | None = None
-    issues: list[Issue]
+    issues: list[Issue] = Field(max_length=3)
 
 
 class Extract(dspy.Signature):
@@ -47,21 +48,23 @@ class Extract(dspy.Signature):
     order: WorkOrder = dspy.OutputField()
 
 
-def items(order: WorkOrder) -> Counter[str]:
-    """The record as a bag of `field=value`; the fields of one issue carry its place in the list."""
+def fields(order: WorkOrder) -> dict[str, Counter[str]]:
+    """The filled fields, each as a bag of values: one for most, three for each entry of `issues`."""
     record = order.model_dump(mode="json", exclude_none=True)
-    issues = record.pop("issues")
-    record |= {f"issues[{n}].{key}": value for n, issue in enumerate(issues) for key, value in issue.items()}
-    return Counter(f"{key}={str(value).strip().casefold()}" for key, value in record.items())
+    issues = Counter(f"{key} {value}".strip().casefold() for issue in record.pop("issues") for key, value in issue.items())
+    plain = {name: Counter([value.strip().casefold()]) for name, value in record.items()}
+    return plain | ({"issues": issues} if issues else {})
 
 
 def metric(example: dspy.Example, prediction: dspy.Prediction) -> Score:
-    """F1 over the filled fields, so that a half-right record earns half."""
-    gold, found = items(example.order), items(prediction.order)
-    right = (gold & found).total()
-    value = 2 * right / (gold.total() + found.total())
-    missing, wrong = sorted(gold - found), sorted(found - gold)
-    return Score(value, "" if value == 1 else f"Missing: {missing}. Wrong: {wrong}.")
+    """The mean, over the fields filled in either record, of each field's F1: a half-right record earns half."""
+    gold, found = fields(example.order), fields(prediction.order)
+    scores = {}
+    for name in gold | found:
+        right, wanted = gold.get(name, Counter()), found.get(name, Counter())
+        scores[name] = 2 * (right & wanted).total() / (right.total() + wanted.total())
+    wrong = {name: sorted(gold.get(name, {"nothing"})) for name, score in scores.items() if score < 1}
+    return Score(sum(scores.values()) / len(scores), f"Right would be: {wrong}." if wrong else "")
 
 
 task = Task(signature=Extract, metric=metric, target=0.6, max_tokens=220)

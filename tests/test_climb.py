@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,11 +26,13 @@ from optimize.errors import WorkbenchError
 from optimize.finetune.gate import gate, winning_levers
 from optimize.ladder import Attempt, Climb, Observer, Setup, climb
 from optimize.lm.meter import Meter
-from optimize.program import Program
+from optimize.program import Program, student
 from optimize.rungs import LADDER, Context, Rung, Skip
+from optimize.rungs.demos import spread, with_demos
 from optimize.task import Score, Task
 from tests.test_lm import served
 
+PASSAGES = next(rung for rung in LADDER if rung.name == "passages")
 COLOURS = ("red", "green", "blue")
 
 
@@ -62,6 +66,8 @@ def painter() -> FastAPI:
         word = next((w for w in ("brick", "moss", "ocean") if w in asked), None)
         if not word or len(messages) < 2 or "sample number" not in asked or "proposed" in asked.lower():
             return "Name the colour of the thing."  # a proposal of an instruction
+        if told := re.search(rf"{word}: (\w+)", asked):
+            return told[1]  # from a passage
         turns = list(itertools.pairwise(messages))
         shown = Counter(
             colour
@@ -111,7 +117,7 @@ def setup(endpoint: tuple[str, FastAPI], tmp_path: Path) -> Iterator[Setup]:
         yield Setup(TASK, splits, lm, meter, target=0.95, threads=4, seed=0)
 
 
-@pytest.mark.parametrize("rung", [rung for rung in LADDER if rung.name != "passages"], ids=lambda rung: rung.name)
+@pytest.mark.parametrize("rung", [rung for rung in LADDER if rung is not PASSAGES], ids=lambda rung: rung.name)
 def test_every_rung_gives_a_program_within_its_share(setup: Setup, rung: Rung) -> None:
     found = climb(setup, [rung], Observer())
     attempt = found.attempts[1]
@@ -122,6 +128,25 @@ def test_every_rung_gives_a_program_within_its_share(setup: Setup, rung: Rung) -
         assert found.decision.verdict == "reached" and found.best is attempt
         assert winning_levers(found) == [rung.name]
         assert not gate(TASK, found, 72).open
+
+
+def test_passages_bring_what_is_missing(setup: Setup, tmp_path: Path) -> None:
+    corpus = tmp_path / "devsets" / "paint" / "corpus.jsonl"
+    corpus.parent.mkdir(parents=True)
+    lines = [{"id": w, "title": f"a {w} sample", "text": f"{w}: {c}"} for w, c in (("brick", "red"), ("moss", "green"), ("ocean", "blue"))]
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = climb(replace(setup, task=replace(TASK, root=tmp_path)), [PASSAGES], Observer())
+    assert found.decision.verdict == "reached" and winning_levers(found) == ["passages"], found.attempts[1]
+
+
+def test_half_the_candidates_answer_a_third_of_the_rows_only(setup: Setup) -> None:
+    context = Context(TASK, setup.splits.train, setup.teacher, 4000, 1.0, 4, 0)
+    pool, search = context.halves()
+    bare = [student(TASK) for _ in range(3)]
+    taught = with_demos(student(TASK), spread(pool, bare[0], 6, random.Random(0)))
+    before = setup.meter.usage().asked
+    assert context.best([*bare, taught], search) is taught
+    assert setup.meter.usage().asked - before == 4 * 8 + 2 * 16
 
 
 def test_a_rung_sees_train_rows_only(setup: Setup) -> None:

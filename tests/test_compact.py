@@ -54,9 +54,9 @@ COMPACT, TERSE = CompactAdapter(), CompactAdapter(explain=False)
         (LEVEL, "\nAnswer with one of: low, high."),
         (
             RECORD,
-            '\nAnswer with JSON: {"owner": "text", "due": "YYYY-MM-DD or null", "parts": [{"name": "text", "level": "low|high"}]}',
+            '\nAnswer with JSON: {"owner": "...", "due": "YYYY-MM-DD or null", "parts": [{"name": "...", "level": "low|high"}]}',
         ),
-        (signature(level=Level, note=str), '\nAnswer with JSON: {"level": "low|high", "note": "text"}'),
+        (signature(level=Level, note=str), '\nAnswer with JSON: {"level": "low|high", "note": "..."}'),
         (signature(count=int), '\nAnswer with JSON: "int"'),
     ],
 )

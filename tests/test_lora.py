@@ -60,6 +60,23 @@ def test_base_and_tuned_lm_answer_side_by_side(adapter: Path, tmp_path: Path) ->
     assert {word: ask(base, word) for word in WORDS} == before, "the base LM answers as before beside the adapter"
 
 
+def test_a_transformers_folder_is_trained_as_well(tmp_path: Path) -> None:
+    """A tiny LM of the served architecture, saved as anyone would save it."""
+    import gguf
+    import transformers
+
+    base = weights.pull_embedded(print)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(base.parent), gguf_file=base.name)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+    folder = tmp_path / "tiny"
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    rows = [chat(word, answer) for word, answer in WORDS.items()]
+    path = lora.train(rows, rows, folder, tmp_path, RunConfig(epochs=1), lambda *_: None)
+    tensors = {tensor.name for tensor in gguf.GGUFReader(path).tensors}
+    assert len(tensors) == 2 * 7 * 2 and "blk.3.attn_q.weight.lora_a" in tensors and "blk.1.attn_q.weight.lora_a" not in tensors
+
+
 def test_weights_that_could_not_be_served_are_refused_before_training() -> None:
     with pytest.raises(WorkbenchError, match="qwen3"):
         check_architecture("qwen3")

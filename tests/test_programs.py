@@ -38,6 +38,7 @@ def test_gold_scores_one(shipped: Shipped, name: str) -> None:
     assert [e for e in rows(splits) if task.score(e, answer(**dict(e.labels()))).value != 1.0] == []
 
 
+ISSUE = {"trade": "heating", "location": "flat 12", "urgency": "normal"}
 WRONG: dict[str, Callable[[dspy.Example], dict[str, object]]] = {
     "tickets": lambda e: {"desk": "orders" if e.desk != "orders" else "claims"},
     "kb_answer": lambda e: {"reply": re.sub(r" ?\[KB-\d+\]", "", e.reply) if "KB-" in e.reply else "You owe us [KB-1006]."},
@@ -113,15 +114,16 @@ def test_the_metric_of_kb_answer(shipped: Shipped, gold: str, reply: str, score:
     [
         ({}, 1.0),
         ({"reporter": "ANA "}, 1.0),  # case and space do not matter
-        ({"reporter": "Ben"}, 5 / 6),
-        ({"phone": "555"}, 12 / 13),  # a field too many
-        ({"issues": []}, 2 * 3 / 9),  # three of six fields
+        ({"reporter": "Ben"}, 3 / 4),
+        ({"phone": "555"}, 4 / 5),  # a field too many
+        ({"issues": []}, 3 / 4),
+        ({"issues": [ISSUE | {"urgency": "low"}]}, (3 + 2 / 3) / 4),  # an issue two thirds right
+        ({"issues": [ISSUE, ISSUE]}, (3 + 2 * 3 / 9) / 4),  # and one too many
     ],
 )
 def test_the_metric_of_extract(shipped: Shipped, change: dict[str, object], score: float) -> None:
     task, _ = shipped("extract")
     order = task.signature.output_fields["order"].annotation
-    issue = {"trade": "heating", "location": "flat 12", "urgency": "normal"}
-    gold = {"reporter": "Ana", "reported": "2026-03-04", "building": "Alder House", "issues": [issue]}
+    gold = {"reporter": "Ana", "reported": "2026-03-04", "building": "Alder House", "issues": [ISSUE]}
     example = dspy.Example(email="?", order=order.model_validate(gold))
     assert task.score(example, answer(order=order.model_validate(gold | change))).value == pytest.approx(score)

@@ -51,7 +51,8 @@ def train(
     the epoch with the lowest one is kept. The same rows, base and config give the same file, which is then reused.
     Raises WorkbenchError for weights of an architecture that could not be served afterwards.
     """
-    identity = hashlib.sha256(json.dumps([rows, val, str(base), config.seed, config.epochs]).encode()).hexdigest()[:16]
+    recipe = [config.seed, config.epochs, RANK, ALPHA, BATCH, LEARNING_RATE, SHARE]
+    identity = hashlib.sha256(json.dumps([rows, val, str(base), *recipe]).encode()).hexdigest()[:16]
     target = out / f"{identity}.gguf"
     if target.is_file():
         return target
@@ -66,8 +67,7 @@ def train(
     encoded = [_encode(tokenizer, row) for row in (*rows, *val)]
     cached = _below(model, first, encoded, device, progress)
     heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
-    adapted, trainable = _adapt(model, first)
-    best = _fit(adapted, model, trainable, cached[: len(rows)], cached[len(rows) :], config.epochs, progress)
+    best = _fit(_adapt(model), cached[: len(rows)], cached[len(rows) :], config.epochs, progress)
     out.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(".part")
     write_adapter(part, {(block + first, name): pair for (block, name), pair in best.items()}, float(ALPHA), heads)
@@ -155,21 +155,21 @@ class _Reached(Exception):
     """The hidden states are known; the upper blocks need not run."""
 
 
-def _adapt(model: Any, first: int) -> tuple[Any, list[Any]]:
+def _adapt(model: Any) -> Any:
+    """The model with LoRA weights to train in all the blocks it has left."""
     from peft import LoraConfig, get_peft_model
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft and transformers disagree on a name they both still accept
-        adapted = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(NAMES)))
-    return adapted, [p for p in adapted.parameters() if p.requires_grad]
+        return get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(NAMES)))
 
 
-def _fit(
-    adapted: Any, model: Any, trainable: list[Any], rows: list[Row], val: list[Row], epochs: int, progress: Progress
-) -> dict[tuple[int, str], Any]:
+def _fit(adapted: Any, rows: list[Row], val: list[Row], epochs: int, progress: Progress) -> dict[tuple[int, str], Any]:
     """The adapter weights of the epoch with the lowest val loss."""
     import torch
 
+    model = adapted.get_base_model()
+    trainable = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=LEARNING_RATE)
     steps = epochs * len(_batches(rows))
     done, best, best_loss, stale = 0, _weights(adapted), float("inf"), 0

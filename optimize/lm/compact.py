@@ -14,6 +14,7 @@ from dspy.adapters.utils import parse_value
 from dspy.utils.exceptions import AdapterParseError
 from pydantic import BaseModel, TypeAdapter
 
+from optimize.files import plain
 from optimize.task import choices
 
 Signature = type[dspy.Signature]
@@ -87,11 +88,26 @@ def answer_schema(signature: Signature) -> dict[str, Any] | None:
         return None
     types = {name: f.annotation for name, f in signature.output_fields.items()}
     if len(types) == 1:
-        return TypeAdapter(next(iter(types.values()))).json_schema()
+        return dict(_strict(TypeAdapter(next(iter(types.values()))).json_schema()))
     schemas = {name: TypeAdapter(t).json_schema() for name, t in types.items()}
     shared = {key: value for schema in schemas.values() for key, value in schema.pop("$defs", {}).items()}
-    schema = {"type": "object", "properties": schemas, "required": list(schemas), "additionalProperties": False}
-    return {**schema, "$defs": shared} if shared else schema
+    schema = {"type": "object", "properties": schemas}
+    return dict(_strict({**schema, "$defs": shared} if shared else schema))
+
+
+def _strict(schema: Any) -> Any:
+    """The schema with every property required and no other allowed, as OpenAI's strict mode demands.
+
+    llama.cpp puts what is not required last, where demos do not have it, and a small LM then leaves it out.
+    """
+    if isinstance(schema, list):
+        return [_strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {key: _strict(value) for key, value in schema.items() if key != "default"}
+    if isinstance(properties := schema.get("properties"), dict):
+        strict |= {"required": list(properties), "additionalProperties": False}
+    return strict
 
 
 def _is_text(signature: Signature) -> bool:
@@ -119,7 +135,7 @@ def _shape(annotation: Any) -> Any:
         return [_shape(arguments[0])]
     if type(None) in arguments:
         return f"{_shape(next(a for a in arguments if a is not type(None)))} or null"
-    return {"str": "text", "date": "YYYY-MM-DD"}.get(getattr(annotation, "__name__", ""), getattr(annotation, "__name__", "value"))
+    return {"str": "...", "date": "YYYY-MM-DD"}.get(getattr(annotation, "__name__", ""), getattr(annotation, "__name__", "value"))
 
 
 def _text(value: Any) -> str:
@@ -129,4 +145,4 @@ def _text(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(TypeAdapter(Any).dump_python(value, mode="json"), ensure_ascii=False)
+    return json.dumps(plain(value), ensure_ascii=False)

@@ -7,16 +7,16 @@ from collections import defaultdict
 
 import dspy
 
-from optimize.devset import input_text, to_json
+from optimize.devset import input_text
 from optimize.evaluate import float_metric
+from optimize.files import to_json
 from optimize.program import Program
 from optimize.retrieval import Neighbours
-from optimize.rungs.base import BOOTSTRAP, Context, fresh, hushed
+from optimize.rungs.base import BOOTSTRAP, PROMPT_CHARS, Context, fresh, hushed
 
 DRAWS = 4  # demo sets tried; which demos are drawn is worth tens of points to a small LM
 SIZES = (4, 12)
 NEAREST = (2, 4, 8)
-PROMPT_CHARS = 6000  # demos must fit a small LM's context
 
 
 def labelled(student: Program, context: Context) -> Program:
@@ -24,8 +24,8 @@ def labelled(student: Program, context: Context) -> Program:
     pool, search = context.halves()
     rng = random.Random(context.seed)
     draws = context.affordable(len(search), least=1, most=DRAWS)
-    candidates = [_with_demos(student, _spread(pool, context, SIZES[n % len(SIZES)], rng)) for n in range(draws)]
-    return max(candidates, key=lambda candidate: context.search_score(candidate, search))
+    candidates = [with_demos(student, spread(pool, student, SIZES[n % len(SIZES)], rng)) for n in range(draws)]
+    return context.best(candidates, search)
 
 
 def bootstrapped(student: Program, context: Context) -> Program:
@@ -36,7 +36,7 @@ def bootstrapped(student: Program, context: Context) -> Program:
     optimizer = dspy.BootstrapFewShotWithRandomSearch(
         metric=float_metric(context.task),
         max_bootstrapped_demos=4,
-        max_labeled_demos=_fitting(pool, context, SIZES[-1]),
+        max_labeled_demos=_fitting(pool, student, SIZES[-1]),
         num_candidate_programs=candidates,
         num_threads=context.threads,
         max_errors=len(search),
@@ -52,18 +52,18 @@ def nearest(student: Program, context: Context) -> Program:
     pool, search = context.halves()
     rows = tuple(dict(e) for e in context.train)
     texts = tuple(input_text(context.task, row) for row in rows)
-    largest = _fitting(pool, context, NEAREST[-1])
+    largest = _fitting(pool, student, NEAREST[-1])
     sizes = [k for k in NEAREST if k <= max(NEAREST[0], largest)]
     sizes = sizes[: context.affordable(len(search), least=1, most=len(sizes))]
     candidates = []
     for k in sizes:
-        candidate = _with_demos(student, [])
+        candidate = with_demos(student, [])
         candidate.neighbours = Neighbours(k, texts, rows)
         candidates.append(candidate)
-    return max(candidates, key=lambda candidate: context.search_score(candidate, search))
+    return context.best(candidates, search)
 
 
-def _with_demos(student: Program, demos: list[dspy.Example]) -> Program:
+def with_demos(student: Program, demos: list[dspy.Example]) -> Program:
     """The program with these demos on every predictor whose outputs they hold, in place of what it had."""
     program = fresh(student)
     program.neighbours = None
@@ -73,19 +73,19 @@ def _with_demos(student: Program, demos: list[dspy.Example]) -> Program:
     return program
 
 
-def _fitting(pool: list[dspy.Example], context: Context, most: int) -> int:
-    """How many demos of usual length fit a prompt."""
-    length = sum(len(input_text(context.task, e)) + len(to_json(dict(e.labels()))) for e in pool) / len(pool)
+def _fitting(pool: list[dspy.Example], program: Program, most: int) -> int:
+    """How many demos of usual length, with their passages, fit a prompt."""
+    length = sum(len(to_json(program.with_passages(dict(e)))) for e in pool) / len(pool)
     return max(1, min(most, int(PROMPT_CHARS / (length + 40))))
 
 
-def _spread(pool: list[dspy.Example], context: Context, size: int, rng: random.Random) -> list[dspy.Example]:
+def spread(pool: list[dspy.Example], program: Program, size: int, rng: random.Random) -> list[dspy.Example]:
     """A random draw that takes every label in turn, so that a few demos show as many labels as they can."""
     by_label: dict[str, list[dspy.Example]] = defaultdict(list)
     for example in rng.sample(pool, len(pool)):
-        by_label[to_json(example[context.task.label]) if context.task.label else ""].append(example)
+        by_label[to_json(example[program.task.label]) if program.task.label else ""].append(example)
     drawn: list[dspy.Example] = []
     labels = rng.sample(sorted(by_label), len(by_label))
-    while len(drawn) < min(_fitting(pool, context, size), len(pool)):
+    while len(drawn) < min(_fitting(pool, program, size), len(pool)):
         drawn += [by_label[label].pop() for label in labels if by_label[label]]
-    return drawn[: _fitting(pool, context, size)]
+    return drawn[: _fitting(pool, program, size)]

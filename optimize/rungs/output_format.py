@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from optimize.program import Program
+from optimize.program import Program, render
 from optimize.rungs.base import Context, fresh
+from optimize.stats import paired_gain
 
 CANDIDATES = ("chat", "json", "xml", "compact")
 MOST = 24  # rows: formats differ by more than such a sample blurs
 
 
 def output_format(student: Program, context: Context) -> Program:
-    """The candidate format with the best mean score; the earlier one, which is the plainer, on a tie."""
+    """The format with the shortest prompt among those that the best one does not beat by more than one standard error."""
     _, search = context.halves()
     rows = search[: context.affordable(len(CANDIDATES), least=8, most=MOST)]
-    best, best_score = student, -1.0
+    candidates = []
     for name in CANDIDATES:
         candidate = fresh(student)
         candidate.format = name
-        if (score := context.search_score(candidate, rows)) > best_score:
-            best, best_score = candidate, score
-    return best
+        candidates.append(candidate)
+    compared = context.compare(sorted(candidates, key=lambda candidate: len(render(candidate, rows[0]))), rows)
+    _, best = max(compared, key=lambda found: found[1].interval.mean)
+    gains = [(candidate, paired_gain(evaluation.scores, best.scores)) for candidate, evaluation in compared]
+    return min((c for c, gain in gains if gain.mean <= gain.error), key=lambda candidate: len(render(candidate, rows[0])))

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+import random
 
-from optimize.program import Program
+from optimize.program import Program, render
 from optimize.retrieval import Passages
-from optimize.rungs.base import Context, Skip, fresh
-from optimize.rungs.demos import labelled
+from optimize.rungs.base import PROMPT_CHARS, Context, Skip, fresh
+from optimize.rungs.demos import SIZES as DEMOS
+from optimize.rungs.demos import spread, with_demos
 
 SIZES = (1, 3)
 
 
 def passages(student: Program, context: Context) -> Program:
-    """The k best passages by BM25 at call time, alone and with a few labelled demos that show how to use them."""
+    """The k best passages by BM25 at call time, with the demos there are and with drawn ones: demos show how to use them."""
     if not context.task.corpus:
         raise Skip("the task has no corpus.jsonl")
-    _, search = context.halves()
-    sizes = SIZES[: context.affordable(3 * len(search), least=1, most=len(SIZES))]
+    pool, search = context.halves()
+    sizes = SIZES[: context.affordable(2 * len(search), least=1, most=len(SIZES))]
     candidates = []
     for k in sizes:
         candidate = fresh(student)
         candidate.use_passages(Passages(k, context.task.corpus))
-        candidates += [candidate, labelled(candidate, _only(context, 2 * len(search) * math.ceil(context.calls)))]
-    return max(candidates, key=lambda candidate: context.search_score(candidate, search))
-
-
-def _only(context: Context, budget: int) -> Context:
-    return replace(context, budget=budget)
+        drawn = spread(pool, candidate, DEMOS[0], random.Random(context.seed))
+        candidates += [candidate, with_demos(candidate, drawn)]
+    fitting = [c for c in candidates if len(render(c, search[0])) <= PROMPT_CHARS]
+    return context.best(fitting or candidates[:1], search)

@@ -1,0 +1,68 @@
+"""What one command works with: task, rows, LMs and meter, all checked before the first LM call."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from optimize import lm as lms
+from optimize.config import RunConfig
+from optimize.devset import Splits, load_splits
+from optimize.errors import WorkbenchError
+from optimize.ladder import Observer
+from optimize.lm.meter import Meter, MeteredLM
+from optimize.task import Task, load_task
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything one command works with."""
+
+    root: Path
+    config: RunConfig
+    task: Task
+    splits: Splits
+    meter: Meter
+    lm: MeteredLM
+    teacher: MeteredLM
+    watch: Observer
+    start: float = field(default_factory=time.perf_counter)
+
+    @property
+    def target(self) -> float:
+        return self.task.target if self.config.target is None else self.config.target
+
+    @property
+    def teacher_name(self) -> str:
+        return self.config.teacher or "the task LM itself"
+
+    def folder(self, kind: str) -> Path:
+        return self.root / "mlruns" / kind / self.task.name
+
+
+def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> Session:
+    """Load and check everything that needs no LM call, then the LMs. Raises WorkbenchError for what is wrong."""
+    task = load_task(name, root)
+    splits = load_splits(task).at_most(config.val_rows, config.test_rows)
+    if config.finetune == "lora":
+        check_lora(config)
+    lms.configure(root)
+    meter = Meter(config.max_calls)
+    lm = lms.task_lm(config, meter, task.max_tokens)
+    return Session(root, config, task, splits, meter, lm, lms.teacher_lm(config, meter), watch)
+
+
+def check_lora(config: RunConfig) -> None:
+    """Raises WorkbenchError where a LoRA could not be trained or served, before a call is spent on the way there."""
+    missing = [name for name in ("torch", "transformers", "peft") if not find_spec(name)]
+    if missing:
+        raise WorkbenchError(
+            f"LoRA training needs {', '.join(missing)}: pip install 'optimize-workbench[lora]' "
+            "(without a GPU, install a CPU build of torch first)."
+        )
+    if (folder := config.finetune_base) and not (folder / "config.json").is_file():
+        raise WorkbenchError(f"--finetune-base {folder}: not a transformers folder (it has no config.json).")
+    if not (config.lm == "embedded" or config.lm.startswith("gguf:")):
+        raise WorkbenchError(f"LoRA trains weights in this process: 'embedded' or 'gguf:PATH', not {config.lm!r}. Use --finetune bundle.")
