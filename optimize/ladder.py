@@ -42,7 +42,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Climb:
-    """All attempts in order, the best of them, and why the climb stopped."""
+    """All attempts in order, the best of those it built on, and why the climb stopped."""
 
     attempts: tuple[Attempt, ...]
     best: Attempt
@@ -80,7 +80,7 @@ class Setup:
 def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
     """Try the rungs in order until the verdict is in. The task LM is the one in DSPy's context."""
     attempts = [_baseline(setup, watch)]
-    best = attempts[0]
+    incumbent = best = attempts[0]
     budget_left = True
     for number, rung in enumerate((*rungs, None)):
         tried = [_tried(a) for a in attempts if a.evaluation]
@@ -88,9 +88,10 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
         if decision.verdict != "improving" or rung is None:
             break
         watch.started(rung.name)
-        attempt = _try(setup, rung, best, setup.left(attempts[0], best), len(rungs) - number, watch)
+        attempt = _try(setup, rung, incumbent, setup.left(attempts[0], best), len(rungs) - number, watch)
         if attempt.promoted:
-            best = attempt
+            incumbent = attempt
+            best = max(best, attempt, key=lambda a: (_mean(a), -a.calls))
         attempts.append(attempt)
         watch.finished(attempt)
         budget_left = setup.left(attempts[0], best) > 0
@@ -113,31 +114,31 @@ def _baseline(setup: Setup, watch: Observer) -> Attempt:
     return attempt
 
 
-def _try(setup: Setup, rung: Rung, best: Attempt, left: int, rungs_left: int, watch: Observer) -> Attempt:
+def _try(setup: Setup, rung: Rung, incumbent: Attempt, left: int, rungs_left: int, watch: Observer) -> Attempt:
     """Pull one lever on a copy of the incumbent and race the result. Whatever happens is an Attempt.
 
     left: LM calls for this rung and the ones after it. Its share is up to twice an equal one: cheap rungs come first,
     what they leave or skip goes to the later ones, and most climbs end before the last.
     """
-    assert best.program and best.evaluation
+    assert incumbent.program and incumbent.evaluation
     before, start = setup.meter.usage(), time.perf_counter()
     attempt = Attempt(rung.name, rung.family)
     share = 2 * left // (rungs_left + 1)
     try:
-        calls = max(1.0, best.calls)
+        calls = max(1.0, incumbent.calls)
         val = math.ceil(calls * len(setup.splits.val))
         budget = share - val
         if budget <= 0:
             raise Skip(f"its share of {share} LM calls does not cover the {len(setup.splits.val)} val rows")
         context = Context(setup.task, setup.splits.train, setup.teacher, budget, calls, setup.threads, setup.seed)
         with setup.meter.share(min(int(budget * SLACK), left - val)):
-            program = rung.pull(best.program, context)
+            program = rung.pull(incumbent.program, context)
         pulled = setup.meter.usage()
-        evaluation = race(program, best.evaluation, setup.splits.val, setup.task, setup.threads, watch.scored)
-        gain = paired_gain(best.evaluation.scores, evaluation.scores)
+        evaluation = race(program, incumbent.evaluation, setup.splits.val, setup.task, setup.threads, watch.scored)
+        gain = paired_gain(incumbent.evaluation.scores, evaluation.scores)
         calls = (setup.meter.usage() - pulled).asked / len(evaluation.outcomes)
         attempt = replace(
-            attempt, program=program, evaluation=evaluation, gain=gain, promoted=promotes(gain, calls < best.calls), calls=calls
+            attempt, program=program, evaluation=evaluation, gain=gain, promoted=promotes(gain, calls < incumbent.calls), calls=calls
         )
     except Skip as skip:
         attempt = replace(attempt, skipped=str(skip))
@@ -151,3 +152,7 @@ def _try(setup: Setup, rung: Rung, best: Attempt, left: int, rungs_left: int, wa
 def _tried(attempt: Attempt) -> Tried:
     assert attempt.evaluation
     return Tried(attempt.family, attempt.evaluation.scores)
+
+
+def _mean(attempt: Attempt) -> float:
+    return attempt.evaluation.interval.mean if attempt.evaluation else -1.0

@@ -27,12 +27,14 @@ class Decision:
 
 
 def promotes(gain: Interval, cheaper: bool) -> bool:
-    """Whether a challenger becomes the incumbent: it gains more than one standard error, or it is no worse and cheaper.
+    """Whether the rungs that follow build on a challenger: it gains more than one standard error, or it takes fewer
+    calls and is not surely worse.
 
     After the one-standard-error rule of Breiman et al. (1984): what costs more must be better by more than noise.
-    It is a rule for choosing, not a proof; the score that counts is the one on test, which no choice has touched.
+    It is a rule for building on, not a proof: the climb ends with the best of all it built on, and the score that counts
+    is the one on test, which no choice has touched.
     """
-    return gain.mean > gain.error or (cheaper and gain.mean >= 0)
+    return gain.mean > gain.error or (cheaper and gain.high >= 0)
 
 
 def decide(incumbent: Tried, tried: Sequence[Tried], target: float, *, rungs_left: bool, budget_left: bool) -> Decision:

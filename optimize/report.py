@@ -138,31 +138,36 @@ class Report(_Record):
     next: str
 
 
-def percent(record: ScoreRecord | None) -> str:
-    return f"{record.score:.3f} [{record.low:.3f}, {record.high:.3f}] n={record.n}" if record else "–"
+def score_text(record: ScoreRecord | None) -> str:
+    return f"{record.score:.2f} [{record.low:.2f}, {record.high:.2f}]" if record else "–"
 
 
-def signed(record: GainRecord | None) -> str:
-    return f"{record.mean:+.3f} [{record.low:+.3f}, {record.high:+.3f}]" if record else ""
+def gain_text(record: GainRecord | None) -> str:
+    return f"{record.mean:+.2f} [{record.low:+.2f}, {record.high:+.2f}]" if record else ""
 
 
 def attempts_table(attempts: list[AttemptRecord]) -> Table:
-    table = Table("rung", "val score", "gain over incumbent", "calls", "cached", "seconds", "", box=None, pad_edge=False)
+    """A line a rung, narrow enough for 80 columns; ▲ marks those that became the incumbent."""
+    table = Table("  rung", "val score", "n", "gain over incumbent", "calls", "s", box=None, pad_edge=False)
     for a in attempts:
-        note = "▲ new best" if a.promoted and a.gain else ""
-        note = note or (f"skipped: {a.skipped}" if a.skipped else f"failed: {a.error}" if a.error else "")
-        table.add_row(
-            a.rung, percent(a.val) if a.val else "", signed(a.gain), str(a.lm_calls), str(a.cached_calls), f"{a.seconds:.0f}", note
-        )
+        what = score_text(a.val) if a.val else "skipped" if a.skipped else "failed"
+        name = f"{'▲' if a.promoted and a.gain else ' '} {a.rung}"
+        table.add_row(name, what, str(a.val.n) if a.val else "", gain_text(a.gain), str(a.lm_calls), f"{a.seconds:.0f}")
     return table
 
 
+def _why(attempts: list[AttemptRecord]) -> list[str]:
+    """Why rungs have no score."""
+    return [f"{a.rung}: {a.skipped or a.error}" for a in attempts if a.skipped or a.error]
+
+
 def _test_table(report: Report) -> Table:
-    table = Table("on test", "score", "gain", box=None, pad_edge=False)
-    table.add_row("zero-shot baseline", percent(report.test.baseline), "")
-    table.add_row("best prompt program", percent(report.test.prompt), signed(report.test.prompt_gain) + " over baseline")
-    if report.test.tuned:
-        table.add_row("tuned program", percent(report.test.tuned), signed(report.test.tuned_gain) + " over best prompt")
+    test = report.test
+    table = Table("  on test", "score", "n", "gain", box=None, pad_edge=False)
+    table.add_row("  zero-shot baseline", score_text(test.baseline), str(test.baseline.n))
+    table.add_row("  best prompt program", score_text(test.prompt), str(test.prompt.n), gain_text(test.prompt_gain) + " over baseline")
+    if test.tuned:
+        table.add_row("  tuned program", score_text(test.tuned), str(test.tuned.n), gain_text(test.tuned_gain) + " over best prompt")
     return table
 
 
@@ -175,9 +180,8 @@ def lines(report: Report) -> list[str]:
         out += ["The tuned program " + ("won and is kept." if report.tuned_kept else "did not win and is not kept.")]
     if report.forgetting:
         f = report.forgetting
-        out += [
-            f"Forgetting: of {f.n} general questions the base LM passes {f.base:.0%}, the tuned LM {f.tuned:.0%} (change {signed(f.drop)})."
-        ]
+        passed = f"the base LM passes {f.base:.0%}, the tuned LM {f.tuned:.0%} (change {gain_text(f.drop)})"
+        out += [f"Forgetting: of {f.n} general questions {passed}."]
     out += [f"Note: {note}" for note in report.notes]
     return out
 
@@ -192,6 +196,7 @@ def terminal(report: Report) -> RenderableType:
     cost = "unknown price" if report.cost_usd is None else f"${report.cost_usd:.2f}"
     return Group(
         attempts_table(report.attempts),
+        *[Text(line, style="dim") for line in _why(report.attempts)],
         "",
         _test_table(report),
         "",
@@ -205,14 +210,14 @@ def terminal(report: Report) -> RenderableType:
 
 def markdown(report: Report) -> str:
     """The run's description in the MLflow UI."""
-    rows = [f"| {a.rung} | {percent(a.val)} | {signed(a.gain)} | {a.skipped or a.error or ''} |" for a in report.attempts]
+    rows = [f"| {a.rung} | {score_text(a.val)} | {gain_text(a.gain)} | {a.skipped or a.error or ''} |" for a in report.attempts]
     test = report.test
     return "\n".join(
         [
             f"**{verdict_line(report)}**",
             "",
             *[f"- {line}" for line in lines(report)],
-            f"- Test: baseline {percent(test.baseline)}, prompt {percent(test.prompt)}, tuned {percent(test.tuned)}",
+            f"- Test: baseline {score_text(test.baseline)}, prompt {score_text(test.prompt)}, tuned {score_text(test.tuned)}",
             f"- Next: `{report.next}`",
             "",
             "| rung | val | gain | |",

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from optimize.ladder import Attempt, Observer
-from optimize.report import AttemptRecord, attempts_table, percent, signed
+from optimize.report import AttemptRecord, attempts_table, gain_text, score_text
 
 
 class Screen(Observer):
@@ -47,7 +47,8 @@ class Screen(Observer):
         record = AttemptRecord.of(attempt)
         self.records.append(record)
         if not self.console.is_terminal:
-            outcome = f"{percent(record.val)} {signed(record.gain)}" if record.val else record.skipped or record.error
+            scored = record.val and f"{score_text(record.val)} n={record.val.n} {gain_text(record.gain)}"
+            outcome = scored or record.skipped or record.error
             self.console.print(f"{record.rung}: {outcome} ({record.seconds:.0f} s, {record.lm_calls} calls)", soft_wrap=True)
 
     def _view(self) -> Group:

@@ -110,7 +110,7 @@ class Run(Observer):
             self.client.log_param(run, "format", attempt.program.format)
             self._log_program(run, attempt.program, attempt.evaluation)
             if attempt.promoted:
-                self._best = attempt.evaluation.interval.mean
+                self._best = max(self._best, attempt.evaluation.interval.mean)
         self._log(run, numbers)
         self.client.log_metric(self.id, "best_val_score", self._best, step=self._step)
         self._step += 1

@@ -10,7 +10,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -197,6 +197,36 @@ def test_the_same_seed_gives_the_same_climb(setup: Setup) -> None:
     second = climb(Setup(TASK, setup.splits, setup.teacher, again, 0.95, 4, 0), LADDER[:2], Observer())
     assert told(first) == told(second)
     assert paid > 0 and again.usage().calls == 0 and again.usage().asked > 0, "the second climb came from the cache"
+
+
+class Asked(dspy.Module):
+    """The module asked several times for one answer, and wrong on the things that end as told."""
+
+    def __init__(self, inner: dspy.Module, times: int, wrong: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.inner, self.times, self.wrong = inner, times, wrong
+
+    def forward(self, **inputs: str) -> dspy.Prediction:
+        answers = [self.inner(**inputs) for _ in range(self.times)]
+        return dspy.Prediction(colour="none") if inputs["thing"].endswith(self.wrong) else answers[-1]
+
+
+def test_the_climb_ends_with_the_best_program_it_built_on(setup: Setup) -> None:
+    """A cheaper program that is not surely worse is built on, but does not replace the better one in the end."""
+
+    def asked(times: int, *wrong: str) -> Callable[[Program, Context], Program]:
+        def pull(program: Program, context: Context) -> Program:
+            taught = with_demos(student(TASK), spread(context.halves()[0], program, 6, random.Random(1)))
+            taught.inner = Asked(taught.inner, times, wrong)
+            return taught
+
+        return pull
+
+    rungs = [Rung("twice", "demos", asked(2)), Rung("once", "demos", asked(1, " 504"))]  # 504: one val row of 24
+    found = climb(replace(setup, target=1.01), rungs, Observer())
+    _, twice, once = found.attempts
+    assert twice.promoted and once.promoted and once.gain and once.gain.mean < 0
+    assert found.best is twice and winning_levers(found) == ["twice"]
 
 
 def test_a_cap_below_the_baseline_is_told_before_the_climb(setup: Setup) -> None:

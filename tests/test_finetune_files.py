@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,8 @@ RETRIEVAL_SKIPPED = Attempt("passages", "retrieval", skipped="its share of 3 LM 
 
 
 def climb(verdict: Verdict, *attempts: Attempt) -> Climb:
-    return Climb((BASELINE, *attempts), BASELINE, Decision(verdict, "because"))
+    tried = (BASELINE, *attempts)
+    return Climb(tried, [a for a in tried if a.promoted][-1], Decision(verdict, "because"))
 
 
 @pytest.mark.parametrize(
@@ -172,6 +174,12 @@ def test_the_gate(tiny: Tiny, verdict: Verdict, attempts: tuple[Attempt, ...], c
 
 def test_the_winning_levers_leave_out_baseline_and_losers() -> None:
     assert winning_levers(climb("reached", FORMAT_WON, LOST, DEMOS_WON)) == ["output_format", "nearest_demos"]
+
+
+def test_a_lever_built_on_but_below_the_best_program_did_not_win() -> None:
+    found = climb("plateau", FORMAT_WON, DEMOS_WON)
+    assert winning_levers(replace(found, best=FORMAT_WON)) == ["output_format"]
+    assert winning_levers(replace(found, best=BASELINE)) == []
 
 
 # --- after-check ---

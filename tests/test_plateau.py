@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from optimize.plateau import FAMILIES, Decision, Tried, Verdict, decide
+from optimize.plateau import FAMILIES, Decision, Tried, Verdict, decide, promotes
+from optimize.stats import Interval
 
 Scores = tuple[float | None, ...]
 
@@ -77,3 +78,16 @@ def test_the_reason_tells_the_numbers() -> None:
     found = verdict(HALF, BOTH, 0.6)
     assert all(text in found.reason for text in ("0.500", "100 val rows", "0.596", "0.6"))
     assert "instructions" in verdict(HALF, DEMOS, 0.9, rungs_left=False).reason
+
+
+@pytest.mark.parametrize(
+    ("gain", "cheaper", "expected"),
+    [
+        (Interval(0.05, -0.03, 0.13, 50), False, True),  # more than one standard error (0.041)
+        (Interval(0.03, -0.05, 0.11, 50), False, False),
+        (Interval(-0.03, -0.11, 0.05, 50), True, True),  # fewer calls, and not surely worse
+        (Interval(-0.09, -0.17, -0.01, 50), True, False),
+    ],
+)
+def test_what_the_next_rungs_build_on(gain: Interval, cheaper: bool, expected: bool) -> None:
+    assert promotes(gain, cheaper) is expected

@@ -32,12 +32,17 @@ def gate(task: Task, climb: Climb, train_rows: int) -> Gate:
 
 
 def winning_levers(climb: Climb) -> list[str]:
-    """The rungs whose programs became the incumbent, in order, the baseline left out."""
-    return [a.rung for a in climb.attempts if a.promoted and a.gain]
+    """The rungs that made the best prompt program, in order."""
+    return [a.rung for a in _won(climb)]
+
+
+def _won(climb: Climb) -> list[Attempt]:
+    until = next(n for n, a in enumerate(climb.attempts) if a is climb.best)
+    return [a for a in climb.attempts[: until + 1] if a.promoted and a.gain]
 
 
 def _credit(climb: Climb) -> str:
-    won = [a for a in climb.attempts if a.promoted and a.gain]
+    won = _won(climb)
     if not won:
         return " without any lever"
     most = max(won, key=lambda a: a.gain.mean if a.gain else 0.0)

@@ -33,16 +33,16 @@ def bootstrapped(student: Program, context: Context) -> Program:
     pool, search = context.halves()
     always = 3 * len(search) + BOOTSTRAP  # zero-shot, labelled only, and one unshuffled demo set
     candidates = context.affordable(len(search) + BOOTSTRAP, least=1, most=8, overhead=always)
-    optimizer = dspy.BootstrapFewShotWithRandomSearch(
-        metric=float_metric(context.task),
-        max_bootstrapped_demos=4,
-        max_labeled_demos=_fitting(pool, student, SIZES[-1]),
-        num_candidate_programs=candidates,
-        num_threads=context.threads,
-        max_errors=len(search),
-        teacher_settings={"lm": context.teacher},
-    )
     with hushed():
+        optimizer = dspy.BootstrapFewShotWithRandomSearch(
+            metric=float_metric(context.task),
+            max_bootstrapped_demos=4,
+            max_labeled_demos=_fitting(pool, student, SIZES[-1]),
+            num_candidate_programs=candidates,
+            num_threads=context.threads,
+            max_errors=len(search),
+            teacher_settings={"lm": context.teacher},
+        )
         compiled: Program = optimizer.compile(fresh(student), trainset=pool[:BOOTSTRAP], valset=search)
     return compiled
 
