@@ -14,7 +14,7 @@ setup: .venv/ready
 
 demo: setup
 	@$(BIN)/optimize lm pull
-	@$(BIN)/optimize run tickets --finetune lora --val-rows 64 --test-rows 96 --max-calls 2600 || test $$? -eq 1
+	@$(BIN)/optimize run tickets --finetune lora --val-rows 64 --max-calls 2400 || test $$? -eq 1
 
 test: setup
 	@$(BIN)/optimize lm pull

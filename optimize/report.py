@@ -177,7 +177,8 @@ def lines(report: Report) -> list[str]:
     out += [f"Levers that won: {', '.join(report.levers) or 'none'}."]
     out += [f"Fine-tune gate {'open' if report.gate.open else 'closed'}: {' '.join(report.gate.reasons)}"]
     if report.tuned_kept is not None:
-        out += ["The tuned program " + ("won and is kept." if report.tuned_kept else "did not win and is not kept.")]
+        lost = "is not surely better than the best prompt program and is not kept."
+        out += ["The tuned program " + ("won and is kept." if report.tuned_kept else lost)]
     if report.forgetting:
         f = report.forgetting
         passed = f"the base LM passes {f.base:.0%}, the tuned LM {f.tuned:.0%} (change {gain_text(f.drop)})"

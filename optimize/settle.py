@@ -101,15 +101,15 @@ def _notes(findings: Findings, score: ScoreRecord, target: float) -> list[str]:
 
 def _next(session: Session, findings: Findings, kept: bool | None) -> str:
     """The command, or the step, that makes most sense now."""
-    task = session.task.name
-    if findings.gate.open and kept is None and session.config.finetune != "lora":
-        return f"optimize finetune {task} --backend lora" + (
-            f"   (or train elsewhere from {session.folder('handoff').relative_to(session.root)})"
-            if session.config.finetune == "bundle"
-            else ""
-        )
+    task, finetune = session.task.name, session.config.finetune
+    more_rows = f"add labelled rows to devsets/{task}, then optimize run {task}"
+    if findings.gate.open and findings.tuned is None:
+        elsewhere = f"   (or train elsewhere from {session.folder('handoff').relative_to(session.root)})"
+        return f"optimize finetune {task} --backend lora" + (elsewhere if finetune == "bundle" else "")
+    if kept is False:
+        return more_rows + f" --finetune {finetune}"
     return {
         "budget": f"optimize run {task} --max-calls {2 * session.config.max_calls}",
-        "indecisive": f"add labelled rows to devsets/{task}, then optimize run {task}",
+        "indecisive": more_rows,
         "exhausted": f"optimize run {task} --teacher openai/… (a stronger LM to write instructions)",
     }.get(findings.verdict, "optimize ui")

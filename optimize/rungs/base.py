@@ -17,7 +17,7 @@ from optimize.lm.meter import MeteredLM
 from optimize.program import Program
 from optimize.task import Task
 
-SEARCH = 24  # train rows a rung holds back to compare its own candidates, at most a third of train
+SEARCH = 24  # train rows a rung holds back to compare its own candidates, at most a third of train: enough for a handful
 
 PROMPT_CHARS = 6000  # demos and passages must fit a small LM's context
 BOOTSTRAP = 24  # train rows a bootstrapping teacher may be asked on for one demo set; a weak one is asked on all of them

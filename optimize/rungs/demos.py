@@ -32,7 +32,7 @@ def bootstrapped(student: Program, context: Context) -> Program:
     """DSPy's BootstrapFewShotWithRandomSearch: answers of the teacher that the metric accepts, as demos."""
     pool, search = context.halves()
     always = 3 * len(search) + BOOTSTRAP  # zero-shot, labelled only, and one unshuffled demo set
-    candidates = context.affordable(len(search) + BOOTSTRAP, least=1, most=8, overhead=always)
+    candidates = context.affordable(len(search) + BOOTSTRAP, least=1, most=4, overhead=always)
     with hushed():
         optimizer = dspy.BootstrapFewShotWithRandomSearch(
             metric=float_metric(context.task),

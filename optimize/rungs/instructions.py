@@ -13,7 +13,7 @@ def mipro(student: Program, context: Context) -> Program:
     """MIPROv2: proposed instructions and demo sets, searched with Bayesian optimization."""
     pool, search = context.halves()
     overhead = 2 * len(search) + 2 * BOOTSTRAP  # the default program's evaluation, two demo sets, the proposals
-    trials = context.affordable(len(search), least=2, most=10, overhead=overhead)
+    trials = context.affordable(len(search), least=2, most=6, overhead=overhead)
     optimizer = dspy.MIPROv2(
         metric=float_metric(context.task),
         prompt_model=context.teacher,
