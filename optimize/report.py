@@ -163,11 +163,11 @@ def _why(attempts: list[AttemptRecord]) -> list[str]:
 
 def _test_table(report: Report) -> Table:
     test = report.test
-    table = Table("  on test", "score", "n", "gain", box=None, pad_edge=False)
+    table = Table("  on test", "score", "n", "gain over the line above", box=None, pad_edge=False)
     table.add_row("  zero-shot baseline", score_text(test.baseline), str(test.baseline.n))
-    table.add_row("  best prompt program", score_text(test.prompt), str(test.prompt.n), gain_text(test.prompt_gain) + " over baseline")
+    table.add_row("  best prompt program", score_text(test.prompt), str(test.prompt.n), gain_text(test.prompt_gain))
     if test.tuned:
-        table.add_row("  tuned program", score_text(test.tuned), str(test.tuned.n), gain_text(test.tuned_gain) + " over best prompt")
+        table.add_row("  tuned program", score_text(test.tuned), str(test.tuned.n), gain_text(test.tuned_gain))
     return table
 
 

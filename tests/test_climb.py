@@ -143,7 +143,7 @@ def test_half_the_candidates_answer_a_third_of_the_rows_only(setup: Setup) -> No
     context = Context(TASK, setup.splits.train, setup.teacher, 4000, 1.0, 4, 0)
     pool, search = context.halves()
     bare = [student(TASK) for _ in range(3)]
-    taught = with_demos(student(TASK), spread(pool, bare[0], 6, random.Random(0)))
+    taught = with_demos(student(TASK), spread(pool, TASK, 6, random.Random(0)))
     before = setup.meter.usage().asked
     assert context.best([*bare, taught], search) is taught
     assert setup.meter.usage().asked - before == 4 * 8 + 2 * 16
@@ -216,7 +216,7 @@ def test_the_climb_ends_with_the_best_program_it_built_on(setup: Setup) -> None:
 
     def asked(times: int, *wrong: str) -> Callable[[Program, Context], Program]:
         def pull(program: Program, context: Context) -> Program:
-            taught = with_demos(student(TASK), spread(context.halves()[0], program, 6, random.Random(1)))
+            taught = with_demos(student(TASK), spread(context.halves()[0], TASK, 6, random.Random(1)))
             taught.inner = Asked(taught.inner, times, wrong)
             return taught
 

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 import dspy
 
+from optimize.errors import WorkbenchError
 from optimize.evaluate import Evaluation, evaluate
 from optimize.lm.meter import MeteredLM
-from optimize.program import Program
+from optimize.program import Program, render
 from optimize.task import Task
 
 SEARCH = 24  # train rows a rung holds back to compare its own candidates, at most a third of train: enough for a handful
 
-PROMPT_CHARS = 6000  # demos and passages must fit a small LM's context
+PROMPT_CHARS = 5000  # demos and passages must fit a small LM's context: 2048 tokens, of JSON at worst, with the answer
 BOOTSTRAP = 24  # train rows a bootstrapping teacher may be asked on for one demo set; a weak one is asked on all of them
 
 
@@ -66,7 +67,14 @@ class Context:
         the better half (the earlier ones on a tie) the rest as well. For choosing inside a rung only.
         """
         first = math.ceil(len(rows) / 3)
-        looks = [(candidate, evaluate(candidate, rows[:first], self.task, self.threads)) for candidate in candidates]
+        looks, failure = [], WorkbenchError("there is no candidate to compare")
+        for candidate in candidates:
+            try:
+                looks.append((candidate, evaluate(candidate, rows[:first], self.task, self.threads)))
+            except WorkbenchError as error:  # most of its calls fail; another candidate's may not
+                failure = error
+        if not looks:
+            raise failure
         looks.sort(key=lambda look: -look[1].interval.mean)
         kept = looks[: math.ceil(len(looks) / 2)]
         rest = [evaluate(candidate, rows[first:], self.task, self.threads) for candidate, _ in kept]
@@ -75,6 +83,11 @@ class Context:
     def best(self, candidates: Sequence[Program], rows: list[dspy.Example]) -> Program:
         """The candidate with the best mean score on train rows held back."""
         return candidates[0] if len(candidates) == 1 else max(self.compare(candidates, rows), key=lambda c: c[1].interval.mean)[0]
+
+
+def fits(program: Program, rows: Sequence[dspy.Example]) -> bool:
+    """Whether the whole prompt stays within PROMPT_CHARS for each of these rows."""
+    return all(len(render(program, row)) <= PROMPT_CHARS for row in rows)
 
 
 def fresh(student: Program) -> Program:

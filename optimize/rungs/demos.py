@@ -12,7 +12,8 @@ from optimize.evaluate import float_metric
 from optimize.files import to_json
 from optimize.program import Program
 from optimize.retrieval import Neighbours
-from optimize.rungs.base import BOOTSTRAP, PROMPT_CHARS, Context, fresh, hushed
+from optimize.rungs.base import BOOTSTRAP, Context, fits, fresh, hushed
+from optimize.task import Task
 
 DRAWS = 4  # demo sets tried; which demos are drawn is worth tens of points to a small LM
 SIZES = (4, 12)
@@ -24,7 +25,7 @@ def labelled(student: Program, context: Context) -> Program:
     pool, search = context.halves()
     rng = random.Random(context.seed)
     draws = context.affordable(len(search), least=1, most=DRAWS)
-    candidates = [with_demos(student, spread(pool, student, SIZES[n % len(SIZES)], rng)) for n in range(draws)]
+    candidates = [with_fitting(student, spread(pool, student.task, SIZES[n % len(SIZES)], rng), search) for n in range(draws)]
     return context.best(candidates, search)
 
 
@@ -33,14 +34,16 @@ def bootstrapped(student: Program, context: Context) -> Program:
     pool, search = context.halves()
     always = 3 * len(search) + BOOTSTRAP  # zero-shot, labelled only, and one unshuffled demo set
     candidates = context.affordable(len(search) + BOOTSTRAP, least=1, most=4, overhead=always)
+    drawn = with_fitting(student, spread(pool, student.task, SIZES[-1], random.Random(context.seed)), search)
+    most = max(len(predictor.demos) for predictor in drawn.predictors())
     with hushed():
         optimizer = dspy.BootstrapFewShotWithRandomSearch(
             metric=float_metric(context.task),
             max_bootstrapped_demos=4,
-            max_labeled_demos=_fitting(pool, student, SIZES[-1]),
+            max_labeled_demos=most,
             num_candidate_programs=candidates,
             num_threads=context.threads,
-            max_errors=len(search),
+            max_errors=len(context.train),
             teacher_settings={"lm": context.teacher},
         )
         compiled: Program = optimizer.compile(fresh(student), trainset=pool[:BOOTSTRAP], valset=search)
@@ -49,18 +52,15 @@ def bootstrapped(student: Program, context: Context) -> Program:
 
 def nearest(student: Program, context: Context) -> Program:
     """The k labelled rows most like the input, looked up at call time; k is chosen on held-back rows."""
-    pool, search = context.halves()
+    _, search = context.halves()
     rows = tuple(dict(e) for e in context.train)
     texts = tuple(input_text(context.task, row) for row in rows)
-    largest = _fitting(pool, student, NEAREST[-1])
-    sizes = [k for k in NEAREST if k <= max(NEAREST[0], largest)]
-    sizes = sizes[: context.affordable(len(search), least=1, most=len(sizes))]
     candidates = []
-    for k in sizes:
+    for k in NEAREST[: context.affordable(len(search), least=1, most=len(NEAREST))]:
         candidate = with_demos(student, [])
         candidate.neighbours = Neighbours(k, texts, rows)
         candidates.append(candidate)
-    return context.best(candidates, search)
+    return context.best([c for c in candidates if fits(c, search)] or candidates[:1], search)
 
 
 def with_demos(student: Program, demos: list[dspy.Example]) -> Program:
@@ -73,19 +73,22 @@ def with_demos(student: Program, demos: list[dspy.Example]) -> Program:
     return program
 
 
-def _fitting(pool: list[dspy.Example], program: Program, most: int) -> int:
-    """How many demos of usual length, with their passages, fit a prompt."""
-    length = sum(len(to_json(program.with_passages(dict(e)))) for e in pool) / len(pool)
-    return max(1, min(most, int(PROMPT_CHARS / (length + 40))))
+def with_fitting(student: Program, demos: list[dspy.Example], rows: list[dspy.Example]) -> Program:
+    """The program with as many of the demos as leave room for each of the rows."""
+    program = with_demos(student, demos)
+    while len(demos) > 1 and not fits(program, rows):
+        demos = demos[:-1]
+        program = with_demos(student, demos)
+    return program
 
 
-def spread(pool: list[dspy.Example], program: Program, size: int, rng: random.Random) -> list[dspy.Example]:
+def spread(pool: list[dspy.Example], task: Task, size: int, rng: random.Random) -> list[dspy.Example]:
     """A random draw that takes every label in turn, so that a few demos show as many labels as they can."""
     by_label: dict[str, list[dspy.Example]] = defaultdict(list)
     for example in rng.sample(pool, len(pool)):
-        by_label[to_json(example[program.task.label]) if program.task.label else ""].append(example)
+        by_label[to_json(example[task.label]) if task.label else ""].append(example)
     drawn: list[dspy.Example] = []
     labels = rng.sample(sorted(by_label), len(by_label))
-    while len(drawn) < min(_fitting(pool, program, size), len(pool)):
+    while len(drawn) < min(size, len(pool)):
         drawn += [by_label[label].pop() for label in labels if by_label[label]]
-    return drawn[: _fitting(pool, program, size)]
+    return drawn[:size]

@@ -23,7 +23,7 @@ def mipro(student: Program, context: Context) -> Program:
         max_bootstrapped_demos=2,
         max_labeled_demos=4,
         num_threads=context.threads,
-        max_errors=len(search),
+        max_errors=len(context.train),
         seed=context.seed or 9,  # DSPy ignores 0
         verbose=False,
     )
@@ -82,6 +82,6 @@ def copro(student: Program, context: Context) -> Program:
     depth = context.affordable(breadth * (len(search) + 1), least=1, most=3, overhead=len(search))
     optimizer = dspy.COPRO(prompt_model=context.teacher, metric=float_metric(context.task), breadth=breadth, depth=depth)
     settings = {"num_threads": context.threads, "display_progress": False, "display_table": 0}
-    with hushed(), dspy.context(max_errors=len(search)):
+    with hushed(), dspy.context(max_errors=len(context.train)):
         compiled: Program = optimizer.compile(fresh(student), trainset=search, eval_kwargs=settings)
     return compiled

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-from optimize.program import Program, render
+from optimize.program import Program
 from optimize.retrieval import Passages
-from optimize.rungs.base import PROMPT_CHARS, Context, Skip, fresh
+from optimize.rungs.base import Context, Skip, fits, fresh
 from optimize.rungs.demos import SIZES as DEMOS
-from optimize.rungs.demos import spread, with_demos
+from optimize.rungs.demos import spread, with_fitting
 
 SIZES = (1, 3)
 
@@ -23,7 +23,6 @@ def passages(student: Program, context: Context) -> Program:
     for k in sizes:
         candidate = fresh(student)
         candidate.use_passages(Passages(k, context.task.corpus))
-        drawn = spread(pool, candidate, DEMOS[0], random.Random(context.seed))
-        candidates += [candidate, with_demos(candidate, drawn)]
-    fitting = [c for c in candidates if len(render(c, search[0])) <= PROMPT_CHARS]
-    return context.best(fitting or candidates[:1], search)
+        drawn = spread(pool, context.task, DEMOS[0], random.Random(context.seed))
+        candidates += [candidate, with_fitting(candidate, drawn, search)]
+    return context.best([c for c in candidates if fits(c, search)] or candidates[:1], search)
