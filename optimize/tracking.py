@@ -90,7 +90,8 @@ class Run(Observer):
         self.client.set_terminated(self.id, "KILLED" if kind is KeyboardInterrupt else "FAILED" if kind else "FINISHED")
 
     def finished(self, attempt: Attempt) -> None:
-        run = self._nested(attempt.rung, {"rung": attempt.rung, "family": attempt.family, "promoted": str(attempt.promoted)})
+        tags = {"rung": attempt.rung, "family": attempt.family, "promoted": str(attempt.promoted)}
+        run = self._nested(attempt.rung, tags, attempt.seconds)
         for tag in ("skipped", "error"):
             if text := getattr(attempt, tag):
                 self.client.set_tag(run, tag, text)
@@ -148,9 +149,11 @@ class Run(Observer):
         tags = {"mlflow.experimentKind": "custom_model_development"}  # so that the UI opens on runs and charts
         return str(self.client.create_experiment(task, artifact_location=place, tags=tags))
 
-    def _nested(self, name: str, tags: dict[str, str]) -> str:
+    def _nested(self, name: str, tags: dict[str, str], seconds: float) -> str:
+        """A nested run for work that took so long and ends now."""
         tags |= {"mlflow.parentRunId": self.id, "task": self.task}
-        return str(self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id)
+        began = int((time.time() - seconds) * 1000)
+        return str(self.client.create_run(self.experiment, start_time=began, run_name=name, tags=tags).info.run_id)
 
     def _log(self, run: str, numbers: Mapping[str, float | None]) -> None:
         from mlflow.entities import Metric
