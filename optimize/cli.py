@@ -71,8 +71,6 @@ def finetune(
     threads: Threads = None,
     finetune_base: FinetuneBase = None,
     epochs: Epochs = None,
-    val_rows: ValRows = None,
-    test_rows: TestRows = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
 
 def finetune_last(session: Session, backend: str) -> Report:
     """Fine-tune from the last climb, without climbing again; its calls are answered from the cache."""
-    last, best = _last(session)
+    session, last, best = _last(session)
     opened = Gate(last.gate.open, tuple(last.gate.reasons))
     with _tracked(session, "finetune") as tracked, dspy.context(lm=session.lm):
         session.watch.started("best prompt program")
@@ -71,7 +72,7 @@ def finetune_last(session: Session, backend: str) -> Report:
 
 def handoff_last(session: Session) -> Path:
     """Write the hand-off of the last climb's best prompt program; raises WorkbenchError where the gate is closed."""
-    last, best = _last(session)
+    session, last, best = _last(session)
     return bundle(session, best, last.reason)
 
 
@@ -120,9 +121,13 @@ def _forgetting(session: Session, base: Path, adapter: Path) -> ForgettingRecord
     return ForgettingRecord(base=base_rate, tuned=tuned_rate, n=len(both), drop=GainRecord.of(drop))
 
 
-def _last(session: Session) -> tuple[Report, Program]:
-    """The last climb's report and best prompt program; raises WorkbenchError where they cannot be tuned from."""
+def _last(session: Session) -> tuple[Session, Report, Program]:
+    """The session on the rows of the last climb, its report and best prompt program.
+
+    Raises WorkbenchError where they cannot be tuned from.
+    """
     report, path = last_run(session.root, session.task.name, "prompt_program.json")
+    session = replace(session, splits=session.splits.at_most(report.rows["val"], report.rows["test"]))
     if report.data_hash != session.splits.digest:
         raise WorkbenchError(
             f"The rows of {session.task.name!r} changed since the last climb; run `optimize run {session.task.name}` again."
@@ -132,7 +137,7 @@ def _last(session: Session) -> tuple[Report, Program]:
     best = load(session.task, path, lambda adapter: _tuned_lm(session, adapter))
     if not report.gate.open:
         raise WorkbenchError(f"The fine-tune gate of the last climb is closed: {' '.join(report.gate.reasons)}")
-    return report, best
+    return session, report, best
 
 
 def _tuned_lm(session: Session, adapter: Path) -> dspy.LM:

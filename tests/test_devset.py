@@ -274,3 +274,10 @@ def test_mistakes_inside_a_nested_field(tiny: Tiny, order: Any, told: str) -> No
 def test_missing_files_and_too_few_rows(tiny: Tiny, mood_rows: Rows, given: dict[str, int], told: str) -> None:
     with pytest.raises(WorkbenchError, match=told):
         load_splits(tiny(**{name: mood_rows[:n] for name, n in given.items()}))
+
+
+def test_a_cut_split_cut_the_same_again_is_the_same(tiny: Tiny, mood_rows: Rows) -> None:
+    """Fine-tuning from a climb on few rows finds that climb's rows, whether it is told their number or not."""
+    full = load_splits(tiny(train=mood_rows[:50], val=mood_rows[50:60], test=mood_rows[60:]))
+    cut = full.at_most(8, 9)
+    assert cut != full and cut.at_most(8, 9) == cut and full.at_most(len(cut.val), len(cut.test)) == cut
