@@ -53,20 +53,21 @@ def load_splits(task: Task) -> Splits:
     """
     sides = _read_hub(task) if task.data else _read_folder(task)
     notes: list[str] = []
+    hashes = {id(e): row_hash(task, e) for rows in sides.values() for e in rows}
+    sides = {name: sorted(rows, key=lambda e: hashes[id(e)]) for name, rows in sides.items()}  # so that a file's order means nothing
     if set(sides) == {"rows"}:
-        rows = sorted(sides["rows"], key=lambda e: row_hash(task, e))  # so that the file's order means nothing
-        names = split_groups([row_hash(task, e) for e in rows], _labels(task, rows), _groups(task, rows))
+        rows = sides["rows"]
+        names = split_groups([hashes[id(e)] for e in rows], _labels(task, rows), _groups(task, rows))
         sides = {name: [e for e, n in zip(rows, names, strict=True) if n == name] for name in NAMES}
     else:
         notes += _leaks(task, sides)
-        sides = {name: sorted(rows, key=lambda e: row_hash(task, e)) for name, rows in sides.items()}
     for name, least in SMALLEST.items():
         if len(sides[name]) < least:
             raise WorkbenchError(
                 f"Task {task.name!r}: {len(sides[name])} {name} rows, at least {least} are needed. "
                 f"Add labelled rows to {task.data or task.folder}."
             )
-    digest = hashlib.sha256("\n".join(f"{name} {row_hash(task, e)}" for name in NAMES for e in sides[name]).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join(f"{name} {hashes[id(e)]}" for name in NAMES for e in sides[name]).encode()).hexdigest()
     return Splits(tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]), digest, tuple(notes))
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from optimize.devset import load_splits
 from optimize.errors import WorkbenchError
-from optimize.report import Report, score_text
+from optimize.report import Report, with_n
 from optimize.task import load_task, task_names
 from optimize.tracking import last_run
 
@@ -26,7 +26,7 @@ def overview(root: Path) -> Table:
         found = _last(root, name)
         best = (found.test.tuned if found.tuned_kept else found.test.prompt) if found else None
         counts = [str(len(rows)) for rows in sides.values()]
-        table.add_row(name, *counts, f"{task.target}", found.verdict if found else "not run yet", score_text(best))
+        table.add_row(name, *counts, f"{task.target}", found.verdict if found else "not run yet", with_n(best))
     return table
 
 

@@ -142,6 +142,11 @@ def score_text(record: ScoreRecord | None) -> str:
     return f"{record.score:.2f} [{record.low:.2f}, {record.high:.2f}]" if record else "–"
 
 
+def with_n(record: ScoreRecord | None) -> str:
+    """The score where no column of its own says how many rows it stands on."""
+    return f"{score_text(record)} n={record.n}" if record else "–"
+
+
 def gain_text(record: GainRecord | None) -> str:
     return f"{record.mean:+.2f} [{record.low:+.2f}, {record.high:+.2f}]" if record else ""
 
@@ -211,14 +216,14 @@ def terminal(report: Report) -> RenderableType:
 
 def markdown(report: Report) -> str:
     """The run's description in the MLflow UI."""
-    rows = [f"| {a.rung} | {score_text(a.val)} | {gain_text(a.gain)} | {a.skipped or a.error or ''} |" for a in report.attempts]
+    rows = [f"| {a.rung} | {with_n(a.val)} | {gain_text(a.gain)} | {a.skipped or a.error or ''} |" for a in report.attempts]
     test = report.test
     return "\n".join(
         [
             f"**{verdict_line(report)}**",
             "",
             *[f"- {line}" for line in lines(report)],
-            f"- Test: baseline {score_text(test.baseline)}, prompt {score_text(test.prompt)}, tuned {score_text(test.tuned)}",
+            f"- Test: baseline {with_n(test.baseline)}, prompt {with_n(test.prompt)}, tuned {with_n(test.tuned)}",
             f"- Next: `{report.next}`",
             "",
             "| rung | val | gain | |",

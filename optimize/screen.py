@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from optimize.ladder import Attempt, Observer
-from optimize.report import AttemptRecord, attempts_table, gain_text, score_text
+from optimize.report import AttemptRecord, attempts_table, gain_text, with_n
 
 
 class Screen(Observer):
@@ -47,7 +47,7 @@ class Screen(Observer):
         record = AttemptRecord.of(attempt)
         self.records.append(record)
         if not self.console.is_terminal:
-            scored = record.val and f"{score_text(record.val)} n={record.val.n} {gain_text(record.gain)}"
+            scored = record.val and f"{with_n(record.val)} {gain_text(record.gain)}"
             outcome = scored or record.skipped or record.error
             self.console.print(f"{record.rung}: {outcome} ({record.seconds:.0f} s, {record.lm_calls} calls)", soft_wrap=True)
 

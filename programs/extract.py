@@ -61,8 +61,8 @@ def metric(example: dspy.Example, prediction: dspy.Prediction) -> Score:
     gold, found = fields(example.order), fields(prediction.order)
     scores = {}
     for name in gold | found:
-        right, wanted = gold.get(name, Counter()), found.get(name, Counter())
-        scores[name] = 2 * (right & wanted).total() / (right.total() + wanted.total())
+        wanted, given = gold.get(name, Counter()), found.get(name, Counter())
+        scores[name] = 2 * (wanted & given).total() / (wanted.total() + given.total())
     wrong = {name: sorted(gold.get(name, {"nothing"})) for name, score in scores.items() if score < 1}
     return Score(sum(scores.values()) / len(scores), f"Right would be: {wrong}." if wrong else "")
 

@@ -67,14 +67,15 @@ class Context:
         the better half (the earlier ones on a tie) the rest as well. For choosing inside a rung only.
         """
         first = math.ceil(len(rows) / 3)
-        looks, failure = [], WorkbenchError("there is no candidate to compare")
+        looks: list[tuple[Program, Evaluation]] = []
+        failures: list[WorkbenchError] = []
         for candidate in candidates:
             try:
                 looks.append((candidate, evaluate(candidate, rows[:first], self.task, self.threads)))
             except WorkbenchError as error:  # most of its calls fail; another candidate's may not
-                failure = error
+                failures.append(error)
         if not looks:
-            raise failure
+            raise failures[0]
         looks.sort(key=lambda look: -look[1].interval.mean)
         kept = looks[: math.ceil(len(looks) / 2)]
         rest = [evaluate(candidate, rows[first:], self.task, self.threads) for candidate, _ in kept]
@@ -88,6 +89,11 @@ class Context:
 def fits(program: Program, rows: Sequence[dspy.Example]) -> bool:
     """Whether the whole prompt stays within PROMPT_CHARS for each of these rows."""
     return all(len(render(program, row)) <= PROMPT_CHARS for row in rows)
+
+
+def fitting(candidates: list[Program], rows: Sequence[dspy.Example]) -> list[Program]:
+    """The candidates that fit; the first one where none does."""
+    return [candidate for candidate in candidates if fits(candidate, rows)] or candidates[:1]
 
 
 def fresh(student: Program) -> Program:

@@ -12,7 +12,7 @@ from optimize.evaluate import float_metric
 from optimize.files import to_json
 from optimize.program import Program
 from optimize.retrieval import Neighbours
-from optimize.rungs.base import BOOTSTRAP, Context, fits, fresh, hushed
+from optimize.rungs.base import BOOTSTRAP, Context, fits, fitting, fresh, hushed
 from optimize.task import Task
 
 DRAWS = 4  # demo sets tried; which demos are drawn is worth tens of points to a small LM
@@ -60,7 +60,7 @@ def nearest(student: Program, context: Context) -> Program:
         candidate = with_demos(student, [])
         candidate.neighbours = Neighbours(k, texts, rows)
         candidates.append(candidate)
-    return context.best([c for c in candidates if fits(c, search)] or candidates[:1], search)
+    return context.best(fitting(candidates, search), search)
 
 
 def with_demos(student: Program, demos: list[dspy.Example]) -> Program:
@@ -68,8 +68,8 @@ def with_demos(student: Program, demos: list[dspy.Example]) -> Program:
     program = fresh(student)
     program.neighbours = None
     for predictor in program.predictors():
-        fitting = [demo for demo in demos if set(predictor.signature.output_fields) <= set(demo.keys())]
-        predictor.demos = [dspy.Example(**program.with_passages(dict(demo))) for demo in fitting]
+        usable = [demo for demo in demos if set(predictor.signature.output_fields) <= set(demo.keys())]
+        predictor.demos = [dspy.Example(**program.with_passages(dict(demo))) for demo in usable]
     return program
 
 

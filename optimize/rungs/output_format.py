@@ -19,7 +19,11 @@ def output_format(student: Program, context: Context) -> Program:
         candidate = fresh(student)
         candidate.format = name
         candidates.append(candidate)
-    compared = context.compare(sorted(candidates, key=lambda candidate: len(render(candidate, rows[0]))), rows)
+
+    def length(candidate: Program) -> int:
+        return len(render(candidate, rows[0]))
+
+    compared = context.compare(sorted(candidates, key=length), rows)
     _, best = max(compared, key=lambda found: found[1].interval.mean)
     gains = [(candidate, paired_gain(evaluation.scores, best.scores)) for candidate, evaluation in compared]
-    return min((c for c, gain in gains if gain.mean <= gain.error), key=lambda candidate: len(render(candidate, rows[0])))
+    return min((candidate for candidate, gain in gains if gain.mean <= gain.error), key=length)

@@ -6,7 +6,7 @@ import random
 
 from optimize.program import Program
 from optimize.retrieval import Passages
-from optimize.rungs.base import Context, Skip, fits, fresh
+from optimize.rungs.base import Context, Skip, fitting, fresh
 from optimize.rungs.demos import SIZES as DEMOS
 from optimize.rungs.demos import spread, with_fitting
 
@@ -19,10 +19,10 @@ def passages(student: Program, context: Context) -> Program:
         raise Skip("the task has no corpus.jsonl")
     pool, search = context.halves()
     sizes = SIZES[: context.affordable(2 * len(search), least=1, most=len(SIZES))]
+    drawn = spread(pool, context.task, DEMOS[0], random.Random(context.seed))
     candidates = []
     for k in sizes:
         candidate = fresh(student)
         candidate.use_passages(Passages(k, context.task.corpus))
-        drawn = spread(pool, context.task, DEMOS[0], random.Random(context.seed))
         candidates += [candidate, with_fitting(candidate, drawn, search)]
-    return context.best([c for c in candidates if fits(c, search)] or candidates[:1], search)
+    return context.best(fitting(candidates, search), search)
