@@ -12,11 +12,12 @@ from typing import Any
 
 import dspy
 from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from optimize.errors import WorkbenchError
 from optimize.files import read_jsonl, read_text, to_json
 from optimize.split import near_duplicate_groups, split_groups
-from optimize.task import Task, choices
+from optimize.task import Task, choices, field_type
 
 FORMATS = {"jsonl": "json", "csv": "csv", "parquet": "parquet"}
 NAMES = {"train": ("train",), "val": ("val", "validation", "dev"), "test": ("test",)}
@@ -73,7 +74,7 @@ def load_splits(task: Task) -> Splits:
 
 def row_hash(task: Task, example: dspy.Example) -> str:
     """SHA-256 of the row's fields, independent of file, order and extra columns."""
-    fields = {**task.signature.input_fields, **task.signature.output_fields}
+    fields = _fields(task)
     return hashlib.sha256(to_json({name: example[name] for name in fields}).encode()).hexdigest()
 
 
@@ -163,8 +164,8 @@ def _read_hub(task: Task) -> dict[str, list[dspy.Example]]:
     }
 
 
-def _fields(task: Task) -> dict[str, Any]:
-    return {name: f.annotation for name, f in (task.signature.input_fields | task.signature.output_fields).items()}
+def _fields(task: Task) -> dict[str, FieldInfo]:
+    return {**task.signature.input_fields, **task.signature.output_fields}
 
 
 def _example(task: Task, row: Any, place: str) -> dspy.Example:
@@ -172,28 +173,28 @@ def _example(task: Task, row: Any, place: str) -> dspy.Example:
     if not isinstance(row, dict):
         raise WorkbenchError(f"{place}: a row is a JSON object, found {type(row).__name__}.")
     values = dict(row)
-    for name, annotation in _fields(task).items():
+    for name, field in _fields(task).items():
         if name not in row:
             raise WorkbenchError(f"{place}: field {name!r} is missing; the row has {', '.join(map(str, row)) or 'none'}.")
-        values[name] = _value(row[name], annotation, f"{place}: field {name!r}")
+        values[name] = _value(row[name], field, f"{place}: field {name!r}")
     return dspy.Example(**values).with_inputs(*task.signature.input_fields)
 
 
-def _value(value: Any, annotation: Any, place: str) -> Any:
-    if annotation is str and isinstance(value, str) and not value.strip():
+def _value(value: Any, field: FieldInfo, place: str) -> Any:
+    if field.annotation is str and isinstance(value, str) and not value.strip():
         raise WorkbenchError(f"{place} is empty; write its text or remove the row.")
-    adapter = TypeAdapter(annotation)
+    adapter = TypeAdapter(field_type(field))
     try:
         try:
             return adapter.validate_python(value)
         except ValidationError:
-            if not isinstance(value, str) or choices(annotation):
+            if not isinstance(value, str) or choices(field.annotation):
                 raise
             return adapter.validate_json(value or "null")  # a nested value in a CSV cell
     except ValidationError as error:
         first = error.errors()[0]
         inside = ".".join(str(part) for part in first["loc"])
-        known = choices(annotation)
+        known = choices(field.annotation)
         problem = f"{value!r} is not one of {', '.join(map(repr, known))}" if known else f"{first['msg']}, got {first['input']!r}"
         raise WorkbenchError(f"{place}{f' ({inside})' if inside else ''}: {problem}.") from None
 

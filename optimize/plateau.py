@@ -37,21 +37,21 @@ def promotes(gain: Interval, cheaper: bool) -> bool:
     return gain.mean > gain.error or (cheaper and gain.high >= 0)
 
 
-def decide(incumbent: Tried, tried: Sequence[Tried], target: float, *, rungs_left: bool, budget_left: bool) -> Decision:
+def decide(best: Tried, tried: Sequence[Tried], target: float, *, rungs_left: bool, budget_left: bool) -> Decision:
     """Whether the target is reached, out of reach of prompting, or not decidable on this val set.
 
-    reached: the incumbent's mean score is at the target. plateau: demos and instructions were tried, and neither the
-    incumbent's own interval nor any attempt's gain over it, at its upper end, reaches the target. Short of both,
+    reached: the best program's mean score is at the target. plateau: demos and instructions were tried, and neither the
+    best program's own interval nor any attempt's gain over it, at its upper end, reaches the target. Short of both,
     the climb is `improving` while it can go on; then it ends in `budget`, `exhausted` (a family was never tried)
     or `indecisive` (the intervals are too wide for this val set).
     """
-    own = mean_interval([s for s in incumbent.scores if s is not None])
+    own = mean_interval([s for s in best.scores if s is not None])
     if own.mean >= target:
         return Decision("reached", f"The best program scores {own.mean:.3f} on {own.n} val rows; the target is {target}.")
-    best = max([own.high, *(own.mean + paired_gain(incumbent.scores, t.scores).high for t in tried)])
+    ceiling = max([own.high, *(own.mean + paired_gain(best.scores, t.scores).high for t in tried)])
     missing = [family for family in FAMILIES if family not in {t.family for t in tried}]
-    span = f"the best program scores {own.mean:.3f} on {own.n} val rows; at the upper end prompting may reach {best:.3f}"
-    if not missing and best < target:
+    span = f"the best program scores {own.mean:.3f} on {own.n} val rows; at the upper end prompting may reach {ceiling:.3f}"
+    if not missing and ceiling < target:
         return Decision("plateau", f"Demos and instructions were tried and {span}, below the target {target}.")
     if rungs_left and budget_left:
         return Decision("improving", f"So far {span}.")

@@ -21,7 +21,7 @@ from optimize.errors import WorkbenchError
 from optimize.files import plain, read_text
 from optimize.lm import FORMATS
 from optimize.retrieval import Neighbours, Passages
-from optimize.task import Task
+from optimize.task import Task, field_type
 
 STATE_VERSION = 1
 PASSAGES = "passages"  # the input field a program with passages has
@@ -126,7 +126,7 @@ def student(task: Task) -> Program:
 def signature_hash(task: Task) -> str:
     """A hash of the task's field names and their JSON Schemas, so that a program is not loaded into another signature."""
     fields = task.signature.input_fields | task.signature.output_fields
-    types = [(name, TypeAdapter(f.annotation).json_schema()) for name, f in fields.items()]
+    types = [(name, TypeAdapter(field_type(f)).json_schema()) for name, f in fields.items()]
     return hashlib.sha256(json.dumps(types).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""Rows and passages found for an input at call time: TF-IDF neighbours and BM25. Knows no LM."""
+"""Rows and passages found for an input at call time: TF-IDF neighbours and matching passages. Knows no LM."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Passages:
-    """A corpus, of which the k passages that best match an input are put into its prompt."""
+    """A corpus, of which the k passages that best match an input are put into its prompt.
+
+    The match is BM25 over words plus the cosine of character n-grams, which sees through endings and typos; each is
+    divided by its best, as in convex fusion (Bruch et al., 2023). docs/results.md has what the second one adds.
+    """
 
     k: int
     corpus: Path
@@ -51,22 +55,28 @@ class Passages:
         return self
 
     @cached_property
-    def _index(self) -> tuple[Any, list[str]]:
+    def _index(self) -> tuple[Any, Any, Any, list[str]]:
         import bm25s
+        from sklearn.feature_extraction.text import TfidfVectorizer
 
         passages = read_corpus(self.corpus)
-        index = bm25s.BM25()
-        index.index(bm25s.tokenize(passages, show_progress=False), show_progress=False)
-        return index, passages
+        words = bm25s.BM25()
+        words.index(bm25s.tokenize(passages, show_progress=False), show_progress=False)
+        letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
+        return words, letters, letters.fit_transform(passages), passages
 
     def find(self, text: str) -> list[str]:
-        """The k best passages, the best first; fewer where nothing matches."""
+        """The k best passages, the best first; fewer where no word of the text occurs in more."""
         import bm25s
+        import numpy as np
 
-        index, passages = self._index
-        query = bm25s.tokenize([text], show_progress=False, return_ids=False)
-        found, scores = index.retrieve(query, k=min(self.k, len(passages)), show_progress=False)
-        return [passages[int(n)] for n, score in zip(found[0], scores[0], strict=True) if score > 0]
+        words, letters, matrix, passages = self._index
+        query = bm25s.tokenize([text], show_progress=False, return_ids=False)[0]
+        by_word = words.get_scores(query) if query else np.zeros(len(passages))
+        by_letter = (matrix @ letters.transform([text]).T).toarray().ravel()
+        score = sum(s / max(s.max(), 1e-9) for s in (by_word, by_letter))
+        best = np.argsort(-score, kind="stable")
+        return [passages[n] for n in best if by_word[n] > 0][: self.k]
 
 
 def read_corpus(path: Path) -> list[str]:

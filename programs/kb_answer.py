@@ -10,15 +10,16 @@ import dspy
 from optimize.task import Score, Task
 
 DISPUTE = "I have passed this to our billing team, who will reply within one working day."
+FORM = rf'^({DISPUTE[:-1]}[.]|\[KB-[0-9]{{4}}\] [^"\\\[\]\n]{{20,120}})$'
 CORPUS = Path(__file__).parents[1] / "devsets" / "kb_answer" / "corpus.jsonl"
 
 
 class Reply(dspy.Signature):
-    """Answer the customer in one or two short sentences and cite the knowledge-base article in brackets, like [KB-0000].
+    """Answer the customer in one short sentence behind the id of the knowledge-base article, like [KB-0000].
     To a billing dispute reply only: I have passed this to our billing team, who will reply within one working day."""
 
     message: str = dspy.InputField()
-    reply: str = dspy.OutputField()
+    reply: str = dspy.OutputField(pattern=FORM)
 
 
 @cache

@@ -40,6 +40,8 @@ TEXT = signature(reply=str)
 LABEL = signature(desk=Literal["billing", "claims"])
 LEVEL = signature(level=Level)
 RECORD = signature(record=Record)
+RATED = dspy.Signature({"text": (str, dspy.InputField()), "stars": (int, dspy.OutputField(ge=1, le=5))}, "Do it.")
+CODED = dspy.Signature({"text": (str, dspy.InputField()), "code": (str, dspy.OutputField(pattern=r"^[A-Z]{2}[0-9]$"))}, "Do it.")
 SEVERAL = signature(level=Level, note=str, record=Record)
 ANSWER = Record(owner="Ana", due=date(2026, 3, 4), parts=[Part(name="lid", level=Level.LOW)])
 ANSWER_JSON = '{"owner": "Ana", "due": "2026-03-04", "parts": [{"name": "lid", "level": "low"}]}'
@@ -86,6 +88,18 @@ def test_demos_are_turns(asked: type[dspy.Signature], outputs: dict[str, Any], a
     ]
 
 
+@pytest.mark.parametrize(
+    ("asked", "answer", "value"),
+    [(CODED, '"AB1"', "AB1"), (CODED, "AB1", "AB1"), (CODED, '"ab1"', None), (CODED, "ab1", None), (RATED, "5", 5), (RATED, "6", None)],
+)
+def test_an_answer_beyond_a_fields_constraints_is_unparsable(asked: type[dspy.Signature], answer: str, value: object) -> None:
+    if value is None:
+        with pytest.raises(AdapterParseError):
+            COMPACT.parse(asked, answer)
+    else:
+        assert COMPACT.parse(asked, answer) == {next(iter(asked.output_fields)): value}
+
+
 def test_several_inputs_are_named() -> None:
     asked = signature("passages", "text", reply=str)
     messages = COMPACT.format(asked, [], {"passages": ["[1] one", "[2] two"], "text": "hello"})
@@ -97,6 +111,8 @@ def test_several_inputs_are_named() -> None:
     (LEVEL, "low", "middle"),
     (RECORD, BARE, {"owner": "Ana"}),  # optional fields are answered too, with null
     (SEVERAL, {"level": "low", "note": "x", "record": BARE}, {"level": "low", "note": "x"}),
+    (RATED, 5, 6),  # a field's own constraints hold as well
+    (CODED, "AB1", "ab1"),
 ])  # fmt: skip
 def test_the_schema_takes_right_answers_only(asked: type[dspy.Signature], right: Any, wrong: Any) -> None:
     jsonschema = pytest.importorskip("jsonschema")

@@ -9,6 +9,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -223,6 +224,13 @@ GOOD = '{"text": "fine", "mood": "good"}\n'
 def test_mistakes_in_jsonl(tiny: Tiny, content: str | bytes, told: str) -> None:
     with pytest.raises(WorkbenchError, match=told):
         load_splits(tiny(rows=content))
+
+
+def test_a_row_beyond_a_fields_constraints_is_told(tiny: Tiny) -> None:
+    asked = dspy.Signature({"text": (str, dspy.InputField()), "stars": (int, dspy.OutputField(ge=1, le=5))}, "Rate it.")
+    task = replace(tiny(rows='{"text": "x", "stars": 6}\n'), signature=asked)
+    with pytest.raises(WorkbenchError, match=r"rows\.jsonl:1: field 'stars': Input should be less than or equal to 5, got 6"):
+        load_splits(task)
 
 
 @pytest.mark.parametrize(

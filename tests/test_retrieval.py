@@ -63,6 +63,7 @@ def test_a_text_without_known_words_still_gets_rows() -> None:
         ("the lock does not close", 1, ["KB-2"]),
         ("the lock does not close", 3, ["KB-2", "KB-3"]),  # fewer than k: parking does not match
         ("refund", 3, ["KB-3"]),
+        ("lock, refundable", 2, ["KB-3", "KB-2"]),  # the words alone say KB-2; the letters of refund outweigh them
         ("where is the station?", 2, ["KB-1"]),
         ("quantum physics", 3, []),
         ("", 3, []),

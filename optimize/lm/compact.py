@@ -13,9 +13,10 @@ from dspy.adapters import Adapter, ChatAdapter
 from dspy.adapters.utils import parse_value
 from dspy.utils.exceptions import AdapterParseError
 from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
 
 from optimize.files import plain
-from optimize.task import choices
+from optimize.task import choices, field_type
 
 Signature = type[dspy.Signature]
 
@@ -68,16 +69,16 @@ class CompactAdapter(ChatAdapter):
         try:
             if len(signature.output_fields) > 1:
                 found = parse_value(text, dict[str, Any])
-                return {name: parse_value(found[name], f.annotation) for name, f in signature.output_fields.items()}
+                return {name: _parsed(found[name], f) for name, f in signature.output_fields.items()}
             name, field = next(iter(signature.output_fields.items()))
             if _is_text(signature):
                 return {name: text}
             try:
-                return {name: TypeAdapter(field.annotation).validate_json(text)}
+                return {name: TypeAdapter(field_type(field)).validate_json(text)}
             except ValueError:
                 options = choices(field.annotation)
                 bare = text if text in options else text.strip("\"'`. \n")
-                return {name: parse_value(bare, field.annotation)}
+                return {name: _parsed(bare, field)}
         except Exception as error:
             raise AdapterParseError("CompactAdapter", signature, completion, message=str(error)) from error
 
@@ -86,7 +87,7 @@ def answer_schema(signature: Signature) -> dict[str, Any] | None:
     """The JSON Schema an answer must match; None where any text will do."""
     if _is_text(signature):
         return None
-    types = {name: f.annotation for name, f in signature.output_fields.items()}
+    types = {name: field_type(f) for name, f in signature.output_fields.items()}
     if len(types) == 1:
         return dict(_strict(TypeAdapter(next(iter(types.values()))).json_schema()))
     schemas = {name: TypeAdapter(t).json_schema() for name, t in types.items()}
@@ -111,7 +112,12 @@ def _strict(schema: Any) -> Any:
 
 
 def _is_text(signature: Signature) -> bool:
-    return [f.annotation for f in signature.output_fields.values()] == [str]
+    return [field_type(f) for f in signature.output_fields.values()] == [str]
+
+
+def _parsed(value: Any, field: FieldInfo) -> Any:
+    """The value as DSPy reads it, checked against the field's constraints, which DSPy only mentions in its prompts."""
+    return TypeAdapter(field_type(field)).validate_python(parse_value(value, field.annotation))
 
 
 def _answer_hint(signature: Signature) -> str:

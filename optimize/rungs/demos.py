@@ -53,14 +53,16 @@ def bootstrapped(student: Program, context: Context) -> Program:
 def nearest(student: Program, context: Context) -> Program:
     """The k labelled rows most like the input, looked up at call time; k is chosen on held-back rows."""
     _, search = context.halves()
+    sizes = NEAREST[: context.affordable(len(search), least=1, most=len(NEAREST))]
+    return context.best(fitting([with_nearest(student, context, k) for k in sizes], search), search)
+
+
+def with_nearest(student: Program, context: Context, k: int) -> Program:
+    """The program with the k train rows most like its input as demos, in place of what it had."""
+    program = with_demos(student, [])
     rows = tuple(dict(e) for e in context.train)
-    texts = tuple(input_text(context.task, row) for row in rows)
-    candidates = []
-    for k in NEAREST[: context.affordable(len(search), least=1, most=len(NEAREST))]:
-        candidate = with_demos(student, [])
-        candidate.neighbours = Neighbours(k, texts, rows)
-        candidates.append(candidate)
-    return context.best(fitting(candidates, search), search)
+    program.neighbours = Neighbours(k, tuple(input_text(context.task, row) for row in rows), rows)
+    return program
 
 
 def with_demos(student: Program, demos: list[dspy.Example]) -> Program:

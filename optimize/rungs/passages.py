@@ -8,21 +8,24 @@ from optimize.program import Program
 from optimize.retrieval import Passages
 from optimize.rungs.base import Context, Skip, fitting, fresh
 from optimize.rungs.demos import SIZES as DEMOS
-from optimize.rungs.demos import spread, with_fitting
+from optimize.rungs.demos import spread, with_fitting, with_nearest
 
 SIZES = (1, 3)
 
 
 def passages(student: Program, context: Context) -> Program:
-    """The k best passages by BM25 at call time, with the demos there are and with drawn ones: demos show how to use them."""
+    """The k best passages at call time, with the demos there are, with drawn ones and with the nearest.
+
+    Demos show how to use passages, so those that an incumbent without passages was best with need not be best here.
+    """
     if not context.task.corpus:
         raise Skip("the task has no corpus.jsonl")
     pool, search = context.halves()
-    sizes = SIZES[: context.affordable(2 * len(search), least=1, most=len(SIZES))]
+    sizes = SIZES[: context.affordable(3 * len(search), least=1, most=len(SIZES))]
     drawn = spread(pool, context.task, DEMOS[0], random.Random(context.seed))
     candidates = []
     for k in sizes:
         candidate = fresh(student)
         candidate.use_passages(Passages(k, context.task.corpus))
-        candidates += [candidate, with_fitting(candidate, drawn, search)]
+        candidates += [candidate, with_fitting(candidate, drawn, search), with_nearest(candidate, context, DEMOS[0])]
     return context.best(fitting(candidates, search), search)
