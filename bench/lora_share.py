@@ -1,4 +1,4 @@
-"""LoRA on the upper half of the blocks against all of them: seconds, val loss, test score of the tuned LM on tickets.
+"""LoRA on the upper half of the blocks against all of them: seconds, val loss, val score of the tuned LM on tickets.
 
 python bench/lora_share.py         # about half an hour on two slow cores
 """
@@ -31,7 +31,7 @@ def main() -> None:
     program = tuned_student(student(task))
     rows, val = chat_rows(program, splits.train), chat_rows(program, splits.val)
     base = weights.pull_embedded(print)
-    table = Table("blocks adapted", "training s", "val loss", "score on test [95 %]")
+    table = Table("blocks adapted", "training s", "val loss", "score on val [95 %]")
     for share in (0.5, 1.0):
         lora.SHARE = share
         notes: list[str] = []
@@ -41,7 +41,7 @@ def main() -> None:
             adapter = lora.train(rows, val, base, Path(folder), RunConfig(), lambda *shown, to=notes: to.append(shown[2]))
             seconds = time.perf_counter() - start
             with dspy.context(lm=lms.local_lm(base, adapter, Meter(10_000), task.max_tokens)):
-                score = evaluate(program, splits.test, task, threads=4).interval
+                score = evaluate(program, splits.val, task, threads=4).interval
         table.add_row(f"{share:.0%}", f"{seconds:.0f}", notes[-1].split()[-1], f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]")
     Console().print(table)
 

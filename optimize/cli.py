@@ -260,5 +260,6 @@ def _guarded(debug: bool, work: Callable[[], int]) -> None:
         code = 2
     except KeyboardInterrupt:
         typer.secho("Stopped. What was answered is cached; the same command goes on from there.", err=True)
-        code = 130
+        sys.stdout.flush()
+        os._exit(130)  # an optimizer's worker threads would go on asking until their queue is empty
     raise typer.Exit(code)

@@ -88,3 +88,22 @@ def test_settings_come_from_flag_then_environment_then_file(project: Path) -> No
 
 def test_debug_shows_the_traceback(project: Path) -> None:
     assert "Traceback" in optimize(project, "run", "nosuch", "--debug").stderr
+
+
+def test_a_stopped_command_does_not_wait_for_work_in_its_queues() -> None:
+    code = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+from optimize.cli import _guarded
+
+def work():
+    pool = ThreadPoolExecutor(1)
+    for _ in range(100):
+        pool.submit(time.sleep, 1)
+    raise KeyboardInterrupt
+
+_guarded(False, work)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 130
+    assert done.stderr.startswith("Stopped.")
