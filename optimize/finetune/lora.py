@@ -29,7 +29,7 @@ RANK, ALPHA = 16, 32
 BATCH = 8
 LEARNING_RATE = 1e-3
 WARMUP = 10  # steps
-PATIENCE = 2  # epochs without a better val loss
+PATIENCE = 2  # epochs without a better one on val
 SHARE = 0.5  # of the blocks, from the top
 
 
@@ -47,9 +47,10 @@ def train(
 ) -> Path:
     """Train on `{"messages": [system, user, assistant]}` rows and write the adapter, named by what it was made from.
 
-    The loss is on the answer's tokens only. Batches hold rows of like length. Training stops early on val loss, and
-    the epoch with the lowest one is kept. The same rows, base and config give the same file, which is then reused.
-    Raises WorkbenchError for weights of an architecture that could not be served afterwards.
+    The loss is on the answer's tokens only. Batches hold rows of like length. Training stops early on val, and the epoch
+    that answers most val rows word for word is kept, of equals the one with the lowest loss. The same rows, base and
+    config give the same file, which is then reused. Raises WorkbenchError for weights of an architecture that could not
+    be served afterwards.
     """
     recipe = [config.seed, config.epochs, RANK, ALPHA, BATCH, LEARNING_RATE, SHARE]
     identity = hashlib.sha256(json.dumps([rows, val, str(base), *recipe]).encode()).hexdigest()[:16]
@@ -165,14 +166,17 @@ def _adapt(model: Any) -> Any:
 
 
 def _fit(adapted: Any, rows: list[Row], val: list[Row], epochs: int, progress: Progress) -> dict[tuple[int, str], Any]:
-    """The adapter weights of the epoch with the lowest val loss."""
+    """The adapter weights of the epoch that does best on val.
+
+    Not the one with the lowest loss: confidence in wrong answers raises it while more answers turn right (docs/results.md).
+    """
     import torch
 
     model = adapted.get_base_model()
     trainable = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=LEARNING_RATE)
     steps = epochs * len(_batches(rows))
-    done, best, best_loss, stale = 0, _weights(adapted), float("inf"), 0
+    done, best, best_judged, stale = 0, _weights(adapted), (-1.0, 0.0), 0
     for _ in range(epochs):
         batches = _batches(rows)
         random.shuffle(batches)
@@ -180,7 +184,7 @@ def _fit(adapted: Any, rows: list[Row], val: list[Row], epochs: int, progress: P
             start = time.perf_counter()
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(1.0, (done + 1) / WARMUP) * (1 - done / steps)
-            loss = _loss(model, batch)
+            loss = torch.nn.functional.cross_entropy(*_answers(model, batch))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trainable, 1.0)
             optimizer.step()
@@ -188,14 +192,27 @@ def _fit(adapted: Any, rows: list[Row], val: list[Row], epochs: int, progress: P
             done += 1
             speed = sum(len(row.hidden) for row in batch) / (time.perf_counter() - start)
             progress(done, steps, f"loss {loss.item():.3f}, {speed:.0f} tokens/s")
-        with torch.no_grad():
-            val_loss = sum(_loss(model, batch).item() * len(batch) for batch in _batches(val)) / len(val)
-        if val_loss < best_loss:
-            best, best_loss, stale = _weights(adapted), val_loss, 0
+        judged = _judge(model, val)
+        if judged > best_judged:
+            best, best_judged, stale = _weights(adapted), judged, 0
         elif (stale := stale + 1) >= PATIENCE:
             break
-    progress(steps, steps, f"val loss {best_loss:.3f}")
+    progress(steps, steps, f"val: {best_judged[0]:.0%} of the answers right, loss {-best_judged[1]:.3f}")
     return best
+
+
+def _judge(model: Any, rows: list[Row]) -> tuple[float, float]:
+    """(share of answers the LM gives word for word, minus the mean loss): the higher pair is the better model."""
+    import torch
+
+    right, loss = 0, 0.0
+    with torch.no_grad():
+        for batch in _batches(rows):
+            logits, answers = _answers(model, batch)
+            loss += torch.nn.functional.cross_entropy(logits, answers).item() * len(batch)
+            hits = (logits.argmax(-1) == answers).split([len(row.answer) for row in batch])
+            right += sum(bool(hit.all()) for hit in hits)
+    return right / len(rows), -loss / len(rows)
 
 
 def _batches(rows: list[Row]) -> list[list[Row]]:
@@ -203,8 +220,8 @@ def _batches(rows: list[Row]) -> list[list[Row]]:
     return [ordered[n : n + BATCH] for n in range(0, len(ordered), BATCH)]
 
 
-def _loss(model: Any, batch: list[Row]) -> Any:
-    """Mean cross-entropy of the answers' tokens; the vocabulary is only spread out where it is scored."""
+def _answers(model: Any, batch: list[Row]) -> tuple[Any, Any]:
+    """(logits, token ids) of the answers, one after the other; the vocabulary is only spread out where it is scored."""
     import torch
 
     device = batch[0].hidden.device
@@ -213,7 +230,7 @@ def _loss(model: Any, batch: list[Row]) -> Any:
         upper = model.model(inputs_embeds=hidden, use_cache=False)[0]
         before = torch.cat([upper[n, row.prompt - 1 : row.prompt - 1 + len(row.answer)] for n, row in enumerate(batch)])
         logits = model.lm_head(before)
-    return torch.nn.functional.cross_entropy(logits.float(), torch.cat([row.answer for row in batch]))
+    return logits.float(), torch.cat([row.answer for row in batch])
 
 
 def _autocast(device: str) -> Any:
