@@ -188,7 +188,7 @@ def _value(value: Any, field: FieldInfo, place: str) -> Any:
         try:
             return adapter.validate_python(value)
         except ValidationError:
-            if not isinstance(value, str) or choices(field.annotation):
+            if not isinstance(value, str) or field.annotation is str or choices(field.annotation):
                 raise
             return adapter.validate_json(value or "null")  # a nested value in a CSV cell
     except ValidationError as error:

@@ -226,10 +226,17 @@ def test_mistakes_in_jsonl(tiny: Tiny, content: str | bytes, told: str) -> None:
         load_splits(tiny(rows=content))
 
 
-def test_a_row_beyond_a_fields_constraints_is_told(tiny: Tiny) -> None:
-    asked = dspy.Signature({"text": (str, dspy.InputField()), "stars": (int, dspy.OutputField(ge=1, le=5))}, "Rate it.")
-    task = replace(tiny(rows='{"text": "x", "stars": 6}\n'), signature=asked)
-    with pytest.raises(WorkbenchError, match=r"rows\.jsonl:1: field 'stars': Input should be less than or equal to 5, got 6"):
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ((int, dspy.OutputField(ge=1, le=5)), "6", "Input should be less than or equal to 5, got 6"),
+        ((str, dspy.OutputField(pattern="^[A-Z]+$")), '"ab"', "String should match pattern '^[A-Z]+$', got 'ab'"),
+    ],
+)
+def test_a_row_beyond_a_fields_constraints_is_told(tiny: Tiny, field: Any, value: str, told: str) -> None:
+    asked = dspy.Signature({"text": (str, dspy.InputField()), "mood": field}, "Judge it.")
+    task = replace(tiny(rows=f'{{"text": "x", "mood": {value}}}\n'), signature=asked)
+    with pytest.raises(WorkbenchError, match=re.escape(f"rows.jsonl:1: field 'mood': {told}")):
         load_splits(task)
 
 
