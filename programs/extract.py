@@ -37,7 +37,6 @@ class WorkOrder(BaseModel):
     subject: str | None = None
     building: str
     phone: str | None = Field(None, pattern=r"^\+?[0-9 ]+$")
-    visit: date | None = None
     issues: list[Issue] = Field(max_length=3)
 
 
