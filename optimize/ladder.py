@@ -13,7 +13,7 @@ from optimize.evaluate import Evaluation, evaluate, race
 from optimize.lm.meter import Meter, MeteredLM, Usage
 from optimize.plateau import Decision, Tried, decide, promotes
 from optimize.program import Program, student
-from optimize.rungs import Context, Rung, Skip
+from optimize.rungs import Context, Rung, Skip, Starved
 from optimize.stats import Interval, paired_gain
 from optimize.task import Task
 
@@ -24,7 +24,8 @@ SLACK = 1.25  # a rung is sized for its share and stopped hard this far beyond i
 class Attempt:
     """One rung's outcome against the incumbent of its time. gain: paired, on val; None for the baseline.
 
-    skipped or error say why there is no evaluation. promoted: it became the incumbent. calls: LM calls an example takes.
+    skipped or error say why there is no evaluation; starved: it was skipped for want of LM calls. promoted: it became the
+    incumbent. calls: LM calls an example takes.
     """
 
     rung: str
@@ -35,6 +36,7 @@ class Attempt:
     usage: Usage = Usage()  # noqa: RUF009 (frozen)
     seconds: float = 0.0
     skipped: str = ""
+    starved: bool = False
     error: str = ""
     promoted: bool = False
     calls: float = 1.0
@@ -81,9 +83,9 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
     """Try the rungs in order until the verdict is in. The task LM is the one in DSPy's context."""
     attempts = [_baseline(setup, watch)]
     incumbent = best = attempts[0]
-    budget_left = True
     for number, rung in enumerate((*rungs, None)):
         tried = [_tried(a) for a in attempts if a.evaluation]
+        budget_left = setup.left(attempts[0], best) > 0 and (rung is not None or not any(a.starved for a in attempts))
         decision = decide(_tried(best), tried, setup.target, rungs_left=rung is not None, budget_left=budget_left)
         if decision.verdict != "improving" or rung is None:
             break
@@ -94,7 +96,6 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
             best = max(best, attempt, key=lambda a: (_mean(a), -a.calls))
         attempts.append(attempt)
         watch.finished(attempt)
-        budget_left = setup.left(attempts[0], best) > 0
     return Climb(tuple(attempts), best, decision)
 
 
@@ -129,7 +130,7 @@ def _try(setup: Setup, rung: Rung, incumbent: Attempt, left: int, rungs_left: in
         val = math.ceil(calls * len(setup.splits.val))
         budget = share - val
         if budget <= 0:
-            raise Skip(f"its share of {share} LM calls does not cover the {len(setup.splits.val)} val rows")
+            raise Starved(f"its share of {share} LM calls does not cover the {len(setup.splits.val)} val rows")
         context = Context(setup.task, setup.splits.train, setup.teacher, budget, calls, setup.threads, setup.seed)
         with setup.meter.share(min(int(budget * SLACK), left - val)):
             program = rung.pull(incumbent.program, context)
@@ -141,7 +142,7 @@ def _try(setup: Setup, rung: Rung, incumbent: Attempt, left: int, rungs_left: in
             attempt, program=program, evaluation=evaluation, gain=gain, promoted=promotes(gain, calls < incumbent.calls), calls=calls
         )
     except Skip as skip:
-        attempt = replace(attempt, skipped=str(skip))
+        attempt = replace(attempt, skipped=str(skip), starved=isinstance(skip, Starved))
     except (BudgetExhausted, ShareExhausted) as error:
         attempt = replace(attempt, error=str(error))
     except Exception as error:  # a rung that crashes is an outcome; the climb goes on

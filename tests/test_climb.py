@@ -186,6 +186,15 @@ def test_a_rung_that_crashes_skips_or_overspends_is_recorded_and_the_climb_goes_
     assert found.decision.verdict == "reached", "one rung's greed does not starve the next"
 
 
+def test_rungs_that_a_small_cap_starves_end_in_budget_not_in_nothing_left(setup: Setup) -> None:
+    reserve = 3 * len(setup.splits.val) + 2 * len(setup.splits.test)
+    small = Setup(setup.task, setup.splits, setup.teacher, Meter(reserve), 0.999, 4, 0)
+    small.teacher.meter = small.meter
+    found = climb(small, LADDER, Observer())
+    assert any(a.starved and a.skipped for a in found.attempts)
+    assert found.decision.verdict == "budget"
+
+
 def test_the_same_seed_gives_the_same_climb(setup: Setup) -> None:
     def told(found: Climb) -> list[tuple[object, ...]]:
         return [(a.rung, a.evaluation and a.evaluation.scores, a.gain, a.promoted) for a in found.attempts]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from optimize.program import Program
 from optimize.rungs import demos, instructions
-from optimize.rungs.base import Context, Skip
+from optimize.rungs.base import Context, Skip, Starved
 from optimize.rungs.output_format import output_format
 from optimize.rungs.passages import passages
 
-__all__ = ["LADDER", "Context", "Rung", "Skip"]
+__all__ = ["LADDER", "Context", "Rung", "Skip", "Starved"]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,10 @@ class Skip(Exception):
     """This rung cannot help this task; the message says why."""
 
 
+class Starved(Skip):
+    """This rung would need more LM calls than its share."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a rung may use. budget: the LM calls it may make; it is stopped hard some way beyond.
@@ -51,13 +55,13 @@ class Context:
         return rows[size:], rows[:size]
 
     def affordable(self, examples_each: int, least: int, most: int, overhead: int = 0) -> int:
-        """How many passes over `examples_each` examples fit the budget, at most `most`; raises Skip below `least`.
+        """How many passes over `examples_each` examples fit the budget, at most `most`; raises Starved below `least`.
 
         overhead: examples that are answered once, whatever the number of passes.
         """
         fits = int((self.budget / self.calls - overhead) // max(1, examples_each))
         if fits < least:
-            raise Skip(f"needs {math.ceil((overhead + least * examples_each) * self.calls)} LM calls, its share is {self.budget}")
+            raise Starved(f"needs {math.ceil((overhead + least * examples_each) * self.calls)} LM calls, its share is {self.budget}")
         return min(most, fits)
 
     def compare(self, candidates: Sequence[Program], rows: list[dspy.Example]) -> list[tuple[Program, Evaluation]]:
