@@ -33,6 +33,9 @@ Epochs = Annotated[int | None, typer.Option(help="passes over the train rows in 
 FinetuneBase = Annotated[Path | None, typer.Option(help="transformers folder of the LM's weights to train on; default: its GGUF")]
 ValRows = Annotated[int | None, typer.Option(help="use at most so many val rows: faster, and less can be told")]
 TestRows = Annotated[int | None, typer.Option(help="the same for test rows")]
+Temperature = Annotated[float | None, typer.Option(help="of the task LM, 0…2")]
+Repeats = Annotated[int | None, typer.Option(help="ask each val and test row so often: tells the LM's noise from the sample's")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="TASK: its last run; TASK~1: the one before; or the start of a run's id")]
 Json = Annotated[bool, typer.Option("--json", help="the report on stdout, everything else on stderr")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
@@ -48,6 +51,11 @@ def run(
     max_calls: MaxCalls = None,
     seed: Seed = None,
     threads: Threads = None,
+    temperature: Temperature = None,
+    repeats: Repeats = None,
+    headroom: Annotated[
+        bool | None, typer.Option("--headroom", help="short of the target: could the best of 5 answers, or the teacher, reach it?")
+    ] = None,
     finetune: Annotated[str | None, typer.Option(help="on a plateau below target: bundle, lora or never")] = None,
     finetune_base: FinetuneBase = None,
     epochs: Epochs = None,
@@ -62,6 +70,77 @@ def run(
 
 
 @app.command()
+def check(
+    task: TaskName,
+    target: Annotated[float | None, typer.Option(help="score to reach, 0…1; default: the task's own")] = None,
+    lm: Lm = None,
+    max_calls: MaxCalls = None,
+    val_rows: ValRows = None,
+    test_rows: TestRows = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """What the rows of TASK can and cannot tell, and what a run may cost. Asks no LM."""
+    flags = {k: v for k, v in locals().items() if k not in ("task", "json", "debug")}
+
+    def work() -> int:
+        from rich.console import Console
+
+        from optimize.config import find_root, load_config
+
+        config = load_config(**flags)
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+        from optimize.preflight import check_task, shown
+
+        found, goal = check_task(find_root(), task, config)
+        Console(stderr=json).print(shown(found, goal, task))
+        if json:
+            typer.echo(found.model_dump_json(indent=1))
+        return 1 if any(f.problem for f in found.findings) else 0
+
+    _guarded(debug, work)
+
+
+@app.command()
+def verdict(run: RunName, json: Json = False, debug: Debug = False) -> None:
+    """Draw the verdict of RUN again, from the scores in the MLflow store alone."""
+
+    def work() -> int:
+        from rich.console import Console
+
+        from optimize.config import find_root
+        from optimize.verdict import redraw
+
+        found = redraw(find_root(), run)
+        Console(stderr=json).print(f"{found.verdict.upper()}: {found.reason}", highlight=False, markup=False)
+        if json:
+            typer.echo(found.model_dump_json(indent=1))
+        return 0 if found.verdict == "reached" else 1
+
+    _guarded(debug, work)
+
+
+@app.command()
+def compare(before: RunName, after: RunName, json: Json = False, debug: Debug = False) -> None:
+    """Compare two runs of a task, paired, on the rows that both scored."""
+
+    def work() -> int:
+        from rich.console import Console
+
+        from optimize import compare as comparing
+        from optimize.config import find_root
+
+        found = comparing.compare(find_root(), before, after)
+        for line in comparing.told(found):
+            Console(stderr=json).print(line, highlight=False, markup=False)
+        if json:
+            typer.echo(found.model_dump_json(indent=1))
+        return 0
+
+    _guarded(debug, work)
+
+
+@app.command()
 def finetune(
     task: TaskName,
     backend: Annotated[str, typer.Option(help="who trains: lora")] = "lora",
@@ -69,6 +148,8 @@ def finetune(
     max_calls: MaxCalls = None,
     seed: Seed = None,
     threads: Threads = None,
+    temperature: Temperature = None,
+    repeats: Repeats = None,
     finetune_base: FinetuneBase = None,
     epochs: Epochs = None,
     json: Json = False,

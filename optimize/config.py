@@ -35,6 +35,11 @@ class RunConfig(BaseSettings):
     threads: int = Field(4, ge=1, le=64, description="LM calls in flight")
     val_rows: int | None = Field(None, ge=8, description="use at most so many val rows")
     test_rows: int | None = Field(None, ge=8, description="use at most so many test rows")
+    temperature: float = Field(0.0, ge=0, le=2, description="of the task LM")
+    repeats: int = Field(1, ge=1, le=20, description="how often each val and test row is asked, to tell the LM's noise from the sample's")
+    headroom: bool = Field(
+        False, description="after a climb short of the target: could the best of several answers, or the teacher, reach it?"
+    )
     finetune: Finetune = Field("bundle", description="what to do on a plateau below target")
     finetune_base: Path | None = Field(None, description="transformers folder of the LM's weights to train on; default: its GGUF")
     epochs: int = Field(4, ge=1, le=50, description="passes over the training rows in a LoRA fine-tune")

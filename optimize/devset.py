@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from optimize.task import Task, choices, field_type
 
 FORMATS = {"jsonl": "json", "csv": "csv", "parquet": "parquet"}
 NAMES = {"train": ("train",), "val": ("val", "validation", "dev"), "test": ("test",)}
+ERRORS = 20  # rows that do not fit are named one by one up to so many
+Placed = tuple[str, dspy.Example]  # file and line, row
 SMALLEST = {"train": 8, "val": 8, "test": 8}
 
 
@@ -29,6 +31,7 @@ class Splits:
     """train: optimizers learn. val: programs are compared. test: read once, at the end.
 
     digest: SHA-256 over every row and its side. notes: what a reader of the report should know about the data.
+    places: file and line of each row, by its hash.
     """
 
     train: tuple[dspy.Example, ...]
@@ -36,6 +39,7 @@ class Splits:
     test: tuple[dspy.Example, ...]
     digest: str
     notes: tuple[str, ...] = ()
+    places: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
     def sides(self) -> dict[str, tuple[dspy.Example, ...]]:
         return {"train": self.train, "val": self.val, "test": self.test}
@@ -52,14 +56,20 @@ def load_splits(task: Task) -> Splits:
     Three files train/val/test in the task's folder (or three splits on the hub) are taken as they are; a single
     `rows` file is split by content hash. Raises WorkbenchError naming file, line and field.
     """
-    sides = _read_hub(task) if task.data else _read_folder(task)
+    placed = _read_hub(task) if task.data else _read_folder(task)
     notes: list[str] = []
-    hashes = {id(e): row_hash(task, e) for rows in sides.values() for e in rows}
+    places: dict[str, tuple[str, ...]] = {}
+    hashes: dict[int, str] = {}
+    for rows in placed.values():
+        for place, example in rows:
+            hashes[id(example)] = row = row_hash(task, example)
+            places[row] = (*places.get(row, ()), place)
+    sides = {name: [example for _, example in rows] for name, rows in placed.items()}
     sides = {name: sorted(rows, key=lambda e: hashes[id(e)]) for name, rows in sides.items()}  # so that a file's order means nothing
     if set(sides) == {"rows"}:
-        rows = sides["rows"]
-        names = split_groups([hashes[id(e)] for e in rows], _labels(task, rows), _groups(task, rows))
-        sides = {name: [e for e, n in zip(rows, names, strict=True) if n == name] for name in NAMES}
+        mixed = sides["rows"]
+        names = split_groups([hashes[id(e)] for e in mixed], _labels(task, mixed), _groups(task, mixed))
+        sides = {name: [e for e, n in zip(mixed, names, strict=True) if n == name] for name in NAMES}
     else:
         notes += _leaks(task, sides)
     for name, least in SMALLEST.items():
@@ -69,13 +79,12 @@ def load_splits(task: Task) -> Splits:
                 f"Add labelled rows to {task.data or task.folder}."
             )
     digest = hashlib.sha256("\n".join(f"{name} {hashes[id(e)]}" for name in NAMES for e in sides[name]).encode()).hexdigest()
-    return Splits(tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]), digest, tuple(notes))
+    return Splits(tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]), digest, tuple(notes), places)
 
 
 def row_hash(task: Task, example: dspy.Example) -> str:
     """SHA-256 of the row's fields, independent of file, order and extra columns."""
-    fields = _fields(task)
-    return hashlib.sha256(to_json({name: example[name] for name in fields}).encode()).hexdigest()
+    return hashlib.sha256(to_json({name: example[name] for name in task.fields}).encode()).hexdigest()
 
 
 def input_text(task: Task, row: Mapping[str, Any]) -> str:
@@ -102,7 +111,7 @@ def _leaks(task: Task, sides: dict[str, list[dspy.Example]]) -> list[str]:
     return [f"{leaks} near-duplicate groups of rows lie on more than one side of the given split"] if leaks else []
 
 
-def _read_folder(task: Task) -> dict[str, list[dspy.Example]]:
+def _read_folder(task: Task) -> dict[str, list[Placed]]:
     files = {path.stem: path for path in sorted(task.folder.glob("*")) if path.suffix[1:] in FORMATS}
     found = {name: next((files[a] for a in alias if a in files), None) for name, alias in NAMES.items()}
     if all(found.values()):
@@ -113,19 +122,19 @@ def _read_folder(task: Task) -> dict[str, list[dspy.Example]]:
     if "rows" not in files:
         raise WorkbenchError(
             f"{task.folder} holds no rows. Put rows.jsonl there (or .csv, .parquet; or train, val and test files): "
-            f"one row with the fields {', '.join(_fields(task))} a line."
+            f"one row with the fields {', '.join(task.fields)} a line."
         )
     return {"rows": _read_file(task, files["rows"])}
 
 
-def _read_file(task: Task, path: Path) -> list[dspy.Example]:
+def _read_file(task: Task, path: Path) -> list[Placed]:
     if path.suffix == ".jsonl":  # line by line: `datasets` would guess at dates and lose the line numbers
         rows = [(f"{path}:{number}", row) for number, row in read_jsonl(path)]
     else:
         rows = [(f"{path} row {number}", row) for number, row in enumerate(_read_table(path), 1)]
     if not rows:
-        raise WorkbenchError(f"{path} is empty. Write one row with the fields {', '.join(_fields(task))} a line.")
-    return [_example(task, row, place) for place, row in rows]
+        raise WorkbenchError(f"{path} is empty. Write one row with the fields {', '.join(task.fields)} a line.")
+    return _examples(task, rows)
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:
@@ -146,7 +155,7 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
         raise WorkbenchError(f"{path} cannot be read: {_first_line(error.__cause__ or error)}") from error
 
 
-def _read_hub(task: Task) -> dict[str, list[dspy.Example]]:
+def _read_hub(task: Task) -> dict[str, list[Placed]]:
     import datasets
 
     assert task.data
@@ -158,14 +167,26 @@ def _read_hub(task: Task) -> dict[str, list[dspy.Example]]:
     if not all(sides.values()):
         sides = {"rows": datasets.concatenate_datasets(list(found.values()))}
     return {
-        name: [_example(task, row, f"{task.data}/{name} row {n}") for n, row in enumerate(rows, 1)]
+        name: _examples(task, ((f"{task.data}/{name} row {n}", row) for n, row in enumerate(rows, 1)))
         for name, rows in sides.items()
         if rows is not None
     }
 
 
-def _fields(task: Task) -> dict[str, FieldInfo]:
-    return {**task.signature.input_fields, **task.signature.output_fields}
+def _examples(task: Task, rows: Iterable[tuple[str, Any]]) -> list[Placed]:
+    """Validated rows. Raises one WorkbenchError for all that do not fit, naming the first ones."""
+    found, errors = [], []
+    for place, row in rows:
+        try:
+            found.append((place, _example(task, row, place)))
+        except WorkbenchError as error:
+            errors.append(str(error))
+    if len(errors) > 1:
+        more = [f"… and {len(errors) - ERRORS} more"] if len(errors) > ERRORS else []
+        raise WorkbenchError("\n".join([f"{len(errors)} rows do not fit the signature:", *errors[:ERRORS], *more]))
+    if errors:
+        raise WorkbenchError(errors[0])
+    return found
 
 
 def _example(task: Task, row: Any, place: str) -> dspy.Example:
@@ -173,10 +194,10 @@ def _example(task: Task, row: Any, place: str) -> dspy.Example:
     if not isinstance(row, dict):
         raise WorkbenchError(f"{place}: a row is a JSON object, found {type(row).__name__}.")
     values = dict(row)
-    for name, field in _fields(task).items():
+    for name, info in task.fields.items():
         if name not in row:
             raise WorkbenchError(f"{place}: field {name!r} is missing; the row has {', '.join(map(str, row)) or 'none'}.")
-        values[name] = _value(row[name], field, f"{place}: field {name!r}")
+        values[name] = _value(row[name], info, f"{place}: field {name!r}")
     return dspy.Example(**values).with_inputs(*task.signature.input_fields)
 
 

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import contextvars
+import math
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from statistics import variance
 from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from optimize.errors import WorkbenchError
-from optimize.stats import Interval, mean_interval, paired_gain
+from optimize.lm.meter import Usage, one_example
+from optimize.sequential import surely_below
+from optimize.stats import Interval, differences, mean_interval
 from optimize.task import Task
 
 Progress = Callable[[int, int], None]
-BLOCKS = 3  # looks at a race
-SMALLEST_BLOCK = 20
+BLOCK = 12  # rows asked between two looks at a race
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One example's result. score None: the call failed, so nothing is known; an unparsable answer scores 0."""
+    """One example's result. score None: the call failed, so nothing is known; an unparsable answer scores 0.
+
+    usage: the LM calls it took. seconds: until the answer was there. repeats: its score each time it was asked, where it
+    was asked more than once; score is their mean and answer the first one's.
+    """
 
     score: float | None
     answer: dict[str, Any]
     feedback: str = ""
     error: str = ""
+    usage: Usage = Usage()  # noqa: RUF009 (frozen)
+    seconds: float = 0.0
+    repeats: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,26 +61,44 @@ class Evaluation:
     def missing(self) -> int:
         return sum(s is None for s in self.scores)
 
+    @property
+    def coverage(self) -> float:
+        """The share of examples with a score."""
+        return 1 - self.missing / len(self.outcomes)
+
+    @property
+    def noise(self) -> float | None:
+        """The part of the mean's standard error that the LM's own noise makes; None where no example was asked twice.
+
+        The mean variance between repeats of an example, divided by all answers given: one-way analysis of variance.
+        The interval holds both parts already, since each example's score is a mean of noisy ones.
+        """
+        within = [variance(o.repeats) / len(o.repeats) for o in self.outcomes if len(o.repeats) > 1]
+        return math.sqrt(math.fsum(within)) / len(within) if within else None
+
 
 def evaluate(
-    program: dspy.Module, examples: Sequence[dspy.Example], task: Task, threads: int, progress: Progress = lambda done, total: None
+    program: dspy.Module,
+    examples: Sequence[dspy.Example],
+    task: Task,
+    threads: int,
+    progress: Progress = lambda done, total: None,
+    repeats: int = 1,
 ) -> Evaluation:
-    """The program's outcomes on the examples. Raises WorkbenchError when most calls fail: that is no evaluation."""
-    outcomes: list[Outcome] = []
-    with ThreadPoolExecutor(threads) as pool:
-        work = [pool.submit(contextvars.copy_context().run, _outcome, program, e, task) for e in examples]
-        try:
-            for future in work:
-                outcomes.append(future.result())
-                progress(len(outcomes), len(work))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    evaluation = Evaluation(tuple(outcomes))
-    if evaluation.missing > len(outcomes) / 2:
-        first = next(o.error for o in outcomes if o.score is None)
-        raise WorkbenchError(f"{evaluation.missing} of {len(outcomes)} calls failed, so there is no score. The first: {first}")
-    return evaluation
+    """The program's outcomes on the examples; those whose call failed are asked once more when all others are done.
+
+    Raises WorkbenchError when most calls fail: that is no evaluation.
+    """
+    jobs = [(example, repeat) for example in examples for repeat in range(repeats)]
+    found = _outcomes(program, jobs, task, threads, lambda done: progress(done // repeats, len(examples)))
+    failed = [n for n, outcome in enumerate(found) if outcome.score is None]
+    if len(failed) > len(found) / 2:
+        first = found[failed[0]].error
+        raise WorkbenchError(f"{len(failed)} of {len(found)} calls failed, so there is no score. The first: {first}")
+    again = _outcomes(program, [jobs[n] for n in failed], task, threads, lambda done: None)
+    for n, outcome in zip(failed, again, strict=True):
+        found[n] = outcome
+    return Evaluation(tuple(_together(found[n : n + repeats]) for n in range(0, len(found), repeats)))
 
 
 def race(
@@ -77,9 +108,12 @@ def race(
     task: Task,
     threads: int,
     progress: Progress = lambda done, total: None,
+    repeats: int = 1,
 ) -> Evaluation:
-    """Evaluate a challenger in blocks, and stop once the upper end of its paired gain is below zero."""
-    size = max(SMALLEST_BLOCK, -(-len(examples) // BLOCKS))
+    """Evaluate a challenger block by block, and stop once it is surely no better than the incumbent on all the examples.
+
+    The test holds however often one looks (optimize.sequential); the examples must be in random order.
+    """
     so_far: tuple[Outcome, ...] = ()
     while len(so_far) < len(examples):
         seen = len(so_far)
@@ -87,22 +121,63 @@ def race(
         def shown(done: int, _: int, seen: int = seen) -> None:
             progress(seen + done, len(examples))
 
-        block = evaluate(program, examples[seen : seen + size], task, threads, shown)
-        so_far += block.outcomes
-        if paired_gain(incumbent.scores, [o.score for o in so_far]).high < 0:
+        so_far += evaluate(program, examples[seen : seen + BLOCK], task, threads, shown, repeats).outcomes
+        known = differences(incumbent.scores, [o.score for o in so_far])
+        if surely_below(0.0, known, len(examples) - (len(so_far) - len(known))):
             break
     return Evaluation(so_far)
 
 
-def _outcome(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
+def _outcomes(
+    program: dspy.Module, jobs: Sequence[tuple[dspy.Example, int]], task: Task, threads: int, progress: Callable[[int], None]
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    with ThreadPoolExecutor(threads) as pool:
+        work = [pool.submit(contextvars.copy_context().run, _outcome, program, example, repeat, task) for example, repeat in jobs]
+        try:
+            for future in work:
+                outcomes.append(future.result())
+                progress(len(outcomes))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return outcomes
+
+
+def _outcome(program: dspy.Module, example: dspy.Example, repeat: int, task: Task) -> Outcome:
+    start = time.perf_counter()
+    with one_example(repeat) as spent:
+        outcome = _scored(program, example, task)
+    return replace(outcome, usage=spent.usage(), seconds=time.perf_counter() - start)
+
+
+def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
     try:
         prediction = program(**example.inputs())
     except AdapterParseError as error:  # the LM answered, and the program could not use it: that is the program's score
         return Outcome(0.0, {"unparsable": str(error.lm_response)}, "The answer could not be parsed.", "unparsable answer")
     except Exception as error:
-        return Outcome(None, {}, error=f"{type(error).__name__}: {str(error).strip()[:300]}")
-    score = task.score(example, prediction)
+        return Outcome(None, {}, error=_told(error))
+    try:
+        score = task.score(example, prediction)
+    except dspy.LMError as error:  # the metric asks an LM as well, and that call failed; any other error is the metric's own
+        return Outcome(None, dict(prediction), error=_told(error))
     return Outcome(score.value, dict(prediction), score.feedback)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()[:300]}"
+
+
+def _together(repeats: Sequence[Outcome]) -> Outcome:
+    """One example's outcomes as one: the mean of the scores there are, the first answer, all that was spent."""
+    if len(repeats) == 1:
+        return repeats[0]
+    scores = tuple(o.score for o in repeats if o.score is not None)
+    mean = math.fsum(scores) / len(scores) if scores else None
+    first = next((o for o in repeats if o.score is not None), repeats[0])
+    usage = reduce(add, (o.usage for o in repeats))
+    return replace(first, score=mean, usage=usage, seconds=sum(o.seconds for o in repeats) / len(repeats), repeats=scores)
 
 
 def float_metric(task: Task) -> Callable[..., float | bool]:

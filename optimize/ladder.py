@@ -11,10 +11,10 @@ from optimize.devset import Splits
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
 from optimize.evaluate import Evaluation, evaluate, race
 from optimize.lm.meter import Meter, MeteredLM, Usage
-from optimize.plateau import Decision, Tried, decide, promotes
+from optimize.plateau import COVERAGE, Decision, History, Tried, best_of, decide, promotes
 from optimize.program import Program, student
 from optimize.rungs import Context, Rung, Skip, Starved
-from optimize.stats import Interval, paired_gain
+from optimize.stats import Changes, Interval, changes, paired_gain
 from optimize.task import Task
 
 SLACK = 1.25  # a rung is sized for its share and stopped hard this far beyond it
@@ -22,7 +22,7 @@ SLACK = 1.25  # a rung is sized for its share and stopped hard this far beyond i
 
 @dataclass(frozen=True)
 class Attempt:
-    """One rung's outcome against the incumbent of its time. gain: paired, on val; None for the baseline.
+    """One rung's outcome against the incumbent of its time. gain, changes: paired, on val; None for the baseline.
 
     skipped or error say why there is no evaluation; starved: it was skipped for want of LM calls. promoted: it became the
     incumbent. calls: LM calls an example takes.
@@ -33,6 +33,7 @@ class Attempt:
     program: Program | None = None
     evaluation: Evaluation | None = None
     gain: Interval | None = None
+    changes: Changes | None = None
     usage: Usage = Usage()  # noqa: RUF009 (frozen)
     seconds: float = 0.0
     skipped: str = ""
@@ -49,10 +50,13 @@ class Climb:
     attempts: tuple[Attempt, ...]
     best: Attempt
     decision: Decision
+    history: History
 
 
 class Observer:
-    """What a climb tells those who watch. Each method may be left out."""
+    """What a command tells those who watch. Each method may be left out."""
+
+    def told(self, line: str) -> None: ...
 
     def started(self, rung: str) -> None: ...
 
@@ -60,10 +64,15 @@ class Observer:
 
     def finished(self, attempt: Attempt) -> None: ...
 
+    def decided(self, history: History) -> None: ...
+
 
 @dataclass(frozen=True)
 class Setup:
-    """What a climb runs on. after: LM calls that must be left when it ends, beside those for the test rows."""
+    """What a climb runs on. after: LM calls that must be left when it ends, beside those for the test rows.
+
+    repeats: how often each val and test row is asked.
+    """
 
     task: Task
     splits: Splits
@@ -73,30 +82,42 @@ class Setup:
     threads: int
     seed: int
     after: int = 0
+    repeats: int = 1
 
     def left(self, baseline: Attempt, best: Attempt) -> int:
         """LM calls the climb may still make: baseline and best program are yet to answer the test rows."""
-        return self.meter.remaining() - self.after - int(len(self.splits.test) * (baseline.calls + best.calls))
+        return self.meter.remaining() - self.after - int(self.repeats * len(self.splits.test) * (baseline.calls + best.calls))
 
 
 def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
     """Try the rungs in order until the verdict is in. The task LM is the one in DSPy's context."""
     attempts = [_baseline(setup, watch)]
-    incumbent = best = attempts[0]
+    incumbent = attempts[0]
     for number, rung in enumerate((*rungs, None)):
-        tried = [_tried(a) for a in attempts if a.evaluation]
-        budget_left = setup.left(attempts[0], best) > 0 and (rung is not None or not any(a.starved for a in attempts))
-        decision = decide(_tried(best), tried, setup.target, rungs_left=rung is not None, budget_left=budget_left)
+        scored = [a for a in attempts if a.evaluation]
+        best = scored[best_of([_tried(a) for a in scored])]
+        history = _history(setup, scored, setup.left(attempts[0], best), len(rungs) - number, any(a.starved for a in attempts))
+        watch.decided(history)
+        decision = decide(history)
         if decision.verdict != "improving" or rung is None:
             break
         watch.started(rung.name)
         attempt = _try(setup, rung, incumbent, setup.left(attempts[0], best), len(rungs) - number, watch)
-        if attempt.promoted:
-            incumbent = attempt
-            best = max(best, attempt, key=lambda a: (_mean(a), -a.calls))
+        incumbent = attempt if attempt.promoted else incumbent
         attempts.append(attempt)
         watch.finished(attempt)
-    return Climb(tuple(attempts), best, decision)
+    return Climb(tuple(attempts), best, decision, history)
+
+
+def _history(setup: Setup, scored: Sequence[Attempt], left: int, rungs_left: int, starved: bool) -> History:
+    asked = [a.usage.asked for a in scored[1:]] or [scored[0].usage.asked]
+    return History(
+        tried=tuple(_tried(a) for a in scored),
+        target=setup.target,
+        rungs_left=rungs_left,
+        budget_left=left > 0 and (rungs_left > 0 or not starved),
+        rung_calls=sum(asked) // len(asked),
+    )
 
 
 def _baseline(setup: Setup, watch: Observer) -> Attempt:
@@ -105,12 +126,14 @@ def _baseline(setup: Setup, watch: Observer) -> Attempt:
     before, start = setup.meter.usage(), time.perf_counter()
     program = student(setup.task)
     try:
-        evaluation = evaluate(program, setup.splits.val, setup.task, setup.threads, watch.scored)
+        evaluation = evaluate(program, setup.splits.val, setup.task, setup.threads, watch.scored, setup.repeats)
     except BudgetExhausted as error:
-        raise WorkbenchError(f"{error} Not even the baseline fits: it needs up to {2 * len(setup.splits.val)} calls.") from None
+        need = 2 * setup.repeats * len(setup.splits.val)
+        raise WorkbenchError(f"{error} Not even the baseline fits: it needs up to {need} calls.") from None
     usage = setup.meter.usage() - before
-    calls = usage.asked / len(evaluation.outcomes)
-    attempt = Attempt("zero_shot", "baseline", program, evaluation, None, usage, time.perf_counter() - start, promoted=True, calls=calls)
+    calls = usage.asked / len(evaluation.outcomes) / setup.repeats
+    seconds = time.perf_counter() - start
+    attempt = Attempt("zero_shot", "baseline", program, evaluation, usage=usage, seconds=seconds, promoted=True, calls=calls)
     watch.finished(attempt)
     return attempt
 
@@ -122,12 +145,12 @@ def _try(setup: Setup, rung: Rung, incumbent: Attempt, left: int, rungs_left: in
     what they leave or skip goes to the later ones, and most climbs end before the last.
     """
     assert incumbent.program and incumbent.evaluation
-    before, start = setup.meter.usage(), time.perf_counter()
+    spent, start = setup.meter.usage(), time.perf_counter()
     attempt = Attempt(rung.name, rung.family)
     share = 2 * left // (rungs_left + 1)
     try:
         calls = max(1.0, incumbent.calls)
-        val = math.ceil(calls * len(setup.splits.val))
+        val = math.ceil(calls * len(setup.splits.val) * setup.repeats)
         budget = share - val
         if budget <= 0:
             raise Starved(f"its share of {share} LM calls does not cover the {len(setup.splits.val)} val rows")
@@ -135,25 +158,22 @@ def _try(setup: Setup, rung: Rung, incumbent: Attempt, left: int, rungs_left: in
         with setup.meter.share(min(int(budget * SLACK), left - val)):
             program = rung.pull(incumbent.program, context)
         pulled = setup.meter.usage()
-        evaluation = race(program, incumbent.evaluation, setup.splits.val, setup.task, setup.threads, watch.scored)
-        gain = paired_gain(incumbent.evaluation.scores, evaluation.scores)
-        calls = (setup.meter.usage() - pulled).asked / len(evaluation.outcomes)
-        attempt = replace(
-            attempt, program=program, evaluation=evaluation, gain=gain, promoted=promotes(gain, calls < incumbent.calls), calls=calls
-        )
+        evaluation = race(program, incumbent.evaluation, setup.splits.val, setup.task, setup.threads, watch.scored, setup.repeats)
+        before, after = incumbent.evaluation.scores, evaluation.scores
+        gain, changed = paired_gain(before, after), changes(before, after)
+        calls = (setup.meter.usage() - pulled).asked / len(evaluation.outcomes) / setup.repeats
+        whole = len(evaluation.outcomes) == len(setup.splits.val) and evaluation.coverage >= COVERAGE
+        promoted = whole and promotes(gain, calls < incumbent.calls)
+        attempt = replace(attempt, program=program, evaluation=evaluation, gain=gain, changes=changed, promoted=promoted, calls=calls)
     except Skip as skip:
         attempt = replace(attempt, skipped=str(skip), starved=isinstance(skip, Starved))
     except (BudgetExhausted, ShareExhausted) as error:
         attempt = replace(attempt, error=str(error))
     except Exception as error:  # a rung that crashes is an outcome; the climb goes on
         attempt = replace(attempt, error=f"{type(error).__name__}: {str(error).strip()[:500]}")
-    return replace(attempt, usage=setup.meter.usage() - before, seconds=time.perf_counter() - start)
+    return replace(attempt, usage=setup.meter.usage() - spent, seconds=time.perf_counter() - start)
 
 
 def _tried(attempt: Attempt) -> Tried:
     assert attempt.evaluation
-    return Tried(attempt.family, attempt.evaluation.scores)
-
-
-def _mean(attempt: Attempt) -> float:
-    return attempt.evaluation.interval.mean if attempt.evaluation else -1.0
+    return Tried(attempt.rung, attempt.family, attempt.evaluation.scores, attempt.promoted, attempt.calls)

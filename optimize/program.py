@@ -125,8 +125,7 @@ def student(task: Task) -> Program:
 
 def signature_hash(task: Task) -> str:
     """A hash of the task's field names and their JSON Schemas, so that a program is not loaded into another signature."""
-    fields = task.signature.input_fields | task.signature.output_fields
-    types = [(name, TypeAdapter(field_type(f)).json_schema()) for name, f in fields.items()]
+    types = [(name, TypeAdapter(field_type(f)).json_schema()) for name, f in task.fields.items()]
     return hashlib.sha256(json.dumps(types).encode()).hexdigest()[:16]
 
 

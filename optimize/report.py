@@ -2,48 +2,27 @@
 
 from __future__ import annotations
 
+from statistics import variance
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from optimize.evaluate import Evaluation
 from optimize.ladder import Attempt
-from optimize.stats import Interval
+from optimize.plateau import Decision, History, best_of
+from optimize.preflight import DIFFER, Preflight
+from optimize.records import GainRecord, Record, ScoreRecord
+from optimize.stats import differences, smallest_gain
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+def score_record(evaluation: Evaluation) -> ScoreRecord:
+    return ScoreRecord.of(evaluation.interval, evaluation.coverage, evaluation.noise)
 
 
-class ScoreRecord(_Record):
-    """A mean score in 0…1 with its 95 % interval, on n scored rows."""
-
-    score: float
-    low: float
-    high: float
-    n: int
-
-    @classmethod
-    def of(cls, interval: Interval) -> ScoreRecord:
-        return cls(score=interval.mean, low=interval.low, high=interval.high, n=interval.n)
-
-
-class GainRecord(_Record):
-    """A paired difference of two programs on the same n rows, with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    @classmethod
-    def of(cls, interval: Interval) -> GainRecord:
-        return cls(mean=interval.mean, low=interval.low, high=interval.high, n=interval.n)
-
-
-class AttemptRecord(_Record):
+class AttemptRecord(Record):
     rung: str
     family: str
     val: ScoreRecord | None = None
@@ -66,8 +45,8 @@ class AttemptRecord(_Record):
         return cls(
             rung=attempt.rung,
             family=attempt.family,
-            val=ScoreRecord.of(attempt.evaluation.interval) if attempt.evaluation else None,
-            gain=GainRecord.of(attempt.gain) if attempt.gain else None,
+            val=score_record(attempt.evaluation) if attempt.evaluation else None,
+            gain=GainRecord.of(attempt.gain, attempt.changes) if attempt.gain and attempt.changes else None,
             promoted=attempt.promoted,
             missing=attempt.evaluation.missing if attempt.evaluation else 0,
             format=attempt.program.format if attempt.program else None,
@@ -82,7 +61,46 @@ class AttemptRecord(_Record):
         )
 
 
-class TestRecord(_Record):
+class VerdictRecord(Record):
+    """The numbers the verdict hangs on; docs/verdict.md says how."""
+
+    best: ScoreRecord = Field(description="the best prompt program on val, corrected for having been chosen")
+    optimism: float = Field(description="what the correction took off")
+    chosen_from: int
+    reached: float = Field(description="probability that the best program is at the target")
+    chance: float = Field(description="probability that it, or what further rungs may add, is")
+    next_gain: float = Field(description="what one more rung would add on average")
+    rung_calls: int = Field(description="LM calls that one more rung would likely take")
+    rows_needed: int | None = Field(description="val rows that would tell, where rows are what is lacking")
+    smallest_gain: float = Field(description="over the baseline, that these val rows show with 80 % probability")
+
+    @classmethod
+    def of(cls, decision: Decision, history: History) -> VerdictRecord:
+        best = history.tried[best_of(history.tried)]
+        found = differences(history.tried[0].scores, best.scores)
+        moved = variance(found) if len(found) > 1 and best is not history.tried[0] else DIFFER
+        return cls(
+            best=ScoreRecord.of(decision.best.interval, best.coverage),
+            optimism=decision.best.optimism,
+            chosen_from=decision.best.k,
+            reached=decision.reached,
+            chance=decision.chance,
+            next_gain=decision.next_gain,
+            rung_calls=history.rung_calls,
+            rows_needed=decision.rows,
+            smallest_gain=smallest_gain(len(found), max(moved, 1 / len(found))),
+        )
+
+
+class HeadroomRecord(Record):
+    """Scores on val that prompting may bring out at best: the best of several answers, the teacher with the same prompt."""
+
+    answers: int
+    best: ScoreRecord
+    teacher: ScoreRecord | None
+
+
+class TestRecord(Record):
     """Scores on the held-out test rows, read once. tuned: null unless an LM was fine-tuned."""
 
     __test__ = False  # not a pytest class
@@ -92,16 +110,17 @@ class TestRecord(_Record):
     tuned: ScoreRecord | None = None
     prompt_gain: GainRecord = Field(description="best prompt program over the baseline")
     tuned_gain: GainRecord | None = Field(None, description="tuned program over the best prompt program")
+    references: dict[str, ScoreRecord] = Field(description="scores without an LM, where the output is a label")
 
 
-class GateRecord(_Record):
+class GateRecord(Record):
     """Whether fine-tuning is the right next step, and why or why not."""
 
     open: bool
     reasons: list[str]
 
 
-class ForgettingRecord(_Record):
+class ForgettingRecord(Record):
     """General questions answered right by the base and by the tuned LM."""
 
     base: float
@@ -110,15 +129,18 @@ class ForgettingRecord(_Record):
     drop: GainRecord = Field(description="tuned minus base, paired")
 
 
-class Report(_Record):
+class Report(Record):
     """One run, complete: what `--json` prints and `report.json` holds."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     task: str
     verdict: str
     reason: str
     target: float
     target_met: bool
+    numbers: VerdictRecord
+    preflight: Preflight
+    headroom: HeadroomRecord | None = Field(None, description="null unless --headroom")
     levers: list[str] = Field(description="rungs that made the best prompt program, in order")
     test: TestRecord
     attempts: list[AttemptRecord]
@@ -130,7 +152,7 @@ class Report(_Record):
     seed: int
     rows: dict[str, int]
     data_hash: str
-    notes: list[str] = []
+    notes: list[str]
     lm_calls: int
     cost_usd: float | None
     seconds: float
@@ -151,6 +173,12 @@ def gain_text(record: GainRecord | None) -> str:
     return f"{record.mean:+.2f} [{record.low:+.2f}, {record.high:+.2f}]" if record else ""
 
 
+def changed_text(record: GainRecord) -> str:
+    """How many rows changed each way, and how likely so uneven a change is by chance."""
+    p = "" if record.p is None else f", p {'< 0.001' if record.p < 0.001 else f'= {record.p:.3f}'} (exact McNemar)"
+    return f"{record.better} rows better, {record.worse} worse{p}"
+
+
 def attempts_table(attempts: list[AttemptRecord]) -> Table:
     """A line a rung, narrow enough for 80 columns; ▲ marks those that became the incumbent."""
     table = Table("  rung", "val score", "n", "gain over incumbent", "calls", "s", box=None, pad_edge=False)
@@ -169,6 +197,8 @@ def _why(attempts: list[AttemptRecord]) -> list[str]:
 def _test_table(report: Report) -> Table:
     test = report.test
     table = Table("  on test", "score", "n", "gain over the line above", box=None, pad_edge=False)
+    for name, score in test.references.items():
+        table.add_row(f"  no LM: {name}", score_text(score), str(score.n), style="dim")
     table.add_row("  zero-shot baseline", score_text(test.baseline), str(test.baseline.n))
     table.add_row("  best prompt program", score_text(test.prompt), str(test.prompt.n), gain_text(test.prompt_gain))
     if test.tuned:
@@ -178,12 +208,23 @@ def _test_table(report: Report) -> Table:
 
 def lines(report: Report) -> list[str]:
     """What the run means, a sentence a line."""
-    out = [f"{report.verdict.upper()}: {report.reason}"]
+    out = [
+        f"{name} alone, without an LM, scores {with_n(s)} on test."
+        for name, s in report.test.references.items()
+        if s.score >= report.target
+    ]
+    out += [f"{report.verdict.upper()}: {report.reason}"]
+    if report.verdict == "reached" and report.test.prompt.score < report.target:
+        out += [f"NOT CONFIRMED: on the held-out test rows it scores {with_n(report.test.prompt)}, below the target {report.target}."]
     out += [f"Levers that won: {', '.join(report.levers) or 'none'}."]
+    out += [f"Best prompt program over zero-shot, on test: {changed_text(report.test.prompt_gain)}."]
+    n = report.numbers
+    out += [f"{n.best.n} val rows show a gain of {n.smallest_gain:.2f} or more with 80 % probability."]
+    out += _unsure(report)
     out += [f"Fine-tune gate {'open' if report.gate.open else 'closed'}: {' '.join(report.gate.reasons)}"]
-    if report.tuned_kept is not None:
-        lost = "is not surely better than the best prompt program and is not kept."
-        out += ["The tuned program " + ("won and is kept." if report.tuned_kept else lost)]
+    if report.tuned_kept is not None and report.test.tuned_gain:
+        lost = "is not surely better than the best prompt program and is not kept"
+        out += [f"The tuned program {'won and is kept' if report.tuned_kept else lost}: {changed_text(report.test.tuned_gain)}."]
     if report.forgetting:
         f = report.forgetting
         passed = f"the base LM passes {f.base:.0%}, the tuned LM {f.tuned:.0%} (change {gain_text(f.drop)})"
@@ -192,9 +233,24 @@ def lines(report: Report) -> list[str]:
     return out
 
 
+def _unsure(report: Report) -> list[str]:
+    """What blurs the scores: failed calls, the LM's own noise; and what several answers or the teacher would reach."""
+    out = []
+    scores = [report.numbers.best, report.test.baseline, report.test.prompt]
+    if (coverage := min(s.coverage for s in scores)) < 1:
+        out += [f"Some LM calls failed for good: only {coverage:.0%} of the rows have a score where it is worst."]
+    if report.test.prompt.lm_noise is not None:
+        out += [f"Of the test score's standard error the LM's own noise makes {report.test.prompt.lm_noise:.3f}."]
+    if found := report.headroom:
+        teacher = f", the teacher with the same prompt {with_n(found.teacher)}" if found.teacher else ""
+        out += [f"Headroom on val: the best of {found.answers} answers scores {with_n(found.best)}{teacher}."]
+    return out
+
+
 def verdict_line(report: Report) -> str:
+    best = report.test.tuned if report.tuned_kept and report.test.tuned else report.test.prompt
     met = "met" if report.target_met else "not met"
-    return f"Target {report.target} {met} on test."
+    return f"Target {report.target} {met} on test: {with_n(best)}."
 
 
 def terminal(report: Report) -> RenderableType:

@@ -17,20 +17,27 @@ from optimize.finetune import BACKENDS, aftercheck
 from optimize.finetune.bundle import write_bundle
 from optimize.finetune.gate import Gate, gate, winning_levers
 from optimize.finetune.rows import chat_rows, tuned_student
-from optimize.ladder import Attempt, Observer, Setup, climb
+from optimize.headroom import ANSWERS, calls_needed, headroom
+from optimize.ladder import Attempt, Climb, Observer, Setup, climb
+from optimize.plateau import History, without_headroom
+from optimize.preflight import preflight, told
 from optimize.program import Program, load
-from optimize.report import AttemptRecord, ForgettingRecord, GainRecord, Report
+from optimize.records import GainRecord, ScoreRecord
+from optimize.report import AttemptRecord, ForgettingRecord, HeadroomRecord, Report, VerdictRecord
 from optimize.rungs import LADDER, Rung
 from optimize.session import Session
 from optimize.settle import Findings, Tuned, settle
-from optimize.stats import paired_gain
+from optimize.stats import changes, paired_gain
 from optimize.tracking import Run, last_run
 
 GENERAL_TOKENS = 64  # room for an answer to a general question
 
 
 def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
-    """Climb, decide, fine-tune or hand off if the gate opens, settle on test, record everything."""
+    """Check the data, climb, decide, fine-tune or hand off if the gate opens, settle on test, record everything."""
+    checked = preflight(session.task, session.splits, session.config)
+    for line in told(checked, session.target):
+        session.watch.told(line)
     with _tracked(session, "run") as tracked, dspy.context(lm=session.lm):
         setup = Setup(
             session.task,
@@ -40,9 +47,11 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
             session.target,
             session.config.threads,
             session.config.seed,
-            after=_tuning_calls(session) if session.config.finetune == "lora" else 0,
+            after=(_tuning_calls(session) if session.config.finetune == "lora" else 0) + _headroom_calls(session),
+            repeats=session.config.repeats,
         )
         found = climb(setup, rungs, _Both(tracked, session.watch))
+        found, room = _with_headroom(session, found)
         opened = gate(session.task, found, len(session.splits.train))
         tuned, files = None, []
         assert found.best.program and found.best.evaluation
@@ -52,9 +61,40 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
         elif opened.open and session.config.finetune == "bundle":
             files = [bundle(session, found.best.program, found.decision.reason)]
         records = tuple(AttemptRecord.of(a) for a in (*found.attempts, *([tuned.attempt] if tuned else [])))
-        decision, levers = found.decision, tuple(winning_levers(found))
-        findings = Findings(decision.verdict, decision.reason, levers, opened, records, found.best.program, tuned, tuple(files))
+        findings = Findings(
+            verdict=found.decision.verdict,
+            reason=found.decision.reason,
+            numbers=VerdictRecord.of(found.decision, found.history),
+            preflight=checked,
+            levers=tuple(winning_levers(found)),
+            gate=opened,
+            attempts=records,
+            best=found.best.program,
+            best_val=found.best.evaluation,
+            headroom=room,
+            tuned=tuned,
+            files=tuple(files),
+        )
         return settle(session, tracked, findings)
+
+
+def _headroom_calls(session: Session) -> int:
+    return calls_needed(len(session.splits.val), session.config.teacher is not None) if session.config.headroom else 0
+
+
+def _with_headroom(session: Session, found: Climb) -> tuple[Climb, HeadroomRecord | None]:
+    """The climb with its verdict in the light of what prompting may bring out at best, where that was asked for."""
+    if not session.config.headroom or found.decision.verdict == "reached":
+        return found, None
+    assert found.best.program
+    session.watch.started("headroom")
+    teacher = session.teacher if session.config.teacher else None
+    room = headroom(found.best.program, session.splits.val, session.task, teacher, session.config.threads, session.watch.scored)
+    ceilings = {f"the best of {ANSWERS} answers scores": room.best}
+    if room.teacher:
+        ceilings["the teacher with the same prompt"] = room.teacher
+    record = HeadroomRecord(answers=ANSWERS, best=ScoreRecord.of(room.best), teacher=ScoreRecord.of(room.teacher) if room.teacher else None)
+    return replace(found, decision=without_headroom(found.decision, ceilings, session.target)), record
 
 
 def finetune_last(session: Session, backend: str) -> Report:
@@ -63,11 +103,25 @@ def finetune_last(session: Session, backend: str) -> Report:
     opened = Gate(last.gate.open, tuple(last.gate.reasons))
     with _tracked(session, "finetune") as tracked, dspy.context(lm=session.lm):
         session.watch.started("best prompt program")
-        evaluation = evaluate(best, session.splits.val, session.task, session.config.threads, session.watch.scored)
+        config = session.config
+        evaluation = evaluate(best, session.splits.val, session.task, config.threads, session.watch.scored, config.repeats)
         tuned = tune(session, best, evaluation, backend)
         _Both(tracked, session.watch).finished(tuned.attempt)
         records = (*(a for a in last.attempts if a.family != "weights"), AttemptRecord.of(tuned.attempt))
-        return settle(session, tracked, Findings(last.verdict, last.reason, tuple(last.levers), opened, records, best, tuned))
+        findings = Findings(
+            last.verdict,
+            last.reason,
+            last.numbers,
+            last.preflight,
+            tuple(last.levers),
+            opened,
+            records,
+            best,
+            evaluation,
+            last.headroom,
+            tuned,
+        )
+        return settle(session, tracked, findings)
 
 
 def handoff_last(session: Session) -> Path:
@@ -94,18 +148,19 @@ def tune(session: Session, best: Program, prompt_val: Evaluation, backend: str) 
     adapter: Path = trainer.train(
         rows, val_rows, session.config.finetune_base or base, session.folder("adapters"), session.config, session.watch.scored
     )
-    program.tuned, program.lm = adapter, lms.local_lm(base, adapter, session.meter, session.task.max_tokens)
+    config = session.config
+    program.tuned, program.lm = adapter, lms.local_lm(base, adapter, session.meter, session.task.max_tokens, config.temperature)
     session.watch.started("tuned program on val")
-    evaluation = evaluate(program, session.splits.val, session.task, session.config.threads, session.watch.scored)
-    gain = paired_gain(prompt_val.scores, evaluation.scores)
+    evaluation = evaluate(program, session.splits.val, session.task, config.threads, session.watch.scored, config.repeats)
+    gain, changed = paired_gain(prompt_val.scores, evaluation.scores), changes(prompt_val.scores, evaluation.scores)
     usage, seconds = session.meter.usage() - before, time.perf_counter() - start
-    attempt = Attempt(backend, "weights", program, evaluation, gain, usage, seconds)
+    attempt = Attempt(backend, "weights", program, evaluation, gain, changed, usage, seconds)
     return Tuned(attempt, adapter, _forgetting(session, base, adapter))
 
 
 def _tuning_calls(session: Session) -> int:
     """What comparing a tuned LM takes: val and test rows once, the general questions for base and tuned LM."""
-    return len(session.splits.val) + len(session.splits.test) + 2 * len(aftercheck.questions(session.root))
+    return session.config.repeats * (len(session.splits.val) + len(session.splits.test)) + 2 * len(aftercheck.questions(session.root))
 
 
 def _forgetting(session: Session, base: Path, adapter: Path) -> ForgettingRecord:
@@ -115,10 +170,10 @@ def _forgetting(session: Session, base: Path, adapter: Path) -> ForgettingRecord
         session.watch.started(f"general questions, {name}")
         lm = lms.local_lm(base, file, session.meter, GENERAL_TOKENS)
         answers.append(aftercheck.ask(lm, asked, session.config.threads, session.watch.scored))
-    drop = paired_gain(answers[0].scores, answers[1].scores)
+    drop = GainRecord.between(answers[0].scores, answers[1].scores)
     both = [(b, t) for b, t in zip(answers[0].scores, answers[1].scores, strict=True) if b is not None and t is not None]
     base_rate, tuned_rate = (sum(side) / len(both) for side in zip(*both, strict=True))
-    return ForgettingRecord(base=base_rate, tuned=tuned_rate, n=len(both), drop=GainRecord.of(drop))
+    return ForgettingRecord(base=base_rate, tuned=tuned_rate, n=len(both), drop=drop)
 
 
 def _last(session: Session) -> tuple[Session, Report, Program]:
@@ -144,7 +199,7 @@ def _tuned_lm(session: Session, adapter: Path) -> dspy.LM:
     base = lms.gguf_path(session.config.lm)
     if base is None or not adapter.is_file():
         raise WorkbenchError(f"The program was tuned; its adapter {adapter} or the base weights are gone.")
-    return lms.local_lm(base, adapter, session.meter, session.task.max_tokens)
+    return lms.local_lm(base, adapter, session.meter, session.task.max_tokens, session.config.temperature)
 
 
 def _tracked(session: Session, command: str) -> Run:
@@ -167,3 +222,6 @@ class _Both(Observer):
     def finished(self, attempt: Attempt) -> None:
         self.tracked.finished(attempt)
         self.watch.finished(attempt)
+
+    def decided(self, history: History) -> None:
+        self.tracked.decided(history)

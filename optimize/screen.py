@@ -35,6 +35,9 @@ class Screen(Observer):
         if self.console.is_terminal:
             self.live.stop()
 
+    def told(self, line: str) -> None:
+        self.console.print(f"· {line}", soft_wrap=not self.console.is_terminal, highlight=False, markup=False)
+
     def started(self, rung: str) -> None:
         self.progress.reset(self.bar, description=rung, total=None, note="")
         if not self.console.is_terminal:

@@ -6,13 +6,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from optimize.devset import row_hash
 from optimize.evaluate import Evaluation, evaluate
 from optimize.finetune.gate import Gate
 from optimize.ladder import Attempt
+from optimize.preflight import Preflight
 from optimize.program import Program, save, student
-from optimize.report import AttemptRecord, ForgettingRecord, GainRecord, GateRecord, Report, ScoreRecord, TestRecord
+from optimize.records import GainRecord, RowScores, ScoreRecord
+from optimize.references import references
+from optimize.report import AttemptRecord, ForgettingRecord, GateRecord, HeadroomRecord, Report, TestRecord, VerdictRecord, score_record
 from optimize.session import Session
-from optimize.stats import paired_gain
 from optimize.tracking import Run
 
 
@@ -27,14 +30,21 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a command knows before the test rows are read. files: what it wrote for other trainers."""
+    """What a command knows before the test rows are read. best_val: the best prompt program's outcomes on val.
+
+    files: what it wrote for other trainers.
+    """
 
     verdict: str
     reason: str
+    numbers: VerdictRecord
+    preflight: Preflight
     levers: tuple[str, ...]
     gate: Gate
     attempts: tuple[AttemptRecord, ...]
     best: Program
+    best_val: Evaluation
+    headroom: HeadroomRecord | None = None
     tuned: Tuned | None = None
     files: tuple[Path, ...] = ()
 
@@ -48,8 +58,9 @@ def settle(session: Session, tracked: Run, findings: Findings) -> Report:
     found = {}
     for name, program in programs.items():
         session.watch.started(f"{name} on test")
-        found[name] = evaluate(program, session.splits.test, session.task, session.config.threads, session.watch.scored)
-    test = _test_record(found)
+        config = session.config
+        found[name] = evaluate(program, session.splits.test, session.task, config.threads, session.watch.scored, config.repeats)
+    test = _test_record(session, found)
     kept = None
     if tuned and tuned.attempt.gain and test.tuned_gain:
         kept = tuned.attempt.gain.mean > 0 and test.tuned_gain.low > 0
@@ -64,6 +75,9 @@ def settle(session: Session, tracked: Run, findings: Findings) -> Report:
         reason=findings.reason,
         target=session.target,
         target_met=score.score >= session.target,
+        numbers=findings.numbers,
+        preflight=findings.preflight,
+        headroom=findings.headroom,
         levers=list(findings.levers),
         test=test,
         attempts=list(findings.attempts),
@@ -75,34 +89,38 @@ def settle(session: Session, tracked: Run, findings: Findings) -> Report:
         seed=session.config.seed,
         rows={name: len(rows) for name, rows in session.splits.sides().items()},
         data_hash=session.splits.digest,
-        notes=[*session.splits.notes, *_notes(findings, score, session.target)],
+        notes=list(session.splits.notes),
         lm_calls=usage.calls,
         cost_usd=usage.cost_usd,
         seconds=round(time.perf_counter() - session.start, 1),
         program=str(path.relative_to(session.root)),
         next=_next(session, findings, kept),
     )
+    val = {"prompt": findings.best_val, **({"tuned": tuned.attempt.evaluation} if tuned and tuned.attempt.evaluation else {})}
+    for side, programs_found in (("val", val), ("test", found)):
+        scores = {name: list(e.scores) for name, e in programs_found.items()} | {
+            "final": list(programs_found["tuned" if kept else "prompt"].scores)
+        }
+        tracked.scores(side, RowScores(rows=[row_hash(session.task, e) for e in session.splits.sides()[side]], programs=scores))
     tracked.settle(report, final, findings.best, [*findings.files, *([tuned.adapter] if tuned else [])])
     return report
 
 
-def _test_record(found: dict[str, Evaluation]) -> TestRecord:
-    scores = {name: ScoreRecord.of(e.interval) for name, e in found.items()}
-    prompt_gain = GainRecord.of(paired_gain(found["baseline"].scores, found["prompt"].scores))
-    tuned_gain = GainRecord.of(paired_gain(found["prompt"].scores, found["tuned"].scores)) if "tuned" in found else None
-    return TestRecord(**scores, prompt_gain=prompt_gain, tuned_gain=tuned_gain)
-
-
-def _notes(findings: Findings, score: ScoreRecord, target: float) -> list[str]:
-    if findings.verdict == "reached" and score.score < target:
-        return ["val says the target is reached, the held-out test rows do not confirm it: the gap is noise and selection"]
-    return []
+def _test_record(session: Session, found: dict[str, Evaluation]) -> TestRecord:
+    return TestRecord(
+        **{name: score_record(e) for name, e in found.items()},
+        prompt_gain=GainRecord.between(found["baseline"].scores, found["prompt"].scores),
+        tuned_gain=GainRecord.between(found["prompt"].scores, found["tuned"].scores) if "tuned" in found else None,
+        references={n: ScoreRecord.of(s) for n, s in references(session.task, session.splits.train, session.splits.test).items()},
+    )
 
 
 def _next(session: Session, findings: Findings, kept: bool | None) -> str:
     """The command, or the step, that makes most sense now."""
     task, finetune = session.task.name, session.config.finetune
-    more_rows = f"add labelled rows to devsets/{task}, then optimize run {task}"
+    rows = findings.numbers.rows_needed
+    some = f"some {rows - len(session.splits.val)} more labelled val rows" if rows else "labelled rows"
+    more_rows = f"add {some} to devsets/{task}, then optimize run {task}"
     if findings.gate.open and findings.tuned is None:
         elsewhere = f"   (or train elsewhere from {session.folder('handoff').relative_to(session.root)})"
         return f"optimize finetune {task} --backend lora" + (elsewhere if finetune == "bundle" else "")
@@ -111,5 +129,6 @@ def _next(session: Session, findings: Findings, kept: bool | None) -> str:
     return {
         "budget": f"optimize run {task} --max-calls {2 * session.config.max_calls}",
         "indecisive": more_rows,
+        "no_headroom": f"optimize check {task} (are the labels and the metric right?), then a stronger --lm",
         "exhausted": f"optimize run {task} --teacher openai/… (a stronger LM to write instructions)",
     }.get(findings.verdict, "optimize ui")

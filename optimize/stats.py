@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LEVEL = 0.95  # two-sided confidence of every interval
+POWER = 0.8  # of the smallest gain that a set can see
 DRAWS = 4000
 
 
@@ -22,31 +23,41 @@ class Interval:
     @property
     def error(self) -> float:
         """The standard error that the interval's width stands for."""
-        from scipy.stats import norm
-
-        return (self.high - self.low) / (2 * float(norm.ppf(0.5 + LEVEL / 2)))
+        return (self.high - self.low) / (2 * z(LEVEL))
 
 
 def mean_interval(scores: Sequence[float]) -> Interval:
     """The mean of scores in [0, 1].
 
-    Right-or-wrong scores: Wilson's interval (Wilson 1927). Graded ones: the BCa bootstrap (Efron 1987), or Wilson's,
+    Right-or-wrong scores: Wilson's interval. Graded ones: the BCa bootstrap (Efron 1987), or Wilson's,
     which is wider, where all scores are equal and a bootstrap would claim certainty. Raises ValueError without scores.
     """
-    from scipy.stats import binomtest, norm
-
     n = len(scores)
     if n == 0:
         raise ValueError("An interval needs at least one score.")
-    mean = math.fsum(scores) / n
-    if set(scores) <= {0.0, 1.0}:
-        found = binomtest(round(math.fsum(scores)), n).proportion_ci(LEVEL, method="wilson")
-        return Interval(mean, float(found.low), float(found.high), n)
-    if _equal(scores):
-        z2 = float(norm.ppf(0.5 + LEVEL / 2)) ** 2
-        middle, half = mean + z2 / (2 * n), math.sqrt(z2 * (mean * (1 - mean) / n + z2 / (4 * n * n)))
-        return Interval(mean, (middle - half) / (1 + z2 / n), (middle + half) / (1 + z2 / n), n)
+    if set(scores) <= {0.0, 1.0} or _equal(scores):
+        return wilson(math.fsum(scores) / n, n)
     return _bootstrap(scores)
+
+
+def wilson(mean: float, n: int) -> Interval:
+    """Wilson's interval (Wilson 1927) of a mean of n scores in [0, 1]: exact enough for 0/1 scores, wide for graded ones."""
+    z2 = z(LEVEL) ** 2
+    middle, half = mean + z2 / (2 * n), math.sqrt(z2 * (mean * (1 - mean) / n + z2 / (4 * n * n)))
+    low, high = (middle - half) / (1 + z2 / n), (middle + half) / (1 + z2 / n)
+    return Interval(mean, max(0.0, min(low, mean)), min(1.0, max(high, mean)), n)
+
+
+def z(level: float) -> float:
+    """The two-sided normal quantile of a level: 1.96 for 0.95."""
+    from scipy.stats import norm
+
+    return float(norm.ppf(0.5 + level / 2))
+
+
+def differences(before: Sequence[float | None], after: Sequence[float | None]) -> list[float]:
+    """After minus before where both are known; the shorter sequence ends the pairing."""
+    return [a - b for b, a in zip(before, after, strict=False) if a is not None and b is not None]
 
 
 def paired_gain(before: Sequence[float | None], after: Sequence[float | None]) -> Interval:
@@ -56,19 +67,56 @@ def paired_gain(before: Sequence[float | None], after: Sequence[float | None]) -
     one more lost. Graded ones: the BCa bootstrap of the differences. The shorter sequence ends the pairing, as when
     a race was stopped early. Raises ValueError without a pair.
     """
-    from scipy.stats import norm
-
-    differences = [a - b for b, a in zip(before, after, strict=False) if a is not None and b is not None]
-    n = len(differences)
+    found = differences(before, after)
+    n = len(found)
     if n == 0:
         raise ValueError("A paired gain needs at least one example scored on both sides.")
-    mean = math.fsum(differences) / n
-    if not _equal(differences) and not set(differences) <= {-1.0, 0.0, 1.0}:
-        return _bootstrap(differences)
-    adjusted = math.fsum(differences) / (n + 2)
-    square = (math.fsum(d * d for d in differences) + 2) / (n + 2)
-    half = float(norm.ppf(0.5 + LEVEL / 2)) * math.sqrt((square - adjusted**2) / (n + 2))
+    mean = math.fsum(found) / n
+    if not _equal(found) and not set(found) <= {-1.0, 0.0, 1.0}:
+        return _bootstrap(found)
+    adjusted = math.fsum(found) / (n + 2)
+    square = (math.fsum(d * d for d in found) + 2) / (n + 2)
+    half = z(LEVEL) * math.sqrt((square - adjusted**2) / (n + 2))
     return Interval(mean, max(-1.0, adjusted - half), min(1.0, adjusted + half), n)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How many examples got better and worse, and McNemar's exact p: how likely so uneven a change is if neither is better.
+
+    p is None for graded scores, where only the paired interval speaks.
+    """
+
+    better: int
+    worse: int
+    p: float | None
+
+
+def changes(before: Sequence[float | None], after: Sequence[float | None]) -> Changes:
+    """Which way the examples changed; pairs with a missing score are left out. Exact McNemar: a sign test (McNemar 1947)."""
+    from scipy.stats import binomtest
+
+    found = differences(before, after)
+    better, worse = sum(d > 0 for d in found), sum(d < 0 for d in found)
+    if not set(found) <= {-1.0, 0.0, 1.0}:
+        return Changes(better, worse, None)
+    return Changes(better, worse, float(binomtest(better, better + worse).pvalue) if better + worse else 1.0)
+
+
+def smallest_gain(n: int, variance: float) -> float:
+    """The smallest true gain that n pairs show as significant (two-sided, LEVEL) with probability POWER.
+
+    variance: of one pair's difference; for 0/1 scores the share of examples on which two programs differ.
+    Solves gain² n = (z + z')² (variance - gain²), the normal approximation of Connor (1987). 1.0 where nothing less is seen.
+    """
+    c = (z(LEVEL) + z(2 * POWER - 1)) ** 2
+    return min(1.0, math.sqrt(c * variance / (n + c)))
+
+
+def rows_to_see(gain: float, variance: float) -> int:
+    """How many pairs show a true gain of this size with probability POWER: smallest_gain the other way round."""
+    c = (z(LEVEL) + z(2 * POWER - 1)) ** 2
+    return max(1, math.ceil(c * max(0.0, variance - gain**2) / gain**2))
 
 
 def _equal(values: Sequence[float]) -> bool:

@@ -6,7 +6,7 @@ import enum
 import importlib.util
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -33,7 +33,8 @@ class Task:
     """One file in `programs/` ends with `task = Task(...)`; its rows lie in `devsets/` under the same name.
 
     target: the score a team lead would ask for. max_tokens: room for the longest right answer in any format.
-    data: a dataset on the Hugging Face hub instead of the folder. name and root are filled in by `load_task`.
+    data: a dataset on the Hugging Face hub instead of the folder. raters: the labels that several annotators gave a row, where
+    its extra columns hold them. name and root are filled in by `load_task`.
     """
 
     signature: type[dspy.Signature]
@@ -42,6 +43,7 @@ class Task:
     target: float = 0.9
     max_tokens: int = 256
     data: str | None = None
+    raters: Callable[[dspy.Example], Sequence[Hashable]] | None = None
     name: str = ""
     root: Path = field(default_factory=Path)
 
@@ -54,6 +56,11 @@ class Task:
         """The task's passages, where it has any: JSONL rows of id, title, text."""
         path = self.folder / "corpus.jsonl"
         return path if path.is_file() else None
+
+    @property
+    def fields(self) -> dict[str, FieldInfo]:
+        """Input fields, then output fields."""
+        return {**self.signature.input_fields, **self.signature.output_fields}
 
     @property
     def label(self) -> str | None:

@@ -139,14 +139,14 @@ def test_passages_bring_what_is_missing(setup: Setup, tmp_path: Path) -> None:
     assert found.decision.verdict == "reached" and winning_levers(found) == ["passages"], found.attempts[1]
 
 
-def test_half_the_candidates_answer_a_third_of_the_rows_only(setup: Setup) -> None:
+def test_candidates_that_are_surely_worse_answer_half_of_the_rows_only(setup: Setup) -> None:
     context = Context(TASK, setup.splits.train, setup.teacher, 4000, 1.0, 4, 0)
     pool, search = context.halves()
     bare = [student(TASK) for _ in range(3)]
     taught = with_demos(student(TASK), spread(pool, TASK, 6, random.Random(0)))
     before = setup.meter.usage().asked
     assert context.best([*bare, taught], search) is taught
-    assert setup.meter.usage().asked - before == 4 * 8 + 2 * 16
+    assert setup.meter.usage().asked - before == 4 * 12, "the others are surely worse, so nothing is left to compare"
 
 
 def test_a_rung_sees_train_rows_only(setup: Setup) -> None:
@@ -180,7 +180,7 @@ def test_a_rung_that_crashes_skips_or_overspends_is_recorded_and_the_climb_goes_
     small = Setup(setup.task, setup.splits, setup.teacher, Meter(400), 0.95, 4, 0)
     small.teacher.meter = small.meter
     found = climb(small, [*rungs, LADDER[1]], Watch())
-    assert [a.rung for a in seen] == ["zero_shot", "crash", "skip", "overspend", "labelled_demos"]
+    assert [a.rung for a in seen] == ["zero_shot", "crash", "skip", "overspend", "demo_search"]
     assert seen[1].error == "RuntimeError: boom" and seen[2].skipped == "not for this task"
     assert "more than its share" in seen[3].error and seen[3].usage.asked < 400 * 3 / 4
     assert found.decision.verdict == "reached", "one rung's greed does not starve the next"

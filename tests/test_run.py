@@ -38,7 +38,7 @@ def test_the_report_holds_every_number_with_its_interval(first: dict[str, Any]) 
     assert report.attempts[0].rung == "zero_shot" and report.attempts[0].val
     for score in (report.test.baseline, report.test.prompt, *(a.val for a in report.attempts if a.val)):
         assert 0 <= score.low <= score.score <= score.high <= 1 and score.n > 0
-    assert {a.rung for a in report.attempts} >= {"output_format", "labelled_demos", "passages"}
+    assert {a.rung for a in report.attempts} >= {"output_format", "demo_search", "passages"}
     assert next(a for a in report.attempts if a.rung == "passages").skipped == "the task has no corpus.jsonl"
     assert all(a.val or a.skipped or a.error for a in report.attempts), "every rung is accounted for"
     assert 0 < report.lm_calls <= 300 and report.cost_usd == 0

@@ -40,7 +40,8 @@ def configure(root: Path) -> None:
 
 
 def task_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
-    return resolve(config.lm, config.api_base, config, meter, max_tokens)
+    found = resolve(config.lm, config.api_base, config, meter, max_tokens)
+    return found.copy(temperature=config.temperature) if config.temperature else found
 
 
 def teacher_lm(config: RunConfig, meter: Meter) -> MeteredLM:
@@ -66,6 +67,19 @@ def resolve(name: str, api_base: str | None, config: RunConfig, meter: Meter, ma
         return MeteredLM(name, meter=meter, temperature=None, max_tokens=max(16000, max_tokens))
 
 
+def price(name: str, api_base: str | None) -> tuple[float, float] | None:
+    """US dollars a token in and out; None where it is not known, which is not zero."""
+    if name == "embedded" or name.startswith("gguf:"):
+        return 0.0, 0.0
+    if api_base or "/" not in name:
+        return None
+    from dspy.clients.model_metadata import model_info
+
+    found = model_info(*name.split("/", 1))
+    prices = found.get("input_cost_per_token"), found.get("output_cost_per_token")
+    return None if None in prices else prices
+
+
 def gguf_path(name: str) -> Path | None:
     """The weights file behind `embedded` or `gguf:PATH`; None for a hosted LM. Fetches the embedded one if missing."""
     if name == "embedded":
@@ -73,11 +87,12 @@ def gguf_path(name: str) -> Path | None:
     return Path(name.removeprefix("gguf:")).expanduser().resolve() if name.startswith("gguf:") else None
 
 
-def local_lm(path: Path, adapter: Path | None, meter: Meter, max_tokens: int) -> MeteredLM:
+def local_lm(path: Path, adapter: Path | None, meter: Meter, max_tokens: int, temperature: float = 0.0) -> MeteredLM:
     """The LM of a GGUF file in this process, tuned by `adapter` if one is given."""
     endpoint = embedded.serve(path, adapter)
     model = declare_endpoint(path.stem, endpoint.url, _identity(path, adapter))
-    return MeteredLM(model, meter=meter, local=True, any_schema=True, api_key=endpoint.key, temperature=0.0, max_tokens=max_tokens)
+    options = {"temperature": temperature, "max_tokens": max_tokens}
+    return MeteredLM(model, meter=meter, local=True, any_schema=True, api_key=endpoint.key, **options)
 
 
 @cache  # the process serves a file as it was at first use, and reading it again takes a while

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -32,6 +34,10 @@ class Usage:
     unpriced: int = 0
     latencies: tuple[float, ...] = ()
 
+    def __add__(self, more: Usage) -> Usage:
+        numbers = {f.name: getattr(self, f.name) + getattr(more, f.name) for f in fields(self)}
+        return Usage(**numbers)
+
     def __sub__(self, before: Usage) -> Usage:
         numbers = {f.name: getattr(self, f.name) - getattr(before, f.name) for f in fields(self) if f.name != "latencies"}
         return Usage(**numbers, latencies=self.latencies[len(before.latencies) :])
@@ -46,6 +52,25 @@ class Usage:
         import statistics
 
         return statistics.median(self.latencies) * 1000 if self.latencies else None
+
+
+_stretch: ContextVar[Meter | None] = ContextVar("stretch", default=None)
+_repeat: ContextVar[int] = ContextVar("repeat", default=0)
+
+
+@contextlib.contextmanager
+def one_example(repeat: int = 0) -> Iterator[Meter]:
+    """A meter of its own for the calls made within, in this thread or task: what one example costs.
+
+    repeat: 0 for the first time an example is asked; another number asks the LM anew, with a place of its own in the cache.
+    """
+    spent = Meter(sys.maxsize)
+    tokens = _stretch.set(spent), _repeat.set(repeat)
+    try:
+        yield spent
+    finally:
+        _stretch.reset(tokens[0])
+        _repeat.reset(tokens[1])
 
 
 class Meter:
@@ -117,9 +142,14 @@ class MeteredLM(dspy.LM):
         return self  # stateless apart from its connection pool, which copies share anyway
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        if repeat := _repeat.get():
+            kwargs = {"rollout_id": repeat, **kwargs}
         call = prepare(self, prompt, messages, kwargs)
         cached = _cached(self, call, False) is not None
         self.meter.ask(call.n, cached)
+        stretch = _stretch.get()
+        if stretch:
+            stretch.ask(call.n, cached)
         self._thread.entry = None
         start = time.perf_counter()
         try:
@@ -128,15 +158,16 @@ class MeteredLM(dspy.LM):
             self.meter.add(time.perf_counter() - start, failed=1)
             raise
         if not cached:
-            self._count(time.perf_counter() - start, self._thread.entry or {})
+            for meter in filter(None, (self.meter, stretch)):
+                self._count(meter, time.perf_counter() - start, self._thread.entry or {})
         return answer
 
     def update_history(self, entry: dict[str, Any]) -> None:
         self._thread.entry = entry
 
-    def _count(self, seconds: float, entry: dict[str, Any]) -> None:
+    def _count(self, meter: Meter, seconds: float, entry: dict[str, Any]) -> None:
         usage, cost = entry.get("usage") or {}, 0.0 if self.local else entry.get("cost")
-        self.meter.add(
+        meter.add(
             seconds,
             tokens_in=usage.get("prompt_tokens") or 0,
             tokens_out=usage.get("completion_tokens") or 0,

@@ -10,6 +10,7 @@ from optimize.rungs import demos, instructions
 from optimize.rungs.base import Context, Skip, Starved
 from optimize.rungs.output_format import output_format
 from optimize.rungs.passages import passages
+from optimize.rungs.search import demo_search
 
 __all__ = ["LADDER", "Context", "Rung", "Skip", "Starved"]
 
@@ -25,7 +26,7 @@ class Rung:
 
 LADDER: tuple[Rung, ...] = (
     Rung("output_format", "format", output_format),
-    Rung("labelled_demos", "demos", demos.labelled),
+    Rung("demo_search", "demos", demo_search),
     Rung("bootstrapped_demos", "demos", demos.bootstrapped),
     Rung("nearest_demos", "demos", demos.nearest),
     Rung("passages", "retrieval", passages),

@@ -1,4 +1,4 @@
-"""Demos: taken from the labelled rows, bootstrapped by the teacher, or the nearest ones at call time."""
+"""Demos: drawn from the labelled rows, bootstrapped by the teacher, or the nearest ones at call time."""
 
 from __future__ import annotations
 
@@ -15,18 +15,8 @@ from optimize.retrieval import Neighbours
 from optimize.rungs.base import BOOTSTRAP, Context, fits, fitting, fresh, hushed
 from optimize.task import Task
 
-DRAWS = 4  # demo sets tried; which demos are drawn is worth tens of points to a small LM
-SIZES = (4, 12)
+SIZES = (4, 12)  # of a drawn set; which demos are drawn is worth tens of points to a small LM
 NEAREST = (2, 4, 8)
-
-
-def labelled(student: Program, context: Context) -> Program:
-    """Demo sets drawn from the labelled rows, spread over the labels; the best of a few draws on held-back rows."""
-    pool, search = context.halves()
-    rng = random.Random(context.seed)
-    draws = context.affordable(len(search), least=1, most=DRAWS)
-    candidates = [with_fitting(student, spread(pool, student.task, SIZES[n % len(SIZES)], rng), search) for n in range(draws)]
-    return context.best(candidates, search)
 
 
 def bootstrapped(student: Program, context: Context) -> Program:

@@ -1,0 +1,65 @@
+"""Public labelled sets from ../shared/data as tasks for the benchmarks. None of their rows ship with the project."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import dspy
+
+from optimize.files import read_jsonl
+from optimize.task import Score, Task
+
+SETS = Path(__file__).resolve().parents[2] / "shared" / "data"
+NAMES = ("banking77_12", "clinc_domain10", "query_wellformedness")
+
+
+@dataclass(frozen=True)
+class PublicSet:
+    """A task, rows to learn from, and rows to score on; both shuffled once."""
+
+    task: Task
+    learn: tuple[dspy.Example, ...]
+    score: tuple[dspy.Example, ...]
+
+
+def public_set(name: str) -> PublicSet:
+    """banking77_12: every sixth of the 77 intents in alphabetical order. The set's own test file is the rows to score on."""
+    if not SETS.is_dir():
+        sys.exit(f"{SETS} is not there: this benchmark reads the public sets beside the project.")
+    if name == "banking77_12":
+        labels = sorted({row["label"] for row in _read("banking77", "train")})[::6][:12]
+        learn = [r for f in ("train", "train_pool") for r in _read("banking77", f) if r["label"] in labels]
+        seen: Counter[str] = Counter()
+        learn = [r for r in learn if (seen.update([r["label"]]) or seen[r["label"]] <= 25)]
+        score = [r for f in ("dev", "test") for r in _read("banking77", f) if r["label"] in labels]
+        question = "Name the intent of the bank customer's message."
+    else:
+        learn = [r for f in ("train", "dev") for r in _read(name, f)]
+        score = _read(name, "test")
+        labels = sorted({row["label"] for row in score})
+        question = {
+            "clinc_domain10": "Name the domain of the request.",
+            "query_wellformedness": "Is the question well formed: correct grammar and spelling, and a real question?",
+        }[name]
+    shuffled = [random.Random(7).sample(rows, len(rows)) for rows in (learn, score)]
+    sides = [tuple(dspy.Example(text=r["text"], label=r["label"]).with_inputs("text") for r in rows) for rows in shuffled]
+    return PublicSet(Task(signature=_signature(question, tuple(labels)), metric=_metric, name=name, max_tokens=24), *sides)
+
+
+def _signature(question: str, labels: tuple[str, ...]) -> type[dspy.Signature]:
+    fields: dict[str, Any] = {"text": (str, dspy.InputField()), "label": (Literal[labels], dspy.OutputField())}
+    return dspy.make_signature(fields, question)
+
+
+def _metric(example: dspy.Example, prediction: dspy.Prediction) -> Score:
+    right = prediction.label == example.label
+    return Score(float(right), "" if right else f"The right label is {example.label!r}.")
+
+
+def _read(name: str, file: str) -> list[dict[str, Any]]:
+    return [row for _, row in read_jsonl(SETS / name / f"{file}.jsonl")]

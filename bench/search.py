@@ -1,0 +1,137 @@
+"""Our raced search against DSPy's optimizers: same LM, prompt format, rows and seeds; held-out score and LM calls.
+
+python bench/search.py             # over an hour on two slow cores; goes on where it was stopped; --json for machines
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import dspy
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.public_sets import PublicSet, public_set
+from optimize import lm as lms
+from optimize.evaluate import evaluate, float_metric
+from optimize.lm import weights
+from optimize.lm.meter import Meter
+from optimize.program import Program, student
+from optimize.rungs import Context
+from optimize.rungs.base import fresh, hushed
+from optimize.rungs.search import CANDIDATES, candidates
+from optimize.stats import mean_interval, paired_gain
+
+FILE = Path(__file__).parent / "search.jsonl"
+SETS = ("banking77_12", "clinc_domain10")
+POOL, SEARCH, TEST = 80, 40, 100  # rows to draw demos from, to compare candidates on, to score the winner on
+DSPY_CANDIDATES = 8
+
+
+def raced(program: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]) -> Program:
+    stream = candidates(program, context, pool, search)
+    return context.best([next(stream) for _ in range(CANDIDATES)], search)
+
+
+def random_search(program: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]) -> Program:
+    optimizer = dspy.BootstrapFewShotWithRandomSearch(
+        metric=float_metric(context.task),
+        max_bootstrapped_demos=4,
+        max_labeled_demos=12,
+        num_candidate_programs=DSPY_CANDIDATES,
+        num_threads=context.threads,
+        max_errors=1000,
+    )
+    shuffled = random.Random(context.seed).sample(pool, len(pool))  # its own seeds are fixed
+    found: Program = optimizer.compile(fresh(program), trainset=shuffled, valset=search)
+    return found
+
+
+def mipro(program: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]) -> Program:
+    optimizer = dspy.MIPROv2(
+        metric=float_metric(context.task),
+        prompt_model=context.teacher,
+        auto=None,
+        num_candidates=5,
+        max_bootstrapped_demos=4,
+        max_labeled_demos=12,
+        num_threads=context.threads,
+        max_errors=1000,
+        seed=context.seed + 1,
+        verbose=False,
+    )
+    arguments = {"num_trials": DSPY_CANDIDATES, "minibatch": False, "program_aware_proposer": False, "view_data_batch_size": 5}
+    found: Program = optimizer.compile(fresh(program), trainset=pool, valset=search, **arguments)
+    return found
+
+
+Search = Callable[[Program, Context, list[dspy.Example], list[dspy.Example]], Program]
+METHODS: dict[str, Search] = {"raced search (ours)": raced, "BootstrapFewShotWithRandomSearch": random_search, "MIPROv2": mipro}
+
+
+def measured(data: PublicSet, method: str, seed: int) -> dict[str, Any]:
+    """One search from a fresh cache: the calls it asked for, and its winner's scores on the held-out rows."""
+    rows = random.Random(seed).sample(data.learn, POOL + SEARCH)
+    pool, search = rows[:POOL], rows[POOL:]
+    meter = Meter(100_000)
+    base = weights.pull_embedded(print)
+    with tempfile.TemporaryDirectory() as folder:
+        lms.configure(Path(folder))
+        lm, teacher = (lms.local_lm(base, None, meter, tokens) for tokens in (24, lms.PROPOSAL_TOKENS))
+        context = Context(data.task, tuple(rows), teacher, 100_000, 1.0, 4, seed)
+        program = student(data.task)
+        program.format = "compact"
+        with dspy.context(lm=lm), hushed():
+            best = METHODS[method](program, context, pool, search)
+            calls = meter.usage().asked
+            scores = evaluate(best, data.score[:TEST], data.task, threads=4).scores
+    return {"task": data.task.name, "method": method, "seed": seed, "calls": calls, "scores": scores}
+
+
+def main(json_: Annotated[bool, typer.Option("--json")] = False, seeds: int = 5) -> None:
+    done = [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.is_file() else []
+    sets = {name: public_set(name) for name in SETS}
+    for seed in range(seeds):
+        for name, data in sets.items():
+            for method in METHODS:
+                if not any((d["task"], d["method"], d["seed"]) == (name, method, seed) for d in done):
+                    done.append(measured(data, method, seed))
+                    with FILE.open("a") as file:
+                        file.write(json.dumps(done[-1]) + "\n")
+    rows = [row(done, name, method) for name in SETS for method in METHODS]
+    if json_:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(*rows[0], title=f"{seeds} seeds, {TEST} held-out rows")
+    for found in rows:
+        table.add_row(*map(str, found.values()))
+    Console().print(table)
+
+
+def row(done: list[dict[str, Any]], task: str, method: str) -> dict[str, str | float]:
+    """Means over seeds. gain: ours over this method, each row's score averaged over the seeds, paired."""
+
+    def by_row(name: str) -> list[float]:
+        runs = [d["scores"] for d in done if (d["task"], d["method"]) == (task, name)]
+        return [sum(s or 0 for s in scores) / len(scores) for scores in zip(*runs, strict=True)]
+
+    calls = [d["calls"] for d in done if (d["task"], d["method"]) == (task, method)]
+    ours, theirs = by_row(next(iter(METHODS))), by_row(method)
+    score, gain = mean_interval(theirs), paired_gain(theirs, ours)
+    return {
+        "task": task,
+        "method": method,
+        "test score": f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]",
+        "LM calls": round(sum(calls) / len(calls)),
+        "ours minus this": "" if method == next(iter(METHODS)) else f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

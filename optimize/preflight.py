@@ -1,0 +1,205 @@
+"""What the data can and cannot tell, and what a run may cost, before an LM call is spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from optimize import lm as lms
+from optimize.config import RunConfig
+from optimize.devset import Splits, input_text, load_splits, row_hash
+from optimize.files import to_json
+from optimize.labels import agreement, duplicates, suspects
+from optimize.program import render, student
+from optimize.records import Record, ScoreRecord
+from optimize.references import references
+from optimize.rungs import LADDER
+from optimize.rungs.base import PROMPT_CHARS, SEARCH
+from optimize.stats import rows_to_see, smallest_gain
+from optimize.task import Task, load_task
+
+DIFFER = 0.25  # share of rows on which two programs' right-or-wrong scores are taken to differ before any is measured
+MARGINS = (0.05, 0.1)
+CHARS_A_TOKEN = 4  # of English, on most tokenizers
+PASSES = 4  # over its search rows, with which most rungs can do something
+SHOWN = 5  # examples of each finding
+RARE = 0.2  # of an equal share: a label with fewer rows than that is told
+
+
+class Finding(Record):
+    """Something about the rows worth knowing. problem: it makes scores wrong; else it is a thing to look at."""
+
+    what: str
+    count: int
+    examples: list[str]
+    problem: bool = False
+
+
+class AgreementRecord(Record):
+    """How far the annotators of this task agree, on n rows that several of them labelled."""
+
+    alpha: float = Field(description="Krippendorff's alpha, nominal: 1 perfect, 0 chance")
+    person: float = Field(description="how often one annotator gives the label that most others gave: a person's score")
+    n: int
+
+
+class CostRecord(Record):
+    """The most a run may take. usd: null where the LM's price is not known."""
+
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    usd: float | None
+    enough_calls: int = Field(description="with fewer, rungs are skipped or cut short")
+
+
+class Preflight(Record):
+    """What is known before the first call."""
+
+    rows: dict[str, int]
+    findings: list[Finding]
+    agreement: AgreementRecord | None
+    smallest_gain: float = Field(description="that the val rows show with 80 % probability")
+    rows_to_see: dict[str, int] = Field(description="val rows that show a gain of so many points with 80 % probability")
+    references: dict[str, ScoreRecord] = Field(description="scores on val without an LM")
+    cost: CostRecord
+
+
+def preflight(task: Task, splits: Splits, config: RunConfig) -> Preflight:
+    """All checks that need no LM call. Row errors were told when the rows were loaded."""
+    found = {name: ScoreRecord.of(score) for name, score in references(task, splits.train, splits.val).items()}
+    return Preflight(
+        rows={name: len(rows) for name, rows in splits.sides().items()},
+        findings=[*_rows(task, splits), *_coverage(task, splits)],
+        agreement=_agreement(task, splits),
+        smallest_gain=smallest_gain(len(splits.val), DIFFER),
+        rows_to_see={f"{margin:.0%}": rows_to_see(margin, DIFFER) for margin in MARGINS},
+        references=found,
+        cost=_cost(task, splits, config),
+    )
+
+
+def check_task(root: Path, name: str, config: RunConfig) -> tuple[Preflight, float]:
+    """The checks of a task and its target. Raises WorkbenchError for rows or a task that do not load."""
+    task = load_task(name, root)
+    splits = load_splits(task).at_most(config.val_rows, config.test_rows)
+    return preflight(task, splits, config), task.target if config.target is None else config.target
+
+
+def _rows(task: Task, splits: Splits) -> list[Finding]:
+    """Duplicates, contradictions and suspect labels over all sides together."""
+    rows = [(side, e) for side, examples in splits.sides().items() for e in examples]
+    outputs = [to_json({name: e[name] for name in task.signature.output_fields}) for _, e in rows]
+    labels = [to_json(e[task.label]).strip('"') for _, e in rows] if task.label else outputs
+    texts = [input_text(task, e) for _, e in rows]
+    where = {row: " and ".join(p.removeprefix(f"{task.root}/") for p in places) for row, places in splits.places.items()}
+    places = [where.get(row_hash(task, e), side) for side, e in rows]
+    found = duplicates(texts, outputs)
+
+    def groups(what: str, groups: tuple[tuple[int, ...], ...], problem: bool = False) -> Finding:
+        said = ["; ".join(f"{places[r]} {labels[r][:60]!r}" for r in rows[:4]) for rows in groups[:SHOWN]]
+        return Finding(what=what, count=len(groups), examples=said, problem=problem)
+
+    findings = [
+        groups("inputs labelled in contradictory ways", found.conflicts, problem=True),
+        groups("rows written more than once", found.same),
+        groups("nearly equal inputs with different labels", found.near if task.label else ()),
+    ]
+    if task.label:
+        listed = suspects(texts, labels)
+        said = [f"{places[r]} is {labels[r]!r}, others like it {guess!r}: {texts[r][:60]!r}" for r, guess in listed[:SHOWN]]
+        findings.append(Finding(what="rows whose label looks wrong", count=len(listed), examples=said))
+    return [f for f in findings if f.count]
+
+
+def _coverage(task: Task, splits: Splits) -> list[Finding]:
+    """Labels that a side lacks or hardly has."""
+    if not task.label:
+        return []
+    sides = {side: [to_json(e[task.label]).strip('"') for e in rows] for side, rows in splits.sides().items()}
+    seen = set(sides["train"])
+    findings = []
+    for side in ("val", "test"):
+        unseen = sorted(set(sides[side]) - seen)
+        findings.append(Finding(what=f"labels in {side} that train never shows", count=len(unseen), examples=unseen[:SHOWN], problem=True))
+        absent = sorted(seen - set(sides[side]))
+        findings.append(Finding(what=f"labels of train that {side} never asks for", count=len(absent), examples=absent[:SHOWN]))
+    least = RARE * len(sides["train"]) / len(seen)
+    rare = [f"{label} ({sides['train'].count(label)} rows)" for label in sorted(seen) if sides["train"].count(label) < least]
+    findings.append(Finding(what="labels that are rare in train", count=len(rare), examples=rare[:SHOWN]))
+    return [f for f in findings if f.count]
+
+
+def _agreement(task: Task, splits: Splits) -> AgreementRecord | None:
+    if not task.raters:
+        return None
+    found = agreement([tuple(task.raters(e)) for rows in splits.sides().values() for e in rows])
+    return AgreementRecord(alpha=found.alpha, person=found.person, n=found.rows) if found else None
+
+
+def _cost(task: Task, splits: Splits, config: RunConfig) -> CostRecord:
+    """The cap on calls, each with the longest prompt a rung may build and the longest answer."""
+    shown = splits.val[:20]
+    longest = max(len(render(student(task), row)) for row in shown) + PROMPT_CHARS
+    calls = config.max_calls
+    tokens_in, tokens_out = calls * longest // CHARS_A_TOKEN, calls * task.max_tokens
+    price = lms.price(config.lm, config.api_base)
+    return CostRecord(
+        calls=calls,
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        usd=None if price is None else tokens_in * price[0] + tokens_out * price[1],
+        enough_calls=_enough(splits, config.repeats),
+    )
+
+
+def _enough(splits: Splits, repeats: int) -> int:
+    """Calls with which hardly a rung is skipped for want of them: two for a row of the chat baseline, one for the others'."""
+    val, test = repeats * len(splits.val), repeats * len(splits.test)
+    search = min(SEARCH, len(splits.train) // 3)
+    return 2 * (val + test) + test + len(LADDER) * (val + PASSES * search)
+
+
+def told(found: Preflight, target: float) -> list[str]:
+    """What a person should know, a sentence a line, the most important first."""
+    out = []
+    for name, score in found.references.items():
+        if score.score >= target:
+            out.append(
+                f"No LM needed? {name} alone scores {score.score:.2f} [{score.low:.2f}, {score.high:.2f}] on val, at the target {target}."
+            )
+    for finding in sorted(found.findings, key=lambda f: not f.problem):
+        out.append(f"{'Fix' if finding.problem else 'Look at'}: {finding.count} {finding.what}, such as {' | '.join(finding.examples[:2])}")
+    if found.agreement:
+        a = found.agreement
+        above = " The target is above what a person scores: it asks for agreement with noise." if target > a.person else ""
+        out.append(f"Annotators agree with alpha {a.alpha:.2f}; a person scores {a.person:.2f} against the others ({a.n} rows).{above}")
+    needed = ", ".join(f"{points} needs {n}" for points, n in found.rows_to_see.items())
+    out.append(
+        f"{found.rows['val']} val rows show a gain of {found.smallest_gain:.2f} or more with 80 % probability "
+        f"(if two programs differ on a quarter of the rows); a gain of {needed} rows."
+    )
+    if found.references:
+        out.append("Without an LM, on val: " + "; ".join(f"{name} {s.score:.2f}" for name, s in found.references.items()) + ".")
+    c = found.cost
+    usd = "unknown price" if c.usd is None else f"${c.usd:.2f}"
+    out.append(f"A run takes at most {c.calls} LM calls, {c.tokens_in / 1e6:.1f} M tokens in, {c.tokens_out / 1e6:.1f} M out ({usd}).")
+    if c.calls < c.enough_calls:
+        out.append(f"With fewer than {c.enough_calls} calls some rungs may be skipped or cut short (--max-calls is {c.calls}).")
+    return out
+
+
+def shown(found: Preflight, target: float, name: str) -> RenderableType:
+    """The checks as a person reads them."""
+    rows = ", ".join(f"{count} {side}" for side, count in found.rows.items())
+    problems = sum(f.count for f in found.findings if f.problem)
+    end = f"Fix {problems} things in devsets/{name} first." if problems else f"Next: optimize run {name}"
+    return Group(
+        Text(f"{name}: {rows} rows, all fit the signature. Target {target}."),
+        *[Text(f"· {line}") for line in told(found, target)],
+        "",
+        Text(end, style="bold"),
+    )

@@ -1,0 +1,85 @@
+"""Planted duplicates, contradictions, wrong labels and raters, counted; and published agreement figures."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from optimize.labels import agreement, duplicates, suspects
+
+TOPICS = {
+    "cats": ["purr", "whisker", "litter", "kitten", "meow", "claw", "tabby", "catnip"],
+    "cars": ["engine", "gear", "brake", "clutch", "petrol", "wheel", "garage", "bonnet"],
+    "soup": ["broth", "ladle", "carrot", "simmer", "onion", "stock", "bowl", "leek"],
+}
+
+
+def rows(count: int = 120) -> tuple[list[str], list[str]]:
+    rng = random.Random(1)
+    labels = [list(TOPICS)[n % 3] for n in range(count)]
+    return [f"{' and '.join(rng.sample(TOPICS[label], 6))} number {n * 37}" for n, label in enumerate(labels)], labels
+
+
+def test_planted_duplicates_and_contradictions_are_all_found_and_nothing_else() -> None:
+    texts, labels = rows()
+    assert duplicates(texts, labels).same == duplicates(texts, labels).conflicts == ()
+    texts += [texts[0].upper(), f"  {texts[1]} ", texts[2], texts[2]]
+    labels += [labels[0], "soup", "cars", labels[2]]
+    found = duplicates(texts, labels)
+    assert found.same == ((0, 120),) and found.conflicts == ((1, 121), (2, 122, 123))
+
+
+def test_nearly_equal_inputs_that_disagree_are_told_apart() -> None:
+    texts, labels = rows()
+    texts.append(texts[5].replace("number", "numbers"))
+    found = duplicates([*texts], [*labels, "cars" if labels[5] != "cars" else "soup"])
+    assert found.near == ((5, 120),) and not found.conflicts
+
+
+def test_planted_wrong_labels_are_listed_and_no_right_one() -> None:
+    texts, labels = rows()
+    wrong = [4, 40, 77]
+    for row in wrong:
+        labels[row] = list(TOPICS)[(row + 1) % 3]
+    assert sorted(row for row, _ in suspects(texts, labels)) == wrong
+    assert {guess for row, guess in suspects(texts, labels) if row == 4} == {list(TOPICS)[4 % 3]}
+
+
+def test_where_texts_say_nothing_of_labels_nobody_is_accused() -> None:
+    rng = random.Random(0)
+    texts, labels = rows()
+    rng.shuffle(labels)
+    assert suspects(texts, labels) == []
+    assert suspects(["a", "b", "c"], ["x", "y", "x"]) == [] and suspects(texts, ["same"] * len(texts)) == []
+
+
+def test_krippendorffs_alpha_as_published() -> None:
+    """Krippendorff (2011), 'Computing Krippendorff's alpha-reliability', examples B (two observers) and C (four, with gaps)."""
+    two = ["ab", "aa", "bb", "bb", "db", "cc", "cc", "cc", "ee", "dd", "dd", "ad"]
+    found = agreement([tuple(pair) for pair in two])
+    assert found and found.alpha == pytest.approx(0.692, abs=5e-4)
+    columns = [
+        "1 1 - 1",
+        "2 2 3 2",
+        "3 3 3 3",
+        "3 3 3 3",
+        "2 2 2 2",
+        "1 2 3 4",
+        "4 4 4 4",
+        "1 1 2 1",
+        "2 2 2 2",
+        "- 5 5 5",
+        "- - 1 1",
+        "- - 3 -",
+    ]
+    found = agreement([[v for v in column.split() if v != "-"] for column in columns])
+    assert found and found.alpha == pytest.approx(0.743, abs=5e-4) and found.rows == 11
+
+
+def test_what_a_person_scores_against_the_others() -> None:
+    found = agreement([("a", "a", "a"), ("a", "a", "b")])
+    assert found and found.person == pytest.approx((1 + 2 / 3 * 0.5) / 2), "in the second row each 'a' meets a tie, 'b' never wins"
+    assert agreement([("a",), ()]) is None
+    same = agreement([("a", "a"), ("a", "a")])
+    assert same and same.alpha == 1.0
