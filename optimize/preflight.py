@@ -109,7 +109,8 @@ def _rows(task: Task, splits: Splits) -> list[Finding]:
         groups("nearly equal inputs with different labels", found.near if task.label else ()),
     ]
     if task.label:
-        listed = suspects(texts, labels)
+        contradicted = {row for group in found.conflicts for row in group}
+        listed = [(row, guess) for row, guess in suspects(texts, labels) if row not in contradicted]
         said = [f"{places[r]} is {labels[r]!r}, others like it {guess!r}: {texts[r][:60]!r}" for r, guess in listed[:SHOWN]]
         findings.append(Finding(what="rows whose label looks wrong", count=len(listed), examples=said))
     return [f for f in findings if f.count]

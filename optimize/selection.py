@@ -31,7 +31,7 @@ def corrected_best(best: Sequence[float | None], others: Sequence[Sequence[float
     again on those drawn, and the chosen program's mean on the rows left out is what the choice is worth. The average over
     draws, where it lies below the raw mean, replaces it. Programs whose race was stopped early could not have been chosen
     and are left out, as in that paper's BBCD. Rows that any of the programs misses are left out of the choice, not of the score.
-    bench/selection.py has the bias that remains. Raises ValueError where `best` has no score.
+    bench/estimates.py has the bias that remains. Raises ValueError where `best` has no score.
     """
     import numpy as np
 

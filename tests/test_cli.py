@@ -50,6 +50,13 @@ print([name for name in {heavy} if name in sys.modules])
         (["run", "review", "--lm", "gguf:none.gguf"], "does not exist"),
         (["run", "review", "--lm", "gpt"], "DSPy model string"),
         (["run", "review", "--lm", "openai/x", "--finetune", "lora"], "LoRA trains weights in this process"),
+        (["run", "review", "--repeats", "0"], "'repeats'"),
+        (["run", "review", "--temperature", "9"], "'temperature'"),
+        (["check", "nosuch"], "programs/nosuch.py does not exist"),
+        (["check", "review", "--target", "7"], "'target'"),
+        (["verdict", "review"], "No run 'review'"),
+        (["verdict", "0123456789"], "No run '0123456789'"),
+        (["compare", "review", "review~1"], "No run 'review'"),
         (["report", "review"], "no finished run yet"),
         (["handoff", "review"], "no finished run yet"),
         (["finetune", "review"], "no finished run yet"),
@@ -75,6 +82,23 @@ def test_a_bad_row_is_named_before_anything_is_written(project: Path) -> None:
     assert done.returncode == 2
     assert "rows.jsonl:17" in done.stderr and "'pozitive' is not one of 'positive', 'negative'" in done.stderr
     assert not (project / "mlruns").exists()
+
+
+def test_check_asks_no_lm_writes_nothing_and_ends_with_the_next_command(project: Path) -> None:
+    done = optimize(project, "check", "review", "--lm", "openai/no-such-lm")
+    assert done.returncode == 0, done.stderr
+    assert "all fit the signature" in done.stdout and "unknown price" in done.stdout
+    assert done.stdout.strip().endswith("Next: optimize run review")
+    assert not (project / "mlruns").exists() and not (project / ".optimize").exists()
+    path = project / "devsets" / "review" / "rows.jsonl"
+    first = json.loads(path.read_text().splitlines()[0])
+    first["verdict"] = "negative" if first["verdict"] == "positive" else "positive"
+    with path.open("a") as file:
+        fillers = [{"text": f"{chr(97 + n) * 9} {chr(122 - n) * 7}", "verdict": ("positive", "negative")[n % 2]} for n in range(16)]
+        file.write("".join(json.dumps(row) + "\n" for row in (first, *fillers)))
+    found = optimize(project, "check", "review", "--json")
+    assert found.returncode == 1
+    assert json.loads(found.stdout)["findings"][0]["what"] == "inputs labelled in contradictory ways"
 
 
 def test_settings_come_from_flag_then_environment_then_file(project: Path) -> None:

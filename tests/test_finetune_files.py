@@ -21,10 +21,11 @@ from optimize.finetune.gate import LEAST_ROWS, gate, winning_levers
 from optimize.finetune.rows import FORMAT, chat_rows, tuned_student
 from optimize.ladder import Attempt, Climb
 from optimize.lm import FORMATS
-from optimize.plateau import Decision, Verdict
+from optimize.plateau import Decision, History, Verdict
 from optimize.program import Program, load, render, student
 from optimize.retrieval import Passages
-from optimize.stats import Interval
+from optimize.selection import Corrected
+from optimize.stats import Interval, wilson
 from optimize.task import Task, choices
 
 Shipped = Callable[[str], tuple[Task, Splits]]
@@ -139,7 +140,8 @@ RETRIEVAL_SKIPPED = Attempt("passages", "retrieval", skipped="its share of 3 LM 
 
 def climb(verdict: Verdict, *attempts: Attempt) -> Climb:
     tried = (BASELINE, *attempts)
-    return Climb(tried, [a for a in tried if a.promoted][-1], Decision(verdict, "because"))
+    decision = Decision(verdict, "because", Corrected(wilson(0.5, 50), 0.0, 1), reached=0.1, chance=0.1, next_gain=0.0)
+    return Climb(tried, [a for a in tried if a.promoted][-1], decision, History((), 0.9, 0, True))
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,36 @@ def test_report_and_tasks_show_the_last_run(project: Path, first: dict[str, Any]
     assert "review" in listed.stdout and first["verdict"] in listed.stdout
 
 
+def test_the_report_says_how_sure_it_is(first: dict[str, Any]) -> None:
+    report = Report.model_validate(first)
+    n = report.numbers
+    assert n.best.score <= max(a.val.score for a in report.attempts if a.val) and n.optimism >= 0 and n.chosen_from >= 1
+    assert 0 <= n.reached <= n.chance <= 1 and 0 < n.smallest_gain <= 1 and n.rung_calls > 0
+    assert (
+        set(report.preflight.references) == set(report.test.references) == {"majority class", "nearest row's label", "logistic regression"}
+    )
+    assert report.test.prompt_gain.p is not None and all(s.coverage == 1.0 for s in (n.best, report.test.baseline, report.test.prompt))
+
+
+def test_the_verdict_is_drawn_again_from_the_store_alone(project: Path, first: dict[str, Any]) -> None:
+    done = optimize(project, "verdict", "review", "--json")
+    again = json.loads(done.stdout)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert (again["verdict"], again["reason"], again["numbers"]) == (first["verdict"], first["reason"], first["numbers"])
+    by_id = optimize(project, "verdict", again["run"][:8], "--json")
+    assert json.loads(by_id.stdout) == again
+
+
+def test_two_runs_compare_on_the_rows_both_scored(project: Path, first: dict[str, Any]) -> None:
+    arguments = ("--target", "0.99", "--finetune", "never", "--max-calls", "250", "--seed", "3", "--test-rows", "8")
+    other = optimize(project, "run", "review", *arguments, "--json")
+    found = json.loads(optimize(project, "compare", "review~1", "review", "--json").stdout)
+    assert found["test"]["gain"]["n"] == 8 and found["val"]["gain"]["n"] == first["rows"]["val"]
+    assert found["test"]["after"]["score"] == json.loads(other.stdout)["test"]["prompt"]["score"]
+    wrong = optimize(project, "compare", "review~9", "review")
+    assert wrong.returncode == 2 and "finished runs" in wrong.stderr
+
+
 def test_everything_is_in_the_store(project: Path, first: dict[str, Any]) -> None:
     from mlflow import MlflowClient
 
@@ -69,7 +99,7 @@ def test_everything_is_in_the_store(project: Path, first: dict[str, Any]) -> Non
     experiment = client.get_experiment_by_name("review")
     runs = client.search_runs([experiment.experiment_id])
     parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
-    parent = parents[-1]
+    parent = parents[-1]  # the first command; runs come newest first
     nested = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(nested) == len(first["attempts"])
     scored = [r for r in nested if "val_score" in r.data.metrics]
@@ -78,7 +108,9 @@ def test_everything_is_in_the_store(project: Path, first: dict[str, Any]) -> Non
     assert all({"gain", "gain_low", "gain_high"} <= r.data.metrics.keys() for r in scored if r.info.run_name != "zero_shot")
     files = {item.path for item in client.list_artifacts(scored[0].info.run_id)}
     assert files == {"examples.json", "program.json", "prompt.txt"}
-    assert {"report.json", "program.json", "prompt.txt"} <= {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"report.json", "program.json", "prompt.txt", "history.json", "val_scores.json", "test_scores.json"} <= {
+        item.path for item in client.list_artifacts(parent.info.run_id)
+    }
     assert parent.data.tags["verdict"] == first["verdict"] and "Target" in parent.data.tags["mlflow.note.content"]
     assert parent.data.metrics["test_score"] == first["test"]["prompt"]["score"]
     assert {i.dataset.name for i in parent.inputs.dataset_inputs} == {"review-train", "review-val", "review-test"}

@@ -35,6 +35,7 @@ def configure(root: Path) -> None:
     """Point DSPy at this project's answer cache and keep it quiet. Call once, from the main thread."""
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"dspy|optimize")
     warnings.filterwarnings("ignore", message="Passing OpenAI-style message")
+    warnings.filterwarnings("ignore", message="rollout_id has no effect")  # it has: a place of its own in the cache
     logging.getLogger("dspy.clients.lm").setLevel(logging.ERROR)  # a truncated answer is scored, not shouted about
     dspy.configure_cache(enable_disk_cache=True, enable_memory_cache=True, disk_cache_dir=str(state_dir(root) / "cache"))
 

@@ -1,0 +1,141 @@
+"""Evaluations: what each example cost, failed calls, repeats and races, against an endpoint whose every answer is known."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dspy
+import pytest
+from fastapi import FastAPI, HTTPException, Request
+
+from optimize import lm as lms
+from optimize.config import RunConfig
+from optimize.errors import WorkbenchError
+from optimize.evaluate import BLOCK, Evaluation, Outcome, evaluate, race
+from optimize.headroom import headroom
+from optimize.lm.meter import Meter
+from optimize.program import Program, student
+from optimize.task import Score, Task
+from tests.test_lm import served
+
+
+class Sum(dspy.Signature):
+    """Add up."""
+
+    terms: str = dspy.InputField()
+    total: int = dspy.OutputField()
+
+
+def metric(example: dspy.Example, prediction: dspy.Prediction) -> Score:
+    return Score(float(example.total == prediction.total))
+
+
+TASK = Task(signature=Sum, metric=metric, name="sum", max_tokens=40)
+ROWS = [dspy.Example(terms=f"{n} plus {n}", total=2 * n).with_inputs("terms") for n in range(60)]
+
+
+@dataclass
+class Adder:
+    """Adds right, but for the rows named: off by one, refused (so many times), or right only every other time."""
+
+    wrong: set[int] = field(default_factory=set)
+    refused: Counter[int] = field(default_factory=Counter)
+    moody: set[int] = field(default_factory=set)
+    asked: Counter[int] = field(default_factory=Counter)
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+
+        @app.post("/v1/chat/completions")
+        async def complete(request: Request) -> dict[str, object]:
+            body = await request.json()
+            n = int(re.findall(r"(\d+) plus", body["messages"][-1]["content"])[-1])
+            self.asked[n] += 1
+            if self.refused[n] > 0:
+                self.refused[n] -= 1
+                raise HTTPException(400, "no")
+            off = n in self.wrong or (n in self.moody and self.asked[n] % 2 == 0)
+            text = f"[[ ## total ## ]]\n{2 * n + off}\n\n[[ ## completed ## ]]"
+            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+            usage = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
+            return {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice], "usage": usage}
+
+        return app
+
+
+@pytest.fixture
+def adder(tmp_path: Path) -> Iterator[tuple[Adder, Program]]:
+    lms.configure(tmp_path)
+    found = Adder()
+    with served(found.app()) as url:
+        lm = lms.resolve("openai/adder", url + "/v1", RunConfig(), Meter(10_000), 40)
+        with dspy.context(lm=lm):
+            yield found, student(TASK)
+
+
+def test_each_example_knows_what_it_cost(adder: tuple[Adder, Program]) -> None:
+    found = evaluate(adder[1], ROWS[:6], TASK, threads=3)
+    assert found.scores == (1.0,) * 6 and found.coverage == 1.0 and found.noise is None
+    for outcome in found.outcomes:
+        assert (outcome.usage.calls, outcome.usage.tokens_in, outcome.usage.tokens_out) == (1, 10, 3)
+        assert outcome.usage.cost_usd is None and outcome.seconds > 0
+    again = evaluate(adder[1], ROWS[:6], TASK, threads=3)
+    assert all((o.usage.asked, o.usage.calls) == (1, 0) for o in again.outcomes), "answered from the cache"
+
+
+def test_a_failed_call_is_asked_once_more_and_then_missing(adder: tuple[Adder, Program]) -> None:
+    adder[0].refused.update({1: 1, 2: 99})
+    found = evaluate(adder[1], ROWS[:10], TASK, threads=3)
+    assert found.scores[1] == 1.0 and found.scores[2] is None
+    assert (found.missing, found.coverage, found.interval.n) == (1, 0.9, 9)
+    assert "LMInvalidRequestError" in found.outcomes[2].error
+
+
+def test_most_calls_failing_is_no_evaluation(adder: tuple[Adder, Program]) -> None:
+    adder[0].refused.update(dict.fromkeys(range(6), 99))
+    with pytest.raises(WorkbenchError, match="6 of 10 calls failed"):
+        evaluate(adder[1], ROWS[:10], TASK, threads=3)
+
+
+def test_repeats_ask_anew_and_tell_the_lms_noise(adder: tuple[Adder, Program]) -> None:
+    adder[0].moody = {0, 1}
+    found = evaluate(adder[1], ROWS[:8], TASK, threads=1, repeats=4)
+    assert all(adder[0].asked[n] == 4 for n in range(8))
+    assert found.scores == (0.5, 0.5, *(1.0,) * 6) and found.outcomes[0].repeats == (1.0, 0.0, 1.0, 0.0)
+    assert found.noise == pytest.approx((2 * (1 / 3) / 4) ** 0.5 / 8), "variance 1/3 within two rows of eight, four answers each"
+    assert found.outcomes[0].usage.calls == 4
+    evaluate(adder[1], ROWS[:8], TASK, threads=1, repeats=4)
+    assert all(adder[0].asked[n] == 4 for n in range(8)), "every repeat has its own place in the cache"
+
+
+def test_a_race_asks_a_worse_program_a_fraction_of_the_rows(adder: tuple[Adder, Program]) -> None:
+    best = Evaluation(tuple(Outcome(1.0, {}) for _ in ROWS))
+    adder[0].wrong = set(range(0, 60, 2))
+    found = race(adder[1], best, ROWS, TASK, threads=3)
+    assert BLOCK < len(found.outcomes) < 60 and len(found.outcomes) % BLOCK == 0
+    assert sum(adder[0].asked.values()) == len(found.outcomes)
+
+
+def test_a_race_against_an_equal_runs_to_its_end(adder: tuple[Adder, Program]) -> None:
+    best = Evaluation(tuple(Outcome(1.0, {}) for _ in ROWS))
+    assert race(adder[1], best, ROWS, TASK, threads=3).scores == best.scores
+
+
+def test_headroom_is_the_best_of_several_answers_and_the_teachers(adder: tuple[Adder, Program]) -> None:
+    adder[0].wrong, adder[0].moody = {0, 1, 2}, {3, 4}
+    found = headroom(adder[1], ROWS[:10], TASK, None, threads=1, progress=lambda done, total: None)
+    assert found.best.mean == pytest.approx(0.7) and found.teacher is None, "five answers mend the moody rows, not the wrong ones"
+    taught = headroom(adder[1], ROWS[:10], TASK, dspy.settings.lm, threads=1, progress=lambda done, total: None)
+    assert taught.teacher and taught.teacher.n == 10
+
+
+def test_an_error_of_the_metric_itself_is_not_a_failed_call(adder: tuple[Adder, Program]) -> None:
+    def broken(example: dspy.Example, prediction: dspy.Prediction) -> Score:
+        raise KeyError("totl")
+
+    with pytest.raises(KeyError):
+        evaluate(adder[1], ROWS[:3], Task(signature=Sum, metric=broken, name="sum"), threads=1)

@@ -1,0 +1,131 @@
+"""What `optimize check` says of rows with planted faults, and that it asks no LM."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from optimize.config import RunConfig
+from optimize.devset import load_splits
+from optimize.preflight import Preflight, preflight, shown, told
+from optimize.references import references
+from optimize.task import Task
+
+Tiny = Callable[..., Task]
+Rows = list[dict[str, Any]]
+WORDS = {"good": ["lovely", "superb", "splendid", "charming"], "bad": ["awful", "dreadful", "rotten", "horrid"]}
+
+
+@pytest.fixture
+def review_rows() -> Rows:
+    """120 reviews whose words give the mood away, no two alike."""
+    rng = random.Random(0)
+    filler = lambda: "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=7))  # noqa: E731
+    return [
+        {"text": " ".join([*rng.sample(WORDS[mood], 3), filler(), filler(), filler()]), "mood": mood}
+        for _ in range(60)
+        for mood in ("good", "bad")
+    ]
+
+
+def checked(task: Task, **knobs: Any) -> Preflight:
+    return preflight(task, load_splits(task), RunConfig(**knobs))
+
+
+def counts(found: Preflight) -> dict[str, int]:
+    return {finding.what: finding.count for finding in found.findings}
+
+
+def test_clean_rows_have_no_findings(tiny: Tiny, review_rows: Rows) -> None:
+    found = checked(tiny(rows=review_rows))
+    assert found.findings == [] and found.agreement is None
+    assert sum(found.rows.values()) == 120
+
+
+def test_planted_faults_are_found_with_their_lines(tiny: Tiny, review_rows: Rows) -> None:
+    wrong = review_rows[10] | {"mood": "bad"}
+    rows = [*review_rows[:10], wrong, *review_rows[11:], review_rows[0], review_rows[3] | {"mood": "good"}]
+    found = checked(tiny(rows=rows))
+    assert counts(found) == {
+        "inputs labelled in contradictory ways": 1,
+        "rows written more than once": 1,
+        "rows whose label looks wrong": 1,
+    }
+    by_what = {f.what: " ".join(f.examples) for f in found.findings}
+    assert "rows.jsonl:4" in by_what["inputs labelled in contradictory ways"] and ":122" in by_what["inputs labelled in contradictory ways"]
+    assert "rows.jsonl:11 is 'bad'" in by_what["rows whose label looks wrong"]
+    lines = told(found, 0.9)
+    assert next(n for n, line in enumerate(lines) if line.startswith("Fix")) < next(n for n, line in enumerate(lines) if "Look at" in line)
+
+
+def test_labels_that_a_side_lacks_are_told(tiny: Tiny, review_rows: Rows) -> None:
+    good = [row for row in review_rows if row["mood"] == "good"]
+    bad = [row for row in review_rows if row["mood"] == "bad"]
+    found = checked(tiny(train=good[:40], val=good[40:50], test=good[50:] + bad[:5]))
+    assert counts(found)["labels in test that train never shows"] == 1
+    found = checked(tiny(train=[*good[:40], *bad[:3]], val=good[40:50] + bad[3:6], test=good[50:]))
+    assert counts(found)["labels of train that test never asks for"] == 1 and counts(found)["labels that are rare in train"] == 1
+
+
+def test_a_reference_at_the_target_is_told_first(tiny: Tiny, review_rows: Rows) -> None:
+    found = checked(tiny(rows=review_rows))
+    assert found.references["logistic regression"].score == 1.0 and found.references["majority class"].score == pytest.approx(0.5, abs=0.1)
+    assert told(found, 0.9)[0].startswith("No LM needed?")
+    assert not any("No LM needed" in line for line in told(found.model_copy(update={"references": {}}), 0.9))
+
+
+def test_references_are_scored_by_the_tasks_metric(tiny: Tiny, review_rows: Rows) -> None:
+    task = replace(tiny(rows=review_rows), metric=lambda example, prediction: 0.25)
+    splits = load_splits(task)
+    assert {s.mean for s in references(task, splits.train, splits.test).values()} == {0.25}
+
+
+def test_raters_put_a_ceiling_on_scores(tiny: Tiny, review_rows: Rows) -> None:
+    rows = [row | {"votes": [row["mood"]] * 2 + ["bad" if n % 4 else "good"]} for n, row in enumerate(review_rows)]
+    found = checked(replace(tiny(rows=rows), raters=lambda row: row.votes))
+    assert found.agreement and 0 < found.agreement.alpha < 1 and found.agreement.n == 120
+    assert any("asks for agreement with noise" in line for line in told(found, 0.99))
+
+
+def test_what_a_dev_set_can_see(tiny: Tiny, review_rows: Rows) -> None:
+    found = checked(tiny(rows=review_rows))
+    assert found.rows["val"] == 18 and found.smallest_gain == pytest.approx(0.276, abs=0.005)
+    assert found.rows_to_see["5%"] > 4 * found.rows_to_see["10%"] * 0.9
+
+
+def test_what_a_run_may_cost(tiny: Tiny, review_rows: Rows) -> None:
+    task = tiny(rows=review_rows)
+    local, priced, unknown = (checked(task, lm=lm, max_calls=100).cost for lm in ("embedded", "openai/gpt-4.1-mini", "openai/nobody-knows"))
+    assert local.usd == 0.0 and local.calls == 100 and 0 < local.tokens_out < local.tokens_in
+    assert priced.usd and priced.usd > 0 and unknown.usd is None
+    assert any("unknown price" in line for line in told(checked(task, lm="openai/nobody-knows"), 0.9))
+    assert any("--max-calls is 100" in line for line in told(checked(task, max_calls=100), 0.9))
+
+
+def test_no_lm_is_asked(tiny: Tiny, review_rows: Rows) -> None:
+    class Never(dspy.utils.DummyLM):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            raise AssertionError("the checks asked an LM")
+
+    with dspy.context(lm=Never([])):
+        shown(checked(tiny(rows=review_rows)), 0.9, "tiny")
+
+
+def test_all_rows_that_do_not_fit_are_named_at_once(tiny: Tiny, review_rows: Rows, tmp_path: Path) -> None:
+    broken = [row | {"mood": "fair"} if n in (2, 5) else row for n, row in enumerate(review_rows)]
+    task = tiny(rows=broken)
+    with pytest.raises(Exception, match="2 rows do not fit") as caught:
+        load_splits(task)
+    assert "rows.jsonl:3" in str(caught.value) and "rows.jsonl:6" in str(caught.value)
+
+
+def test_a_preflight_survives_json(tiny: Tiny, review_rows: Rows) -> None:
+    found = checked(tiny(rows=review_rows))
+    assert Preflight.model_validate(json.loads(found.model_dump_json())) == found
