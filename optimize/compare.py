@@ -6,8 +6,9 @@ from pathlib import Path
 
 from optimize.errors import WorkbenchError
 from optimize.records import GainRecord, Record, RowScores, ScoreRecord
+from optimize.show import changed_text, gain_text, score_text
 from optimize.stats import mean_interval
-from optimize.tracking import Found, find_run
+from optimize.tracking.read import Found, find_run
 
 
 class Side(Record):
@@ -38,8 +39,6 @@ def compare(root: Path, before: str, after: str) -> Comparison:
 
 def told(found: Comparison) -> list[str]:
     """What the comparison says, a sentence a line."""
-    from optimize.report import changed_text, gain_text, score_text
-
     out = []
     for name in ("val", "test"):
         side: Side | None = getattr(found, name)

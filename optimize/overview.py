@@ -8,9 +8,10 @@ from rich.table import Table
 
 from optimize.devset import load_splits
 from optimize.errors import WorkbenchError
-from optimize.report import Report, with_n
+from optimize.report import Report
+from optimize.show import with_n
 from optimize.task import load_task, task_names
-from optimize.tracking import last_run
+from optimize.tracking.read import last_run
 
 
 def overview(root: Path) -> Table:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
-from rich.console import Group, RenderableType
-from rich.text import Text
 
 from optimize import lm as lms
 from optimize.config import RunConfig
@@ -191,16 +189,3 @@ def told(found: Preflight, target: float) -> list[str]:
     if c.calls < c.enough_calls:
         out.append(f"With fewer than {c.enough_calls} calls some rungs may be skipped or cut short (--max-calls is {c.calls}).")
     return out
-
-
-def shown(found: Preflight, target: float, name: str) -> RenderableType:
-    """The checks as a person reads them."""
-    rows = ", ".join(f"{count} {side}" for side, count in found.rows.items())
-    problems = sum(f.count for f in found.findings if f.problem)
-    end = f"Fix {problems} things in devsets/{name} first." if problems else f"Next: optimize run {name}"
-    return Group(
-        Text(f"{name}: {rows} rows, all fit the signature. Target {target}."),
-        *[Text(f"· {line}") for line in told(found, target)],
-        "",
-        Text(end, style="bold"),
-    )

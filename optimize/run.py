@@ -28,7 +28,8 @@ from optimize.rungs import LADDER, Rung
 from optimize.session import Session
 from optimize.settle import Findings, Tuned, settle
 from optimize.stats import changes, paired_gain
-from optimize.tracking import Run, last_run
+from optimize.tracking.read import last_run
+from optimize.tracking.run import Run
 
 GENERAL_TOKENS = 64  # room for an answer to a general question
 

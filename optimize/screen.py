@@ -10,7 +10,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from optimize.ladder import Attempt, Observer
-from optimize.report import AttemptRecord, attempts_table, gain_text, with_n
+from optimize.report import AttemptRecord
+from optimize.show import attempts_table, gain_text, with_n
 
 
 class Screen(Observer):

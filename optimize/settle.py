@@ -16,7 +16,7 @@ from optimize.records import GainRecord, RowScores, ScoreRecord
 from optimize.references import references
 from optimize.report import AttemptRecord, ForgettingRecord, GateRecord, HeadroomRecord, Report, TestRecord, VerdictRecord, score_record
 from optimize.session import Session
-from optimize.tracking import Run
+from optimize.tracking.run import Run
 
 
 @dataclass(frozen=True)

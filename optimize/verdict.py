@@ -7,7 +7,8 @@ from pathlib import Path
 from optimize.plateau import History, decide
 from optimize.records import Record
 from optimize.report import VerdictRecord
-from optimize.tracking import HISTORY, find_run
+from optimize.tracking.read import find_run
+from optimize.tracking.run import HISTORY
 
 
 class Redrawn(Record):

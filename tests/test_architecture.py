@@ -19,6 +19,7 @@ ORDER = (
     {"run", "compare", "verdict"},
     {"settle"},
     {"session", "tracking"},
+    {"show"},
     {"report"},
     {"preflight", "finetune"},
     {"ladder", "headroom"},
@@ -34,9 +35,9 @@ ORDER = (
 )
 RANK = {unit: rank for rank, units in enumerate(ORDER) for unit in units}
 DOORS = {
-    "mlflow": {"tracking"},
-    "typer": {"cli"},
-    "rich": {"cli", "report", "screen", "overview", "preflight"},
+    "mlflow": {"tracking.store", "tracking.run", "tracking.read"},
+    "typer": {"cli.app", "cli.run", "cli.look", "cli.lm"},
+    "rich": {"cli.app", "cli.look", "cli.run", "show", "screen", "overview"},
     "torch": {"finetune.lora"},
     "transformers": {"finetune.lora"},
     "peft": {"finetune.lora"},

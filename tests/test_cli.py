@@ -118,7 +118,7 @@ def test_a_stopped_command_does_not_wait_for_work_in_its_queues() -> None:
     code = """
 import time
 from concurrent.futures import ThreadPoolExecutor
-from optimize.cli import _guarded
+from optimize.cli.app import guarded
 
 def work():
     pool = ThreadPoolExecutor(1)
@@ -126,7 +126,7 @@ def work():
         pool.submit(time.sleep, 1)
     raise KeyboardInterrupt
 
-_guarded(False, work)
+guarded(False, work)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.returncode == 130

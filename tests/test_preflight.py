@@ -14,8 +14,9 @@ import pytest
 
 from optimize.config import RunConfig
 from optimize.devset import load_splits
-from optimize.preflight import Preflight, preflight, shown, told
+from optimize.preflight import Preflight, preflight, told
 from optimize.references import references
+from optimize.show import checks
 from optimize.task import Task
 
 Tiny = Callable[..., Task]
@@ -115,7 +116,7 @@ def test_no_lm_is_asked(tiny: Tiny, review_rows: Rows) -> None:
             raise AssertionError("the checks asked an LM")
 
     with dspy.context(lm=Never([])):
-        shown(checked(tiny(rows=review_rows)), 0.9, "tiny")
+        checks(checked(tiny(rows=review_rows)), 0.9, "tiny")
 
 
 def test_all_rows_that_do_not_fit_are_named_at_once(tiny: Tiny, review_rows: Rows, tmp_path: Path) -> None:

@@ -1,74 +1,32 @@
-"""The MLflow store: experiment = task, run = command, nested run = attempt. The only module that imports mlflow."""
+"""One command written down as it goes: its run, its attempts, its scores, its report."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import sqlite3
-import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dspy
-from filelock import FileLock
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from optimize.devset import Splits
-from optimize.errors import WorkbenchError
+from optimize.devset import Splits, row_hash
 from optimize.evaluate import Evaluation
 from optimize.files import to_json
 from optimize.ladder import Attempt, Observer
 from optimize.plateau import History
 from optimize.program import Program, render, to_text
 from optimize.records import RowScores
-from optimize.report import Report, markdown
+from optimize.report import Report
+from optimize.show import markdown
 from optimize.stats import Interval
+from optimize.tracking.store import client
 
 # Without these MLflow's server deadlocks offline when litellm cannot fetch its price map, and phones home.
+
 HISTORY = "history.json"
-QUIET = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
-
-
-def tracking_uri(root: Path) -> str:
-    """Where runs are kept: `MLFLOW_TRACKING_URI`, else SQLite below the project's mlruns/."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlruns' / 'mlflow.db').resolve()}"
-
-
-def client(root: Path) -> Any:
-    """An MLflow client on the project's store, which is made on first use."""
-    os.environ.update({k: v for k, v in QUIET.items() if k not in os.environ})
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    uri = tracking_uri(root)
-    local = uri.startswith("sqlite:///") and "MLFLOW_TRACKING_URI" not in os.environ
-    folder = root / "mlruns"
-    try:
-        if not local:
-            return MlflowClient(uri)
-        folder.mkdir(exist_ok=True)
-        with FileLock(folder / ".lock"):  # two first uses at once would both create the tables
-            found = MlflowClient(uri)
-            found.search_experiments(max_results=1)
-            with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-                database.execute("PRAGMA journal_mode=WAL")  # four times faster writes, and the UI may read meanwhile
-        return found
-    except (MlflowException, OSError, sqlite3.Error) as error:
-        raise WorkbenchError(f"The MLflow store {uri} cannot be opened: {str(error).splitlines()[0]}") from error
 
 
 class Run(Observer):
@@ -111,7 +69,7 @@ class Run(Observer):
             "seconds": attempt.seconds,
         }
         if attempt.program and attempt.evaluation:
-            numbers |= _interval("val", attempt.evaluation.interval) | {"missing": attempt.evaluation.missing}
+            numbers |= _interval("val", attempt.evaluation.interval) | {"coverage": attempt.evaluation.coverage}
             numbers |= _interval("gain", attempt.gain) if attempt.gain else {}
             self.client.log_param(run, "format", attempt.program.format)
             self._log_program(run, attempt.program, attempt.evaluation)
@@ -143,6 +101,9 @@ class Run(Observer):
                 numbers |= {f"test_{key}{suffix}": value for key, value in values.items()}
         if report.forgetting:
             numbers |= {"general_base": report.forgetting.base, "general_tuned": report.forgetting.tuned}
+        n = report.numbers
+        numbers |= {"val_corrected": n.best.score, "optimism": n.optimism, "reached": n.reached, "chance": n.chance}
+        numbers |= {f"test_score_{name.replace(' ', '_')}".replace("'s", ""): s.score for name, s in report.test.references.items()}
         self._log(self.id, numbers | {"lm_calls": report.lm_calls, "cost_usd": report.cost_usd, "seconds": report.seconds})
         tags = {"verdict": report.verdict, "target_met": report.target_met, "gate": "open" if report.gate.open else "closed"}
         for name, value in (tags | {"mlflow.note.content": markdown(report)}).items():
@@ -194,6 +155,9 @@ class Run(Observer):
         table |= {f"gold {name}": [_cell(e[name]) for e, _ in pairs] for name in program.task.signature.output_fields}
         table |= {"answer": [_cell(o.answer) for _, o in pairs], "score": [o.score for _, o in pairs]}
         table |= {"feedback": [o.feedback for _, o in pairs], "error": [o.error for _, o in pairs]}
+        table |= {"row": [row_hash(program.task, e)[:12] for e, _ in pairs], "seconds": [round(o.seconds, 3) for _, o in pairs]}
+        table |= {"tokens_in": [o.usage.tokens_in for _, o in pairs], "tokens_out": [o.usage.tokens_out for _, o in pairs]}
+        table |= {"cost_usd": [o.usage.cost_usd for _, o in pairs]}
         self.client.log_table(run, table, "examples.json")
 
     def _log_state(self, run: str, program: Program, name: str) -> None:
@@ -211,76 +175,6 @@ class Run(Observer):
         version = self.client.create_model_version(self.task, f"{run.info.artifact_uri}/program.json", self.id)
         for name, value in {"verdict": report.verdict, "lm": report.lm, "test_score": report.test.prompt.score}.items():
             self.client.set_model_version_tag(self.task, version.version, name, str(value))
-
-
-@dataclass(frozen=True)
-class Found:
-    """A run of this store: its id, its task, and what it was called by."""
-
-    root: Path
-    id: str
-    task: str
-    name: str
-
-    def artifact(self, name: str) -> Path:
-        """A file the run keeps. Raises WorkbenchError where it has none of that name."""
-        from mlflow.exceptions import MlflowException
-
-        folder = tempfile.mkdtemp(prefix="optimize-")
-        try:
-            return Path(client(self.root).download_artifacts(self.id, name, folder))
-        except (MlflowException, OSError):
-            raise WorkbenchError(f"Run {self.name} keeps no {name}: it was stopped too early, or an older version made it.") from None
-
-    def read(self, name: str, kind: type[Any]) -> Any:
-        """That file as the type it was written from. Raises WorkbenchError where an older version wrote it otherwise."""
-        try:
-            return TypeAdapter(kind).validate_json(self.artifact(name).read_bytes())
-        except ValidationError:
-            raise WorkbenchError(f"{name} of run {self.name} was written by another version; make the run again.") from None
-
-
-def find_run(root: Path, name: str) -> Found:
-    """TASK: its last finished run; TASK~1: the one before; or an id's first letters. Raises WorkbenchError if there is none."""
-    store = client(root)
-    task, _, back = name.partition("~")
-    experiment = store.get_experiment_by_name(task)
-    if experiment is None:
-        return _by_id(root, store, name)
-    if back and not back.isdecimal():
-        raise WorkbenchError(f"Run {name!r}: write {task}~1 for the run before the last, {task}~2 for the one before that.")
-    filters = "attributes.status = 'FINISHED' and tags.verdict != ''"
-    runs = store.search_runs([experiment.experiment_id], filters, max_results=int(back or 0) + 1)
-    if len(runs) <= int(back or 0):
-        many = f"has only {len(runs)} finished runs" if runs else "has no finished run yet"
-        raise WorkbenchError(f"Task {task!r} {many}. Run `optimize run {task}` first.")
-    return Found(root, runs[-1].info.run_id, task, name)
-
-
-def _by_id(root: Path, store: Any, name: str) -> Found:
-    experiments = [e.experiment_id for e in store.search_experiments()]
-    runs = store.search_runs(experiments, max_results=50_000) if len(name) >= 6 else []
-    found = [run for run in runs if run.info.run_id.startswith(name) and "mlflow.parentRunId" not in run.data.tags]
-    if len(found) != 1:
-        raise WorkbenchError(
-            f"No run {name!r}: give a task with a finished run, TASK~1 for the run before it, or six or more letters of a run's id."
-        )
-    return Found(root, found[0].info.run_id, found[0].data.tags.get("task", ""), name)
-
-
-def last_run(root: Path, task: str, program_name: str = "program.json") -> tuple[Report, Path]:
-    """The report and a program's file of the task's last finished run. Raises WorkbenchError if there is none."""
-    if client(root).get_experiment_by_name(task) is None:
-        raise WorkbenchError(f"Task {task!r} has no finished run yet. Run `optimize run {task}` first.")
-    found = find_run(root, task)
-    return found.read("report.json", Report), found.artifact(program_name)
-
-
-def ui_command(root: Path, port: int) -> list[str]:
-    """The command that opens the MLflow UI on this store, on loopback."""
-    client(root)
-    local = ["--backend-store-uri", tracking_uri(root), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "server", *local]
 
 
 def _interval(name: str, interval: Interval) -> dict[str, float | None]:

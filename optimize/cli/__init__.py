@@ -1,0 +1,12 @@
+"""The command line: parse, call, print, exit code. Nothing heavy is imported before a command runs."""
+
+from optimize.cli import run  # noqa: F401  (each module adds its commands, and help lists them in this order)
+
+# isort: split
+from optimize.cli import look  # noqa: F401
+
+# isort: split
+from optimize.cli import lm  # noqa: F401
+from optimize.cli.app import app
+
+__all__ = ["app"]

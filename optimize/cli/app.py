@@ -1,0 +1,69 @@
+"""The application, the options that commands share, and what becomes of a user's mistake."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Climb the prompt ladder on a DSPy task; fine-tune only when prompting has plateaued below the target.",
+)
+
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="a file in programs/, without .py")]
+Lm = Annotated[str | None, typer.Option(help="embedded, gguf:PATH, or a DSPy model string such as openai/gpt-4.1-mini")]
+Teacher = Annotated[str | None, typer.Option(help="a stronger LM to propose and bootstrap; default: the LM itself")]
+ApiBase = Annotated[str | None, typer.Option(help="address of the LM's OpenAI-compatible endpoint")]
+TeacherBase = Annotated[str | None, typer.Option(help="the same for the teacher")]
+MaxCalls = Annotated[int | None, typer.Option(help="hard cap on LM calls; answers from the cache are free")]
+Seed = Annotated[int | None, typer.Option(help="seed of every random choice")]
+Threads = Annotated[int | None, typer.Option(help="LM calls in flight")]
+Epochs = Annotated[int | None, typer.Option(help="passes over the train rows in a LoRA fine-tune")]
+FinetuneBase = Annotated[Path | None, typer.Option(help="transformers folder of the LM's weights to train on; default: its GGUF")]
+ValRows = Annotated[int | None, typer.Option(help="use at most so many val rows: faster, and less can be told")]
+TestRows = Annotated[int | None, typer.Option(help="the same for test rows")]
+Temperature = Annotated[float | None, typer.Option(help="of the task LM, 0…2")]
+Repeats = Annotated[int | None, typer.Option(help="ask each val and test row so often: tells the LM's noise from the sample's")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="TASK: its last run; TASK~1: the one before; or the start of a run's id")]
+Json = Annotated[bool, typer.Option("--json", help="the report on stdout, everything else on stderr")]
+Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+
+
+def guarded(debug: bool, work: Callable[[], int]) -> None:
+    """Run a command's body: a user's mistake is one line and exit code 2, never a traceback unless --debug."""
+    from optimize.errors import BudgetExhausted, WorkbenchError
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped command closes its MLflow run, as with Ctrl-C
+    try:
+        code = work()
+    except WorkbenchError as error:
+        if debug:
+            raise
+        typer.secho(f"Error: {error}", fg="red", err=True)
+        code = 2
+    except BudgetExhausted as error:
+        typer.secho(f"Error: {error} Give the same command a higher --max-calls: what is known is cached.", fg="red", err=True)
+        code = 2
+    except KeyboardInterrupt:
+        typer.secho("Stopped. What was answered is cached; the same command goes on from there.", err=True)
+        sys.stdout.flush()
+        os._exit(130)  # an optimizer's worker threads would go on asking until their queue is empty
+    raise typer.Exit(code)
+
+
+def print_report(found: Any, json: bool) -> None:
+    from rich.console import Console
+
+    from optimize.show import show
+
+    show(found, Console(stderr=json))
+    if json:
+        typer.echo(found.model_dump_json(indent=1))

@@ -1,0 +1,123 @@
+"""Commands that look at runs, and new, which writes a task."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optimize.cli.app import (
+    Debug,
+    Json,
+    RunName,
+    TaskName,
+    app,
+    guarded,
+    print_report,
+)
+
+
+@app.command()
+def verdict(run: RunName, json: Json = False, debug: Debug = False) -> None:
+    """Draw the verdict of RUN again, from the scores in the MLflow store alone."""
+
+    def work() -> int:
+        from rich.console import Console
+
+        from optimize.config import find_root
+        from optimize.verdict import redraw
+
+        found = redraw(find_root(), run)
+        Console(stderr=json).print(f"{found.verdict.upper()}: {found.reason}", highlight=False, markup=False)
+        if json:
+            typer.echo(found.model_dump_json(indent=1))
+        return 0 if found.verdict == "reached" else 1
+
+    guarded(debug, work)
+
+
+@app.command()
+def compare(before: RunName, after: RunName, json: Json = False, debug: Debug = False) -> None:
+    """Compare two runs of a task, paired, on the rows that both scored."""
+
+    def work() -> int:
+        from rich.console import Console
+
+        from optimize import compare as comparing
+        from optimize.config import find_root
+
+        found = comparing.compare(find_root(), before, after)
+        for line in comparing.told(found):
+            Console(stderr=json).print(line, highlight=False, markup=False)
+        if json:
+            typer.echo(found.model_dump_json(indent=1))
+        return 0
+
+    guarded(debug, work)
+
+
+@app.command()
+def report(task: TaskName, json: Json = False, debug: Debug = False) -> None:
+    """Show the last run of TASK again."""
+
+    def work() -> int:
+        from optimize.config import find_root
+        from optimize.tracking.read import last_run
+
+        found, _ = last_run(find_root(), task)
+        print_report(found, json)
+        return 0 if found.target_met else 1
+
+    guarded(debug, work)
+
+
+@app.command()
+def tasks(debug: Debug = False) -> None:
+    """List the tasks with their rows and their best program so far."""
+
+    def work() -> int:
+        from rich.console import Console
+
+        from optimize.config import find_root
+        from optimize.overview import overview
+
+        Console().print(overview(find_root()))
+        return 0
+
+    guarded(debug, work)
+
+
+@app.command()
+def new(name: Annotated[str, typer.Argument(help="name of the task: letters, digits, underscores")], debug: Debug = False) -> None:
+    """Write a new task: programs/NAME.py and devsets/NAME/ with a small runnable example."""
+
+    def work() -> int:
+        from optimize.config import find_root
+        from optimize.scaffold import write_task
+
+        for path in write_task(find_root(), name):
+            typer.echo(f"Wrote {path}")
+        typer.echo(f"Next: optimize run {name}")
+        return 0
+
+    guarded(debug, work)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 5000, debug: Debug = False) -> None:
+    """Open the MLflow UI on this project's runs."""
+
+    def work() -> int:
+        from optimize.config import find_root
+        from optimize.tracking.store import ui_command
+
+        command = ui_command(find_root(), port)
+        typer.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)", err=True)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        return subprocess.run(command, env=os.environ | {"PATH": path}).returncode
+
+    guarded(debug, work)

@@ -1,0 +1,157 @@
+"""How a report and the checks before it read, in a terminal and in the MLflow UI. Knows no LM and no MLflow."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from optimize.preflight import Preflight, told
+from optimize.records import GainRecord, ScoreRecord
+from optimize.report import AttemptRecord, Report
+
+
+def score_text(record: ScoreRecord | None) -> str:
+    return f"{record.score:.2f} [{record.low:.2f}, {record.high:.2f}]" if record else "–"
+
+
+def with_n(record: ScoreRecord | None) -> str:
+    """The score where no column of its own says how many rows it stands on."""
+    return f"{score_text(record)} n={record.n}" if record else "–"
+
+
+def gain_text(record: GainRecord | None) -> str:
+    return f"{record.mean:+.2f} [{record.low:+.2f}, {record.high:+.2f}]" if record else ""
+
+
+def changed_text(record: GainRecord) -> str:
+    """How many rows changed each way, and how likely so uneven a change is by chance."""
+    p = "" if record.p is None else f", p {'< 0.001' if record.p < 0.001 else f'= {record.p:.3f}'} (exact McNemar)"
+    return f"{record.better} rows better, {record.worse} worse{p}"
+
+
+def attempts_table(attempts: list[AttemptRecord]) -> Table:
+    """A line a rung, narrow enough for 80 columns; ▲ marks those that became the incumbent."""
+    table = Table("  rung", "val score", "n", "gain over incumbent", "calls", "s", box=None, pad_edge=False)
+    for a in attempts:
+        what = score_text(a.val) if a.val else "skipped" if a.skipped else "failed"
+        name = f"{'▲' if a.promoted and a.gain else ' '} {a.rung}"
+        table.add_row(name, what, str(a.val.n) if a.val else "", gain_text(a.gain), str(a.lm_calls), f"{a.seconds:.0f}")
+    return table
+
+
+def _why(attempts: list[AttemptRecord]) -> list[str]:
+    """Why rungs have no score."""
+    return [f"{a.rung}: {a.skipped or a.error}" for a in attempts if a.skipped or a.error]
+
+
+def _test_table(report: Report) -> Table:
+    test = report.test
+    table = Table("  on test", "score", "n", "gain over the line above", box=None, pad_edge=False)
+    for name, score in test.references.items():
+        table.add_row(f"  no LM: {name}", score_text(score), str(score.n), style="dim")
+    table.add_row("  zero-shot baseline", score_text(test.baseline), str(test.baseline.n))
+    table.add_row("  best prompt program", score_text(test.prompt), str(test.prompt.n), gain_text(test.prompt_gain))
+    if test.tuned:
+        table.add_row("  tuned program", score_text(test.tuned), str(test.tuned.n), gain_text(test.tuned_gain))
+    return table
+
+
+def lines(report: Report) -> list[str]:
+    """What the run means, a sentence a line."""
+    out = [
+        f"{name} alone, without an LM, scores {with_n(s)} on test."
+        for name, s in report.test.references.items()
+        if s.score >= report.target
+    ]
+    out += [f"{report.verdict.upper()}: {report.reason}"]
+    if report.verdict == "reached" and report.test.prompt.score < report.target:
+        out += [f"NOT CONFIRMED: on the held-out test rows it scores {with_n(report.test.prompt)}, below the target {report.target}."]
+    out += [f"Levers that won: {', '.join(report.levers) or 'none'}."]
+    out += [f"Best prompt program over zero-shot, on test: {changed_text(report.test.prompt_gain)}."]
+    n = report.numbers
+    out += [f"{n.best.n} val rows show a gain of {n.smallest_gain:.2f} or more with 80 % probability."]
+    out += _unsure(report)
+    out += [f"Fine-tune gate {'open' if report.gate.open else 'closed'}: {' '.join(report.gate.reasons)}"]
+    if report.tuned_kept is not None and report.test.tuned_gain:
+        lost = "is not surely better than the best prompt program and is not kept"
+        out += [f"The tuned program {'won and is kept' if report.tuned_kept else lost}: {changed_text(report.test.tuned_gain)}."]
+    if report.forgetting:
+        f = report.forgetting
+        passed = f"the base LM passes {f.base:.0%}, the tuned LM {f.tuned:.0%} (change {gain_text(f.drop)})"
+        out += [f"Forgetting: of {f.n} general questions {passed}."]
+    out += [f"Note: {note}" for note in report.notes]
+    return out
+
+
+def _unsure(report: Report) -> list[str]:
+    """What blurs the scores: failed calls, the LM's own noise; and what several answers or the teacher would reach."""
+    out = []
+    scores = [report.numbers.best, report.test.baseline, report.test.prompt]
+    if (coverage := min(s.coverage for s in scores)) < 1:
+        out += [f"Some LM calls failed for good: only {coverage:.0%} of the rows have a score where it is worst."]
+    if report.test.prompt.lm_noise is not None:
+        out += [f"Of the test score's standard error the LM's own noise makes {report.test.prompt.lm_noise:.3f}."]
+    if found := report.headroom:
+        teacher = f", the teacher with the same prompt {with_n(found.teacher)}" if found.teacher else ""
+        out += [f"Headroom on val: the best of {found.answers} answers scores {with_n(found.best)}{teacher}."]
+    return out
+
+
+def verdict_line(report: Report) -> str:
+    best = report.test.tuned if report.tuned_kept and report.test.tuned else report.test.prompt
+    met = "met" if report.target_met else "not met"
+    return f"Target {report.target} {met} on test: {with_n(best)}."
+
+
+def terminal(report: Report) -> RenderableType:
+    """The end of a run as a person reads it: attempts, test scores, meaning, next command."""
+    cost = "unknown price" if report.cost_usd is None else f"${report.cost_usd:.2f}"
+    return Group(
+        attempts_table(report.attempts),
+        *[Text(line, style="dim") for line in _why(report.attempts)],
+        "",
+        _test_table(report),
+        "",
+        *[Text(line) for line in lines(report)],
+        "",
+        Text(verdict_line(report), style="bold green" if report.target_met else "bold yellow"),
+        Text(f"{report.lm_calls} LM calls ({cost}), {report.seconds:.0f} s. LM {report.lm}, teacher {report.teacher}."),
+        Text(f"Next: {report.next}", style="bold"),
+    )
+
+
+def markdown(report: Report) -> str:
+    """The run's description in the MLflow UI."""
+    rows = [f"| {a.rung} | {with_n(a.val)} | {gain_text(a.gain)} | {a.skipped or a.error or ''} |" for a in report.attempts]
+    test = report.test
+    return "\n".join(
+        [
+            f"**{verdict_line(report)}**",
+            "",
+            *[f"- {line}" for line in lines(report)],
+            f"- Test: baseline {with_n(test.baseline)}, prompt {with_n(test.prompt)}, tuned {with_n(test.tuned)}",
+            f"- Next: `{report.next}`",
+            "",
+            "| rung | val | gain | |",
+            "| --- | --- | --- | --- |",
+            *rows,
+        ]
+    )
+
+
+def show(report: Report, console: Console) -> None:
+    console.print(terminal(report))
+
+
+def checks(found: Preflight, target: float, name: str) -> RenderableType:
+    """The checks as a person reads them."""
+    rows = ", ".join(f"{count} {side}" for side, count in found.rows.items())
+    problems = sum(f.count for f in found.findings if f.problem)
+    end = f"Fix {problems} things in devsets/{name} first." if problems else f"Next: optimize run {name}"
+    return Group(
+        Text(f"{name}: {rows} rows, all fit the signature. Target {target}."),
+        *[Text(f"· {line}") for line in told(found, target)],
+        "",
+        Text(end, style="bold"),
+    )

@@ -1,0 +1,1 @@
+"""The MLflow store: experiment = task, run = command, nested run = attempt. The only package that imports mlflow."""

@@ -1,0 +1,78 @@
+"""Runs found again by name, and what they keep."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from optimize.errors import WorkbenchError
+from optimize.report import Report
+from optimize.tracking.store import client
+
+
+# Without these MLflow's server deadlocks offline when litellm cannot fetch its price map, and phones home.
+@dataclass(frozen=True)
+class Found:
+    """A run of this store: its id, its task, and what it was called by."""
+
+    root: Path
+    id: str
+    task: str
+    name: str
+
+    def artifact(self, name: str) -> Path:
+        """A file the run keeps. Raises WorkbenchError where it has none of that name."""
+        from mlflow.exceptions import MlflowException
+
+        folder = tempfile.mkdtemp(prefix="optimize-")
+        try:
+            return Path(client(self.root).download_artifacts(self.id, name, folder))
+        except (MlflowException, OSError):
+            raise WorkbenchError(f"Run {self.name} keeps no {name}: it was stopped too early, or an older version made it.") from None
+
+    def read(self, name: str, kind: type[Any]) -> Any:
+        """That file as the type it was written from. Raises WorkbenchError where an older version wrote it otherwise."""
+        try:
+            return TypeAdapter(kind).validate_json(self.artifact(name).read_bytes())
+        except ValidationError:
+            raise WorkbenchError(f"{name} of run {self.name} was written by another version; make the run again.") from None
+
+
+def find_run(root: Path, name: str) -> Found:
+    """TASK: its last finished run; TASK~1: the one before; or an id's first letters. Raises WorkbenchError if there is none."""
+    store = client(root)
+    task, _, back = name.partition("~")
+    experiment = store.get_experiment_by_name(task)
+    if experiment is None:
+        return _by_id(root, store, name)
+    if back and not back.isdecimal():
+        raise WorkbenchError(f"Run {name!r}: write {task}~1 for the run before the last, {task}~2 for the one before that.")
+    filters = "attributes.status = 'FINISHED' and tags.verdict != ''"
+    runs = store.search_runs([experiment.experiment_id], filters, max_results=int(back or 0) + 1)
+    if len(runs) <= int(back or 0):
+        many = f"has only {len(runs)} finished runs" if runs else "has no finished run yet"
+        raise WorkbenchError(f"Task {task!r} {many}. Run `optimize run {task}` first.")
+    return Found(root, runs[-1].info.run_id, task, name)
+
+
+def _by_id(root: Path, store: Any, name: str) -> Found:
+    experiments = [e.experiment_id for e in store.search_experiments()]
+    runs = store.search_runs(experiments, max_results=50_000) if len(name) >= 6 else []
+    found = [run for run in runs if run.info.run_id.startswith(name) and "mlflow.parentRunId" not in run.data.tags]
+    if len(found) != 1:
+        raise WorkbenchError(
+            f"No run {name!r}: give a task with a finished run, TASK~1 for the run before it, or six or more letters of a run's id."
+        )
+    return Found(root, found[0].info.run_id, found[0].data.tags.get("task", ""), name)
+
+
+def last_run(root: Path, task: str, program_name: str = "program.json") -> tuple[Report, Path]:
+    """The report and a program's file of the task's last finished run. Raises WorkbenchError if there is none."""
+    if client(root).get_experiment_by_name(task) is None:
+        raise WorkbenchError(f"Task {task!r} has no finished run yet. Run `optimize run {task}` first.")
+    found = find_run(root, task)
+    return found.read("report.json", Report), found.artifact(program_name)
