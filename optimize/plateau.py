@@ -193,8 +193,9 @@ def outlook(gains: Sequence[Interval], best: Interval, target: float, rungs: int
     rng = np.random.default_rng(0)
     picked = rng.choice(len(share), DRAWS, p=share / share.sum())
     added = np.clip(mean[picked, None] + spread[picked, None] * rng.standard_normal((DRAWS, rungs)), 0, None)
-    start = best.mean + best.error * rng.standard_normal(DRAWS)
-    reached = float(norm.sf(target, best.mean, best.error))
+    error = max(best.error, 1e-9)
+    start = best.mean + error * rng.standard_normal(DRAWS)
+    reached = float(norm.sf(target, best.mean, error))
     return reached, float((start + added.sum(axis=1) >= target).mean()), float(added[:, 0].mean())
 
 

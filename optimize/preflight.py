@@ -9,6 +9,7 @@ from pydantic import Field
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.devset import Splits, input_text, load_splits, row_hash
+from optimize.errors import WorkbenchError
 from optimize.files import to_json
 from optimize.labels import agreement, duplicates, suspects
 from optimize.program import render, student
@@ -135,22 +136,28 @@ def _coverage(task: Task, splits: Splits) -> list[Finding]:
 def _agreement(task: Task, splits: Splits) -> AgreementRecord | None:
     if not task.raters:
         return None
-    found = agreement([tuple(task.raters(e)) for rows in splits.sides().values() for e in rows])
+    try:
+        found = agreement([tuple(task.raters(e)) for rows in splits.sides().values() for e in rows])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise WorkbenchError(f"Task(raters=…) of programs/{task.name}.py fails on a row: {type(error).__name__}: {error}.") from error
     return AgreementRecord(alpha=found.alpha, person=found.person, n=found.rows) if found else None
 
 
 def _cost(task: Task, splits: Splits, config: RunConfig) -> CostRecord:
-    """The cap on calls, each with the longest prompt a rung may build and the longest answer."""
+    """The cap on calls, each with the longest prompt a rung may build and the longest answer, at the dearer LM's price."""
     shown = splits.val[:20]
     longest = max(len(render(student(task), row)) for row in shown) + PROMPT_CHARS
     calls = config.max_calls
     tokens_in, tokens_out = calls * longest // CHARS_A_TOKEN, calls * task.max_tokens
-    price = lms.price(config.lm, config.api_base)
+    prices = [lms.price(config.lm, config.api_base)]
+    if config.teacher:
+        prices.append(lms.price(config.teacher, config.teacher_api_base))
+    known = [price for price in prices if price]
     return CostRecord(
         calls=calls,
         tokens_in=tokens_in,
         tokens_out=tokens_out,
-        usd=None if price is None else tokens_in * price[0] + tokens_out * price[1],
+        usd=max(tokens_in * into + tokens_out * out for into, out in known) if len(known) == len(prices) else None,
         enough_calls=_enough(splits, config.repeats),
     )
 

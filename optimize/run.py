@@ -80,7 +80,9 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
 
 
 def _headroom_calls(session: Session) -> int:
-    return calls_needed(len(session.splits.val), session.config.teacher is not None) if session.config.headroom else 0
+    if not session.config.headroom:
+        return 0
+    return 2 * calls_needed(len(session.splits.val), session.config.teacher is not None)  # a chat answer may take two calls
 
 
 def _with_headroom(session: Session, found: Climb) -> tuple[Climb, HeadroomRecord | None]:

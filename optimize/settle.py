@@ -10,6 +10,7 @@ from optimize.devset import row_hash
 from optimize.evaluate import Evaluation, evaluate
 from optimize.finetune.gate import Gate
 from optimize.ladder import Attempt
+from optimize.plateau import COVERAGE
 from optimize.preflight import Preflight
 from optimize.program import Program, save, student
 from optimize.records import GainRecord, RowScores, ScoreRecord
@@ -119,6 +120,8 @@ def _next(session: Session, findings: Findings, kept: bool | None) -> str:
     """The command, or the step, that makes most sense now."""
     task, finetune = session.task.name, session.config.finetune
     rows = findings.numbers.rows_needed
+    if findings.verdict == "indecisive" and findings.best_val.coverage < COVERAGE:
+        return f"optimize run {task}, once the LM answers again: what it answered is cached"
     some = f"some {rows - len(session.splits.val)} more labelled val rows" if rows else "labelled rows"
     more_rows = f"add {some} to devsets/{task}, then optimize run {task}"
     if findings.gate.open and findings.tuned is None:

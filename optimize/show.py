@@ -113,7 +113,7 @@ def terminal(report: Report) -> RenderableType:
         "",
         _test_table(report),
         "",
-        *[Text(line) for line in lines(report)],
+        *[Text(line, style="bold red" if line.startswith("NOT CONFIRMED") else "") for line in lines(report)],
         "",
         Text(verdict_line(report), style="bold green" if report.target_met else "bold yellow"),
         Text(f"{report.lm_calls} LM calls ({cost}), {report.seconds:.0f} s. LM {report.lm}, teacher {report.teacher}."),

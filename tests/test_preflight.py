@@ -14,6 +14,7 @@ import pytest
 
 from optimize.config import RunConfig
 from optimize.devset import load_splits
+from optimize.errors import WorkbenchError
 from optimize.preflight import Preflight, preflight, told
 from optimize.references import references
 from optimize.show import checks
@@ -95,6 +96,11 @@ def test_raters_put_a_ceiling_on_scores(tiny: Tiny, review_rows: Rows) -> None:
     assert any("asks for agreement with noise" in line for line in told(found, 0.99))
 
 
+def test_raters_that_fail_are_a_clear_error(tiny: Tiny, review_rows: Rows) -> None:
+    with pytest.raises(WorkbenchError, match=r"Task\(raters=…\) of programs/tiny.py fails on a row: AttributeError"):
+        checked(replace(tiny(rows=review_rows), raters=lambda row: row.votes))
+
+
 def test_what_a_dev_set_can_see(tiny: Tiny, review_rows: Rows) -> None:
     found = checked(tiny(rows=review_rows))
     assert found.rows["val"] == 18 and found.smallest_gain == pytest.approx(0.276, abs=0.005)
@@ -106,6 +112,8 @@ def test_what_a_run_may_cost(tiny: Tiny, review_rows: Rows) -> None:
     local, priced, unknown = (checked(task, lm=lm, max_calls=100).cost for lm in ("embedded", "openai/gpt-4.1-mini", "openai/nobody-knows"))
     assert local.usd == 0.0 and local.calls == 100 and 0 < local.tokens_out < local.tokens_in
     assert priced.usd and priced.usd > 0 and unknown.usd is None
+    taught = [checked(task, max_calls=100, lm="embedded", teacher=t).cost.usd for t in ("openai/gpt-4.1-mini", "openai/nobody-knows")]
+    assert taught == [priced.usd, None]
     assert any("unknown price" in line for line in told(checked(task, lm="openai/nobody-knows"), 0.9))
     assert any("--max-calls is 100" in line for line in told(checked(task, max_calls=100), 0.9))
 

@@ -14,7 +14,6 @@ from optimize.report import Report
 from optimize.tracking.store import client
 
 
-# Without these MLflow's server deadlocks offline when litellm cannot fetch its price map, and phones home.
 @dataclass(frozen=True)
 class Found:
     """A run of this store: its id, its task, and what it was called by."""

@@ -24,9 +24,7 @@ from optimize.show import markdown
 from optimize.stats import Interval
 from optimize.tracking.store import client
 
-# Without these MLflow's server deadlocks offline when litellm cannot fetch its price map, and phones home.
-
-HISTORY = "history.json"
+HISTORY = "history.json"  # what the verdict is drawn from
 
 
 class Run(Observer):
