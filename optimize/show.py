@@ -70,7 +70,7 @@ def lines(report: Report) -> list[str]:
     out += [f"Levers that won: {', '.join(report.levers) or 'none'}."]
     out += [f"Best prompt program over zero-shot, on test: {changed_text(report.test.prompt_gain)}."]
     n = report.numbers
-    out += [f"{n.best.n} val rows show a gain of {n.smallest_gain:.2f} or more with 80 % probability."]
+    out += [f"The val rows ({n.best.coverage:.0%} of them scored) show a gain of {n.smallest_gain:.2f} or more with 80 % probability."]
     out += _unsure(report)
     out += [f"Fine-tune gate {'open' if report.gate.open else 'closed'}: {' '.join(report.gate.reasons)}"]
     if report.tuned_kept is not None and report.test.tuned_gain:
@@ -131,6 +131,7 @@ def markdown(report: Report) -> str:
             "",
             *[f"- {line}" for line in lines(report)],
             f"- Test: baseline {with_n(test.baseline)}, prompt {with_n(test.prompt)}, tuned {with_n(test.tuned)}",
+            *[f"- Test without an LM: {name} {with_n(score)}" for name, score in test.references.items()],
             f"- Next: `{report.next}`",
             "",
             "| rung | val | gain | |",

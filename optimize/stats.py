@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 LEVEL = 0.95  # two-sided confidence of every interval
 POWER = 0.8  # of the smallest gain that a set can see
@@ -48,6 +49,7 @@ def wilson(mean: float, n: int) -> Interval:
     return Interval(mean, max(0.0, min(low, mean)), min(1.0, max(high, mean)), n)
 
 
+@cache
 def z(level: float) -> float:
     """The two-sided normal quantile of a level: 1.96 for 0.95."""
     from scipy.stats import norm
