@@ -83,7 +83,7 @@ def promotes(gain: Interval, cheaper: bool) -> bool:
     It is a rule for building on, not a proof: the climb ends with the best of all it built on, and the score that counts
     is the one on test, which no choice has touched.
     """
-    return gain.mean > gain.error or (cheaper and gain.high >= 0)
+    return gain.mean > gain.error or (cheaper and gain.high > 0)
 
 
 def best_of(tried: Sequence[Tried]) -> int:
