@@ -16,7 +16,7 @@ from rich.table import Table
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.devset import load_splits
-from optimize.evaluate import evaluate
+from optimize.evaluate import Asking, evaluate
 from optimize.finetune import lora
 from optimize.finetune.rows import chat_rows, tuned_student
 from optimize.lm import weights
@@ -41,7 +41,7 @@ def main() -> None:
             adapter = lora.train(rows, val, base, Path(folder), RunConfig(), lambda *shown, to=notes: to.append(shown[2]))
             seconds = time.perf_counter() - start
             with dspy.context(lm=lms.local_lm(base, adapter, Meter(10_000), task.max_tokens)):
-                score = evaluate(program, splits.val, task, threads=4).interval
+                score = evaluate(program, splits.val, Asking(task, threads=4)).interval
         table.add_row(f"{share:.0%}", f"{seconds:.0f}", notes[-1].split()[-1], f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]")
     Console().print(table)
 

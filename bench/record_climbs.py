@@ -15,7 +15,7 @@ import dspy
 
 from bench.public_sets import NAMES, PublicSet, public_set
 from optimize import lm as lms
-from optimize.evaluate import evaluate
+from optimize.evaluate import Asking, evaluate
 from optimize.lm import weights
 from optimize.lm.meter import Meter
 from optimize.program import Program, student
@@ -59,7 +59,7 @@ def attempts(data: PublicSet, seed: int, lm: dspy.LM) -> Iterator[tuple[str, str
     best.format = "compact"
     for rung in ("zero_shot", "four_demos", "proposed_instruction", "twelve_demos", "nearest_demos", "hint"):
         program = pull(rung, best, data, learn, seed, lm)
-        scores = evaluate(program, rows, data.task, threads=4).scores
+        scores = evaluate(program, rows, Asking(data.task, threads=4)).scores
         yield rung, "".join("?" if s is None else str(int(s)) for s in scores)
         mean = sum(s or 0 for s in scores) / len(scores)
         if mean > highest:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from bench.public_sets import PublicSet, public_set
 from optimize import lm as lms
-from optimize.evaluate import evaluate, float_metric
+from optimize.evaluate import Asking, evaluate, float_metric
 from optimize.lm import weights
 from optimize.lm.meter import Meter
 from optimize.program import Program, student
@@ -90,7 +90,7 @@ def measured(data: PublicSet, method: str, seed: int) -> dict[str, Any]:
         with dspy.context(lm=lm), hushed():
             best = METHODS[method](program, context, pool, search)
             calls = meter.usage().asked
-            scores = evaluate(best, data.score[:TEST], data.task, threads=4).scores
+            scores = evaluate(best, data.score[:TEST], Asking(data.task, threads=4)).scores
     return {"task": data.task.name, "method": method, "seed": seed, "calls": calls, "scores": scores}
 
 

@@ -77,39 +77,35 @@ class Evaluation:
         return math.sqrt(math.fsum(within)) / len(within) if within else None
 
 
-def evaluate(
-    program: dspy.Module,
-    examples: Sequence[dspy.Example],
-    task: Task,
-    threads: int,
-    progress: Progress = lambda done, total: None,
-    repeats: int = 1,
-) -> Evaluation:
+@dataclass(frozen=True)
+class Asking:
+    """How examples are asked: how many at once, how often each, and who watches. task: whose metric scores them."""
+
+    task: Task
+    threads: int
+    repeats: int = 1
+    progress: Progress = lambda done, total: None
+
+
+def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Asking) -> Evaluation:
     """The program's outcomes on the examples; those whose call failed are asked once more when all others are done.
 
     Raises WorkbenchError when most calls fail: that is no evaluation.
     """
+    repeats = asking.repeats
     jobs = [(example, repeat) for example in examples for repeat in range(repeats)]
-    found = _outcomes(program, jobs, task, threads, lambda done: progress(done // repeats, len(examples)))
+    found = _outcomes(program, jobs, asking, lambda done: asking.progress(done // repeats, len(examples)))
     failed = [n for n, outcome in enumerate(found) if outcome.score is None]
     if len(failed) > len(found) / 2:
         first = found[failed[0]].error
         raise WorkbenchError(f"{len(failed)} of {len(found)} calls failed, so there is no score. The first: {first}")
-    again = _outcomes(program, [jobs[n] for n in failed], task, threads, lambda done: None)
+    again = _outcomes(program, [jobs[n] for n in failed], asking, lambda done: None)
     for n, outcome in zip(failed, again, strict=True):
         found[n] = outcome
     return Evaluation(tuple(_together(found[n : n + repeats]) for n in range(0, len(found), repeats)))
 
 
-def race(
-    program: dspy.Module,
-    incumbent: Evaluation,
-    examples: Sequence[dspy.Example],
-    task: Task,
-    threads: int,
-    progress: Progress = lambda done, total: None,
-    repeats: int = 1,
-) -> Evaluation:
+def race(program: dspy.Module, incumbent: Evaluation, examples: Sequence[dspy.Example], asking: Asking) -> Evaluation:
     """Evaluate a challenger block by block, and stop once it is surely no better than the incumbent on all the examples.
 
     The test holds however often one looks (optimize.sequential); the examples must be in random order.
@@ -119,9 +115,9 @@ def race(
         seen = len(so_far)
 
         def shown(done: int, _: int, seen: int = seen) -> None:
-            progress(seen + done, len(examples))
+            asking.progress(seen + done, len(examples))
 
-        so_far += evaluate(program, examples[seen : seen + BLOCK], task, threads, shown, repeats).outcomes
+        so_far += evaluate(program, examples[seen : seen + BLOCK], replace(asking, progress=shown)).outcomes
         known = differences(incumbent.scores, [o.score for o in so_far])
         if surely_below(0.0, known, len(examples) - (len(so_far) - len(known))):
             break
@@ -129,11 +125,11 @@ def race(
 
 
 def _outcomes(
-    program: dspy.Module, jobs: Sequence[tuple[dspy.Example, int]], task: Task, threads: int, progress: Callable[[int], None]
+    program: dspy.Module, jobs: Sequence[tuple[dspy.Example, int]], asking: Asking, progress: Callable[[int], None]
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    with ThreadPoolExecutor(threads) as pool:
-        work = [pool.submit(contextvars.copy_context().run, _outcome, program, example, repeat, task) for example, repeat in jobs]
+    with ThreadPoolExecutor(asking.threads) as pool:
+        work = [pool.submit(contextvars.copy_context().run, _outcome, program, example, repeat, asking.task) for example, repeat in jobs]
         try:
             for future in work:
                 outcomes.append(future.result())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dspy
 
-from optimize.evaluate import Progress, evaluate
+from optimize.evaluate import Asking, evaluate
 from optimize.program import Program
 from optimize.stats import Interval, mean_interval
-from optimize.task import Task
 
 ANSWERS = 5  # of which the best counts
 TEMPERATURE = 1.0
@@ -28,17 +27,15 @@ def calls_needed(rows: int, teacher: bool) -> int:
     return rows * (ANSWERS + teacher)
 
 
-def headroom(
-    program: Program, examples: Sequence[dspy.Example], task: Task, teacher: dspy.LM | None, threads: int, progress: Progress
-) -> Headroom:
+def headroom(program: Program, examples: Sequence[dspy.Example], teacher: dspy.LM | None, asking: Asking) -> Headroom:
     """Ask the LM in context for several answers a row, and the teacher for one.
 
     What no answer of several gets right, no choice of words will likely bring out (pass@k: Chen et al., 2021).
     """
     with dspy.context(lm=dspy.settings.lm.copy(temperature=TEMPERATURE)):
-        asked = evaluate(program, examples, task, threads, progress, repeats=ANSWERS)
+        asked = evaluate(program, examples, replace(asking, repeats=ANSWERS))
     best = mean_interval([max(o.repeats) for o in asked.outcomes if o.repeats])
     if teacher is None:
         return Headroom(best, None)
     with dspy.context(lm=teacher):
-        return Headroom(best, evaluate(program, examples, task, threads, progress).interval)
+        return Headroom(best, evaluate(program, examples, asking).interval)

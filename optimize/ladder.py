@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from optimize.devset import Splits
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
-from optimize.evaluate import Evaluation, evaluate, race
+from optimize.evaluate import Asking, Evaluation, evaluate, race
 from optimize.lm.meter import Meter, MeteredLM, Usage
 from optimize.plateau import COVERAGE, Decision, History, Tried, best_of, decide, promotes
 from optimize.program import Program, student
@@ -84,6 +84,9 @@ class Setup:
     after: int = 0
     repeats: int = 1
 
+    def asking(self, watch: Observer) -> Asking:
+        return Asking(self.task, self.threads, self.repeats, watch.scored)
+
     def left(self, baseline: Attempt, best: Attempt) -> int:
         """LM calls the climb may still make: baseline and best program are yet to answer the test rows."""
         return self.meter.remaining() - self.after - int(self.repeats * len(self.splits.test) * (baseline.calls + best.calls))
@@ -126,7 +129,7 @@ def _baseline(setup: Setup, watch: Observer) -> Attempt:
     before, start = setup.meter.usage(), time.perf_counter()
     program = student(setup.task)
     try:
-        evaluation = evaluate(program, setup.splits.val, setup.task, setup.threads, watch.scored, setup.repeats)
+        evaluation = evaluate(program, setup.splits.val, setup.asking(watch))
     except BudgetExhausted as error:
         need = 2 * setup.repeats * len(setup.splits.val)
         raise WorkbenchError(f"{error} Not even the baseline fits: it needs up to {need} calls.") from None
@@ -158,7 +161,7 @@ def _try(setup: Setup, rung: Rung, incumbent: Attempt, left: int, rungs_left: in
         with setup.meter.share(min(int(budget * SLACK), left - val)):
             program = rung.pull(incumbent.program, context)
         pulled = setup.meter.usage()
-        evaluation = race(program, incumbent.evaluation, setup.splits.val, setup.task, setup.threads, watch.scored, setup.repeats)
+        evaluation = race(program, incumbent.evaluation, setup.splits.val, setup.asking(watch))
         before, after = incumbent.evaluation.scores, evaluation.scores
         gain, changed = paired_gain(before, after), changes(before, after)
         calls = (setup.meter.usage() - pulled).asked / len(evaluation.outcomes) / setup.repeats

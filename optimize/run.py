@@ -92,7 +92,7 @@ def _with_headroom(session: Session, found: Climb) -> tuple[Climb, HeadroomRecor
     assert found.best.program
     session.watch.started("headroom")
     teacher = session.teacher if session.config.teacher else None
-    room = headroom(found.best.program, session.splits.val, session.task, teacher, session.config.threads, session.watch.scored)
+    room = headroom(found.best.program, session.splits.val, teacher, session.asking)
     ceilings = {f"the best of {ANSWERS} answers scores": room.best}
     if room.teacher:
         ceilings["the teacher with the same prompt"] = room.teacher
@@ -106,8 +106,7 @@ def finetune_last(session: Session, backend: str) -> Report:
     opened = Gate(last.gate.open, tuple(last.gate.reasons))
     with _tracked(session, "finetune") as tracked, dspy.context(lm=session.lm):
         session.watch.started("best prompt program")
-        config = session.config
-        evaluation = evaluate(best, session.splits.val, session.task, config.threads, session.watch.scored, config.repeats)
+        evaluation = evaluate(best, session.splits.val, session.asking)
         tuned = tune(session, best, evaluation, backend)
         _Both(tracked, session.watch).finished(tuned.attempt)
         records = (*(a for a in last.attempts if a.family != "weights"), AttemptRecord.of(tuned.attempt))
@@ -154,7 +153,7 @@ def tune(session: Session, best: Program, prompt_val: Evaluation, backend: str) 
     config = session.config
     program.tuned, program.lm = adapter, lms.local_lm(base, adapter, session.meter, session.task.max_tokens, config.temperature)
     session.watch.started("tuned program on val")
-    evaluation = evaluate(program, session.splits.val, session.task, config.threads, session.watch.scored, config.repeats)
+    evaluation = evaluate(program, session.splits.val, session.asking)
     gain, changed = paired_gain(prompt_val.scores, evaluation.scores), changes(prompt_val.scores, evaluation.scores)
     usage, seconds = session.meter.usage() - before, time.perf_counter() - start
     attempt = Attempt(backend, "weights", program, evaluation, gain, changed, usage, seconds)

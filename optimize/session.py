@@ -11,6 +11,7 @@ from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.devset import Splits, load_splits
 from optimize.errors import WorkbenchError
+from optimize.evaluate import Asking
 from optimize.ladder import Observer
 from optimize.lm.meter import Meter, MeteredLM
 from optimize.task import Task, load_task
@@ -33,6 +34,11 @@ class Session:
     @property
     def target(self) -> float:
         return self.task.target if self.config.target is None else self.config.target
+
+    @property
+    def asking(self) -> Asking:
+        """How val and test rows are asked."""
+        return Asking(self.task, self.config.threads, self.config.repeats, self.watch.scored)
 
     @property
     def teacher_name(self) -> str:

@@ -59,18 +59,28 @@ def settle(session: Session, tracked: Run, findings: Findings) -> Report:
     found = {}
     for name, program in programs.items():
         session.watch.started(f"{name} on test")
-        config = session.config
-        found[name] = evaluate(program, session.splits.test, session.task, config.threads, session.watch.scored, config.repeats)
+        found[name] = evaluate(program, session.splits.test, session.asking)
     test = _test_record(session, found)
     kept = None
     if tuned and tuned.attempt.gain and test.tuned_gain:
         kept = tuned.attempt.gain.mean > 0 and test.tuned_gain.low > 0
     final = tuned.attempt.program if tuned and kept and tuned.attempt.program else findings.best
-    score = test.tuned if kept and test.tuned else test.prompt
     path = session.folder("programs") / f"{tracked.id}.json"
     save(final, path)
+    report = _report(session, findings, test, kept, path)
+    val = {"prompt": findings.best_val, **({"tuned": tuned.attempt.evaluation} if tuned and tuned.attempt.evaluation else {})}
+    for side, evaluated in (("val", val), ("test", found)):
+        evaluated = evaluated | {"final": evaluated["tuned" if kept else "prompt"]}
+        rows = [row_hash(session.task, e) for e in session.splits.sides()[side]]
+        tracked.scores(side, RowScores(rows=rows, programs={name: list(e.scores) for name, e in evaluated.items()}))
+    tracked.settle(report, final, findings.best, [*findings.files, *([tuned.adapter] if tuned else [])])
+    return report
+
+
+def _report(session: Session, findings: Findings, test: TestRecord, kept: bool | None, path: Path) -> Report:
+    score = test.tuned if kept and test.tuned else test.prompt
     usage = session.meter.usage()
-    report = Report(
+    return Report(
         task=session.task.name,
         verdict=findings.verdict,
         reason=findings.reason,
@@ -84,7 +94,7 @@ def settle(session: Session, tracked: Run, findings: Findings) -> Report:
         attempts=list(findings.attempts),
         gate=GateRecord(open=findings.gate.open, reasons=list(findings.gate.reasons)),
         tuned_kept=kept,
-        forgetting=tuned.forgetting if tuned else None,
+        forgetting=findings.tuned.forgetting if findings.tuned else None,
         lm=session.config.lm,
         teacher=session.teacher_name,
         seed=session.config.seed,
@@ -97,14 +107,6 @@ def settle(session: Session, tracked: Run, findings: Findings) -> Report:
         program=str(path.relative_to(session.root)),
         next=_next(session, findings, kept),
     )
-    val = {"prompt": findings.best_val, **({"tuned": tuned.attempt.evaluation} if tuned and tuned.attempt.evaluation else {})}
-    for side, programs_found in (("val", val), ("test", found)):
-        scores = {name: list(e.scores) for name, e in programs_found.items()} | {
-            "final": list(programs_found["tuned" if kept else "prompt"].scores)
-        }
-        tracked.scores(side, RowScores(rows=[row_hash(session.task, e) for e in session.splits.sides()[side]], programs=scores))
-    tracked.settle(report, final, findings.best, [*findings.files, *([tuned.adapter] if tuned else [])])
-    return report
 
 
 def _test_record(session: Session, found: dict[str, Evaluation]) -> TestRecord:

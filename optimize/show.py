@@ -59,11 +59,9 @@ def _test_table(report: Report) -> Table:
 
 def lines(report: Report) -> list[str]:
     """What the run means, a sentence a line."""
-    out = [
-        f"{name} alone, without an LM, scores {with_n(s)} on test."
-        for name, s in report.test.references.items()
-        if s.score >= report.target
-    ]
+    final = _final(report)
+    beaten = {name: s for name, s in report.test.references.items() if s.score >= min(report.target, final.score)}
+    out = [f"Without an LM, {name} scores {with_n(s)} on test, the program kept {with_n(final)}." for name, s in beaten.items()]
     out += [f"{report.verdict.upper()}: {report.reason}"]
     if report.verdict == "reached" and report.test.prompt.score < report.target:
         out += [f"NOT CONFIRMED: on the held-out test rows it scores {with_n(report.test.prompt)}, below the target {report.target}."]
@@ -99,9 +97,13 @@ def _unsure(report: Report) -> list[str]:
 
 
 def verdict_line(report: Report) -> str:
-    best = report.test.tuned if report.tuned_kept and report.test.tuned else report.test.prompt
     met = "met" if report.target_met else "not met"
-    return f"Target {report.target} {met} on test: {with_n(best)}."
+    return f"Target {report.target} {met} on test: {with_n(_final(report))}."
+
+
+def _final(report: Report) -> ScoreRecord:
+    """The test score of the program that was kept."""
+    return report.test.tuned if report.tuned_kept and report.test.tuned else report.test.prompt
 
 
 def terminal(report: Report) -> RenderableType:

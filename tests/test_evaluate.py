@@ -15,7 +15,7 @@ from fastapi import FastAPI, HTTPException, Request
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
-from optimize.evaluate import BLOCK, Evaluation, Outcome, evaluate, race
+from optimize.evaluate import BLOCK, Asking, Evaluation, Outcome, evaluate, race
 from optimize.headroom import headroom
 from optimize.lm.meter import Meter
 from optimize.program import Program, student
@@ -78,18 +78,18 @@ def adder(tmp_path: Path) -> Iterator[tuple[Adder, Program]]:
 
 
 def test_each_example_knows_what_it_cost(adder: tuple[Adder, Program]) -> None:
-    found = evaluate(adder[1], ROWS[:6], TASK, threads=3)
+    found = evaluate(adder[1], ROWS[:6], Asking(TASK, threads=3))
     assert found.scores == (1.0,) * 6 and found.coverage == 1.0 and found.noise is None
     for outcome in found.outcomes:
         assert (outcome.usage.calls, outcome.usage.tokens_in, outcome.usage.tokens_out) == (1, 10, 3)
         assert outcome.usage.cost_usd is None and outcome.seconds > 0
-    again = evaluate(adder[1], ROWS[:6], TASK, threads=3)
+    again = evaluate(adder[1], ROWS[:6], Asking(TASK, threads=3))
     assert all((o.usage.asked, o.usage.calls) == (1, 0) for o in again.outcomes), "answered from the cache"
 
 
 def test_a_failed_call_is_asked_once_more_and_then_missing(adder: tuple[Adder, Program]) -> None:
     adder[0].refused.update({1: 1, 2: 99})
-    found = evaluate(adder[1], ROWS[:10], TASK, threads=3)
+    found = evaluate(adder[1], ROWS[:10], Asking(TASK, threads=3))
     assert found.scores[1] == 1.0 and found.scores[2] is None
     assert (found.missing, found.coverage, found.interval.n) == (1, 0.9, 9)
     assert "LMInvalidRequestError" in found.outcomes[2].error
@@ -98,38 +98,38 @@ def test_a_failed_call_is_asked_once_more_and_then_missing(adder: tuple[Adder, P
 def test_most_calls_failing_is_no_evaluation(adder: tuple[Adder, Program]) -> None:
     adder[0].refused.update(dict.fromkeys(range(6), 99))
     with pytest.raises(WorkbenchError, match="6 of 10 calls failed"):
-        evaluate(adder[1], ROWS[:10], TASK, threads=3)
+        evaluate(adder[1], ROWS[:10], Asking(TASK, threads=3))
 
 
 def test_repeats_ask_anew_and_tell_the_lms_noise(adder: tuple[Adder, Program]) -> None:
     adder[0].moody = {0, 1}
-    found = evaluate(adder[1], ROWS[:8], TASK, threads=1, repeats=4)
+    found = evaluate(adder[1], ROWS[:8], Asking(TASK, threads=1, repeats=4))
     assert all(adder[0].asked[n] == 4 for n in range(8))
     assert found.scores == (0.5, 0.5, *(1.0,) * 6) and found.outcomes[0].repeats == (1.0, 0.0, 1.0, 0.0)
     assert found.noise == pytest.approx((2 * (1 / 3) / 4) ** 0.5 / 8), "variance 1/3 within two rows of eight, four answers each"
     assert found.outcomes[0].usage.calls == 4
-    evaluate(adder[1], ROWS[:8], TASK, threads=1, repeats=4)
+    evaluate(adder[1], ROWS[:8], Asking(TASK, threads=1, repeats=4))
     assert all(adder[0].asked[n] == 4 for n in range(8)), "every repeat has its own place in the cache"
 
 
 def test_a_race_asks_a_worse_program_a_fraction_of_the_rows(adder: tuple[Adder, Program]) -> None:
     best = Evaluation(tuple(Outcome(1.0, {}) for _ in ROWS))
     adder[0].wrong = set(range(0, 60, 2))
-    found = race(adder[1], best, ROWS, TASK, threads=3)
+    found = race(adder[1], best, ROWS, Asking(TASK, threads=3))
     assert BLOCK < len(found.outcomes) < 60 and len(found.outcomes) % BLOCK == 0
     assert sum(adder[0].asked.values()) == len(found.outcomes)
 
 
 def test_a_race_against_an_equal_runs_to_its_end(adder: tuple[Adder, Program]) -> None:
     best = Evaluation(tuple(Outcome(1.0, {}) for _ in ROWS))
-    assert race(adder[1], best, ROWS, TASK, threads=3).scores == best.scores
+    assert race(adder[1], best, ROWS, Asking(TASK, threads=3)).scores == best.scores
 
 
 def test_headroom_is_the_best_of_several_answers_and_the_teachers(adder: tuple[Adder, Program]) -> None:
     adder[0].wrong, adder[0].moody = {0, 1, 2}, {3, 4}
-    found = headroom(adder[1], ROWS[:10], TASK, None, threads=1, progress=lambda done, total: None)
+    found = headroom(adder[1], ROWS[:10], None, Asking(TASK, threads=1))
     assert found.best.mean == pytest.approx(0.7) and found.teacher is None, "five answers mend the moody rows, not the wrong ones"
-    taught = headroom(adder[1], ROWS[:10], TASK, dspy.settings.lm, threads=1, progress=lambda done, total: None)
+    taught = headroom(adder[1], ROWS[:10], dspy.settings.lm, Asking(TASK, threads=1))
     assert taught.teacher and taught.teacher.n == 10
 
 
@@ -138,4 +138,4 @@ def test_an_error_of_the_metric_itself_is_not_a_failed_call(adder: tuple[Adder, 
         raise KeyError("totl")
 
     with pytest.raises(KeyError):
-        evaluate(adder[1], ROWS[:3], Task(signature=Sum, metric=broken, name="sum"), threads=1)
+        evaluate(adder[1], ROWS[:3], Asking(Task(signature=Sum, metric=broken, name="sum"), threads=1))

@@ -24,7 +24,7 @@ from fastapi import FastAPI, Request, Response
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
-from optimize.evaluate import evaluate
+from optimize.evaluate import Asking, evaluate
 from optimize.lm import embedded, weights
 from optimize.lm.meter import Meter
 from optimize.program import student
@@ -106,7 +106,7 @@ def test_schema_constrained_answers_always_parse(name: str) -> None:
     program = student(colour_task())
     program.format = name
     with dspy.context(lm=lm):
-        found = evaluate(program, rows("blood", "grass", "a rainy sky", "a fire engine"), colour_task(), threads=4)
+        found = evaluate(program, rows("blood", "grass", "a rainy sky", "a fire engine"), Asking(colour_task(), threads=4))
     assert all(o.answer.get("colour") in ("red", "green", "blue") for o in found.outcomes)
     usage = meter.usage()
     assert usage.calls == usage.asked == len(usage.latencies) == 4
@@ -170,11 +170,11 @@ def test_a_failed_call_is_missing_and_an_unparsable_answer_is_zero() -> None:
         program = student(colour_task())
         program.format = "compact"
         with dspy.context(lm=lm):
-            found = evaluate(program, rows("blood", "broken", "odd", "fire", "rose"), colour_task(), threads=2)
+            found = evaluate(program, rows("blood", "broken", "odd", "fire", "rose"), Asking(colour_task(), threads=2))
             assert found.scores == (1.0, None, 0.0, 1.0, 1.0)
             assert (found.interval.n, found.interval.mean, found.missing) == (4, 0.75, 1)
             with pytest.raises(WorkbenchError, match="2 of 3 calls failed"):
-                evaluate(program, rows("broken one", "broken two", "fire"), colour_task(), threads=2)
+                evaluate(program, rows("broken one", "broken two", "fire"), Asking(colour_task(), threads=2))
 
 
 def test_the_key_of_an_endpoint_is_never_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_the_key_of_an_endpoint_is_never_saved(monkeypatch: pytest.MonkeyPatch, 
         lm = lms.resolve("openai/any", url + "/v1", config, Meter(9), 40)
         program = student(colour_task())
         with dspy.context(lm=lm):
-            evaluate(program, rows("blood"), colour_task(), threads=1)
+            evaluate(program, rows("blood"), Asking(colour_task(), threads=1))
     assert "sk-very-secret" not in repr(config) + config.model_dump_json() + json.dumps(program.dump_state())
     stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"sk-very-secret" not in stored

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import dspy
 
 from optimize.errors import WorkbenchError
-from optimize.evaluate import Evaluation, evaluate
+from optimize.evaluate import Asking, Evaluation, evaluate
 from optimize.lm.meter import MeteredLM
 from optimize.program import Program, render
 from optimize.sequential import evidence_below
@@ -93,7 +93,7 @@ class Context:
         failures: list[WorkbenchError] = []
         for candidate, so_far in looks:
             try:
-                more = evaluate(candidate, rows[len(so_far.outcomes) :], self.task, self.threads)
+                more = evaluate(candidate, rows[len(so_far.outcomes) :], Asking(self.task, self.threads))
                 found.append((candidate, Evaluation(so_far.outcomes + more.outcomes)))
             except WorkbenchError as error:
                 failures.append(error)
