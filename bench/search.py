@@ -29,7 +29,7 @@ from optimize.rungs.search import CANDIDATES, candidates
 from optimize.stats import mean_interval, paired_gain
 
 FILE = Path(__file__).parent / "search.jsonl"
-SETS = ("banking77_12", "clinc_domain10")
+SETS = ("clinc_domain10", "banking77_12")
 POOL, SEARCH, TEST = 80, 40, 100  # rows to draw demos from, to compare candidates on, to score the winner on
 DSPY_CANDIDATES = 8
 
