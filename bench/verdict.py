@@ -6,7 +6,6 @@ python bench/verdict.py            # a minute; --json for machines, --climbs N f
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -173,5 +172,4 @@ def main(json_: Annotated[bool, typer.Option("--json")] = False, climbs: int = 3
 
 
 if __name__ == "__main__":
-    random.seed(0)
     typer.run(main)

@@ -98,29 +98,22 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
     incumbent = attempts[0]
     for number, rung in enumerate((*rungs, None)):
         scored = [a for a in attempts if a.evaluation]
-        best = scored[best_of([_tried(a) for a in scored])]
-        history = _history(setup, scored, setup.left(attempts[0], best), len(rungs) - number, any(a.starved for a in attempts))
+        tried = tuple(_tried(a) for a in scored)
+        best = scored[best_of(tried)]
+        left, rungs_left = setup.left(attempts[0], best), len(rungs) - number
+        asked = [a.usage.asked for a in scored[1:]] or [scored[0].usage.asked]
+        budget_left = left > 0 and (rung is not None or not any(a.starved for a in attempts))
+        history = History(tried, setup.target, rungs_left, budget_left, rung_calls=sum(asked) // len(asked))
         watch.decided(history)
         decision = decide(history)
         if decision.verdict != "improving" or rung is None:
             break
         watch.started(rung.name)
-        attempt = _try(setup, rung, incumbent, setup.left(attempts[0], best), len(rungs) - number, watch)
+        attempt = _try(setup, rung, incumbent, left, rungs_left, watch)
         incumbent = attempt if attempt.promoted else incumbent
         attempts.append(attempt)
         watch.finished(attempt)
     return Climb(tuple(attempts), best, decision, history)
-
-
-def _history(setup: Setup, scored: Sequence[Attempt], left: int, rungs_left: int, starved: bool) -> History:
-    asked = [a.usage.asked for a in scored[1:]] or [scored[0].usage.asked]
-    return History(
-        tried=tuple(_tried(a) for a in scored),
-        target=setup.target,
-        rungs_left=rungs_left,
-        budget_left=left > 0 and (rungs_left > 0 or not starved),
-        rung_calls=sum(asked) // len(asked),
-    )
 
 
 def _baseline(setup: Setup, watch: Observer) -> Attempt:

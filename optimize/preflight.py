@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
+import dspy
 from pydantic import Field
 
 from optimize import lm as lms
 from optimize.config import RunConfig
-from optimize.devset import Splits, input_text, load_splits, row_hash
+from optimize.devset import Splits, input_text, row_hash
 from optimize.errors import WorkbenchError
 from optimize.files import to_json
 from optimize.labels import agreement, duplicates, suspects
@@ -18,7 +19,7 @@ from optimize.references import references
 from optimize.rungs import LADDER
 from optimize.rungs.base import PROMPT_CHARS, SEARCH
 from optimize.stats import rows_to_see, smallest_gain
-from optimize.task import Task, load_task
+from optimize.task import Task
 
 DIFFER = 0.25  # share of rows on which two programs' right-or-wrong scores are taken to differ before any is measured
 MARGINS = (0.05, 0.1)
@@ -81,18 +82,11 @@ def preflight(task: Task, splits: Splits, config: RunConfig) -> Preflight:
     )
 
 
-def check_task(root: Path, name: str, config: RunConfig) -> tuple[Preflight, float]:
-    """The checks of a task and its target. Raises WorkbenchError for rows or a task that do not load."""
-    task = load_task(name, root)
-    splits = load_splits(task).at_most(config.val_rows, config.test_rows)
-    return preflight(task, splits, config), task.target if config.target is None else config.target
-
-
 def _rows(task: Task, splits: Splits) -> list[Finding]:
     """Duplicates, contradictions and suspect labels over all sides together."""
     rows = [(side, e) for side, examples in splits.sides().items() for e in examples]
     outputs = [to_json({name: e[name] for name in task.signature.output_fields}) for _, e in rows]
-    labels = [to_json(e[task.label]).strip('"') for _, e in rows] if task.label else outputs
+    labels = _labels(task, [e for _, e in rows]) if task.label else outputs
     texts = [input_text(task, e) for _, e in rows]
     where = {row: " and ".join(p.removeprefix(f"{task.root}/") for p in places) for row, places in splits.places.items()}
     places = [where.get(row_hash(task, e), side) for side, e in rows]
@@ -119,7 +113,7 @@ def _coverage(task: Task, splits: Splits) -> list[Finding]:
     """Labels that a side lacks or hardly has."""
     if not task.label:
         return []
-    sides = {side: [to_json(e[task.label]).strip('"') for e in rows] for side, rows in splits.sides().items()}
+    sides = {side: _labels(task, rows) for side, rows in splits.sides().items()}
     seen = set(sides["train"])
     findings = []
     for side in ("val", "test"):
@@ -131,6 +125,11 @@ def _coverage(task: Task, splits: Splits) -> list[Finding]:
     rare = [f"{label} ({sides['train'].count(label)} rows)" for label in sorted(seen) if sides["train"].count(label) < least]
     findings.append(Finding(what="labels that are rare in train", count=len(rare), examples=rare[:SHOWN]))
     return [f for f in findings if f.count]
+
+
+def _labels(task: Task, rows: Sequence[dspy.Example]) -> list[str]:
+    """Each row's label as a person reads it."""
+    return [to_json(e[task.label]).strip('"') for e in rows]
 
 
 def _agreement(task: Task, splits: Splits) -> AgreementRecord | None:

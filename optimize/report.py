@@ -1,4 +1,4 @@
-"""The record of one run, and how it reads in a terminal. Knows no LM and no MLflow; rich is imported here and in cli."""
+"""The record of one run. Knows no LM, no MLflow and no screen."""
 
 from __future__ import annotations
 
@@ -108,6 +108,10 @@ class TestRecord(Record):
     prompt_gain: GainRecord = Field(description="best prompt program over the baseline")
     tuned_gain: GainRecord | None = Field(None, description="tuned program over the best prompt program")
     references: dict[str, ScoreRecord] = Field(description="scores without an LM, where the output is a label")
+
+    def final(self, tuned_kept: bool | None) -> ScoreRecord:
+        """Of the program that was kept."""
+        return self.tuned if tuned_kept and self.tuned else self.prompt
 
 
 class GateRecord(Record):

@@ -111,17 +111,17 @@ def finetune_last(session: Session, backend: str) -> Report:
         _Both(tracked, session.watch).finished(tuned.attempt)
         records = (*(a for a in last.attempts if a.family != "weights"), AttemptRecord.of(tuned.attempt))
         findings = Findings(
-            last.verdict,
-            last.reason,
-            last.numbers,
-            last.preflight,
-            tuple(last.levers),
-            opened,
-            records,
-            best,
-            evaluation,
-            last.headroom,
-            tuned,
+            verdict=last.verdict,
+            reason=last.reason,
+            numbers=last.numbers,
+            preflight=last.preflight,
+            levers=tuple(last.levers),
+            gate=opened,
+            attempts=records,
+            best=best,
+            best_val=evaluation,
+            headroom=last.headroom,
+            tuned=tuned,
         )
         return settle(session, tracked, findings)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Session:
 
     @property
     def target(self) -> float:
-        return self.task.target if self.config.target is None else self.config.target
+        return self.task.target
 
     @property
     def asking(self) -> Asking:
@@ -50,14 +50,21 @@ class Session:
 
 def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> Session:
     """Load and check everything that needs no LM call, then the LMs. Raises WorkbenchError for what is wrong."""
-    task = load_task(name, root)
-    splits = load_splits(task).at_most(config.val_rows, config.test_rows)
+    task, splits = load(root, name, config)
     if config.finetune == "lora":
         check_lora(config)
     lms.configure(root)
     meter = Meter(config.max_calls)
     lm = lms.task_lm(config, meter, task.max_tokens)
     return Session(root, config, task, splits, meter, lm, lms.teacher_lm(config, meter), watch)
+
+
+def load(root: Path, name: str, config: RunConfig) -> tuple[Task, Splits]:
+    """The task with the target asked for, and as many of its rows. Raises WorkbenchError where they do not load."""
+    task = load_task(name, root)
+    if config.target is not None:
+        task = replace(task, target=config.target)
+    return task, load_splits(task).at_most(config.val_rows, config.test_rows)
 
 
 def check_lora(config: RunConfig) -> None:
@@ -70,5 +77,5 @@ def check_lora(config: RunConfig) -> None:
         )
     if (folder := config.finetune_base) and not (folder / "config.json").is_file():
         raise WorkbenchError(f"--finetune-base {folder}: not a transformers folder (it has no config.json).")
-    if not (config.lm == "embedded" or config.lm.startswith("gguf:")):
+    if not lms.is_local(config.lm):
         raise WorkbenchError(f"LoRA trains weights in this process: 'embedded' or 'gguf:PATH', not {config.lm!r}. Use --finetune bundle.")

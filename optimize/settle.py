@@ -78,14 +78,13 @@ def settle(session: Session, tracked: Run, findings: Findings) -> Report:
 
 
 def _report(session: Session, findings: Findings, test: TestRecord, kept: bool | None, path: Path) -> Report:
-    score = test.tuned if kept and test.tuned else test.prompt
     usage = session.meter.usage()
     return Report(
         task=session.task.name,
         verdict=findings.verdict,
         reason=findings.reason,
         target=session.target,
-        target_met=score.score >= session.target,
+        target_met=test.final(kept).score >= session.target,
         numbers=findings.numbers,
         preflight=findings.preflight,
         headroom=findings.headroom,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -59,7 +59,7 @@ def _test_table(report: Report) -> Table:
 
 def lines(report: Report) -> list[str]:
     """What the run means, a sentence a line."""
-    final = _final(report)
+    final = report.test.final(report.tuned_kept)
     beaten = {name: s for name, s in report.test.references.items() if s.score >= min(report.target, final.score)}
     out = [f"Without an LM, {name} scores {with_n(s)} on test, the program kept {with_n(final)}." for name, s in beaten.items()]
     out += [f"{report.verdict.upper()}: {report.reason}"]
@@ -98,12 +98,7 @@ def _unsure(report: Report) -> list[str]:
 
 def verdict_line(report: Report) -> str:
     met = "met" if report.target_met else "not met"
-    return f"Target {report.target} {met} on test: {with_n(_final(report))}."
-
-
-def _final(report: Report) -> ScoreRecord:
-    """The test score of the program that was kept."""
-    return report.test.tuned if report.tuned_kept and report.test.tuned else report.test.prompt
+    return f"Target {report.target} {met} on test: {with_n(report.test.final(report.tuned_kept))}."
 
 
 def terminal(report: Report) -> RenderableType:
@@ -141,10 +136,6 @@ def markdown(report: Report) -> str:
             *rows,
         ]
     )
-
-
-def show(report: Report, console: Console) -> None:
-    console.print(terminal(report))
 
 
 def checks(found: Preflight, target: float, name: str) -> RenderableType:

@@ -37,7 +37,7 @@ RANK = {unit: rank for rank, units in enumerate(ORDER) for unit in units}
 DOORS = {
     "mlflow": {"tracking.store", "tracking.run", "tracking.read"},
     "typer": {"cli.app", "cli.run", "cli.look", "cli.lm"},
-    "rich": {"cli.app", "cli.look", "cli.run", "show", "screen", "overview"},
+    "rich": {"cli.app", "cli.look", "show", "screen", "overview"},
     "torch": {"finetune.lora"},
     "transformers": {"finetune.lora"},
     "peft": {"finetune.lora"},

@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="a file in programs/, without .py")]
+Target = Annotated[float | None, typer.Option(help="score to reach, 0…1; default: the task's own")]
 Lm = Annotated[str | None, typer.Option(help="embedded, gguf:PATH, or a DSPy model string such as openai/gpt-4.1-mini")]
 Teacher = Annotated[str | None, typer.Option(help="a stronger LM to propose and bootstrap; default: the LM itself")]
 ApiBase = Annotated[str | None, typer.Option(help="address of the LM's OpenAI-compatible endpoint")]
@@ -59,11 +60,10 @@ def guarded(debug: bool, work: Callable[[], int]) -> None:
     raise typer.Exit(code)
 
 
-def print_report(found: Any, json: bool) -> None:
+def print_found(found: Any, shown: Any, json: bool) -> None:
+    """What a command found, as a person reads it; with --json the record itself on stdout and that on stderr."""
     from rich.console import Console
 
-    from optimize.show import show
-
-    show(found, Console(stderr=json))
+    Console(stderr=json).print(shown)
     if json:
         typer.echo(found.model_dump_json(indent=1))

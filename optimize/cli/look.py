@@ -17,7 +17,7 @@ from optimize.cli.app import (
     TaskName,
     app,
     guarded,
-    print_report,
+    print_found,
 )
 
 
@@ -26,15 +26,13 @@ def verdict(run: RunName, json: Json = False, debug: Debug = False) -> None:
     """Draw the verdict of RUN again, from the scores in the MLflow store alone."""
 
     def work() -> int:
-        from rich.console import Console
+        from rich.text import Text
 
         from optimize.config import find_root
         from optimize.verdict import redraw
 
         found = redraw(find_root(), run)
-        Console(stderr=json).print(f"{found.verdict.upper()}: {found.reason}", highlight=False, markup=False)
-        if json:
-            typer.echo(found.model_dump_json(indent=1))
+        print_found(found, Text(f"{found.verdict.upper()}: {found.reason}"), json)
         return 0 if found.verdict == "reached" else 1
 
     guarded(debug, work)
@@ -45,16 +43,13 @@ def compare(before: RunName, after: RunName, json: Json = False, debug: Debug = 
     """Compare two runs of a task, paired, on the rows that both scored."""
 
     def work() -> int:
-        from rich.console import Console
+        from rich.text import Text
 
         from optimize import compare as comparing
         from optimize.config import find_root
 
         found = comparing.compare(find_root(), before, after)
-        for line in comparing.told(found):
-            Console(stderr=json).print(line, highlight=False, markup=False)
-        if json:
-            typer.echo(found.model_dump_json(indent=1))
+        print_found(found, Text("\n".join(comparing.told(found))), json)
         return 0
 
     guarded(debug, work)
@@ -66,10 +61,11 @@ def report(task: TaskName, json: Json = False, debug: Debug = False) -> None:
 
     def work() -> int:
         from optimize.config import find_root
+        from optimize.show import terminal
         from optimize.tracking.read import last_run
 
         found, _ = last_run(find_root(), task)
-        print_report(found, json)
+        print_found(found, terminal(found), json)
         return 0 if found.target_met else 1
 
     guarded(debug, work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from optimize.cli.app import (
     MaxCalls,
     Repeats,
     Seed,
+    Target,
     TaskName,
     Teacher,
     TeacherBase,
@@ -27,14 +29,14 @@ from optimize.cli.app import (
     ValRows,
     app,
     guarded,
-    print_report,
+    print_found,
 )
 
 
 @app.command()
 def check(
     task: TaskName,
-    target: Annotated[float | None, typer.Option(help="score to reach, 0…1; default: the task's own")] = None,
+    target: Target = None,
     lm: Lm = None,
     max_calls: MaxCalls = None,
     val_rows: ValRows = None,
@@ -46,19 +48,14 @@ def check(
     flags = {k: v for k, v in locals().items() if k not in ("task", "json", "debug")}
 
     def work() -> int:
-        from rich.console import Console
-
-        from optimize.config import find_root, load_config
-
-        config = load_config(**flags)
-        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-        from optimize.preflight import check_task
+        root, config = _project(flags)
+        from optimize.preflight import preflight
+        from optimize.session import load
         from optimize.show import checks
 
-        found, goal = check_task(find_root(), task, config)
-        Console(stderr=json).print(checks(found, goal, task))
-        if json:
-            typer.echo(found.model_dump_json(indent=1))
+        loaded, splits = load(root, task, config)
+        found = preflight(loaded, splits, config)
+        print_found(found, checks(found, loaded.target, task), json)
         return 1 if any(f.problem for f in found.findings) else 0
 
     guarded(debug, work)
@@ -67,7 +64,7 @@ def check(
 @app.command()
 def run(
     task: TaskName,
-    target: Annotated[float | None, typer.Option(help="score to reach, 0…1; default: the task's own")] = None,
+    target: Target = None,
     lm: Lm = None,
     teacher: Teacher = None,
     api_base: ApiBase = None,
@@ -133,20 +130,28 @@ def _report(task: str, flags: dict[str, Any], json: bool, debug: bool, use_case:
         with Screen() as screen:
             engine, session = _session(task, flags, screen)
             found = use_case(engine, session)
-        print_report(found, json)
+        from optimize.show import terminal
+
+        print_found(found, terminal(found), json)
         return 0 if found.target_met else 1
 
     guarded(debug, work)
 
 
 def _session(task: str, flags: dict[str, Any], watch: Any) -> tuple[Any, Any]:
-    """The use cases and an open session. The environment is set before DSPy or MLflow are imported."""
-    from optimize.config import find_root, load_config
-
-    config = load_config(**flags)
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    """The use cases and an open session."""
+    root, config = _project(flags)
     from optimize import run as engine
     from optimize.ladder import Observer
     from optimize.session import open_session
 
-    return engine, open_session(find_root(), task, config, watch or Observer())
+    return engine, open_session(root, task, config, watch or Observer())
+
+
+def _project(flags: dict[str, Any]) -> tuple[Path, Any]:
+    """The project's root and the configuration. The environment is set before DSPy or MLflow are imported."""
+    from optimize.config import find_root, load_config
+
+    config = load_config(**flags)
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    return find_root(), config

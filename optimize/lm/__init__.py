@@ -70,7 +70,7 @@ def resolve(name: str, api_base: str | None, config: RunConfig, meter: Meter, ma
 
 def price(name: str, api_base: str | None) -> tuple[float, float] | None:
     """US dollars a token in and out; None where it is not known, which is not zero."""
-    if name == "embedded" or name.startswith("gguf:"):
+    if is_local(name):
         return 0.0, 0.0
     if api_base or "/" not in name:
         return None
@@ -79,6 +79,11 @@ def price(name: str, api_base: str | None) -> tuple[float, float] | None:
     found = model_info(*name.split("/", 1))
     prices = found.get("input_cost_per_token"), found.get("output_cost_per_token")
     return None if None in prices else prices
+
+
+def is_local(name: str) -> bool:
+    """Whether the LM runs in this process."""
+    return name == "embedded" or name.startswith("gguf:")
 
 
 def gguf_path(name: str) -> Path | None:

@@ -18,7 +18,7 @@ from optimize.tracking.store import client
 class Found:
     """A run of this store: its id, its task, and what it was called by."""
 
-    root: Path
+    store: Any
     id: str
     task: str
     name: str
@@ -29,7 +29,7 @@ class Found:
 
         folder = tempfile.mkdtemp(prefix="optimize-")
         try:
-            return Path(client(self.root).download_artifacts(self.id, name, folder))
+            return Path(self.store.download_artifacts(self.id, name, folder))
         except (MlflowException, OSError):
             raise WorkbenchError(f"Run {self.name} keeps no {name}: it was stopped too early, or an older version made it.") from None
 
@@ -44,10 +44,15 @@ class Found:
 def find_run(root: Path, name: str) -> Found:
     """TASK: its last finished run; TASK~1: the one before; or an id's first letters. Raises WorkbenchError if there is none."""
     store = client(root)
+    return _of_task(store, name) or _by_id(store, name)
+
+
+def _of_task(store: Any, name: str) -> Found | None:
+    """TASK or TASK~N; None where there is no such task in the store."""
     task, _, back = name.partition("~")
     experiment = store.get_experiment_by_name(task)
     if experiment is None:
-        return _by_id(root, store, name)
+        return None
     if back and not back.isdecimal():
         raise WorkbenchError(f"Run {name!r}: write {task}~1 for the run before the last, {task}~2 for the one before that.")
     filters = "attributes.status = 'FINISHED' and tags.verdict != ''"
@@ -55,10 +60,10 @@ def find_run(root: Path, name: str) -> Found:
     if len(runs) <= int(back or 0):
         many = f"has only {len(runs)} finished runs" if runs else "has no finished run yet"
         raise WorkbenchError(f"Task {task!r} {many}. Run `optimize run {task}` first.")
-    return Found(root, runs[-1].info.run_id, task, name)
+    return Found(store, runs[-1].info.run_id, task, name)
 
 
-def _by_id(root: Path, store: Any, name: str) -> Found:
+def _by_id(store: Any, name: str) -> Found:
     experiments = [e.experiment_id for e in store.search_experiments()]
     runs = store.search_runs(experiments, max_results=50_000) if len(name) >= 6 else []
     found = [run for run in runs if run.info.run_id.startswith(name) and "mlflow.parentRunId" not in run.data.tags]
@@ -66,12 +71,12 @@ def _by_id(root: Path, store: Any, name: str) -> Found:
         raise WorkbenchError(
             f"No run {name!r}: give a task with a finished run, TASK~1 for the run before it, or six or more letters of a run's id."
         )
-    return Found(root, found[0].info.run_id, found[0].data.tags.get("task", ""), name)
+    return Found(store, found[0].info.run_id, found[0].data.tags.get("task", ""), name)
 
 
 def last_run(root: Path, task: str, program_name: str = "program.json") -> tuple[Report, Path]:
     """The report and a program's file of the task's last finished run. Raises WorkbenchError if there is none."""
-    if client(root).get_experiment_by_name(task) is None:
+    found = _of_task(client(root), task)
+    if found is None:
         raise WorkbenchError(f"Task {task!r} has no finished run yet. Run `optimize run {task}` first.")
-    found = find_run(root, task)
     return found.read("report.json", Report), found.artifact(program_name)
