@@ -22,6 +22,7 @@ from optimize.program import Program, student
 from optimize.rungs import Context
 from optimize.rungs.base import fresh
 from optimize.rungs.demos import spread, with_demos, with_nearest
+from optimize.rungs.search import with_instructions
 
 FILE = Path(__file__).parent / "climbs.jsonl"
 CLIMBS = {"banking77_12": 6, "clinc_domain10": 16, "query_wellformedness": 18}
@@ -72,12 +73,11 @@ def pull(rung: str, best: Program, data: PublicSet, learn: list[dspy.Example], s
         return with_demos(best, spread(learn, data.task, 4 if rung == "four_demos" else 12, rng))
     if rung == "nearest_demos":
         return with_nearest(best, Context(data.task, tuple(learn), lm, 1000, 1.0, 4, seed), 2)
-    program = fresh(best)
-    for predictor in program.predictors() if rung != "zero_shot" else ():
-        told = predictor.signature.instructions
-        hint = rng.choice(HINTS) if rung == "hint" else proposal(told, learn[:3], seed, lm)
-        predictor.signature = predictor.signature.with_instructions(f"{told} {hint}")
-    return program
+    if rung == "zero_shot":
+        return fresh(best)
+    told = best.predictors()[0].signature.instructions
+    hint = rng.choice(HINTS) if rung == "hint" else proposal(told, learn[:3], seed, lm)
+    return with_instructions(best, f"{told} {hint}")
 
 
 def proposal(told: str, examples: list[dspy.Example], seed: int, lm: dspy.LM) -> str:

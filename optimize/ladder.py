@@ -14,7 +14,7 @@ from optimize.lm.meter import Meter, MeteredLM, Usage
 from optimize.plateau import COVERAGE, Decision, History, Tried, best_of, decide, promotes
 from optimize.program import Program, student
 from optimize.rungs import Context, Rung, Skip, Starved
-from optimize.stats import Changes, Interval, changes, paired_gain
+from optimize.stats import Gain, paired_gain
 from optimize.task import Task
 
 SLACK = 1.25  # a rung is sized for its share and stopped hard this far beyond it
@@ -22,7 +22,7 @@ SLACK = 1.25  # a rung is sized for its share and stopped hard this far beyond i
 
 @dataclass(frozen=True)
 class Attempt:
-    """One rung's outcome against the incumbent of its time. gain, changes: paired, on val; None for the baseline.
+    """One rung's outcome against the incumbent of its time. gain: paired, on val; None for the baseline.
 
     skipped or error say why there is no evaluation; starved: it was skipped for want of LM calls. promoted: it became the
     incumbent. calls: LM calls an example takes.
@@ -32,8 +32,7 @@ class Attempt:
     family: str
     program: Program | None = None
     evaluation: Evaluation | None = None
-    gain: Interval | None = None
-    changes: Changes | None = None
+    gain: Gain | None = None
     usage: Usage = Usage()  # noqa: RUF009 (frozen)
     seconds: float = 0.0
     skipped: str = ""
@@ -155,12 +154,11 @@ def _try(setup: Setup, rung: Rung, incumbent: Attempt, left: int, rungs_left: in
             program = rung.pull(incumbent.program, context)
         pulled = setup.meter.usage()
         evaluation = race(program, incumbent.evaluation, setup.splits.val, setup.asking(watch))
-        before, after = incumbent.evaluation.scores, evaluation.scores
-        gain, changed = paired_gain(before, after), changes(before, after)
+        gain = paired_gain(incumbent.evaluation.scores, evaluation.scores)
         calls = (setup.meter.usage() - pulled).asked / len(evaluation.outcomes) / setup.repeats
         whole = len(evaluation.outcomes) == len(setup.splits.val) and evaluation.coverage >= COVERAGE
         promoted = whole and promotes(gain, calls < incumbent.calls)
-        attempt = replace(attempt, program=program, evaluation=evaluation, gain=gain, changes=changed, promoted=promoted, calls=calls)
+        attempt = replace(attempt, program=program, evaluation=evaluation, gain=gain, promoted=promoted, calls=calls)
     except Skip as skip:
         attempt = replace(attempt, skipped=str(skip), starved=isinstance(skip, Starved))
     except (BudgetExhausted, ShareExhausted) as error:

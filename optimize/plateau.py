@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from optimize.selection import Corrected, corrected_best
-from optimize.stats import Interval, paired_gain
+from optimize.stats import Gain, Interval, paired_gain
 
 Verdict = Literal["reached", "improving", "plateau", "indecisive", "budget", "exhausted", "no_headroom"]
 FAMILIES = ("demos", "instructions")  # the kinds of lever that must have been tried before prompting is given up
@@ -164,7 +164,7 @@ def _lacking(tried: Sequence[Tried]) -> str:
     return ""
 
 
-def _gains(tried: Sequence[Tried]) -> list[Interval]:
+def _gains(tried: Sequence[Tried]) -> list[Gain]:
     """Each attempt's paired gain over the incumbent of its time."""
     incumbent, gains = tried[0], []
     for attempt in tried[1:]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from optimize.stats import Changes, Interval, changes, paired_gain
+from optimize.stats import Gain, Interval, paired_gain
 
 
 class Record(BaseModel):
@@ -47,11 +48,11 @@ class GainRecord(Record):
     @classmethod
     def between(cls, before: Sequence[float | None], after: Sequence[float | None]) -> GainRecord:
         """Of two programs' scores on the same rows, in the same order."""
-        return cls.of(paired_gain(before, after), changes(before, after))
+        return cls.of(paired_gain(before, after))
 
     @classmethod
-    def of(cls, gain: Interval, changed: Changes) -> GainRecord:
-        return cls(mean=gain.mean, low=gain.low, high=gain.high, n=gain.n, better=changed.better, worse=changed.worse, p=changed.p)
+    def of(cls, gain: Gain) -> GainRecord:
+        return cls(**asdict(gain))
 
 
 class RowScores(Record):

@@ -43,7 +43,7 @@ class AttemptRecord(Record):
             rung=attempt.rung,
             family=attempt.family,
             val=score_record(attempt.evaluation) if attempt.evaluation else None,
-            gain=GainRecord.of(attempt.gain, attempt.changes) if attempt.gain and attempt.changes else None,
+            gain=GainRecord.of(attempt.gain) if attempt.gain else None,
             promoted=attempt.promoted,
             missing=attempt.evaluation.missing if attempt.evaluation else 0,
             format=attempt.program.format if attempt.program else None,

@@ -27,7 +27,7 @@ from optimize.report import AttemptRecord, ForgettingRecord, HeadroomRecord, Rep
 from optimize.rungs import LADDER, Rung
 from optimize.session import Session
 from optimize.settle import Findings, Tuned, settle
-from optimize.stats import changes, paired_gain
+from optimize.stats import paired_gain
 from optimize.tracking.read import last_run
 from optimize.tracking.run import Run
 
@@ -154,9 +154,9 @@ def tune(session: Session, best: Program, prompt_val: Evaluation, backend: str) 
     program.tuned, program.lm = adapter, lms.local_lm(base, adapter, session.meter, session.task.max_tokens, config.temperature)
     session.watch.started("tuned program on val")
     evaluation = evaluate(program, session.splits.val, session.asking)
-    gain, changed = paired_gain(prompt_val.scores, evaluation.scores), changes(prompt_val.scores, evaluation.scores)
+    gain = paired_gain(prompt_val.scores, evaluation.scores)
     usage, seconds = session.meter.usage() - before, time.perf_counter() - start
-    attempt = Attempt(backend, "weights", program, evaluation, gain, changed, usage, seconds)
+    attempt = Attempt(backend, "weights", program, evaluation, gain, usage, seconds)
     return Tuned(attempt, adapter, _forgetting(session, base, adapter))
 
 

@@ -62,7 +62,18 @@ def differences(before: Sequence[float | None], after: Sequence[float | None]) -
     return [a - b for b, a in zip(before, after, strict=False) if a is not None and b is not None]
 
 
-def paired_gain(before: Sequence[float | None], after: Sequence[float | None]) -> Interval:
+@dataclass(frozen=True)
+class Gain(Interval):
+    """A mean paired difference with its interval; how many examples got better and worse; and McNemar's exact p: how likely so
+    uneven a change is if neither side is better (McNemar 1947). p is None for graded scores, where only the interval speaks.
+    """
+
+    better: int = 0
+    worse: int = 0
+    p: float | None = None
+
+
+def paired_gain(before: Sequence[float | None], after: Sequence[float | None]) -> Gain:
     """How much better `after` is than `before` on the same examples; pairs with a missing score are left out.
 
     Right-or-wrong scores: the adjusted Wald interval of Bonett & Price (2012), which counts one more pair won and
@@ -73,36 +84,24 @@ def paired_gain(before: Sequence[float | None], after: Sequence[float | None]) -
     n = len(found)
     if n == 0:
         raise ValueError("A paired gain needs at least one example scored on both sides.")
-    mean = math.fsum(found) / n
-    if not _equal(found) and not set(found) <= {-1.0, 0.0, 1.0}:
-        return _bootstrap(found)
+    mean, better, worse = math.fsum(found) / n, sum(d > 0 for d in found), sum(d < 0 for d in found)
+    right_or_wrong = set(found) <= {-1.0, 0.0, 1.0}
+    if not _equal(found) and not right_or_wrong:
+        own = _bootstrap(found)
+        return Gain(own.mean, own.low, own.high, n, better, worse)
     adjusted = math.fsum(found) / (n + 2)
     square = (math.fsum(d * d for d in found) + 2) / (n + 2)
     half = z(LEVEL) * math.sqrt((square - adjusted**2) / (n + 2))
-    return Interval(mean, max(-1.0, adjusted - half), min(1.0, adjusted + half), n)
+    p = _mcnemar(better, worse) if right_or_wrong else None
+    return Gain(mean, max(-1.0, adjusted - half), min(1.0, adjusted + half), n, better, worse, p)
 
 
-@dataclass(frozen=True)
-class Changes:
-    """How many examples got better and worse, and McNemar's exact p: how likely so uneven a change is if neither is better.
-
-    p is None for graded scores, where only the paired interval speaks.
-    """
-
-    better: int
-    worse: int
-    p: float | None
-
-
-def changes(before: Sequence[float | None], after: Sequence[float | None]) -> Changes:
-    """Which way the examples changed; pairs with a missing score are left out. Exact McNemar: a sign test (McNemar 1947)."""
+@cache
+def _mcnemar(better: int, worse: int) -> float:
+    """The exact test: of the examples that changed, each way is as likely as the other."""
     from scipy.stats import binomtest
 
-    found = differences(before, after)
-    better, worse = sum(d > 0 for d in found), sum(d < 0 for d in found)
-    if not set(found) <= {-1.0, 0.0, 1.0}:
-        return Changes(better, worse, None)
-    return Changes(better, worse, float(binomtest(better, better + worse).pvalue) if better + worse else 1.0)
+    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
 def smallest_gain(n: int, variance: float) -> float:

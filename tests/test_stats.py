@@ -74,20 +74,21 @@ def test_no_score_has_no_interval() -> None:
 
 # By hand, with z = 1.95996: won and lost are each one more than seen, over n + 2 pairs: d ± z·√(((won + lost) − (won − lost)²/N)/N²).
 @pytest.mark.parametrize(
-    ("won", "lost", "tied", "low", "high"),
+    ("won", "lost", "tied", "low", "high", "p"),
     [
-        (2, 1, 1, -0.5515, 0.8848),  # N 6: 1/6 ± z·√(5 − 1/6)/6
-        (12, 3, 35, 0.0250, 0.3212),  # N 52: 9/52 ± z·√(17 − 81/52)/52
-        (0, 0, 18, -0.1386, 0.1386),  # N 20: 0 ± z·√2/20
-        (4, 0, 0, 0.0703, 1.0),  # N 6: 4/6 ± z·√(6 − 16/6)/6 = 0.0703 … 1.2631, cut
+        (2, 1, 1, -0.5515, 0.8848, 1.0),  # N 6: 1/6 ± z·√(5 − 1/6)/6
+        (12, 3, 35, 0.0250, 0.3212, 1152 / 2**15),  # N 52: 9/52 ± z·√(17 − 81/52)/52
+        (0, 0, 18, -0.1386, 0.1386, 1.0),  # N 20: 0 ± z·√2/20
+        (4, 0, 0, 0.0703, 1.0, 2 / 2**4),  # N 6: 4/6 ± z·√(6 − 16/6)/6 = 0.0703 … 1.2631, cut
     ],
 )
-def test_right_or_wrong_pairs_get_the_adjusted_wald_interval(won: int, lost: int, tied: int, low: float, high: float) -> None:
+def test_right_or_wrong_pairs_get_the_adjusted_wald_interval(won: int, lost: int, tied: int, low: float, high: float, p: float) -> None:
     before = [0.0] * won + [1.0] * lost + [1.0] * tied
     after = [1.0] * won + [0.0] * lost + [1.0] * tied
     found = paired_gain(before, after)
     assert (found.mean, found.n) == (pytest.approx((won - lost) / (won + lost + tied)), won + lost + tied)
     assert bounds(found) == pytest.approx((low, high), abs=5e-5)
+    assert (found.better, found.worse, found.p) == (won, lost, pytest.approx(p))  # p: 2 · P(at most the lesser of won + lost flips)
 
 
 def test_missing_scores_drop_their_pairs() -> None:
@@ -122,6 +123,7 @@ def test_swapping_the_sides_swaps_the_sign(before: list[float], after: list[floa
 def test_equal_graded_gains_do_not_claim_certainty() -> None:
     found = paired_gain([0.25] * 6, [0.5] * 6)
     assert found.low < 0 < found.mean < found.high
+    assert (found.better, found.worse, found.p) == (6, 0, None)
 
 
 def test_gains_equal_but_for_rounding_count_as_equal() -> None:
