@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextvars
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from statistics import variance
-from typing import Any
+from typing import Any, TypeVar
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
@@ -24,6 +24,8 @@ from optimize.task import Task
 
 Progress = Callable[[int, int], None]
 BLOCK = 12  # rows asked between two looks at a race
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -128,20 +130,25 @@ def _outcomes(
     program: dspy.Module, jobs: Sequence[tuple[dspy.Example, int]], asking: Asking, progress: Callable[[int], None]
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    with ThreadPoolExecutor(asking.threads) as pool:
-        work = [pool.submit(contextvars.copy_context().run, _outcome, program, example, repeat, asking.task) for example, repeat in jobs]
-        try:
-            for future in work:
-                outcomes.append(future.result())
-                progress(len(outcomes))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for outcome in in_threads(lambda job: _outcome(program, job, asking.task), jobs, asking.threads):
+        outcomes.append(outcome)
+        progress(len(outcomes))
     return outcomes
 
 
-def _outcome(program: dspy.Module, example: dspy.Example, repeat: int, task: Task) -> Outcome:
-    start = time.perf_counter()
+def in_threads(work: Callable[[Job], Result], jobs: Iterable[Job], threads: int) -> Iterator[Result]:
+    """Each job's result, in order; a worker sees the caller's DSPy context. The first error ends the jobs not begun and is raised."""
+    with ThreadPoolExecutor(threads) as pool:
+        begun = [pool.submit(contextvars.copy_context().run, work, job) for job in jobs]
+        try:
+            yield from (future.result() for future in begun)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _outcome(program: dspy.Module, job: tuple[dspy.Example, int], task: Task) -> Outcome:
+    start, (example, repeat) = time.perf_counter(), job
     with one_example(repeat) as spent:
         outcome = _scored(program, example, task)
     return replace(outcome, usage=spent.usage(), seconds=time.perf_counter() - start)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from optimize.errors import WorkbenchError
-from optimize.evaluate import Progress
+from optimize.evaluate import Progress, in_threads
 from optimize.files import read_jsonl
 from optimize.lm.meter import MeteredLM
 
@@ -87,8 +86,7 @@ def ask(lm: MeteredLM, asked: Sequence[Question], threads: int, progress: Progre
         return float(question.passes(text)), text
 
     results = []
-    with ThreadPoolExecutor(threads) as pool:
-        for result in pool.map(one, asked):
-            results.append(result)
-            progress(len(results), len(asked))
+    for result in in_threads(one, asked, threads):
+        results.append(result)
+        progress(len(results), len(asked))
     return Answers(tuple(score for score, _ in results), tuple(text for _, text in results))

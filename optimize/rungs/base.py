@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import dspy
 
 from optimize.errors import WorkbenchError
-from optimize.evaluate import Asking, Evaluation, evaluate
+from optimize.evaluate import Asking, Evaluation, evaluate, in_threads
 from optimize.lm.meter import MeteredLM
 from optimize.program import Program, render
 from optimize.sequential import evidence_below
@@ -88,18 +88,25 @@ class Context:
         return alive
 
     def _asked(self, looks: Sequence[tuple[Program, Evaluation]], rows: list[dspy.Example]) -> list[tuple[Program, Evaluation]]:
-        """The candidates with the rows they have not answered yet; one whose calls fail is dropped while another's do not."""
-        found: list[tuple[Program, Evaluation]] = []
-        failures: list[WorkbenchError] = []
-        for candidate, so_far in looks:
+        """The candidates with the rows they have not answered yet; one whose calls fail is dropped while another's do not.
+
+        Candidates are asked side by side, the rows of each one after the other, so that an engine reads a prompt's beginning once.
+        """
+        asking = Asking(self.task, max(1, self.threads // len(looks)))
+
+        def ask(look: tuple[Program, Evaluation]) -> tuple[Program, Evaluation] | WorkbenchError:
+            candidate, so_far = look
             try:
-                more = evaluate(candidate, rows[len(so_far.outcomes) :], Asking(self.task, self.threads))
-                found.append((candidate, Evaluation(so_far.outcomes + more.outcomes)))
+                more = evaluate(candidate, rows[len(so_far.outcomes) :], asking)
+                return candidate, Evaluation(so_far.outcomes + more.outcomes)
             except WorkbenchError as error:
-                failures.append(error)
-        if not found:
-            raise failures[0]
-        return found
+                return error
+
+        found = list(in_threads(ask, looks, self.threads))
+        failed = [error for error in found if isinstance(error, WorkbenchError)]
+        if len(failed) == len(found):
+            raise failed[0]
+        return [look for look in found if not isinstance(look, WorkbenchError)]
 
     def best(self, candidates: Sequence[Program], rows: list[dspy.Example]) -> Program:
         """The candidate with the best mean score on train rows held back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dspy
 
@@ -24,15 +24,17 @@ def demo_search(student: Program, context: Context) -> Program:
     return context.best(list(itertools.islice(candidates(student, context, pool, search), 2 ** (passes - 1))), search)
 
 
-def candidates(student: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]) -> Iterator[Program]:
+def candidates(
+    student: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example], sizes: Sequence[int] = SIZES
+) -> Iterator[Program]:
     """The student, then draws of demos without end; among them one turned round, one in another format and new instructions.
 
-    pool: rows to draw demos from. search: rows whose prompts must fit.
+    pool: rows to draw demos from. search: rows whose prompts must fit. sizes: of the draws, in turn.
     """
     yield student
     rng = random.Random(context.seed)
     for number in itertools.count():
-        demos = spread(pool, student.task, SIZES[number % len(SIZES)], rng)
+        demos = spread(pool, student.task, sizes[number % len(sizes)], rng)
         drawn = with_fitting(student, demos, search)
         yield drawn
         if number == 1:
