@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import random
 import tempfile
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +25,7 @@ from optimize.lm.meter import Meter
 from optimize.program import Program, student
 from optimize.rungs import Context
 from optimize.rungs.base import fresh, hushed
-from optimize.rungs.demos import BESIDE, SIZES
+from optimize.rungs.demos import SOME
 from optimize.rungs.search import CANDIDATES, candidates
 from optimize.stats import mean_interval, paired_gain
 
@@ -36,10 +35,8 @@ POOL, SEARCH, TEST = 80, 40, 100  # rows to draw demos from, to compare candidat
 DSPY_CANDIDATES = 8
 
 
-def raced(
-    program: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example], sizes: Sequence[int] = SIZES
-) -> Program:
-    stream = candidates(program, context, pool, search, sizes)
+def raced(program: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]) -> Program:
+    stream = candidates(program, context, pool, search)
     return context.best([next(stream) for _ in range(CANDIDATES)], search)
 
 
@@ -47,7 +44,7 @@ def random_search(program: Program, context: Context, pool: list[dspy.Example], 
     optimizer = dspy.BootstrapFewShotWithRandomSearch(
         metric=float_metric(context.task),
         max_bootstrapped_demos=4,
-        max_labeled_demos=BESIDE,
+        max_labeled_demos=SOME,
         num_candidate_programs=DSPY_CANDIDATES,
         num_threads=context.threads,
         max_errors=1000,
@@ -64,7 +61,7 @@ def mipro(program: Program, context: Context, pool: list[dspy.Example], search: 
         auto=None,
         num_candidates=5,
         max_bootstrapped_demos=4,
-        max_labeled_demos=BESIDE,
+        max_labeled_demos=SOME,
         num_threads=context.threads,
         max_errors=1000,
         seed=context.seed + 1,
@@ -78,7 +75,6 @@ def mipro(program: Program, context: Context, pool: list[dspy.Example], search: 
 Search = Callable[[Program, Context, list[dspy.Example], list[dspy.Example]], Program]
 METHODS: dict[str, Search] = {
     "raced search (ours)": raced,
-    f"the same, at most {BESIDE} demos": partial(raced, sizes=[size for size in SIZES if size <= BESIDE]),
     "BootstrapFewShotWithRandomSearch": random_search,
     "MIPROv2": mipro,
 }

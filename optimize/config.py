@@ -41,6 +41,7 @@ class RunConfig(BaseSettings):
         False, description="after a climb short of the target: could the best of several answers, or the teacher, reach it?"
     )
     finetune: Finetune = Field("bundle", description="what to do on a plateau below target")
+    waive: str | None = Field(None, description="why to tune a task that is not declared stable and owned; goes on record", min_length=3)
     finetune_base: Path | None = Field(None, description="transformers folder of the LM's weights to train on; default: its GGUF")
     epochs: int = Field(4, ge=1, le=50, description="passes over the training rows in a LoRA fine-tune")
 

@@ -30,15 +30,13 @@ SMALLEST = {"train": 8, "val": 8, "test": 8}
 class Splits:
     """train: optimizers learn. val: programs are compared. test: read once, at the end.
 
-    digest: SHA-256 over every row and its side. notes: what a reader of the report should know about the data.
-    places: file and line of each row, by its hash.
+    digest: SHA-256 over every row and its side. places: file and line of each row, by its hash.
     """
 
     train: tuple[dspy.Example, ...]
     val: tuple[dspy.Example, ...]
     test: tuple[dspy.Example, ...]
     digest: str
-    notes: tuple[str, ...] = ()
     places: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
     def sides(self) -> dict[str, tuple[dspy.Example, ...]]:
@@ -57,7 +55,6 @@ def load_splits(task: Task) -> Splits:
     `rows` file is split by content hash. Raises WorkbenchError naming file, line and field.
     """
     placed = _read_hub(task) if task.data else _read_folder(task)
-    notes: list[str] = []
     places: dict[str, tuple[str, ...]] = {}
     hashes: dict[int, str] = {}
     for rows in placed.values():
@@ -68,10 +65,9 @@ def load_splits(task: Task) -> Splits:
     sides = {name: sorted(rows, key=lambda e: hashes[id(e)]) for name, rows in sides.items()}  # so that a file's order means nothing
     if set(sides) == {"rows"}:
         mixed = sides["rows"]
-        names = split_groups([hashes[id(e)] for e in mixed], _labels(task, mixed), _groups(task, mixed))
+        groups = near_duplicate_groups([input_text(task, e) for e in mixed])
+        names = split_groups([hashes[id(e)] for e in mixed], _labels(task, mixed), groups)
         sides = {name: [e for e, n in zip(mixed, names, strict=True) if n == name] for name in NAMES}
-    else:
-        notes += _leaks(task, sides)
     for name, least in SMALLEST.items():
         if len(sides[name]) < least:
             raise WorkbenchError(
@@ -79,7 +75,7 @@ def load_splits(task: Task) -> Splits:
                 f"Add labelled rows to {task.data or task.folder}."
             )
     digest = hashlib.sha256("\n".join(f"{name} {hashes[id(e)]}" for name in NAMES for e in sides[name]).encode()).hexdigest()
-    return Splits(tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]), digest, tuple(notes), places)
+    return Splits(tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]), digest, places)
 
 
 def row_hash(task: Task, example: dspy.Example) -> str:
@@ -95,20 +91,6 @@ def input_text(task: Task, row: Mapping[str, Any]) -> str:
 
 def _labels(task: Task, rows: list[dspy.Example]) -> list[str]:
     return [to_json(e[task.label]) if task.label else "" for e in rows]
-
-
-def _groups(task: Task, rows: list[dspy.Example]) -> list[int]:
-    return near_duplicate_groups([input_text(task, e) for e in rows])
-
-
-def _leaks(task: Task, sides: dict[str, list[dspy.Example]]) -> list[str]:
-    """Near-duplicates across given files cannot be moved, only told."""
-    placed = [(name, e) for name, rows in sides.items() for e in rows]
-    homes: dict[int, set[str]] = {}
-    for group, (name, _) in zip(_groups(task, [e for _, e in placed]), placed, strict=True):
-        homes.setdefault(group, set()).add(name)
-    leaks = sum(len(names) > 1 for names in homes.values())
-    return [f"{leaks} near-duplicate groups of rows lie on more than one side of the given split"] if leaks else []
 
 
 def _read_folder(task: Task) -> dict[str, list[Placed]]:

@@ -23,6 +23,7 @@ from optimize.stats import Interval, differences, mean_interval
 from optimize.task import Task
 
 Progress = Callable[[int, int], None]
+UNPARSABLE = "unparsable answer"
 BLOCK = 12  # rows asked between two looks at a race
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -158,7 +159,7 @@ def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
     try:
         prediction = program(**example.inputs())
     except AdapterParseError as error:  # the LM answered, and the program could not use it: that is the program's score
-        return Outcome(0.0, {"unparsable": str(error.lm_response)}, "The answer could not be parsed.", "unparsable answer")
+        return Outcome(0.0, {"unparsable": str(error.lm_response)}, "The answer could not be parsed.", UNPARSABLE)
     except Exception as error:
         return Outcome(None, {}, error=_told(error))
     try:

@@ -8,26 +8,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from optimize.split import near_duplicate_groups
+from optimize.stats import Interval, wilson
 
 FOLDS = 5
 RELIABLE = 0.65
 NEIGHBOURS = 5  # of which all must carry another label than a suspect row's
+LEAST_CLASSES = 4  # below which a label far down a ranking is not told from the second best
 
 
 @dataclass(frozen=True)
 class Duplicates:
     """Groups of row numbers. same: one input, one label, written more than once. conflicts: one input, several labels.
 
-    near: almost the same input with several labels, which may be right.
+    near: almost the same input with several labels, which may be right. leaks: almost the same input on several sides.
     """
 
     same: tuple[tuple[int, ...], ...]
     conflicts: tuple[tuple[int, ...], ...]
     near: tuple[tuple[int, ...], ...]
+    leaks: tuple[tuple[int, ...], ...]
 
 
-def duplicates(texts: Sequence[str], labels: Sequence[str]) -> Duplicates:
-    """Rows whose inputs are equal but for case and white space, and nearly equal ones (optimize.split) that disagree."""
+def duplicates(texts: Sequence[str], labels: Sequence[str], sides: Sequence[str]) -> Duplicates:
+    """Rows whose inputs are equal but for case and white space, and nearly equal ones (optimize.split)."""
     exact: dict[str, list[int]] = defaultdict(list)
     for row, text in enumerate(texts):
         exact[" ".join(text.casefold().split())].append(row)
@@ -37,32 +40,67 @@ def duplicates(texts: Sequence[str], labels: Sequence[str]) -> Duplicates:
     repeated = [tuple(rows) for rows in exact.values() if len(rows) > 1]
     conflicts = [rows for rows in repeated if _disagree(rows, labels)]
     told = {row for rows in conflicts for row in rows}
-    near = [tuple(rows) for rows in groups.values() if len(rows) > 1 and _disagree(rows, labels) and not told & set(rows)]
-    return Duplicates(tuple(rows for rows in repeated if not _disagree(rows, labels)), tuple(conflicts), tuple(near))
+    near = [tuple(rows) for rows in groups.values() if _disagree(rows, labels) and not told & set(rows)]
+    leaks = [tuple(rows) for rows in groups.values() if _disagree(rows, sides)]
+    return Duplicates(tuple(rows for rows in repeated if not _disagree(rows, labels)), tuple(conflicts), tuple(near), tuple(leaks))
 
 
-def suspects(texts: Sequence[str], labels: Sequence[str]) -> list[tuple[int, str]]:
-    """(row, the label that others suggest) for rows that look mislabelled, the most striking first: a list to look at.
+@dataclass(frozen=True)
+class Judged:
+    """What the other rows say of each row's label. names: the classes. y: each row's own, as a number. chance: rows × classes."""
 
-    Confident learning (Northcutt et al., 2021) on cross-validated TF-IDF + logistic regression: the row is predicted to be of
-    another class with at least the probability that this class's own rows have on average. And none of its nearest
-    neighbours carries its label, so that a classifier's blind spot alone accuses nobody. Where texts say too little about
-    labels for the classifier to be right on RELIABLE of the rows, none is accused.
-    """
+    texts: tuple[str, ...]
+    names: Any
+    y: Any
+    chance: Any
+
+
+def judge(texts: Sequence[str], labels: Sequence[str]) -> Judged | None:
+    """Cross-validated TF-IDF + logistic regression on the rows; None where a class has too few of them to judge one by."""
     import numpy as np
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.neighbors import NearestNeighbors
 
     names, y = np.unique(labels, return_inverse=True)
     if len(names) < 2 or min(np.bincount(y)) < 2 or len(y) < 4 * len(names):
-        return []  # too few rows a class to accuse one of them
+        return None
     folds = StratifiedKFold(min(FOLDS, int(min(np.bincount(y)))), shuffle=True, random_state=0)
-    chance = cross_val_predict(classifier(), list(texts), y, cv=folds, method="predict_proba")
+    return Judged(tuple(texts), names, y, cross_val_predict(classifier(), list(texts), y, cv=folds, method="predict_proba"))
+
+
+def random_share(judged: Judged) -> Interval | None:
+    """An estimate, some 5 to 12 points high, of the share of labels drawn at random; None below LEAST_CLASSES classes.
+
+    A label drawn at random is as likely the last as the second in its row's ranking of the classes; a right one on a hard row is
+    seldom in the lower half. So the rows whose label is there, scaled up, are counted. docs/results.md has what that finds.
+    """
+    import numpy as np
+
+    classes = len(judged.names)
+    if classes < LEAST_CLASSES:
+        return None
+    rank = (judged.chance > judged.chance[np.arange(len(judged.y)), judged.y][:, None]).sum(axis=1)
+    upper = (classes + 1) // 2
+    low, scale = wilson(float((rank >= upper).mean()), len(rank)), (classes - 1) / (classes - upper)
+    return Interval(min(1.0, scale * low.mean), min(1.0, scale * low.low), min(1.0, scale * low.high), low.n)
+
+
+def suspects(judged: Judged) -> list[tuple[int, str]]:
+    """(row, the label that others suggest) for rows that look mislabelled, the most striking first: a list to look at.
+
+    Confident learning (Northcutt et al., 2021): the row is predicted to be of another class with at least the probability that
+    this class's own rows have on average. And none of its nearest neighbours carries its label, so that a classifier's blind
+    spot alone accuses nobody. Where texts say too little about labels for the classifier to be right on RELIABLE of the
+    rows, none is accused.
+    """
+    import numpy as np
+    from sklearn.neighbors import NearestNeighbors
+
+    names, y, chance = judged.names, judged.y, judged.chance
     own = np.array([chance[y == k, k].mean() for k in range(len(names))])
     guess = chance.argmax(axis=1)
     if (guess == y).mean() < RELIABLE:
         return []
-    vectors = classifier()[:-1].fit_transform(list(texts))
+    vectors = classifier()[:-1].fit_transform(list(judged.texts))
     count = min(NEIGHBOURS, len(y) - 1)
     near = NearestNeighbors(n_neighbors=count, metric="cosine").fit(vectors).kneighbors(return_distance=False)
     alone = (y[near] != y[:, None]).all(axis=1)
@@ -125,5 +163,5 @@ def _one_against_the_others(counts: Counter[Hashable]) -> float:
     return hits / counts.total()
 
 
-def _disagree(rows: Sequence[int], labels: Sequence[str]) -> bool:
-    return len({labels[row] for row in rows}) > 1
+def _disagree(rows: Sequence[int], values: Sequence[str]) -> bool:
+    return len({values[row] for row in rows}) > 1

@@ -51,6 +51,12 @@ class Climb:
     decision: Decision
     history: History
 
+    @property
+    def levers(self) -> dict[str, float]:
+        """The rungs that made the best program, in order, each with its gain."""
+        until = next(n for n, a in enumerate(self.attempts) if a is self.best)
+        return {a.rung: a.gain.mean for a in self.attempts[: until + 1] if a.promoted and a.gain}
+
 
 class Observer:
     """What a command tells those who watch. Each method may be left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import dspy
@@ -12,14 +13,14 @@ from optimize.config import RunConfig
 from optimize.devset import Splits, input_text, row_hash
 from optimize.errors import WorkbenchError
 from optimize.files import to_json
-from optimize.labels import agreement, duplicates, suspects
+from optimize.labels import Judged, agreement, duplicates, judge, random_share, suspects
 from optimize.program import render, student
 from optimize.records import Record, ScoreRecord
 from optimize.references import references
 from optimize.rungs import LADDER
 from optimize.rungs.base import PROMPT_CHARS, SEARCH
 from optimize.stats import rows_to_see, smallest_gain
-from optimize.task import Task
+from optimize.task import Task, choices
 
 DIFFER = 0.25  # share of rows on which two programs' right-or-wrong scores are taken to differ before any is measured
 MARGINS = (0.05, 0.1)
@@ -27,6 +28,9 @@ CHARS_A_TOKEN = 4  # of English, on most tokenizers
 PASSES = 4  # over its search rows, with which most rungs can do something
 SHOWN = 5  # examples of each finding
 RARE = 0.2  # of an equal share: a label with fewer rows than that is told
+NOISY = 0.15  # share of labels that look drawn at random from which they are told
+CONFLICTS = "inputs labelled in contradictory ways"
+LEAKS = "inputs that occur, or nearly so, on more than one side of the split"
 
 
 class Finding(Record):
@@ -60,20 +64,31 @@ class Preflight(Record):
     """What is known before the first call."""
 
     rows: dict[str, int]
+    label_rows: dict[str, int] = Field(description="train rows of each label that the signature names; empty where the output is no label")
     findings: list[Finding]
+    random_labels: ScoreRecord | None = Field(description="share of labels that look drawn at random; null where that cannot be told")
     agreement: AgreementRecord | None
     smallest_gain: float = Field(description="that the val rows show with 80 % probability")
     rows_to_see: dict[str, int] = Field(description="val rows that show a gain of so many points with 80 % probability")
     references: dict[str, ScoreRecord] = Field(description="scores on val without an LM")
     cost: CostRecord
 
+    def count(self, what: str) -> int:
+        """How often this was found."""
+        return sum(finding.count for finding in self.findings if finding.what == what)
+
 
 def preflight(task: Task, splits: Splits, config: RunConfig) -> Preflight:
     """All checks that need no LM call. Row errors were told when the rows were loaded."""
     found = {name: ScoreRecord.of(score) for name, score in references(task, splits.train, splits.val).items()}
+    everything = [e for rows in splits.sides().values() for e in rows]
+    judged = judge([input_text(task, e) for e in everything], _labels(task, everything)) if task.label else None
+    share = random_share(judged) if judged else None
     return Preflight(
         rows={name: len(rows) for name, rows in splits.sides().items()},
-        findings=[*_rows(task, splits), *_coverage(task, splits)],
+        label_rows=_label_rows(task, splits),
+        findings=[*_rows(task, splits, judged), *_coverage(task, splits)],
+        random_labels=ScoreRecord.of(share) if share else None,
         agreement=_agreement(task, splits),
         smallest_gain=smallest_gain(len(splits.val), DIFFER),
         rows_to_see={f"{margin:.0%}": rows_to_see(margin, DIFFER) for margin in MARGINS},
@@ -82,28 +97,29 @@ def preflight(task: Task, splits: Splits, config: RunConfig) -> Preflight:
     )
 
 
-def _rows(task: Task, splits: Splits) -> list[Finding]:
-    """Duplicates, contradictions and suspect labels over all sides together."""
+def _rows(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
+    """Duplicates, contradictions, leaks and suspect labels over all sides together."""
     rows = [(side, e) for side, examples in splits.sides().items() for e in examples]
     outputs = [to_json({name: e[name] for name in task.signature.output_fields}) for _, e in rows]
     labels = _labels(task, [e for _, e in rows]) if task.label else outputs
     texts = [input_text(task, e) for _, e in rows]
     where = {row: " and ".join(p.removeprefix(f"{task.root}/") for p in places) for row, places in splits.places.items()}
     places = [where.get(row_hash(task, e), side) for side, e in rows]
-    found = duplicates(texts, outputs)
+    found = duplicates(texts, outputs, [side for side, _ in rows])
 
     def groups(what: str, groups: tuple[tuple[int, ...], ...], problem: bool = False) -> Finding:
         said = ["; ".join(f"{places[r]} {labels[r][:60]!r}" for r in rows[:4]) for rows in groups[:SHOWN]]
         return Finding(what=what, count=len(groups), examples=said, problem=problem)
 
     findings = [
-        groups("inputs labelled in contradictory ways", found.conflicts, problem=True),
+        groups(CONFLICTS, found.conflicts, problem=True),
+        groups(LEAKS, found.leaks, problem=True),
         groups("rows written more than once", found.same),
         groups("nearly equal inputs with different labels", found.near if task.label else ()),
     ]
-    if task.label:
+    if judged:
         contradicted = {row for group in found.conflicts for row in group}
-        listed = [(row, guess) for row, guess in suspects(texts, labels) if row not in contradicted]
+        listed = [(row, guess) for row, guess in suspects(judged) if row not in contradicted]
         said = [f"{places[r]} is {labels[r]!r}, others like it {guess!r}: {texts[r][:60]!r}" for r, guess in listed[:SHOWN]]
         findings.append(Finding(what="rows whose label looks wrong", count=len(listed), examples=said))
     return [f for f in findings if f.count]
@@ -125,6 +141,14 @@ def _coverage(task: Task, splits: Splits) -> list[Finding]:
     rare = [f"{label} ({sides['train'].count(label)} rows)" for label in sorted(seen) if sides["train"].count(label) < least]
     findings.append(Finding(what="labels that are rare in train", count=len(rare), examples=rare[:SHOWN]))
     return [f for f in findings if f.count]
+
+
+def _label_rows(task: Task, splits: Splits) -> dict[str, int]:
+    if not task.label:
+        return {}
+    given = [e[task.label] for e in splits.train]
+    shown = Counter(str(getattr(label, "value", label)) for label in given)  # as `choices` writes them
+    return {label: shown[label] for label in choices(task.signature.output_fields[task.label].annotation)}
 
 
 def _labels(task: Task, rows: Sequence[dspy.Example]) -> list[str]:
@@ -178,6 +202,11 @@ def told(found: Preflight, target: float) -> list[str]:
             )
     for finding in sorted(found.findings, key=lambda f: not f.problem):
         out.append(f"{'Fix' if finding.problem else 'Look at'}: {finding.count} {finding.what}, such as {' | '.join(finding.examples[:2])}")
+    if (share := found.random_labels) and share.low > NOISY:
+        out.append(
+            f"Fix: some {share.score:.0%} [{share.low:.0%}, {share.high:.0%}] of the labels look drawn at random; "
+            "no prompt and no training mends that."
+        )
     if found.agreement:
         a = found.agreement
         above = " The target is above what a person scores: it asks for agreement with noise." if target > a.person else ""

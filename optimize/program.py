@@ -54,6 +54,11 @@ class Program(dspy.Module):
                 stack.enter_context(dspy.context(lm=self.lm))
             return self.inner(**self.with_passages(inputs))
 
+    @property
+    def reasons(self) -> bool:
+        """Whether it takes more than one step, written out or not, to its answer."""
+        return len(self.predictors()) > 1 or any("reasoning" in p.signature.output_fields for p in self.predictors())
+
     def with_passages(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row, or an input, with the passages its inputs retrieve, if this program retrieves any."""
         return {PASSAGES: self.passages.find(input_text(self.task, row)), **row} if self.passages else row

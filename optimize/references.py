@@ -13,20 +13,30 @@ from optimize.labels import classifier
 from optimize.stats import Interval, mean_interval
 from optimize.task import Task
 
+MAJORITY = "majority class"
+
 
 def references(task: Task, train: Sequence[dspy.Example], rows: Sequence[dspy.Example]) -> dict[str, Interval]:
-    """The score of each reference on the rows, learnt from train, scored by the metric; none where the task's output is no label."""
+    """The score of each reference on the rows, by the metric; none where the task's output is no label."""
+    if not (label := task.label):
+        return {}
+
+    def score(row: dspy.Example, guess: Any) -> float:
+        return task.score(row, dspy.Prediction(**{label: guess})).value
+
+    return {name: mean_interval(list(map(score, rows, found))) for name, found in guesses(task, train, rows).items()}
+
+
+def guesses(task: Task, train: Sequence[dspy.Example], rows: Sequence[dspy.Example]) -> dict[str, list[Any]]:
+    """Each reference's label for each row, learnt from train; none where the task's output is no label."""
     if not task.label:
         return {}
     known = {to_json(e[task.label]): e[task.label] for e in train}
     texts, labels = [input_text(task, e) for e in train], [to_json(e[task.label]) for e in train]
     asked = [input_text(task, e) for e in rows]
-    found = {}
-    for name, make in _REFERENCES.items():
-        guesses = make().fit(texts, labels).predict(asked) if len(known) > 1 else labels[:1] * len(rows)
-        scores = [task.score(e, dspy.Prediction(**{task.label: known[str(g)]})).value for e, g in zip(rows, guesses, strict=True)]
-        found[name] = mean_interval(scores)
-    return found
+    if len(known) == 1:
+        return {name: [known[labels[0]]] * len(rows) for name in _REFERENCES}
+    return {name: [known[str(g)] for g in make().fit(texts, labels).predict(asked)] for name, make in _REFERENCES.items()}
 
 
 def _majority() -> Any:
@@ -44,7 +54,7 @@ def _nearest() -> Any:
 
 
 _REFERENCES: dict[str, Callable[[], Any]] = {
-    "majority class": _majority,
+    MAJORITY: _majority,
     "nearest row's label": _nearest,
     "logistic regression": classifier,
 }

@@ -7,7 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from optimize.diagnosis import Diagnosis
 from optimize.evaluate import Evaluation
+from optimize.finetune.gate import GateRecord
 from optimize.ladder import Attempt
 from optimize.plateau import Decision, History, best_of
 from optimize.preflight import DIFFER, Preflight
@@ -114,13 +116,6 @@ class TestRecord(Record):
         return self.tuned if tuned_kept and self.tuned else self.prompt
 
 
-class GateRecord(Record):
-    """Whether fine-tuning is the right next step, and why or why not."""
-
-    open: bool
-    reasons: list[str]
-
-
 class ForgettingRecord(Record):
     """General questions answered right by the base and by the tuned LM."""
 
@@ -133,7 +128,7 @@ class ForgettingRecord(Record):
 class Report(Record):
     """One run, complete: what `--json` prints and `report.json` holds."""
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     task: str
     verdict: str
     reason: str
@@ -141,6 +136,7 @@ class Report(Record):
     target_met: bool
     numbers: VerdictRecord
     preflight: Preflight
+    diagnosis: Diagnosis = Field(description="of the best prompt program's failures on val")
     headroom: HeadroomRecord | None = Field(None, description="null unless --headroom")
     levers: list[str] = Field(description="rungs that made the best prompt program, in order")
     test: TestRecord
@@ -153,7 +149,6 @@ class Report(Record):
     seed: int
     rows: dict[str, int]
     data_hash: str
-    notes: list[str]
     lm_calls: int
     cost_usd: float | None
     seconds: float

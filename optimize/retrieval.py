@@ -59,7 +59,7 @@ class Passages:
         import bm25s
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        passages = read_corpus(self.corpus)
+        passages = list(read_corpus(self.corpus).values())
         words = bm25s.BM25()
         words.index(bm25s.tokenize(passages, show_progress=False), show_progress=False)
         letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
@@ -79,14 +79,17 @@ class Passages:
         return [passages[n] for n in best if by_word[n] > 0][: self.k]
 
 
-def read_corpus(path: Path) -> list[str]:
-    """Each passage as `[id] title: text`. Raises WorkbenchError naming file and line."""
-    passages = []
+def read_corpus(path: Path) -> dict[str, str]:
+    """Each passage as `[id] title: text`, by its id. Raises WorkbenchError naming file and line."""
+    passages: dict[str, str] = {}
     for number, row in read_jsonl(path):
         try:
-            passages.append(f"[{row['id']}] {row['title']}: {row['text']}")
+            name, found = str(row["id"]), f"[{row['id']}] {row['title']}: {row['text']}"
         except (KeyError, TypeError) as error:
             raise WorkbenchError(f"{path}:{number}: a passage has id, title and text: {error!r}.") from None
+        if name in passages:
+            raise WorkbenchError(f"{path}:{number}: the id {name!r} is another passage's already; give each its own.")
+        passages[name] = found
     if not passages:
         raise WorkbenchError(f"{path} is empty; write one passage (id, title, text) a line or remove the file.")
     return passages

@@ -1,37 +1,24 @@
-"""The use cases: run a climb, fine-tune or hand off from the last one. The only module that knows all the others."""
+"""The use case `run`: check the data, climb, decide, fine-tune or hand off if the gate opens, settle on test."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
-from pathlib import Path
 
 import dspy
 
-from optimize import lm as lms
-from optimize.errors import WorkbenchError
-from optimize.evaluate import Evaluation, evaluate
-from optimize.finetune import BACKENDS, aftercheck
-from optimize.finetune.bundle import write_bundle
-from optimize.finetune.gate import Gate, gate, winning_levers
-from optimize.finetune.rows import chat_rows, tuned_student
+from optimize.diagnosis import diagnose
+from optimize.fallback import Both, bundle, case_of, tracked_run, tune, tuning_calls
+from optimize.finetune.gate import gate
 from optimize.headroom import ANSWERS, calls_needed, headroom
-from optimize.ladder import Attempt, Climb, Observer, Setup, climb
-from optimize.plateau import History, without_headroom
+from optimize.ladder import Climb, Setup, climb
+from optimize.plateau import without_headroom
 from optimize.preflight import preflight, told
-from optimize.program import Program, load
-from optimize.records import GainRecord, ScoreRecord
-from optimize.report import AttemptRecord, ForgettingRecord, HeadroomRecord, Report, VerdictRecord
+from optimize.records import ScoreRecord
+from optimize.report import AttemptRecord, HeadroomRecord, Report, VerdictRecord
 from optimize.rungs import LADDER, Rung
 from optimize.session import Session
-from optimize.settle import Findings, Tuned, settle
-from optimize.stats import paired_gain
-from optimize.tracking.read import last_run
-from optimize.tracking.run import Run
-
-GENERAL_TOKENS = 64  # room for an answer to a general question
+from optimize.settle import Findings, settle
 
 
 def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
@@ -39,7 +26,7 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
     checked = preflight(session.task, session.splits, session.config)
     for line in told(checked, session.target):
         session.watch.told(line)
-    with _tracked(session, "run") as tracked, dspy.context(lm=session.lm):
+    with tracked_run(session, "run") as tracked, dspy.context(lm=session.lm):
         setup = Setup(
             session.task,
             session.splits,
@@ -48,35 +35,33 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
             session.target,
             session.config.threads,
             session.config.seed,
-            after=(_tuning_calls(session) if session.config.finetune == "lora" else 0) + _headroom_calls(session),
+            after=(tuning_calls(session) if session.config.finetune == "lora" else 0) + _headroom_calls(session),
             repeats=session.config.repeats,
         )
-        found = climb(setup, rungs, _Both(tracked, session.watch))
+        found = climb(setup, rungs, Both(tracked, session.watch))
         found, room = _with_headroom(session, found)
-        opened = gate(session.task, found, len(session.splits.train))
-        tuned, files = None, []
         assert found.best.program and found.best.evaluation
-        if opened.open and session.config.finetune == "lora":
-            tuned = tune(session, found.best.program, found.best.evaluation, "lora")
-            _Both(tracked, session.watch).finished(tuned.attempt)
-        elif opened.open and session.config.finetune == "bundle":
-            files = [bundle(session, found.best.program, found.decision.reason)]
-        records = tuple(AttemptRecord.of(a) for a in (*found.attempts, *([tuned.attempt] if tuned else [])))
         findings = Findings(
             verdict=found.decision.verdict,
             reason=found.decision.reason,
+            target=session.target,
             numbers=VerdictRecord.of(found.decision, found.history),
             preflight=checked,
-            levers=tuple(winning_levers(found)),
-            gate=opened,
-            attempts=records,
+            diagnosis=diagnose(found.best.program, session.splits.train, session.splits.val, found.best.evaluation.outcomes),
+            levers=tuple(found.levers),
+            attempts=tuple(map(AttemptRecord.of, found.attempts)),
             best=found.best.program,
             best_val=found.best.evaluation,
             headroom=room,
-            tuned=tuned,
-            files=tuple(files),
         )
-        return settle(session, tracked, findings)
+        opened = gate(session.task, case_of(session.task, findings), session.config.waive)
+        if opened.open and session.config.finetune == "lora":
+            tuned = tune(session, found.best.program, found.best.evaluation, "lora")
+            Both(tracked, session.watch).finished(tuned.attempt)
+            findings = replace(findings, tuned=tuned, attempts=(*findings.attempts, AttemptRecord.of(tuned.attempt)))
+        elif opened.open and session.config.finetune == "bundle":
+            findings = replace(findings, files=(bundle(session, found.best.program, found.decision.reason),))
+        return settle(session, tracked, findings, opened)
 
 
 def _headroom_calls(session: Session) -> int:
@@ -98,132 +83,3 @@ def _with_headroom(session: Session, found: Climb) -> tuple[Climb, HeadroomRecor
         ceilings["the teacher with the same prompt"] = room.teacher
     record = HeadroomRecord(answers=ANSWERS, best=ScoreRecord.of(room.best), teacher=ScoreRecord.of(room.teacher) if room.teacher else None)
     return replace(found, decision=without_headroom(found.decision, ceilings, session.target)), record
-
-
-def finetune_last(session: Session, backend: str) -> Report:
-    """Fine-tune from the last climb, without climbing again; its calls are answered from the cache."""
-    session, last, best = _last(session)
-    opened = Gate(last.gate.open, tuple(last.gate.reasons))
-    with _tracked(session, "finetune") as tracked, dspy.context(lm=session.lm):
-        session.watch.started("best prompt program")
-        evaluation = evaluate(best, session.splits.val, session.asking)
-        tuned = tune(session, best, evaluation, backend)
-        _Both(tracked, session.watch).finished(tuned.attempt)
-        records = (*(a for a in last.attempts if a.family != "weights"), AttemptRecord.of(tuned.attempt))
-        findings = Findings(
-            verdict=last.verdict,
-            reason=last.reason,
-            numbers=last.numbers,
-            preflight=last.preflight,
-            levers=tuple(last.levers),
-            gate=opened,
-            attempts=records,
-            best=best,
-            best_val=evaluation,
-            headroom=last.headroom,
-            tuned=tuned,
-        )
-        return settle(session, tracked, findings)
-
-
-def handoff_last(session: Session) -> Path:
-    """Write the hand-off of the last climb's best prompt program; raises WorkbenchError where the gate is closed."""
-    session, last, best = _last(session)
-    return bundle(session, best, last.reason)
-
-
-def bundle(session: Session, best: Program, reason: str) -> Path:
-    facts = {"task": session.task.name, "lm": session.config.lm, "target": session.target, "verdict": reason, "seed": session.config.seed}
-    return write_bundle(session.folder("handoff"), best, session.splits, facts)
-
-
-def tune(session: Session, best: Program, prompt_val: Evaluation, backend: str) -> Tuned:
-    """Train, then compare the tuned program with the best prompt program, paired, on val, and ask what it forgot."""
-    base = lms.gguf_path(session.config.lm)
-    if base is None or backend not in BACKENDS:
-        raise WorkbenchError(f"No backend {backend!r} for LM {session.config.lm!r}. Backends: {', '.join(BACKENDS)}.")
-    start, before = time.perf_counter(), session.meter.usage()
-    session.watch.started(backend)
-    program = tuned_student(best)
-    rows, val_rows = (chat_rows(program, side) for side in (session.splits.train, session.splits.val))
-    trainer = import_module(BACKENDS[backend])
-    adapter: Path = trainer.train(
-        rows, val_rows, session.config.finetune_base or base, session.folder("adapters"), session.config, session.watch.scored
-    )
-    config = session.config
-    program.tuned, program.lm = adapter, lms.local_lm(base, adapter, session.meter, session.task.max_tokens, config.temperature)
-    session.watch.started("tuned program on val")
-    evaluation = evaluate(program, session.splits.val, session.asking)
-    gain = paired_gain(prompt_val.scores, evaluation.scores)
-    usage, seconds = session.meter.usage() - before, time.perf_counter() - start
-    attempt = Attempt(backend, "weights", program, evaluation, gain, usage, seconds)
-    return Tuned(attempt, adapter, _forgetting(session, base, adapter))
-
-
-def _tuning_calls(session: Session) -> int:
-    """What comparing a tuned LM takes: val and test rows once, the general questions for base and tuned LM."""
-    return session.config.repeats * (len(session.splits.val) + len(session.splits.test)) + 2 * len(aftercheck.questions(session.root))
-
-
-def _forgetting(session: Session, base: Path, adapter: Path) -> ForgettingRecord:
-    asked = aftercheck.questions(session.root)
-    answers = []
-    for name, file in (("base LM", None), ("tuned LM", adapter)):
-        session.watch.started(f"general questions, {name}")
-        lm = lms.local_lm(base, file, session.meter, GENERAL_TOKENS)
-        answers.append(aftercheck.ask(lm, asked, session.config.threads, session.watch.scored))
-    drop = GainRecord.between(answers[0].scores, answers[1].scores)
-    both = [(b, t) for b, t in zip(answers[0].scores, answers[1].scores, strict=True) if b is not None and t is not None]
-    base_rate, tuned_rate = (sum(side) / len(both) for side in zip(*both, strict=True))
-    return ForgettingRecord(base=base_rate, tuned=tuned_rate, n=len(both), drop=drop)
-
-
-def _last(session: Session) -> tuple[Session, Report, Program]:
-    """The session on the rows of the last climb, its report and best prompt program.
-
-    Raises WorkbenchError where they cannot be tuned from.
-    """
-    report, path = last_run(session.root, session.task.name, "prompt_program.json")
-    session = replace(session, splits=session.splits.at_most(report.rows["val"], report.rows["test"]))
-    if report.data_hash != session.splits.digest:
-        raise WorkbenchError(
-            f"The rows of {session.task.name!r} changed since the last climb; run `optimize run {session.task.name}` again."
-        )
-    if report.lm != session.config.lm:
-        raise WorkbenchError(f"The last climb was on LM {report.lm!r}, not {session.config.lm!r}; give --lm {report.lm}.")
-    best = load(session.task, path, lambda adapter: _tuned_lm(session, adapter))
-    if not report.gate.open:
-        raise WorkbenchError(f"The fine-tune gate of the last climb is closed: {' '.join(report.gate.reasons)}")
-    return session, report, best
-
-
-def _tuned_lm(session: Session, adapter: Path) -> dspy.LM:
-    base = lms.gguf_path(session.config.lm)
-    if base is None or not adapter.is_file():
-        raise WorkbenchError(f"The program was tuned; its adapter {adapter} or the base weights are gone.")
-    return lms.local_lm(base, adapter, session.meter, session.task.max_tokens, session.config.temperature)
-
-
-def _tracked(session: Session, command: str) -> Run:
-    knobs = session.config.model_dump(exclude={"api_key", "target"}, exclude_none=True) | {"target": session.target}
-    return Run(session.root, session.task.name, command, knobs, session.splits)
-
-
-class _Both(Observer):
-    """What the store and the screen are both told."""
-
-    def __init__(self, tracked: Run, watch: Observer) -> None:
-        self.tracked, self.watch = tracked, watch
-
-    def started(self, rung: str) -> None:
-        self.watch.started(rung)
-
-    def scored(self, done: int, total: int, note: str = "") -> None:
-        self.watch.scored(done, total, note)
-
-    def finished(self, attempt: Attempt) -> None:
-        self.tracked.finished(attempt)
-        self.watch.finished(attempt)
-
-    def decided(self, history: History) -> None:
-        self.tracked.decided(history)

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optimize.devset import row_hash
+from optimize.diagnosis import Diagnosis
 from optimize.evaluate import Evaluation, evaluate
-from optimize.finetune.gate import Gate
+from optimize.finetune.gate import GateRecord
 from optimize.ladder import Attempt
 from optimize.plateau import COVERAGE
 from optimize.preflight import Preflight
 from optimize.program import Program, save, student
 from optimize.records import GainRecord, RowScores, ScoreRecord
 from optimize.references import references
-from optimize.report import AttemptRecord, ForgettingRecord, GateRecord, HeadroomRecord, Report, TestRecord, VerdictRecord, score_record
+from optimize.report import AttemptRecord, ForgettingRecord, HeadroomRecord, Report, TestRecord, VerdictRecord, score_record
 from optimize.session import Session
 from optimize.tracking.run import Run
 
@@ -38,10 +39,11 @@ class Findings:
 
     verdict: str
     reason: str
+    target: float
     numbers: VerdictRecord
     preflight: Preflight
+    diagnosis: Diagnosis
     levers: tuple[str, ...]
-    gate: Gate
     attempts: tuple[AttemptRecord, ...]
     best: Program
     best_val: Evaluation
@@ -50,7 +52,7 @@ class Findings:
     files: tuple[Path, ...] = ()
 
 
-def settle(session: Session, tracked: Run, findings: Findings) -> Report:
+def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecord) -> Report:
     """Baseline, best prompt program and tuned program on test; the tuned one is kept if it wins on val and on test."""
     tuned = findings.tuned
     programs = {"baseline": student(session.task), "prompt": findings.best}
@@ -67,7 +69,7 @@ def settle(session: Session, tracked: Run, findings: Findings) -> Report:
     final = tuned.attempt.program if tuned and kept and tuned.attempt.program else findings.best
     path = session.folder("programs") / f"{tracked.id}.json"
     save(final, path)
-    report = _report(session, findings, test, kept, path)
+    report = _report(session, findings, opened, test, kept, path)
     val = {"prompt": findings.best_val, **({"tuned": tuned.attempt.evaluation} if tuned and tuned.attempt.evaluation else {})}
     for side, evaluated in (("val", val), ("test", found)):
         evaluated = evaluated | {"final": evaluated["tuned" if kept else "prompt"]}
@@ -77,21 +79,22 @@ def settle(session: Session, tracked: Run, findings: Findings) -> Report:
     return report
 
 
-def _report(session: Session, findings: Findings, test: TestRecord, kept: bool | None, path: Path) -> Report:
+def _report(session: Session, findings: Findings, opened: GateRecord, test: TestRecord, kept: bool | None, path: Path) -> Report:
     usage = session.meter.usage()
     return Report(
         task=session.task.name,
         verdict=findings.verdict,
         reason=findings.reason,
-        target=session.target,
+        target=findings.target,
         target_met=test.final(kept).score >= session.target,
         numbers=findings.numbers,
         preflight=findings.preflight,
+        diagnosis=findings.diagnosis,
         headroom=findings.headroom,
         levers=list(findings.levers),
         test=test,
         attempts=list(findings.attempts),
-        gate=GateRecord(open=findings.gate.open, reasons=list(findings.gate.reasons)),
+        gate=opened,
         tuned_kept=kept,
         forgetting=findings.tuned.forgetting if findings.tuned else None,
         lm=session.config.lm,
@@ -99,12 +102,11 @@ def _report(session: Session, findings: Findings, test: TestRecord, kept: bool |
         seed=session.config.seed,
         rows={name: len(rows) for name, rows in session.splits.sides().items()},
         data_hash=session.splits.digest,
-        notes=list(session.splits.notes),
         lm_calls=usage.calls,
         cost_usd=usage.cost_usd,
         seconds=round(time.perf_counter() - session.start, 1),
         program=str(path.relative_to(session.root)),
-        next=_next(session, findings, kept),
+        next=_next(session, findings, opened.open, kept),
     )
 
 
@@ -117,7 +119,7 @@ def _test_record(session: Session, found: dict[str, Evaluation]) -> TestRecord:
     )
 
 
-def _next(session: Session, findings: Findings, kept: bool | None) -> str:
+def _next(session: Session, findings: Findings, opened: bool, kept: bool | None) -> str:
     """The command, or the step, that makes most sense now."""
     task, finetune = session.task.name, session.config.finetune
     rows = findings.numbers.rows_needed
@@ -125,7 +127,7 @@ def _next(session: Session, findings: Findings, kept: bool | None) -> str:
         return f"optimize run {task}, once the LM answers again: what it answered is cached"
     some = f"some {rows - len(session.splits.val)} more labelled val rows" if rows else "labelled rows"
     more_rows = f"add {some} to devsets/{task}, then optimize run {task}"
-    if findings.gate.open and findings.tuned is None:
+    if opened and findings.tuned is None:
         elsewhere = f"   (or train elsewhere from {session.folder('handoff').relative_to(session.root)})"
         return f"optimize finetune {task} --backend lora" + (elsewhere if finetune == "bundle" else "")
     if kept is False:

@@ -6,6 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from optimize import diagnosis
+from optimize.finetune.gate import GateRecord
 from optimize.preflight import Preflight, told
 from optimize.records import GainRecord, ScoreRecord
 from optimize.report import AttemptRecord, Report
@@ -70,6 +72,7 @@ def lines(report: Report) -> list[str]:
     n = report.numbers
     out += [f"The val rows ({n.best.coverage:.0%} of them scored) show a gain of {n.smallest_gain:.2f} or more with 80 % probability."]
     out += _unsure(report)
+    out += diagnosis.told(report.diagnosis)
     out += [f"Fine-tune gate {'open' if report.gate.open else 'closed'}: {' '.join(report.gate.reasons)}"]
     if report.tuned_kept is not None and report.test.tuned_gain:
         lost = "is not surely better than the best prompt program and is not kept"
@@ -78,7 +81,7 @@ def lines(report: Report) -> list[str]:
         f = report.forgetting
         passed = f"the base LM passes {f.base:.0%}, the tuned LM {f.tuned:.0%} (change {gain_text(f.drop)})"
         out += [f"Forgetting: of {f.n} general questions {passed}."]
-    out += [f"Note: {note}" for note in report.notes]
+    out += [f"Not mended in the rows: {f.count} {f.what}." for f in report.preflight.findings if f.problem]
     return out
 
 
@@ -149,3 +152,14 @@ def checks(found: Preflight, target: float, name: str) -> RenderableType:
         "",
         Text(end, style="bold"),
     )
+
+
+def criteria(found: GateRecord, name: str) -> RenderableType:
+    """The gate as a person reads it: a line a criterion, then what is to be done."""
+    table = Table("", "criterion", "found", "asked", box=None, pad_edge=False)
+    for c in found.criteria:
+        mark = {True: "✓", None: "!", False: "✗"}[c.passed]
+        table.add_row(mark, c.name, c.value, c.threshold, style={True: "", None: "yellow", False: "red"}[c.passed])
+    todo = [f"{'To open it' if c.passed is False else 'Mind'}: {c.advice}" for c in found.criteria if not c.passed and c.advice]
+    end = f"Next: optimize finetune {name} --backend lora" if found.open else "The gate is closed."
+    return Group(table, "", *[Text(line) for line in todo], Text(end, style="bold"))

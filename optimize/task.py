@@ -34,7 +34,8 @@ class Task:
 
     target: the score a team lead would ask for. max_tokens: room for the longest right answer in any format.
     data: a dataset on the Hugging Face hub instead of the folder. raters: the labels that several annotators gave a row, where
-    its extra columns hold them. name and root are filled in by `load_task`.
+    its extra columns hold them. stability: whether what is asked will stay as it is. owner: who maintains the task and its rows;
+    weights are only tuned for a stable task that somebody owns. name and root are filled in by `load_task`.
     """
 
     signature: type[dspy.Signature]
@@ -44,6 +45,8 @@ class Task:
     max_tokens: int = 256
     data: str | None = None
     raters: Callable[[dspy.Example], Sequence[Hashable]] | None = None
+    stability: Literal["stable", "changing"] | None = None
+    owner: str = ""
     name: str = ""
     root: Path = field(default_factory=Path)
 

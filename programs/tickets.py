@@ -28,4 +28,4 @@ def metric(example: dspy.Example, prediction: dspy.Prediction) -> Score:
     return Score(0.0, f"The desk that takes this message is {example.desk!r}, not {prediction.desk!r}.")
 
 
-task = Task(signature=Route, metric=metric, target=0.9, max_tokens=24)
+task = Task(signature=Route, metric=metric, target=0.9, max_tokens=24, stability="stable", owner="support operations")

@@ -23,12 +23,12 @@ from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.devset import Splits
 from optimize.errors import WorkbenchError
-from optimize.finetune.gate import gate, winning_levers
 from optimize.ladder import Attempt, Climb, Observer, Setup, climb
 from optimize.lm.meter import Meter
 from optimize.program import Program, student
 from optimize.rungs import LADDER, Context, Rung, Skip
 from optimize.rungs.demos import spread, with_demos
+from optimize.stats import Gain
 from optimize.task import Score, Task
 from tests.test_lm import served
 
@@ -126,8 +126,17 @@ def test_every_rung_gives_a_program_within_its_share(setup: Setup, rung: Rung) -
     if rung.family == "demos":
         assert attempt.evaluation.interval.mean > 0.9, "demos reveal the rule"
         assert found.decision.verdict == "reached" and found.best is attempt
-        assert winning_levers(found) == [rung.name]
-        assert not gate(TASK, found, 72).open
+        assert list(found.levers) == [rung.name]
+
+
+def test_the_levers_that_won_are_those_up_to_the_best_program(setup: Setup) -> None:
+    found = climb(setup, [], Observer())
+    base = found.attempts[0]
+    gains = {"output_format": 0.1, "nearest_demos": 0.3, "mipro": -0.1}
+    tried = [replace(base, rung=name, gain=Gain(gain, gain - 0.05, gain + 0.05, 24), promoted=gain > 0) for name, gain in gains.items()]
+    assert replace(found, attempts=(base, *tried), best=tried[1]).levers == {"output_format": 0.1, "nearest_demos": 0.3}
+    assert replace(found, attempts=(base, *tried), best=tried[0]).levers == {"output_format": 0.1}
+    assert replace(found, attempts=(base, *tried)).levers == {}
 
 
 def test_passages_bring_what_is_missing(setup: Setup, tmp_path: Path) -> None:
@@ -136,7 +145,7 @@ def test_passages_bring_what_is_missing(setup: Setup, tmp_path: Path) -> None:
     lines = [{"id": w, "title": f"a {w} sample", "text": f"{w}: {c}"} for w, c in (("brick", "red"), ("moss", "green"), ("ocean", "blue"))]
     corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = climb(replace(setup, task=replace(TASK, root=tmp_path)), [PASSAGES], Observer())
-    assert found.decision.verdict == "reached" and winning_levers(found) == ["passages"], found.attempts[1]
+    assert found.decision.verdict == "reached" and list(found.levers) == ["passages"], found.attempts[1]
 
 
 def test_candidates_that_are_surely_worse_answer_half_of_the_rows_only(setup: Setup) -> None:
@@ -235,7 +244,7 @@ def test_the_climb_ends_with_the_best_program_it_built_on(setup: Setup) -> None:
     found = climb(replace(setup, target=1.01), rungs, Observer())
     _, twice, once = found.attempts
     assert twice.promoted and once.promoted and once.gain and once.gain.mean < 0
-    assert found.best is twice and winning_levers(found) == ["twice"]
+    assert found.best is twice and list(found.levers) == ["twice"]
 
 
 def test_a_cap_below_the_baseline_is_told_before_the_climb(setup: Setup) -> None:

@@ -162,12 +162,6 @@ def test_a_given_split_is_taken_as_it_is(tiny: Tiny, mood_rows: Rows, name: str)
     assert [{e.text for e in rows} for rows in splits.sides().values()] == [{row["text"] for row in rows} for rows in given]
     again = tiny(train=mood_rows[:50][::-1], test=mood_rows[60:][::-1], **{name: mood_rows[50:60][::-1]})
     assert load_splits(again) == splits, "the files' order means nothing: the first rows are a fair sample of a sorted file"
-    assert splits.notes == ()
-
-
-def test_near_duplicates_across_a_given_split_are_told(tiny: Tiny, mood_rows: Rows) -> None:
-    splits = load_splits(tiny(train=mood_rows[:50], val=mood_rows[50:60], test=mood_rows[60:] + mood_rows[:1]))
-    assert splits.notes[0].startswith("1 near-duplicate group")
 
 
 def test_the_digest_follows_rows_and_sides(tiny: Tiny, mood_rows: Rows) -> None:

@@ -1,11 +1,10 @@
-"""The fallback's files and decisions: rows, hand-off bundle, gate, and the questions a tuned LM must still answer."""
+"""The fallback's files: rows, hand-off bundle, and the questions a tuned LM must still answer."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,12 @@ import pytest
 
 from optimize.devset import Splits, load_splits
 from optimize.errors import WorkbenchError
-from optimize.evaluate import Evaluation, Outcome
 from optimize.finetune.aftercheck import ROWS, Question, questions
 from optimize.finetune.bundle import write_bundle
-from optimize.finetune.gate import LEAST_ROWS, gate, winning_levers
 from optimize.finetune.rows import FORMAT, chat_rows, tuned_student
-from optimize.ladder import Attempt, Climb
 from optimize.lm import FORMATS
-from optimize.plateau import Decision, History, Verdict
 from optimize.program import Program, load, render, student
 from optimize.retrieval import Passages
-from optimize.selection import Corrected
-from optimize.stats import Interval, wilson
 from optimize.task import Task, choices
 
 Shipped = Callable[[str], tuple[Task, Splits]]
@@ -118,70 +111,6 @@ def test_programs_with_unlabelled_steps_are_refused(tiny: Tiny, mood_rows: list[
     task = Task(signature=one.signature, metric=one.metric, program=module, name="tiny", root=one.root)
     with pytest.raises(WorkbenchError, match="'tiny' cannot be exported: its rows label the program's outputs, but not its inner steps"):
         write_bundle(tmp_path / "bundle", student(task), load_splits(task), {})
-
-
-# --- gate ---
-
-SCORED = Evaluation((Outcome(1.0, {}),))
-
-
-def attempt(rung: str, family: str, gain: float | None = None, **facts: Any) -> Attempt:
-    found = None if gain is None else Interval(gain, gain - 0.05, gain + 0.05, 100)
-    return Attempt(rung, family, evaluation=SCORED, gain=found, **facts)
-
-
-BASELINE = attempt("zero_shot", "baseline", promoted=True)
-FORMAT_WON = attempt("output_format", "format", 0.1, promoted=True)
-DEMOS_WON = attempt("nearest_demos", "demos", 0.3, promoted=True)
-LOST = attempt("mipro", "instructions", -0.1)
-RETRIEVED = attempt("passages", "retrieval", 0.01)
-RETRIEVAL_SKIPPED = Attempt("passages", "retrieval", skipped="its share of 3 LM calls does not cover the 40 val rows")
-
-
-def climb(verdict: Verdict, *attempts: Attempt) -> Climb:
-    tried = (BASELINE, *attempts)
-    decision = Decision(verdict, "because", Corrected(wilson(0.5, 50), 0.0, 1), reached=0.1, chance=0.1, next_gain=0.0)
-    return Climb(tried, [a for a in tried if a.promoted][-1], decision, History((), 0.9, 0, True))
-
-
-@pytest.mark.parametrize(
-    ("verdict", "attempts", "corpus", "rows", "opens", "reason"),
-    [
-        (
-            "reached",
-            (FORMAT_WON, DEMOS_WON, LOST),
-            False,
-            500,
-            False,
-            "the lever that gained most was nearest_demos (+0.300); weights need",
-        ),
-        ("reached", (), False, 500, False, "reached the target without any lever"),
-        ("improving", (LOST,), False, 500, False, "The verdict is improving: it is not shown that prompting cannot"),
-        ("indecisive", (LOST,), False, 500, False, "The verdict is indecisive"),
-        ("budget", (LOST,), False, 500, False, "The verdict is budget"),
-        ("exhausted", (LOST,), False, 500, False, "The verdict is exhausted"),
-        ("plateau", (LOST,), True, 500, False, "has a corpus, but retrieval was not scored"),
-        ("plateau", (LOST, RETRIEVAL_SKIPPED), True, 500, False, "has a corpus, but retrieval was not scored"),
-        ("plateau", (LOST,), False, LEAST_ROWS - 1, False, f"Only {LEAST_ROWS - 1} train rows; fine-tuning needs at least {LEAST_ROWS}"),
-        ("plateau", (LOST,), False, LEAST_ROWS, True, f"{LEAST_ROWS} train rows to learn from"),
-        ("plateau", (LOST, RETRIEVED), True, 500, True, "plateaued below the target"),
-    ],
-)
-def test_the_gate(tiny: Tiny, verdict: Verdict, attempts: tuple[Attempt, ...], corpus: bool, rows: int, opens: bool, reason: str) -> None:
-    task = tiny(**({"corpus": [{"id": "1", "title": "t", "text": "x"}]} if corpus else {}))
-    found = gate(task, climb(verdict, *attempts), rows)
-    assert found.open is opens
-    assert reason in " ".join(found.reasons)
-
-
-def test_the_winning_levers_leave_out_baseline_and_losers() -> None:
-    assert winning_levers(climb("reached", FORMAT_WON, LOST, DEMOS_WON)) == ["output_format", "nearest_demos"]
-
-
-def test_a_lever_built_on_but_below_the_best_program_did_not_win() -> None:
-    found = climb("plateau", FORMAT_WON, DEMOS_WON)
-    assert winning_levers(replace(found, best=FORMAT_WON)) == ["output_format"]
-    assert winning_levers(replace(found, best=BASELINE)) == []
 
 
 # --- after-check ---

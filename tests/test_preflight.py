@@ -15,7 +15,7 @@ import pytest
 from optimize.config import RunConfig
 from optimize.devset import load_splits
 from optimize.errors import WorkbenchError
-from optimize.preflight import Preflight, preflight, told
+from optimize.preflight import LEAKS, Preflight, preflight, told
 from optimize.references import references
 from optimize.show import checks
 from optimize.task import Task
@@ -65,6 +65,13 @@ def test_planted_faults_are_found_with_their_lines(tiny: Tiny, review_rows: Rows
     assert "rows.jsonl:11 is 'bad'" in by_what["rows whose label looks wrong"]
     lines = told(found, 0.9)
     assert next(n for n, line in enumerate(lines) if line.startswith("Fix")) < next(n for n, line in enumerate(lines) if "Look at" in line)
+
+
+def test_rows_on_two_sides_of_a_given_split_are_a_problem(tiny: Tiny, review_rows: Rows) -> None:
+    twin = review_rows[0] | {"text": review_rows[0]["text"].upper()}
+    found = checked(tiny(train=review_rows[:80], val=review_rows[80:100], test=[*review_rows[100:], twin]))
+    assert found.count(LEAKS) == 1 and next(f for f in found.findings if f.what == LEAKS).problem
+    assert found.label_rows == {"good": 40, "bad": 40}
 
 
 def test_labels_that_a_side_lacks_are_told(tiny: Tiny, review_rows: Rows) -> None:

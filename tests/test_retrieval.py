@@ -74,7 +74,7 @@ def test_the_best_passage_comes_first(corpus: Path, query: str, k: int, expected
 
 
 def test_a_passage_is_id_title_and_text(corpus: Path) -> None:
-    assert read_corpus(corpus)[0] == "[KB-1] Parking: Leave the bike in a marked bay near the station."
+    assert read_corpus(corpus)["KB-1"] == "[KB-1] Parking: Leave the bike in a marked bay near the station."
 
 
 def test_copies_share_the_index(corpus: Path) -> None:
@@ -88,6 +88,7 @@ def test_copies_share_the_index(corpus: Path) -> None:
         ('{"id": "KB-9", "title": "x"}', r"corpus\.jsonl:4: a passage has id, title and text: KeyError\('text'\)"),
         ('{"id": "KB-9", ', r"corpus\.jsonl:4: not JSON"),
         ("[1]", r"corpus\.jsonl:4: a passage has id, title and text"),
+        ('{"id": "KB-1", "title": "x", "text": "y"}', r"corpus\.jsonl:4: the id 'KB-1' is another passage's already"),
         ('"text"', r"corpus\.jsonl:4: a passage has id, title and text"),
     ],
 )
@@ -111,4 +112,4 @@ def test_a_corpus_that_is_not_utf8_is_told(corpus: Path) -> None:
 
 def test_a_unicode_line_separator_inside_a_text_does_not_end_the_line(corpus: Path) -> None:
     corpus.write_text(json.dumps(ARTICLES[0] | {"text": "one\u2028two"}, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert read_corpus(corpus) == ["[KB-1] Parking: one\u2028two"]
+    assert read_corpus(corpus) == {"KB-1": "[KB-1] Parking: one\u2028two"}

@@ -82,6 +82,18 @@ def test_the_verdict_is_drawn_again_from_the_store_alone(project: Path, first: d
     assert json.loads(by_id.stdout) == again
 
 
+def test_the_gate_is_judged_again_from_the_last_run(project: Path, first: dict[str, Any]) -> None:
+    done = optimize(project, "gate", "review", "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 1 and found == first["gate"] and not found["open"]
+    declared = {
+        c["name"]: c["passed"] for c in json.loads(optimize(project, "gate", "review", "--waive", "a trial", "--json").stdout)["criteria"]
+    }
+    assert declared["waived"] and not declared["train rows"], "28 train rows are too few, whatever is waived"
+    refused = optimize(project, "finetune", "review", "--waive", "a trial")
+    assert refused.returncode == 2 and "gate of the last climb is closed" in refused.stderr and "Traceback" not in refused.stderr
+
+
 def test_two_runs_compare_on_the_rows_both_scored(project: Path, first: dict[str, Any]) -> None:
     arguments = ("--target", "0.99", "--finetune", "never", "--max-calls", "250", "--seed", "3", "--test-rows", "8")
     other = optimize(project, "run", "review", *arguments, "--json")

@@ -3,6 +3,9 @@
 from optimize.cli import run  # noqa: F401  (each module adds its commands, and help lists them in this order)
 
 # isort: split
+from optimize.cli import finetune  # noqa: F401
+
+# isort: split
 from optimize.cli import look  # noqa: F401
 
 # isort: split

@@ -33,6 +33,7 @@ ValRows = Annotated[int | None, typer.Option(help="use at most so many val rows:
 TestRows = Annotated[int | None, typer.Option(help="the same for test rows")]
 Temperature = Annotated[float | None, typer.Option(help="of the task LM, 0…2")]
 Repeats = Annotated[int | None, typer.Option(help="ask each val and test row so often: tells the LM's noise from the sample's")]
+Waive = Annotated[str | None, typer.Option(help="why to tune a task that is not declared stable and owned; goes on record")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="TASK: its last run; TASK~1: the one before; or the start of a run's id")]
 Json = Annotated[bool, typer.Option("--json", help="the report on stdout, everything else on stderr")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
@@ -67,3 +68,37 @@ def print_found(found: Any, shown: Any, json: bool) -> None:
     Console(stderr=json).print(shown)
     if json:
         typer.echo(found.model_dump_json(indent=1))
+
+
+def reported(task: str, flags: dict[str, Any], json: bool, debug: bool, use_case: Callable[[Any], Any]) -> None:
+    """Run a use case that ends in a report, under the screen, and print what it found."""
+
+    def work() -> int:
+        from optimize.screen import Screen
+
+        with Screen() as screen:
+            found = use_case(session(task, flags, screen))
+        from optimize.show import terminal
+
+        print_found(found, terminal(found), json)
+        return 0 if found.target_met else 1
+
+    guarded(debug, work)
+
+
+def session(task: str, flags: dict[str, Any], watch: Any = None) -> Any:
+    """What a use case works with."""
+    root, config = project(flags)
+    from optimize.ladder import Observer
+    from optimize.session import open_session
+
+    return open_session(root, task, config, watch or Observer())
+
+
+def project(flags: dict[str, Any]) -> tuple[Path, Any]:
+    """The project's root and the configuration. The environment is set before DSPy or MLflow are imported."""
+    from optimize.config import find_root, load_config
+
+    config = load_config(**flags)
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    return find_root(), config

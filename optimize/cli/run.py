@@ -1,10 +1,7 @@
-"""Commands that make a run: check before it, run, finetune and handoff from it."""
+"""Commands that make a climb: check before it, run."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -27,9 +24,12 @@ from optimize.cli.app import (
     TestRows,
     Threads,
     ValRows,
+    Waive,
     app,
     guarded,
     print_found,
+    project,
+    reported,
 )
 
 
@@ -48,7 +48,7 @@ def check(
     flags = {k: v for k, v in locals().items() if k not in ("task", "json", "debug")}
 
     def work() -> int:
-        root, config = _project(flags)
+        root, config = project(flags)
         from optimize.preflight import preflight
         from optimize.session import load
         from optimize.show import checks
@@ -80,6 +80,7 @@ def run(
     finetune: Annotated[str | None, typer.Option(help="on a plateau below target: bundle, lora or never")] = None,
     finetune_base: FinetuneBase = None,
     epochs: Epochs = None,
+    waive: Waive = None,
     val_rows: ValRows = None,
     test_rows: TestRows = None,
     json: Json = False,
@@ -87,71 +88,10 @@ def run(
 ) -> None:
     """Climb the ladder until TASK reaches its target or prompting has plateaued; then test once."""
     flags = {k: v for k, v in locals().items() if k not in ("task", "json", "debug")}
-    _report(task, flags, json, debug, lambda engine, session: engine.run(session))
 
+    def use_case(session: Any) -> Any:
+        from optimize.run import run
 
-@app.command()
-def finetune(
-    task: TaskName,
-    backend: Annotated[str, typer.Option(help="who trains: lora")] = "lora",
-    lm: Lm = None,
-    max_calls: MaxCalls = None,
-    seed: Seed = None,
-    threads: Threads = None,
-    temperature: Temperature = None,
-    repeats: Repeats = None,
-    finetune_base: FinetuneBase = None,
-    epochs: Epochs = None,
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Fine-tune from the last climb of TASK, without climbing again."""
-    flags = {k: v for k, v in locals().items() if k not in ("task", "json", "debug", "backend")}
-    _report(task, flags | {"finetune": backend}, json, debug, lambda engine, session: engine.finetune_last(session, backend))
+        return run(session)
 
-
-@app.command()
-def handoff(task: TaskName, lm: Lm = None, debug: Debug = False) -> None:
-    """Write the fine-tuning hand-off (rows, program, manifest) of the last climb of TASK."""
-
-    def work() -> int:
-        engine, session = _session(task, {"lm": lm}, None)
-        folder = engine.handoff_last(session)
-        typer.echo(f"Hand-off written: {folder.relative_to(session.root)}\nNext: optimize finetune {task} --backend lora")
-        return 0
-
-    guarded(debug, work)
-
-
-def _report(task: str, flags: dict[str, Any], json: bool, debug: bool, use_case: Callable[[Any, Any], Any]) -> None:
-    def work() -> int:
-        from optimize.screen import Screen
-
-        with Screen() as screen:
-            engine, session = _session(task, flags, screen)
-            found = use_case(engine, session)
-        from optimize.show import terminal
-
-        print_found(found, terminal(found), json)
-        return 0 if found.target_met else 1
-
-    guarded(debug, work)
-
-
-def _session(task: str, flags: dict[str, Any], watch: Any) -> tuple[Any, Any]:
-    """The use cases and an open session."""
-    root, config = _project(flags)
-    from optimize import run as engine
-    from optimize.ladder import Observer
-    from optimize.session import open_session
-
-    return engine, open_session(root, task, config, watch or Observer())
-
-
-def _project(flags: dict[str, Any]) -> tuple[Path, Any]:
-    """The project's root and the configuration. The environment is set before DSPy or MLflow are imported."""
-    from optimize.config import find_root, load_config
-
-    config = load_config(**flags)
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    return find_root(), config
+    reported(task, flags, json, debug, use_case)

@@ -15,8 +15,7 @@ from optimize.retrieval import Neighbours
 from optimize.rungs.base import BOOTSTRAP, Context, fits, fitting, fresh, hushed
 from optimize.task import Task
 
-SIZES = (4, 12, 36)  # of a drawn set, as far as prompts have room; which demos are drawn is worth tens of points to a small LM
-BESIDE = 12  # labelled demos beside bootstrapped ones, at most
+FEW, SOME, MANY = 4, 12, 36  # demos in a drawn set, as far as prompts have room; which are drawn is worth tens of points to a small LM
 NEAREST = (2, 4, 8)
 
 
@@ -25,7 +24,7 @@ def bootstrapped(student: Program, context: Context) -> Program:
     pool, search = context.halves()
     always = 3 * len(search) + BOOTSTRAP  # zero-shot, labelled only, and one unshuffled demo set
     candidates = context.affordable(len(search) + BOOTSTRAP, least=1, most=4, overhead=always)
-    drawn = with_fitting(student, spread(pool, student.task, BESIDE, random.Random(context.seed)), search)
+    drawn = with_fitting(student, spread(pool, student.task, SOME, random.Random(context.seed)), search)
     most = max(len(predictor.demos) for predictor in drawn.predictors())
     with hushed():
         optimizer = dspy.BootstrapFewShotWithRandomSearch(

@@ -7,8 +7,7 @@ import random
 from optimize.program import Program
 from optimize.retrieval import Passages
 from optimize.rungs.base import Context, Skip, fitting, fresh
-from optimize.rungs.demos import SIZES as DEMOS
-from optimize.rungs.demos import spread, with_fitting, with_nearest
+from optimize.rungs.demos import FEW, spread, with_fitting, with_nearest
 
 SIZES = (1, 3)
 
@@ -22,10 +21,10 @@ def passages(student: Program, context: Context) -> Program:
         raise Skip("the task has no corpus.jsonl")
     pool, search = context.halves()
     sizes = SIZES[: context.affordable(3 * len(search), least=1, most=len(SIZES))]
-    drawn = spread(pool, context.task, DEMOS[0], random.Random(context.seed))
+    drawn = spread(pool, context.task, FEW, random.Random(context.seed))
     candidates = []
     for k in sizes:
         candidate = fresh(student)
         candidate.use_passages(Passages(k, context.task.corpus))
-        candidates += [candidate, with_fitting(candidate, drawn, search), with_nearest(candidate, context, DEMOS[0])]
+        candidates += [candidate, with_fitting(candidate, drawn, search), with_nearest(candidate, context, FEW)]
     return context.best(fitting(candidates, search), search)

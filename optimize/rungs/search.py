@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import dspy
 
 from optimize.program import Program
 from optimize.rungs.base import Context, fresh
-from optimize.rungs.demos import SIZES, spread, with_fitting
+from optimize.rungs.demos import MANY, SOME, spread, with_fitting
 
 CANDIDATES = 16
 FORMATS = ("compact", "json")  # the constrained ones: a set of demos may work in one and not in the other
@@ -24,28 +24,31 @@ def demo_search(student: Program, context: Context) -> Program:
     return context.best(list(itertools.islice(candidates(student, context, pool, search), 2 ** (passes - 1))), search)
 
 
-def candidates(
-    student: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example], sizes: Sequence[int] = SIZES
-) -> Iterator[Program]:
+def candidates(student: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]) -> Iterator[Program]:
     """The student, then draws of demos without end; among them one turned round, one in another format and new instructions.
 
-    pool: rows to draw demos from. search: rows whose prompts must fit. sizes: of the draws, in turn.
+    pool: rows to draw demos from. search: rows whose prompts must fit.
     """
-    yield student
     rng = random.Random(context.seed)
-    for number in itertools.count():
-        demos = spread(pool, student.task, sizes[number % len(sizes)], rng)
-        drawn = with_fitting(student, demos, search)
-        yield drawn
-        if number == 1:
-            yield with_fitting(student, demos[::-1], search)
-            for name in FORMATS:
-                if name != student.format:
-                    other = fresh(student)
-                    other.format = name
-                    yield with_fitting(other, demos, search)
-            for told in proposals(student, context, demos[:3]):
-                yield with_instructions(drawn, told)
+
+    def draw(size: int) -> list[dspy.Example]:
+        return spread(pool, student.task, size, rng)
+
+    yield student
+    demos = draw(MANY)
+    drawn = with_fitting(student, demos, search)
+    yield drawn
+    yield with_fitting(student, draw(SOME), search)
+    yield with_fitting(student, demos[::-1], search)
+    for name in FORMATS:
+        if name != student.format:
+            other = fresh(student)
+            other.format = name
+            yield with_fitting(other, demos, search)
+    for told in proposals(student, context, demos[:3]):
+        yield with_instructions(drawn, told)
+    for size in itertools.cycle((MANY, SOME)):
+        yield with_fitting(student, draw(size), search)
 
 
 def proposals(student: Program, context: Context, shown: list[dspy.Example]) -> Iterator[str]:

@@ -1,0 +1,182 @@
+"""What kind of failure is it? The wrong val rows of the best prompt program, sorted by the lever that fits them. Asks no LM."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import dspy
+from pydantic import Field
+
+from optimize.devset import input_text
+from optimize.evaluate import UNPARSABLE, Outcome
+from optimize.files import to_json
+from optimize.program import Program
+from optimize.records import Record
+from optimize.references import MAJORITY, guesses
+from optimize.retrieval import read_corpus
+from optimize.task import Task
+
+Kind = Literal["schema", "knowledge", "labels", "boundaries", "style"]
+MEANING: dict[Kind, str] = {
+    "schema": "answers that cannot be parsed or miss a field",
+    "knowledge": "answers whose passage was not retrieved, or that name an id which does not exist",
+    "labels": "answers that every reference agrees with, against the row's own label",
+    "boundaries": "answers with another label than the row's",
+    "style": "answers that parse and are not what the row says",
+}
+LEVERS: dict[Kind, str] = {
+    "schema": "constrained output first (a format whose schema the server enforces)",
+    "knowledge": "retrieval first (a corpus.jsonl that holds the answers, and the passages rung)",
+    "labels": "look at the labels first",
+    "boundaries": "prompts (demos that show the boundary, a rule in the instruction), then weights",
+    "style": "prompts, then weights",
+}
+SHOWN = 3
+SHORTEST = 4  # letters of an answer that is looked for in the passages
+PAIRS = 5
+
+
+class Failures(Record):
+    """Wrong rows of one kind. lost: the points of the score they cost; lever: what fits them."""
+
+    kind: Kind
+    count: int
+    lost: float
+    meaning: str
+    lever: str
+    examples: list[str]
+
+
+class Diagnosis(Record):
+    """Of `scored` val rows, those the program got wrong or not wholly right, the costliest kind first."""
+
+    scored: int
+    wrong: int
+    kinds: list[Failures]
+    confusions: dict[str, int] = Field(description="label → answer, the most frequent first; empty where the output is no label")
+    retrieval_recall: float | None = Field(None, description="share of the rows whose passage is known for which it was retrieved")
+
+    def share(self, *kinds: Kind) -> float:
+        """Of the points lost, the share that went to failures of these kinds."""
+        lost = sum(k.lost for k in self.kinds)
+        return sum(k.lost for k in self.kinds if k.kind in kinds) / lost if lost else 0.0
+
+
+def diagnose(program: Program, train: Sequence[dspy.Example], rows: Sequence[dspy.Example], outcomes: Sequence[Outcome]) -> Diagnosis:
+    """Sort what went wrong. A row counts once, for the first of the kinds, in the order above, that it fits."""
+    task, known = program.task, _Knowledge(program)
+    said = [found for name, found in guesses(task, train, rows).items() if name != MAJORITY]
+    wrong: dict[Kind, list[tuple[float, str]]] = {}
+    confusions: Counter[str] = Counter()
+    pairs = [(n, row, outcome) for n, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)) if outcome.score is not None]
+    for n, row, outcome in pairs:
+        if (lost := 1.0 - (outcome.score or 0.0)) > 0:
+            kind = _kind(task, known, row, outcome, [guess[n] for guess in said])
+            wrong.setdefault(kind, []).append((lost, _shown(task, row, outcome)))
+            if task.label and task.label in outcome.answer:
+                confusions[f"{_text(row[task.label])} → {_text(outcome.answer[task.label])}"] += 1
+    kinds = [
+        Failures(
+            kind=kind,
+            count=len(found),
+            lost=round(sum(lost for lost, _ in found), 6),
+            meaning=MEANING[kind],
+            lever=LEVERS[kind],
+            examples=[text for _, text in sorted(found, key=lambda f: -f[0])[:SHOWN]],
+        )
+        for kind, found in wrong.items()
+    ]
+    return Diagnosis(
+        scored=len(pairs),
+        wrong=sum(k.count for k in kinds),
+        kinds=sorted(kinds, key=lambda k: -k.lost),
+        confusions=dict(confusions.most_common(PAIRS)),
+        retrieval_recall=known.recall(rows),
+    )
+
+
+def told(found: Diagnosis) -> list[str]:
+    """What a person should know of the failures, a line a kind."""
+    out = [f"{found.wrong} of {found.scored} val rows are not wholly right."] if found.wrong else []
+    for failures in found.kinds:
+        out.append(f"{failures.count}: {failures.meaning}, such as {failures.examples[0]}. What fits: {failures.lever}.")
+    if found.confusions:
+        out.append("Confused most: " + ", ".join(f"{pair} ({count})" for pair, count in found.confusions.items()) + ".")
+    if found.retrieval_recall is not None:
+        out.append(f"The passage that holds the answer was retrieved for {found.retrieval_recall:.0%} of the rows for which it is known.")
+    return out
+
+
+def _kind(task: Task, known: _Knowledge, row: dspy.Example, outcome: Outcome, said: Sequence[Any]) -> Kind:
+    if outcome.error == UNPARSABLE or any(outcome.answer.get(name) is None != (row[name] is None) for name in task.signature.output_fields):
+        return "schema"
+    if known.invented(outcome) or known.not_found(row):
+        return "knowledge"
+    if task.label is None:
+        return "style"
+    answer = outcome.answer[task.label]
+    return "labels" if said and all(guess == answer for guess in said) else "boundaries"
+
+
+class _Knowledge:
+    """What the task's corpus, if it has one, says about a row and an answer."""
+
+    def __init__(self, program: Program) -> None:
+        self.program, self.task = program, program.task
+        self.corpus = read_corpus(program.task.corpus) if program.task.corpus else {}
+
+    @cached_property
+    def _shape(self) -> re.Pattern[str] | None:
+        """What an id looks like, where ids hold digits: KB-0012 → KB-\\d+."""
+        shapes = {re.sub(r"\d+", r"\\d+", re.escape(name)) for name in self.corpus if re.search(r"\d", name)}
+        shapes -= {r"\d+"}  # a bare number is not told from any other
+        return re.compile(rf"(?<!\w)(?:{'|'.join(sorted(shapes))})(?!\w)") if shapes else None
+
+    def ids(self, text: str) -> set[str]:
+        return set(self._shape.findall(text)) if self._shape else set()
+
+    def invented(self, outcome: Outcome) -> bool:
+        return bool(self.ids(" ".join(map(_text, outcome.answer.values()))) - self.corpus.keys())
+
+    def needed(self, row: dspy.Example) -> set[str]:
+        """The passages that the row's own answer cites, or else those that hold it word for word."""
+        gold = " ".join(_text(row[name]) for name in self.task.signature.output_fields)
+        if cited := self.ids(gold) & self.corpus.keys():
+            return cited
+        if self.task.label or len(gold) < SHORTEST:
+            return set()
+        return {name for name, passage in self.corpus.items() if gold.casefold() in passage.casefold()}
+
+    def not_found(self, row: dspy.Example) -> bool:
+        """Whether the answer is in the corpus, and none (or not all, where several are cited) of it was put into the prompt."""
+        needed = self.needed(row)
+        if not needed:
+            return False
+        cited = self.ids(" ".join(_text(row[name]) for name in self.task.signature.output_fields))
+        found = needed & self._retrieved(row)
+        return found < needed if cited else not found
+
+    def recall(self, rows: Sequence[dspy.Example]) -> float | None:
+        asked = [row for row in rows if self.needed(row)]
+        return sum(not self.not_found(row) for row in asked) / len(asked) if asked else None
+
+    def _retrieved(self, row: dspy.Example) -> set[str]:
+        passages = self.program.passages
+        if not passages:
+            return set()
+        found = set(passages.find(input_text(self.task, row.inputs())))
+        return {name for name, text in self.corpus.items() if text in found}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else to_json(value)
+
+
+def _shown(task: Task, row: dspy.Example, outcome: Outcome) -> str:
+    gold = " / ".join(_text(row[name]) for name in task.signature.output_fields)
+    answer = " / ".join(_text(value) for value in outcome.answer.values())
+    return f"{input_text(task, row.inputs())[:80]!r}: {gold[:60]!r}, answered {answer[:60]!r}"

@@ -1,0 +1,220 @@
+"""What fine-tuning hangs on, a function a criterion: its value on record, the threshold, and what would meet it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from optimize.diagnosis import Diagnosis, Kind
+from optimize.preflight import CONFLICTS, DIFFER, LEAKS, NOISY, Preflight
+from optimize.records import Record, ScoreRecord
+from optimize.stats import smallest_gain
+from optimize.task import Task
+
+LEAST_ROWS, FEW_ROWS, GOOD_ROWS = 50, 100, 500  # train rows: OpenAI's guide names 50 to 100 as the first to help; 500 is a rule of thumb
+REASONING_ROWS = 1000  # the same for programs that reason before they answer
+LEAST_A_LABEL = 5
+OUTSIDE: tuple[Kind, ...] = ("schema", "knowledge", "labels")  # failures that weights are the wrong remedy for
+OUTSIDE_SHARE = 0.5  # of the points lost
+
+
+class Criterion(Record):
+    """One thing fine-tuning hangs on. passed: null where it is a warning. source: where the value comes from."""
+
+    name: str
+    passed: bool | None
+    value: str
+    threshold: str
+    source: str
+    advice: str = Field("", description="what would meet it, where it is not met")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a gate judges, all of it on record. best: the corrected val score. levers: gain of each rung that won.
+
+    families: of the levers that were scored. reasons: the program reasons before it answers.
+    """
+
+    verdict: str
+    target: float
+    best: ScoreRecord
+    levers: Mapping[str, float]
+    families: Sequence[str]
+    preflight: Preflight
+    diagnosis: Diagnosis
+    reasons: bool
+
+
+def verdict(task: Task, case: Case) -> Criterion:
+    advice = {
+        "reached": f"Prompting reached the target{_credit(case)}; weights need not change.",
+        "budget": f"It is not shown that prompting cannot reach the target: optimize run {task.name} with a higher --max-calls.",
+        "no_headroom": "Mend labels and metric, or take a stronger LM.",
+    }.get(case.verdict, "It is not shown that prompting cannot reach the target: see the verdict for what would show it.")
+    passed = case.verdict == "plateau"
+    return Criterion(
+        name="verdict",
+        passed=passed,
+        value=f"{case.verdict}, {case.best.score:.2f} [{case.best.low:.2f}, {case.best.high:.2f}] on val",
+        threshold=f"a plateau below {case.target}",
+        source="docs/verdict.md",
+        advice="" if passed else advice,
+    )
+
+
+def _credit(case: Case) -> str:
+    if not case.levers:
+        return " without any lever"
+    name = max(case.levers, key=lambda lever: case.levers[lever])
+    return f"; the lever that gained most was {name} ({case.levers[name]:+.3f})"
+
+
+def retrieval(task: Task, case: Case) -> Criterion | None:
+    if not task.corpus:
+        return None
+    passed = "retrieval" in case.families
+    return Criterion(
+        name="retrieval",
+        passed=passed,
+        value="scored" if passed else "not scored",
+        threshold="tried where the task has a corpus",
+        source="the climb",
+        advice="" if passed else f"Missing knowledge is no case for weights: optimize run {task.name} with a higher --max-calls.",
+    )
+
+
+def kind_of_failure(task: Task, case: Case) -> Criterion:
+    """The kind that costs most decides the advice."""
+    share, kinds = case.diagnosis.share(*OUTSIDE), case.diagnosis.kinds
+    passed = share < OUTSIDE_SHARE
+    worst = next((k for k in kinds if k.kind in OUTSIDE), None)
+    look = f"optimize {'check' if worst and worst.kind == 'labels' else 'run'} {task.name}"
+    skipped = f"What fits is {worst.lever}, then {look}." if worst and not passed else ""
+    return Criterion(
+        name="kind of failure",
+        passed=passed,
+        value=", ".join(f"{k.kind} {k.count}" for k in kinds) or "none",
+        threshold=f"less than {OUTSIDE_SHARE:.0%} of the points lost to {', '.join(OUTSIDE)}",
+        source="the best prompt program's val rows",
+        advice=skipped,
+    )
+
+
+def train_rows(case: Case) -> Criterion:
+    rows, good = case.preflight.rows["train"], REASONING_ROWS if case.reasons else GOOD_ROWS
+    passed = False if rows < LEAST_ROWS else None if rows < (good if case.reasons else FEW_ROWS) else True
+    return Criterion(
+        name="train rows",
+        passed=passed,
+        value=f"{rows} train rows to learn from",
+        threshold=f"{LEAST_ROWS} at least, better {FEW_ROWS}, good {good}",
+        source="the split",
+        advice="" if passed else f"Label {max(FEW_ROWS, good if case.reasons else 0) - rows} more rows.",
+    )
+
+
+def labels_covered(case: Case) -> Criterion | None:
+    shown = case.preflight.label_rows
+    if not shown:
+        return None
+    missing, few = [name for name, n in shown.items() if n == 0], [name for name, n in shown.items() if 0 < n < LEAST_A_LABEL]
+    passed = False if missing else None if few else True
+    return Criterion(
+        name="labels covered",
+        passed=passed,
+        value=f"{len(shown) - len(missing)} of {len(shown)}, the rarest with {min(shown.values())} rows",
+        threshold=f"every label, better with {LEAST_A_LABEL} train rows",
+        source="the train rows",
+        advice="" if passed else f"Add train rows for {', '.join((missing or few)[:5])}.",
+    )
+
+
+def contradictions(task: Task, case: Case) -> Criterion:
+    found = case.preflight.count(CONFLICTS)
+    return _none_of("contradictions", found, CONFLICTS, f"Decide which label is right: optimize check {task.name} lists them.")
+
+
+def overlap(task: Task, case: Case) -> Criterion:
+    advice = f"Move or remove them: optimize check {task.name} lists them; a single rows.jsonl is split without overlap."
+    return _none_of("overlap", case.preflight.count(LEAKS), LEAKS, advice)
+
+
+def _none_of(name: str, found: int, what: str, advice: str) -> Criterion:
+    return Criterion(
+        name=name, passed=not found, value=f"{found} {what}", threshold="none", source="the preflight", advice=advice if found else ""
+    )
+
+
+def random_labels(task: Task, case: Case) -> Criterion | None:
+    share = case.preflight.random_labels
+    if share is None:
+        return None
+    passed = share.low <= NOISY
+    return Criterion(
+        name="random labels",
+        passed=passed,
+        value=f"{share.score:.0%} [{share.low:.0%}, {share.high:.0%}]",
+        threshold=f"not surely above {NOISY:.0%}",
+        source="the preflight (an estimate, some 5 to 12 points high)",
+        advice="" if passed else f"Mend the labels first, a tuned LM would learn them: optimize check {task.name} lists suspects.",
+    )
+
+
+def annotators(case: Case) -> Criterion | None:
+    found = case.preflight.agreement
+    if found is None:
+        return None
+    passed = found.person >= case.target
+    return Criterion(
+        name="annotators",
+        passed=passed,
+        value=f"a person scores {found.person:.2f} against the others (alpha {found.alpha:.2f})",
+        threshold=f"the target, {case.target}",
+        source="the raters' labels",
+        advice="" if passed else "Sharpen the labelling rule, or lower the target to what a person reaches.",
+    )
+
+
+def no_lm_needed(case: Case) -> Criterion | None:
+    """A cheaper answer than weights."""
+    if not case.preflight.references:
+        return None
+    name, score = max(case.preflight.references.items(), key=lambda item: item[1].score)
+    passed = score.score < case.target
+    return Criterion(
+        name="no LM needed",
+        passed=passed,
+        value=f"{name} scores {score.score:.2f} on val",
+        threshold=f"below {case.target}",
+        source="the preflight",
+        advice="" if passed else f"Use {name} instead of an LM.",
+    )
+
+
+def gain_to_be_had(case: Case) -> Criterion:
+    """A gain that the test rows could not show could not be accepted either."""
+    missing, seen = case.target - case.best.score, smallest_gain(case.preflight.rows["test"], DIFFER)
+    return Criterion(
+        name="gain to be had",
+        passed=True if missing >= seen else None,
+        value=f"{missing:.2f} short of the target",
+        threshold=f"{seen:.2f}, what {case.preflight.rows['test']} test rows show with 80 % probability",
+        source="the corrected score",
+        advice="" if missing >= seen else "Add test rows: a gain of that size could not be shown.",
+    )
+
+
+def declared(task: Task, waived: str | None) -> Criterion:
+    declared = task.stability == "stable" and bool(task.owner)
+    value = f"{task.stability or 'stability not said'}, {'owner ' + task.owner if task.owner else 'no owner'}"
+    return Criterion(
+        name="stable and owned" if declared or not waived else "waived",
+        passed=declared or bool(waived),
+        value=value if declared or not waived else f"{value}; waived: {waived}",
+        threshold="declared stable, with an owner who will mend and train it again",
+        source=f"programs/{task.name}.py",
+        advice="" if declared or waived else 'Say so in Task(stability="stable", owner="…"), or give --waive "reason".',
+    )
