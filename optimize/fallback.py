@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -11,11 +12,12 @@ import dspy
 
 from optimize import lm as lms
 from optimize.errors import WorkbenchError
-from optimize.evaluate import Evaluation, evaluate
+from optimize.evaluate import Evaluation, Outcome, evaluate
 from optimize.finetune import BACKENDS, aftercheck
-from optimize.finetune.bundle import write_bundle
+from optimize.finetune.bundle import Facts, write_bundle
 from optimize.finetune.criteria import Case
 from optimize.finetune.gate import GateRecord, gate
+from optimize.finetune.manifest import Manifest
 from optimize.finetune.rows import chat_rows, tuned_student
 from optimize.ladder import Attempt, Observer
 from optimize.plateau import History
@@ -78,15 +80,37 @@ def finetune_last(session: Session, backend: str) -> Report:
         return settle(session, tracked, findings, opened)
 
 
-def handoff_last(session: Session) -> Path:
-    """Write the hand-off of the last climb's best prompt program; raises WorkbenchError where the gate is closed."""
-    session, last, _, best = _last(session)
-    return bundle(session, best, last.reason)
+def handoff_last(session: Session, pairs: bool) -> tuple[Path, Manifest]:
+    """Write the hand-off of the last climb's best prompt program; raises WorkbenchError where the gate is closed.
+
+    pairs: ask that program for the train rows as well, and make preference pairs of what it gets wrong.
+    """
+    session, last, opened, best = _last(session)
+    report = last.model_copy(update={"gate": opened})
+    outcomes: tuple[Outcome, ...] = ()
+    if pairs:
+        session.watch.started("best prompt program on train")
+        with dspy.context(lm=session.lm):
+            outcomes = evaluate(best, session.splits.train, replace(session.asking, repeats=1)).outcomes
+    return bundle(session, report, best, outcomes)
 
 
-def bundle(session: Session, best: Program, reason: str) -> Path:
-    facts = {"task": session.task.name, "lm": session.config.lm, "target": session.target, "verdict": reason, "seed": session.config.seed}
-    return write_bundle(session.folder("handoff"), best, session.splits, facts)
+def bundle(session: Session, report: Report, best: Program, outcomes: Sequence[Outcome] = ()) -> tuple[Path, Manifest]:
+    """The hand-off's folder and what it says of itself."""
+    test = {"zero-shot": report.test.baseline, "best prompt program": report.test.prompt, **report.test.references}
+    before = {f"{name}, test": score for name, score in test.items()}
+    facts = Facts(
+        lm=report.lm,
+        target=report.target,
+        seed=report.seed,
+        epochs=session.config.epochs,
+        verdict=report.verdict,
+        reason=report.reason,
+        gate=report.gate,
+        before={"best prompt program, val": report.numbers.best, **before},
+    )
+    folder = session.folder("handoff")
+    return folder, write_bundle(folder, best, session.splits, facts, outcomes)
 
 
 def tune(session: Session, best: Program, prompt_val: Evaluation, backend: str) -> Tuned:

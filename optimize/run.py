@@ -59,9 +59,10 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
             tuned = tune(session, found.best.program, found.best.evaluation, "lora")
             Both(tracked, session.watch).finished(tuned.attempt)
             findings = replace(findings, tuned=tuned, attempts=(*findings.attempts, AttemptRecord.of(tuned.attempt)))
-        elif opened.open and session.config.finetune == "bundle":
-            findings = replace(findings, files=(bundle(session, found.best.program, found.decision.reason),))
-        return settle(session, tracked, findings, opened)
+        report = settle(session, tracked, findings, opened)
+        if opened.open and session.config.finetune == "bundle":
+            tracked.attach(bundle(session, report, found.best.program)[0])
+        return report
 
 
 def _headroom_calls(session: Session) -> int:

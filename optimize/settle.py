@@ -32,10 +32,7 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a command knows before the test rows are read. best_val: the best prompt program's outcomes on val.
-
-    files: what it wrote for other trainers.
-    """
+    """What a command knows before the test rows are read. best_val: the best prompt program's outcomes on val."""
 
     verdict: str
     reason: str
@@ -49,7 +46,6 @@ class Findings:
     best_val: Evaluation
     headroom: HeadroomRecord | None = None
     tuned: Tuned | None = None
-    files: tuple[Path, ...] = ()
 
 
 def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecord) -> Report:
@@ -75,7 +71,9 @@ def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecor
         evaluated = evaluated | {"final": evaluated["tuned" if kept else "prompt"]}
         rows = [row_hash(session.task, e) for e in session.splits.sides()[side]]
         tracked.scores(side, RowScores(rows=rows, programs={name: list(e.scores) for name, e in evaluated.items()}))
-    tracked.settle(report, final, findings.best, [*findings.files, *([tuned.adapter] if tuned else [])])
+    tracked.settle(report, final, findings.best)
+    if tuned:
+        tracked.attach(tuned.adapter)
     return report
 
 

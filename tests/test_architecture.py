@@ -40,13 +40,15 @@ DOORS = {
     "mlflow": {"tracking.store", "tracking.run", "tracking.read"},
     "typer": {"cli.app", "cli.run", "cli.finetune", "cli.look", "cli.lm"},
     "rich": {"cli.app", "cli.look", "show", "screen", "overview"},
-    "torch": {"finetune.lora"},
+    "torch": {"finetune.lora", "finetune.recipes.trl_sft", "finetune.recipes.trl_dpo"},
     "transformers": {"finetune.lora"},
-    "peft": {"finetune.lora"},
+    "peft": {"finetune.lora", "finetune.recipes.trl_sft", "finetune.recipes.trl_dpo"},
+    "trl": {"finetune.recipes.trl_sft", "finetune.recipes.trl_dpo"},
+    "yaml": {"finetune.recipes"},
     "xllamacpp": {"lm.embedded"},
     "gguf": {"lm.requantize", "finetune.adapter_file"},
 }
-IN_FUNCTIONS = ("mlflow", "torch", "transformers", "peft", "xllamacpp", "gguf")
+IN_FUNCTIONS = ("mlflow", "torch", "transformers", "peft", "trl", "xllamacpp", "gguf")
 
 
 def dotted(path: Path) -> str:

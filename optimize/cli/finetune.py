@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -45,18 +46,45 @@ def gate(task: TaskName, waive: Waive = None, json: Json = False, debug: Debug =
 
 
 @app.command()
-def handoff(task: TaskName, lm: Lm = None, waive: Waive = None, debug: Debug = False) -> None:
-    """Write the fine-tuning hand-off (rows, program, manifest) of the last climb of TASK."""
+def handoff(
+    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="a file in programs/, without .py", show_default=False)] = None,
+    pairs: Annotated[bool, typer.Option("--pairs", help="ask the best prompt program for train rows too, for preference pairs")] = False,
+    verify: Annotated[Path | None, typer.Option(help="check the hand-off in this folder instead of writing one")] = None,
+    lm: Lm = None,
+    max_calls: MaxCalls = None,
+    waive: Waive = None,
+    debug: Debug = False,
+) -> None:
+    """Write the fine-tuning hand-off (rows, recipes, program, manifest) of the last climb of TASK, or check one."""
 
     def work() -> int:
-        opened = session(task, {"lm": lm, "waive": waive})
-        from optimize.fallback import handoff_last
+        if verify:
+            return _verified(verify)
+        if task is None:
+            raise typer.BadParameter("name a TASK, or give --verify FOLDER")
+        from optimize.screen import Screen
 
-        folder = handoff_last(opened)
-        typer.echo(f"Hand-off written: {folder.relative_to(opened.root)}\nNext: optimize finetune {task} --backend lora")
+        with Screen() as screen:
+            opened = session(task, {"lm": lm, "max_calls": max_calls, "waive": waive}, screen)
+            from optimize.fallback import handoff_last
+
+            folder, manifest = handoff_last(opened, pairs)
+        rows = ", ".join(f"{f.rows} in {name} (some {f.tokens} tokens)" for name, f in manifest.files.items() if f.rows)
+        typer.echo(f"Hand-off written: {folder.relative_to(opened.root)}\nRows: {rows}\nNext: optimize finetune {task} --backend lora")
         return 0
 
     guarded(debug, work)
+
+
+def _verified(folder: Path) -> int:
+    from optimize.finetune import manifest
+
+    wrong = manifest.verify(folder)
+    for line in wrong:
+        typer.secho(line, fg="red", err=True)
+    held = f"{len(wrong)} claims of the manifest do not hold." if wrong else "every hash and claim of the manifest holds."
+    typer.echo(f"{folder}: {held}")
+    return 1 if wrong else 0
 
 
 @app.command()

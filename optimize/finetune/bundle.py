@@ -1,33 +1,99 @@
-"""The hand-off: rows, program and manifest in one folder, for any trainer. Provider-neutral; starts no job."""
+"""The hand-off: rows in the forms trainers want, program, recipes and manifest in one folder. Provider-neutral; starts no job."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import Any
 
 from optimize import __version__
-from optimize.devset import Splits
-from optimize.finetune.rows import chat_rows, tuned_student
-from optimize.program import Program, save
+from optimize.devset import Splits, input_text
+from optimize.evaluate import Outcome
+from optimize.finetune.gate import GateRecord
+from optimize.finetune.manifest import FILE, Manifest, record
+from optimize.finetune.recipes import write_readme, write_recipes
+from optimize.finetune.rows import Row, chat_rows, completion_rows, preferences, schema_rows, tuned_student
+from optimize.lm.compact import object_schema
+from optimize.program import Program, render, save
+from optimize.records import ScoreRecord
+from optimize.split import near_duplicate_groups
+
+BASES = {"embedded": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # where the LM's weights are on the hub
 
 
-def write_bundle(folder: Path, best: Program, splits: Splits, facts: dict[str, Any]) -> Path:
-    """Write train.jsonl, val.jsonl, program.json and manifest.json; test rows stay behind.
+@dataclass(frozen=True)
+class Facts:
+    """What the climb knows, for the manifest. before: scores to beat, by what was scored on which side."""
 
-    facts: what the run knows (task, LM, target, verdict, scores), copied into the manifest beside the files' SHA-256.
+    lm: str
+    target: float
+    seed: int
+    epochs: int
+    verdict: str
+    reason: str
+    gate: GateRecord
+    before: dict[str, ScoreRecord]
+
+
+def write_bundle(folder: Path, best: Program, splits: Splits, facts: Facts, outcomes: Sequence[Outcome] = ()) -> Manifest:
+    """Write the hand-off in place of what was at `folder`; test rows stay behind.
+
+    outcomes: the best prompt program's on the train rows, in order, from which pairs for preference tuning are made.
+    Raises WorkbenchError for a program whose rows cannot be exported, before anything is written.
     """
-    program = tuned_student(best)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for name, examples in (("train", splits.train), ("val", splits.val)):
-        rows = chat_rows(program, examples)
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
-        files[f"{name}.jsonl"] = {"rows": len(rows), "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    save(program, folder / "program.json")
-    files["program.json"] = {"sha256": hashlib.sha256((folder / "program.json").read_bytes()).hexdigest()}
-    manifest = {"workbench": __version__, "format": program.format, "data_hash": splits.digest, "files": files, **facts}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return folder
+    program, task = tuned_student(best), best.task
+    kept, removed = _without_overlap(splits, [input_text(task, e.inputs()) for rows in splits.sides().values() for e in rows])
+    sides = {"train": [splits.train[n] for n in kept], "val": list(splits.val)}
+    chat = {side: chat_rows(program, rows) for side, rows in sides.items()}
+    pairs = preferences(program, chat["train"], [outcomes[n] for n in kept]) if outcomes else []
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    for side, rows in sides.items():
+        _write(part / "chat" / f"{side}.jsonl", chat[side])
+        _write(part / "json_schema" / f"{side}.jsonl", schema_rows(program, rows))
+        _write(part / "completion" / f"{side}.jsonl", completion_rows(chat[side]))
+    if pairs:
+        _write(part / "preferences" / "train.jsonl", pairs)
+    (part / "json_schema" / "schema.json").write_text(json.dumps(object_schema(task.signature), indent=1) + "\n", encoding="utf-8")
+    save(program, part / "program.json")
+    base = BASES.get(facts.lm)
+    write_recipes(part, base, facts.epochs, facts.seed, bool(pairs))
+    counts = {side: len(rows) for side, rows in splits.sides().items()}
+    scores = [f"| {name} | {s.score:.3f} [{s.low:.3f}, {s.high:.3f}] | {s.n} |" for name, s in facts.before.items()]
+    told = {"task": task.name, "target": str(facts.target), "lm": facts.lm, "reason": facts.reason, "scores": "\n".join(scores)}
+    write_readme(part, base, bool(pairs), told)
+    manifest = Manifest(
+        workbench=__version__,
+        written=date.today().isoformat(),
+        task=task.name,
+        base=base,
+        split="rows.jsonl divided by content hash, 60/15/25, stratified by label, near-duplicates on one side; or the task's own files",
+        rows=counts,
+        data_hash=splits.digest,
+        removed=removed,
+        format=program.format,
+        prompt=render(program, splits.val[0]),
+        files={str(path.relative_to(part)): record(path) for path in sorted(part.rglob("*")) if path.is_file()},
+        **vars(facts),
+    )
+    (part / FILE).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.replace(folder)
+    return manifest
+
+
+def _without_overlap(splits: Splits, texts: list[str]) -> tuple[list[int], dict[str, int]]:
+    """The train rows that are neither written twice nor nearly a val or test row, and how many are not."""
+    groups = near_duplicate_groups(texts)
+    held = set(groups[len(splits.train) :])
+    apart = [n for n in range(len(splits.train)) if groups[n] not in held]
+    kept = list({" ".join(texts[n].casefold().split()): n for n in reversed(apart)}.values())[::-1]
+    return kept, {"overlap": len(splits.train) - len(apart), "duplicates": len(apart) - len(kept)}
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -87,10 +87,13 @@ def answer_schema(signature: Signature) -> dict[str, Any] | None:
     """The JSON Schema an answer must match; None where any text will do."""
     if _is_text(signature):
         return None
-    types = {name: field_type(f) for name, f in signature.output_fields.items()}
-    if len(types) == 1:
-        return dict(_strict(TypeAdapter(next(iter(types.values()))).json_schema()))
-    schemas = {name: TypeAdapter(t).json_schema() for name, t in types.items()}
+    fields = list(signature.output_fields.values())
+    return dict(_strict(TypeAdapter(field_type(fields[0])).json_schema())) if len(fields) == 1 else object_schema(signature)
+
+
+def object_schema(signature: Signature) -> dict[str, Any]:
+    """The JSON Schema of all outputs as one object."""
+    schemas = {name: TypeAdapter(field_type(f)).json_schema() for name, f in signature.output_fields.items()}
     shared = {key: value for schema in schemas.values() for key, value in schema.pop("$defs", {}).items()}
     schema = {"type": "object", "properties": schemas}
     return dict(_strict({**schema, "$defs": shared} if shared else schema))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,12 @@ class Run(Observer):
         """How the programs of this run scored each row of a side, for `optimize compare`."""
         self.client.log_text(self.id, found.model_dump_json(), f"{side}_scores.json")
 
-    def settle(self, report: Report, program: Program, prompt_program: Program, files: Sequence[Path] = ()) -> None:
+    def attach(self, path: Path) -> None:
+        """Keep a file, or a folder with all that is in it, as an artifact."""
+        log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
+        log(self.id, str(path), path.name if path.is_dir() else None)
+
+    def settle(self, report: Report, program: Program, prompt_program: Program) -> None:
         """The verdict, the test scores and the best program, registered as a version of the task's model.
 
         program: the best of all; prompt_program: the best without tuned weights, from which to fine-tune later.
@@ -110,9 +115,6 @@ class Run(Observer):
         self._log_state(self.id, program, "program.json")
         self._log_state(self.id, prompt_program, "prompt_program.json")
         self.client.log_text(self.id, render(program, self.splits.val[0]), "prompt.txt")
-        for path in files:
-            log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
-            log(self.id, str(path), path.name if path.is_dir() else None)
         self._register(report)
 
     def _create_experiment(self, root: Path, task: str) -> str:
