@@ -1,0 +1,133 @@
+"""From a plateau to a hand-off: the whole command against a scripted endpoint that no prompt can teach."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from optimize.config import RunConfig
+from optimize.errors import BudgetExhausted, WorkbenchError
+from optimize.fallback import gate_last, handoff_last
+from optimize.finetune.manifest import read, verify
+from optimize.ladder import Observer
+from optimize.report import Report
+from optimize.run import run
+from optimize.session import Session, open_session
+from tests.test_cli import optimize
+from tests.test_climb import COLOURS, painter
+from tests.test_lm import served
+
+PROGRAM = '''
+from typing import Literal
+
+import dspy
+
+from optimize.task import Score, Task
+
+
+class Paint(dspy.Signature):
+    """Which colour?"""
+
+    thing: str = dspy.InputField()
+    colour: Literal["red", "green", "blue"] = dspy.OutputField()
+
+
+def metric(example, prediction):
+    return Score(float(example.colour == prediction.colour))
+
+
+task = Task(signature=Paint, metric=metric, max_tokens=60, stability="stable", owner="the paint shop")
+'''
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with served(painter()) as url:
+        yield url + "/v1"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Colours drawn at random: no lever can reach the target."""
+    root, rng = tmp_path_factory.mktemp("project"), random.Random(0)
+    (root / "programs").mkdir()
+    (root / "programs" / "paint.py").write_text(PROGRAM)
+    letters = lambda: "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=9))  # noqa: E731
+    rows = [
+        {"thing": f"{rng.choice(('brick', 'moss', 'ocean'))} {letters()} sample number {letters()}", "colour": rng.choice(COLOURS)}
+        for _ in range(200)
+    ]
+    (root / "devsets" / "paint").mkdir(parents=True)
+    (root / "devsets" / "paint" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+def session(root: Path, url: str, **knobs: object) -> Session:
+    return open_session(root, "paint", RunConfig(lm="openai/painter", api_base=url, api_key="none", **knobs), Observer())
+
+
+@pytest.fixture(scope="module")
+def report(project: Path, endpoint: str) -> Report:
+    return run(session(project, endpoint))
+
+
+def test_a_plateau_opens_the_gate_and_writes_a_handoff(report: Report, project: Path) -> None:
+    assert (report.verdict, report.gate.open) == ("plateau", True), report.gate.reasons
+    assert {k.kind for k in report.diagnosis.kinds} <= {"boundaries", "labels", "schema"} and report.diagnosis.wrong > 10
+    folder = project / "mlruns" / "handoff" / "paint"
+    manifest = read(folder)
+    assert verify(folder) == [] and manifest.before["best prompt program, test"] == report.test.prompt
+    assert manifest.gate == report.gate and manifest.rows == report.rows and "preferences/train.jsonl" not in manifest.files
+    assert report.next.startswith("optimize finetune paint --backend lora   (or train elsewhere from mlruns/handoff/paint)")
+
+
+def test_the_handoff_is_kept_with_the_run(report: Report, project: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project}/mlruns/mlflow.db")
+    (experiment,) = [e.experiment_id for e in client.search_experiments() if e.name == "paint"]
+    (parent,) = [r for r in client.search_runs([experiment]) if "mlflow.parentRunId" not in r.data.tags]
+    kept = {item.path for item in client.list_artifacts(parent.info.run_id, "paint")}
+    assert {"paint/manifest.json", "paint/README.md", "paint/chat", "paint/recipes"} <= kept
+    assert parent.data.tags["gate"] == "open"
+
+
+def test_pairs_are_what_the_program_gets_wrong_on_train_rows(report: Report, project: Path, endpoint: str) -> None:
+    folder, manifest = handoff_last(session(project, endpoint), pairs=True)
+    wrong = manifest.files["preferences/train.jsonl"].rows
+    assert wrong and report.rows["train"] / 3 < wrong < report.rows["train"]
+    assert verify(folder) == []
+    with pytest.raises(BudgetExhausted, match="cap of 5 LM calls"):
+        handoff_last(session(project, endpoint, max_calls=5, seed=1, temperature=0.5), pairs=True)
+    assert verify(folder) == [], "a hand-off that could not be renewed is left as it was"
+
+
+def test_the_command_checks_a_handoff(report: Report, project: Path) -> None:
+    folder = project / "mlruns" / "handoff" / "paint"
+    good = optimize(project, "handoff", "--verify", str(folder))
+    assert good.returncode == 0 and "every hash and claim of the manifest holds" in good.stdout
+    program = (folder / "program.json").read_text()
+    (folder / "program.json").write_text(program.replace("colour", "color"))
+    bad = optimize(project, "handoff", "--verify", str(folder))
+    assert bad.returncode == 1 and "program.json was changed" in bad.stderr and "Traceback" not in bad.stderr
+    (folder / "program.json").write_text(program)
+    for arguments in (("handoff",), ("handoff", "--verify", str(project))):
+        refused = optimize(project, *arguments)
+        assert refused.returncode == 2 and "Traceback" not in refused.stderr
+
+
+def test_the_gate_follows_the_task_as_it_is_now(report: Report, project: Path, endpoint: str) -> None:
+    program = project / "programs" / "paint.py"
+    program.write_text(PROGRAM.replace(', owner="the paint shop"', ""))
+    try:
+        assert not gate_last(project, "paint", None).open and gate_last(project, "paint", "a trial").open
+        with pytest.raises(WorkbenchError, match="stable and owned"):
+            handoff_last(session(project, endpoint), pairs=False)
+        _, manifest = handoff_last(session(project, endpoint, waive="a trial"), pairs=False)
+        assert manifest.gate.waived == "a trial"
+    finally:
+        program.write_text(PROGRAM)
