@@ -43,6 +43,7 @@ class RunConfig(BaseSettings):
     finetune: Finetune = Field("bundle", description="what to do on a plateau below target")
     waive: str | None = Field(None, description="why to tune a task that is not declared stable and owned; goes on record", min_length=3)
     finetune_base: Path | None = Field(None, description="transformers folder of the LM's weights to train on; default: its GGUF")
+    must_not_break: tuple[str, ...] = Field((), description="what a tuned LM must not get worse at to be kept: general, or another task")
     epochs: int = Field(4, ge=1, le=50, description="passes over the training rows in a LoRA fine-tune")
 
     @classmethod

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 import dspy
 
-from optimize import lm as lms
 from optimize.errors import WorkbenchError
-from optimize.evaluate import Evaluation, Outcome, evaluate
-from optimize.finetune import BACKENDS, aftercheck
+from optimize.evaluate import Outcome, evaluate
 from optimize.finetune.bundle import Facts, write_bundle
 from optimize.finetune.criteria import Case
 from optimize.finetune.gate import GateRecord, gate
 from optimize.finetune.manifest import Manifest
-from optimize.finetune.rows import chat_rows, tuned_student
 from optimize.ladder import Attempt, Observer
 from optimize.plateau import History
 from optimize.program import Program, load, student
-from optimize.records import GainRecord
-from optimize.report import AttemptRecord, ForgettingRecord, Report
+from optimize.report import AttemptRecord, Report
 from optimize.session import Session
-from optimize.settle import Findings, Tuned, settle
-from optimize.stats import paired_gain
+from optimize.settle import Findings, settle
 from optimize.task import Task, load_task
 from optimize.tracking.read import last_run
 from optimize.tracking.run import Run
-
-GENERAL_TOKENS = 64  # room for an answer to a general question
+from optimize.tuning import tune, tuned_lm
 
 
 def gate_last(root: Path, name: str, waived: str | None) -> GateRecord:
@@ -61,8 +53,10 @@ def finetune_last(session: Session, backend: str) -> Report:
         session.watch.started("best prompt program")
         evaluation = evaluate(best, session.splits.val, session.asking)
         tuned = tune(session, best, evaluation, backend)
-        Both(tracked, session.watch).finished(tuned.attempt)
-        records = (*(a for a in last.attempts if a.family != "weights"), AttemptRecord.of(tuned.attempt))
+        records = [a for a in last.attempts if a.family != "weights"]
+        for attempt in tuned.attempts:
+            Both(tracked, session.watch).finished(attempt)
+            records.append(AttemptRecord.of(attempt))
         findings = Findings(
             verdict=last.verdict,
             reason=last.reason,
@@ -71,7 +65,7 @@ def finetune_last(session: Session, backend: str) -> Report:
             preflight=last.preflight,
             diagnosis=last.diagnosis,
             levers=tuple(last.levers),
-            attempts=records,
+            attempts=tuple(records),
             best=best,
             best_val=evaluation,
             headroom=last.headroom,
@@ -113,47 +107,6 @@ def bundle(session: Session, report: Report, best: Program, outcomes: Sequence[O
     return folder, write_bundle(folder, best, session.splits, facts, outcomes)
 
 
-def tune(session: Session, best: Program, prompt_val: Evaluation, backend: str) -> Tuned:
-    """Train, then compare the tuned program with the best prompt program, paired, on val, and ask what it forgot."""
-    base = lms.gguf_path(session.config.lm)
-    if base is None or backend not in BACKENDS:
-        raise WorkbenchError(f"No backend {backend!r} for LM {session.config.lm!r}. Backends: {', '.join(BACKENDS)}.")
-    start, before = time.perf_counter(), session.meter.usage()
-    session.watch.started(backend)
-    program = tuned_student(best)
-    rows, val_rows = (chat_rows(program, side) for side in (session.splits.train, session.splits.val))
-    trainer = import_module(BACKENDS[backend])
-    adapter: Path = trainer.train(
-        rows, val_rows, session.config.finetune_base or base, session.folder("adapters"), session.config, session.watch.scored
-    )
-    config = session.config
-    program.tuned, program.lm = adapter, lms.local_lm(base, adapter, session.meter, session.task.max_tokens, config.temperature)
-    session.watch.started("tuned program on val")
-    evaluation = evaluate(program, session.splits.val, session.asking)
-    gain = paired_gain(prompt_val.scores, evaluation.scores)
-    usage, seconds = session.meter.usage() - before, time.perf_counter() - start
-    attempt = Attempt(backend, "weights", program, evaluation, gain, usage, seconds)
-    return Tuned(attempt, adapter, _forgetting(session, base, adapter))
-
-
-def tuning_calls(session: Session) -> int:
-    """What comparing a tuned LM takes: val and test rows once, the general questions for base and tuned LM."""
-    return session.config.repeats * (len(session.splits.val) + len(session.splits.test)) + 2 * len(aftercheck.questions(session.root))
-
-
-def _forgetting(session: Session, base: Path, adapter: Path) -> ForgettingRecord:
-    asked = aftercheck.questions(session.root)
-    answers = []
-    for name, file in (("base LM", None), ("tuned LM", adapter)):
-        session.watch.started(f"general questions, {name}")
-        lm = lms.local_lm(base, file, session.meter, GENERAL_TOKENS)
-        answers.append(aftercheck.ask(lm, asked, session.config.threads, session.watch.scored))
-    drop = GainRecord.between(answers[0].scores, answers[1].scores)
-    both = [(b, t) for b, t in zip(answers[0].scores, answers[1].scores, strict=True) if b is not None and t is not None]
-    base_rate, tuned_rate = (sum(side) / len(both) for side in zip(*both, strict=True))
-    return ForgettingRecord(base=base_rate, tuned=tuned_rate, n=len(both), drop=drop)
-
-
 def _last(session: Session) -> tuple[Session, Report, GateRecord, Program]:
     """The session on the rows of the last climb, its report, its gate as it is now, and its best prompt program.
 
@@ -167,18 +120,11 @@ def _last(session: Session) -> tuple[Session, Report, GateRecord, Program]:
         )
     if report.lm != session.config.lm:
         raise WorkbenchError(f"The last climb was on LM {report.lm!r}, not {session.config.lm!r}; give --lm {report.lm}.")
-    best = load(session.task, path, lambda adapter: _tuned_lm(session, adapter))
+    best = load(session.task, path, lambda adapter: tuned_lm(session, adapter))
     found = gate(session.task, case_of(session.task, report), session.config.waive)
     if not found.open:
         raise WorkbenchError(f"The fine-tune gate of the last climb is closed: {' '.join(found.reasons)}")
     return session, report, found, best
-
-
-def _tuned_lm(session: Session, adapter: Path) -> dspy.LM:
-    base = lms.gguf_path(session.config.lm)
-    if base is None or not adapter.is_file():
-        raise WorkbenchError(f"The program was tuned; its adapter {adapter} or the base weights are gone.")
-    return lms.local_lm(base, adapter, session.meter, session.task.max_tokens, session.config.temperature)
 
 
 def tracked_run(session: Session, command: str) -> Run:

@@ -25,7 +25,7 @@ def overview(root: Path) -> Table:
             table.add_row(name, "", "", "", "", str(error), "")
             continue
         found = _last(root, name)
-        best = found.test.final(found.tuned_kept) if found else None
+        best = found.final if found else None
         counts = [str(len(rows)) for rows in sides.values()]
         table.add_row(name, *counts, f"{task.target}", found.verdict if found else "not run yet", with_n(best))
     return table

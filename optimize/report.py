@@ -9,6 +9,7 @@ from pydantic import Field
 
 from optimize.diagnosis import Diagnosis
 from optimize.evaluate import Evaluation
+from optimize.finetune.effects import EffectsRecord
 from optimize.finetune.gate import GateRecord
 from optimize.ladder import Attempt
 from optimize.plateau import Decision, History, best_of
@@ -100,29 +101,41 @@ class HeadroomRecord(Record):
 
 
 class TestRecord(Record):
-    """Scores on the held-out test rows, read once. tuned: null unless an LM was fine-tuned."""
+    """Scores on the held-out test rows, read once. The tuned ones are null unless an LM was fine-tuned."""
 
     __test__ = False  # not a pytest class
 
     baseline: ScoreRecord
     prompt: ScoreRecord
-    tuned: ScoreRecord | None = None
+    tuned: ScoreRecord | None = Field(None, description="the tuned LM with the prompt, short or best, that was the better one on val")
+    tuned_other: ScoreRecord | None = Field(None, description="the tuned LM with the other prompt")
     prompt_gain: GainRecord = Field(description="best prompt program over the baseline")
-    tuned_gain: GainRecord | None = Field(None, description="tuned program over the best prompt program")
+    tuned_gain: GainRecord | None = Field(None, description="tuned over the best prompt program")
     references: dict[str, ScoreRecord] = Field(description="scores without an LM, where the output is a label")
-
-    def final(self, tuned_kept: bool | None) -> ScoreRecord:
-        """Of the program that was kept."""
-        return self.tuned if tuned_kept and self.tuned else self.prompt
 
 
 class ForgettingRecord(Record):
-    """General questions answered right by the base and by the tuned LM."""
+    """The mean score of base and tuned LM on general questions, or on another task's val rows."""
 
+    name: str
+    named: bool = Field(description="whether the user said that this must not break")
     base: float
     tuned: float
     n: int
     drop: GainRecord = Field(description="tuned minus base, paired")
+    broke: bool = Field(description="surely worse, or worse by more than the margin in the mean")
+    held: bool = Field(description="shown to be worse by no more than the margin")
+    examples: list[str] = Field(description="of what got worse")
+
+
+class DecisionRecord(Record):
+    """Whether the tuned LM is accepted, on what grounds, and what would make that wrong one day."""
+
+    accepted: bool
+    tuned: str = Field(description="which of the tuned programs was judged")
+    reasons: list[str]
+    wrong_if: list[str]
+    decided: str = Field(description="the day, ISO 8601")
 
 
 class Report(Record):
@@ -142,8 +155,9 @@ class Report(Record):
     test: TestRecord
     attempts: list[AttemptRecord]
     gate: GateRecord
-    tuned_kept: bool | None = Field(None, description="whether the tuned program won; null if none was trained")
-    forgetting: ForgettingRecord | None = None
+    decision: DecisionRecord | None = Field(None, description="on the tuned LM; null if none was trained")
+    effects: EffectsRecord | None = Field(None, description="of the tuning, beside the score")
+    forgetting: list[ForgettingRecord] = Field([], description="general questions, and each task that must not break")
     lm: str
     teacher: str
     seed: int
@@ -154,3 +168,8 @@ class Report(Record):
     seconds: float
     program: str
     next: str
+
+    @property
+    def final(self) -> ScoreRecord:
+        """The test score of the program that was kept."""
+        return self.test.tuned if self.test.tuned and self.decision and self.decision.accepted else self.test.prompt

@@ -8,17 +8,18 @@ from dataclasses import replace
 import dspy
 
 from optimize.diagnosis import diagnose
-from optimize.fallback import Both, bundle, case_of, tracked_run, tune, tuning_calls
+from optimize.fallback import Both, bundle, case_of, tracked_run
 from optimize.finetune.gate import gate
 from optimize.headroom import ANSWERS, calls_needed, headroom
 from optimize.ladder import Climb, Setup, climb
 from optimize.plateau import without_headroom
-from optimize.preflight import preflight, told
+from optimize.preflight import Preflight, preflight, told
 from optimize.records import ScoreRecord
 from optimize.report import AttemptRecord, HeadroomRecord, Report, VerdictRecord
 from optimize.rungs import LADDER, Rung
 from optimize.session import Session
 from optimize.settle import Findings, settle
+from optimize.tuning import tune, tuning_calls
 
 
 def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
@@ -40,29 +41,36 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
         )
         found = climb(setup, rungs, Both(tracked, session.watch))
         found, room = _with_headroom(session, found)
-        assert found.best.program and found.best.evaluation
-        findings = Findings(
-            verdict=found.decision.verdict,
-            reason=found.decision.reason,
-            target=session.target,
-            numbers=VerdictRecord.of(found.decision, found.history),
-            preflight=checked,
-            diagnosis=diagnose(found.best.program, session.splits.train, session.splits.val, found.best.evaluation.outcomes),
-            levers=tuple(found.levers),
-            attempts=tuple(map(AttemptRecord.of, found.attempts)),
-            best=found.best.program,
-            best_val=found.best.evaluation,
-            headroom=room,
-        )
+        findings = findings_of(session, found, checked, room)
         opened = gate(session.task, case_of(session.task, findings), session.config.waive)
         if opened.open and session.config.finetune == "lora":
-            tuned = tune(session, found.best.program, found.best.evaluation, "lora")
-            Both(tracked, session.watch).finished(tuned.attempt)
-            findings = replace(findings, tuned=tuned, attempts=(*findings.attempts, AttemptRecord.of(tuned.attempt)))
+            tuned = tune(session, findings.best, findings.best_val, "lora")
+            for attempt in tuned.attempts:
+                Both(tracked, session.watch).finished(attempt)
+            findings = replace(findings, tuned=tuned, attempts=(*findings.attempts, *map(AttemptRecord.of, tuned.attempts)))
         report = settle(session, tracked, findings, opened)
         if opened.open and session.config.finetune == "bundle":
-            tracked.attach(bundle(session, report, found.best.program)[0])
+            tracked.attach(bundle(session, report, findings.best)[0])
         return report
+
+
+def findings_of(session: Session, found: Climb, checked: Preflight, room: HeadroomRecord | None = None) -> Findings:
+    """What a climb has found, before the gate and the test rows."""
+    best, evaluation = found.best.program, found.best.evaluation
+    assert best and evaluation
+    return Findings(
+        verdict=found.decision.verdict,
+        reason=found.decision.reason,
+        target=session.target,
+        numbers=VerdictRecord.of(found.decision, found.history),
+        preflight=checked,
+        diagnosis=diagnose(best, session.splits.train, session.splits.val, evaluation.outcomes),
+        levers=tuple(found.levers),
+        attempts=tuple(map(AttemptRecord.of, found.attempts)),
+        best=best,
+        best_val=evaluation,
+        headroom=room,
+    )
 
 
 def _headroom_calls(session: Session) -> int:

@@ -12,6 +12,7 @@ from optimize.config import RunConfig
 from optimize.devset import Splits, load_splits
 from optimize.errors import WorkbenchError
 from optimize.evaluate import Asking
+from optimize.finetune.aftercheck import GENERAL
 from optimize.ladder import Observer
 from optimize.lm.meter import Meter, MeteredLM
 from optimize.task import Task, load_task
@@ -19,7 +20,7 @@ from optimize.task import Task, load_task
 
 @dataclass(frozen=True)
 class Session:
-    """Everything one command works with."""
+    """Everything one command works with. must_not_break: other tasks, with their rows, that a tuned LM is asked as well."""
 
     root: Path
     config: RunConfig
@@ -29,6 +30,7 @@ class Session:
     lm: MeteredLM
     teacher: MeteredLM
     watch: Observer
+    must_not_break: tuple[tuple[Task, Splits], ...] = ()
     start: float = field(default_factory=time.perf_counter)
 
     @property
@@ -53,10 +55,11 @@ def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> S
     task, splits = load(root, name, config)
     if config.finetune == "lora":
         check_lora(config)
+    others = tuple(load(root, other, config.model_copy(update={"target": None})) for other in config.must_not_break if other != GENERAL)
     lms.configure(root)
     meter = Meter(config.max_calls)
     lm = lms.task_lm(config, meter, task.max_tokens)
-    return Session(root, config, task, splits, meter, lm, lms.teacher_lm(config, meter), watch)
+    return Session(root, config, task, splits, meter, lm, lms.teacher_lm(config, meter), watch, others)
 
 
 def load(root: Path, name: str, config: RunConfig) -> tuple[Task, Splits]:

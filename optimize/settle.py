@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from optimize.devset import row_hash
 from optimize.diagnosis import Diagnosis
 from optimize.evaluate import Evaluation, evaluate
+from optimize.finetune.effects import EffectsRecord, effects
 from optimize.finetune.gate import GateRecord
 from optimize.ladder import Attempt
 from optimize.plateau import COVERAGE
@@ -16,18 +19,31 @@ from optimize.preflight import Preflight
 from optimize.program import Program, save, student
 from optimize.records import GainRecord, RowScores, ScoreRecord
 from optimize.references import references
-from optimize.report import AttemptRecord, ForgettingRecord, HeadroomRecord, Report, TestRecord, VerdictRecord, score_record
+from optimize.report import AttemptRecord, DecisionRecord, ForgettingRecord, HeadroomRecord, Report, TestRecord, VerdictRecord, score_record
 from optimize.session import Session
 from optimize.tracking.run import Run
+
+WRONG_IF = (
+    "what is asked drifts away from these rows (see the slice of test rows unlike any train row)",
+    "the base LM is retired or replaced: the adapter fits these weights only",
+    "the rules behind the labels change",
+    "the LM comes to be used for something that was not named as what must not break",
+)
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A fine-tuned program as an Attempt against the best prompt program, its LM and what it forgot."""
+    """A tuned LM in two programs, each an Attempt against the best prompt program; its file, its training and what it forgot."""
 
-    attempt: Attempt
+    attempts: tuple[Attempt, ...]
     adapter: Path
-    forgetting: ForgettingRecord
+    train_seconds: float
+    forgetting: tuple[ForgettingRecord, ...]
+
+    @property
+    def chosen(self) -> Attempt:
+        """The better one on val, on a tie the one with the shorter prompt."""
+        return max(self.attempts, key=lambda a: a.evaluation.interval.mean if a.evaluation else -1.0)
 
 
 @dataclass(frozen=True)
@@ -49,42 +65,53 @@ class Findings:
 
 
 def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecord) -> Report:
-    """Baseline, best prompt program and tuned program on test; the tuned one is kept if it wins on val and on test."""
+    """All programs on test, once; the tuned LM is accepted if it wins on val and on test and nothing that must not has broken."""
     tuned = findings.tuned
     programs = {"baseline": student(session.task), "prompt": findings.best}
-    if tuned and tuned.attempt.program:
-        programs["tuned"] = tuned.attempt.program
+    for attempt in tuned.attempts if tuned else ():
+        assert attempt.program
+        programs["tuned" if tuned and attempt is tuned.chosen else "tuned_other"] = attempt.program
     found = {}
     for name, program in programs.items():
-        session.watch.started(f"{name} on test")
+        session.watch.started(f"{name.replace('_', ' ')} on test")
         found[name] = evaluate(program, session.splits.test, session.asking)
     test = _test_record(session, found)
-    kept = None
-    if tuned and tuned.attempt.gain and test.tuned_gain:
-        kept = tuned.attempt.gain.mean > 0 and test.tuned_gain.low > 0
-    final = tuned.attempt.program if tuned and kept and tuned.attempt.program else findings.best
+    decision = decide(tuned.chosen, test, tuned.forgetting) if tuned else None
+    kept = "tuned" if decision and decision.accepted else "prompt"
     path = session.folder("programs") / f"{tracked.id}.json"
-    save(final, path)
-    report = _report(session, findings, opened, test, kept, path)
-    val = {"prompt": findings.best_val, **({"tuned": tuned.attempt.evaluation} if tuned and tuned.attempt.evaluation else {})}
+    save(programs[kept], path)
+    effected = None
+    if tuned:
+        effected = effects(session.task, session.splits, found["prompt"], found["tuned"], tuned.train_seconds, session.config.threads)
+    report = _report(session, findings, opened, test, decision, effected, path)
+    val = {"prompt": findings.best_val, **({"tuned": tuned.chosen.evaluation} if tuned and tuned.chosen.evaluation else {})}
     for side, evaluated in (("val", val), ("test", found)):
-        evaluated = evaluated | {"final": evaluated["tuned" if kept else "prompt"]}
         rows = [row_hash(session.task, e) for e in session.splits.sides()[side]]
-        tracked.scores(side, RowScores(rows=rows, programs={name: list(e.scores) for name, e in evaluated.items()}))
-    tracked.settle(report, final, findings.best)
+        scores = {name: list(e.scores) for name, e in (evaluated | {"final": evaluated[kept]}).items()}
+        tracked.scores(side, RowScores(rows=rows, programs=scores))
+    tracked.settle(report, programs[kept], findings.best)
     if tuned:
         tracked.attach(tuned.adapter)
     return report
 
 
-def _report(session: Session, findings: Findings, opened: GateRecord, test: TestRecord, kept: bool | None, path: Path) -> Report:
+def _report(
+    session: Session,
+    findings: Findings,
+    opened: GateRecord,
+    test: TestRecord,
+    decision: DecisionRecord | None,
+    effected: EffectsRecord | None,
+    path: Path,
+) -> Report:
     usage = session.meter.usage()
+    final = test.tuned if decision and decision.accepted and test.tuned else test.prompt
     return Report(
         task=session.task.name,
         verdict=findings.verdict,
         reason=findings.reason,
         target=findings.target,
-        target_met=test.final(kept).score >= session.target,
+        target_met=final.score >= session.target,
         numbers=findings.numbers,
         preflight=findings.preflight,
         diagnosis=findings.diagnosis,
@@ -93,8 +120,9 @@ def _report(session: Session, findings: Findings, opened: GateRecord, test: Test
         test=test,
         attempts=list(findings.attempts),
         gate=opened,
-        tuned_kept=kept,
-        forgetting=findings.tuned.forgetting if findings.tuned else None,
+        decision=decision,
+        effects=effected,
+        forgetting=list(findings.tuned.forgetting) if findings.tuned else [],
         lm=session.config.lm,
         teacher=session.teacher_name,
         seed=session.config.seed,
@@ -104,7 +132,26 @@ def _report(session: Session, findings: Findings, opened: GateRecord, test: Test
         cost_usd=usage.cost_usd,
         seconds=round(time.perf_counter() - session.start, 1),
         program=str(path.relative_to(session.root)),
-        next=_next(session, findings, opened.open, kept),
+        next=_next(session, findings, opened.open, decision),
+    )
+
+
+def decide(chosen: Attempt, test: TestRecord, forgetting: Sequence[ForgettingRecord]) -> DecisionRecord:
+    """Accept only a gain on val that test confirms beyond its interval, with nothing broken that the user named."""
+    assert chosen.gain and test.tuned_gain
+    gained = chosen.gain.mean > 0 and test.tuned_gain.low > 0
+    moved = f"{chosen.gain.mean:+.3f} on val, {test.tuned_gain.mean:+.3f} [{test.tuned_gain.low:+.3f}, {test.tuned_gain.high:+.3f}] on test"
+    reasons = [f"Over the best prompt program it gains {moved}: {'a gain beyond its interval' if gained else 'not surely a gain'}."]
+    for found in forgetting:
+        what = "must not break" if found.named else "not named as what must not break"
+        state = "broke" if found.broke else "held" if found.held else "neither shown to hold nor to break"
+        reasons.append(f"{found.name} ({what}) {state}: {found.base:.2f} to {found.tuned:.2f} on {found.n}.")
+    return DecisionRecord(
+        accepted=gained and not any(f.broke and f.named for f in forgetting),
+        tuned=chosen.rung,
+        reasons=reasons,
+        wrong_if=list(WRONG_IF),
+        decided=date.today().isoformat(),
     )
 
 
@@ -117,7 +164,7 @@ def _test_record(session: Session, found: dict[str, Evaluation]) -> TestRecord:
     )
 
 
-def _next(session: Session, findings: Findings, opened: bool, kept: bool | None) -> str:
+def _next(session: Session, findings: Findings, opened: bool, decision: DecisionRecord | None) -> str:
     """The command, or the step, that makes most sense now."""
     task, finetune = session.task.name, session.config.finetune
     rows = findings.numbers.rows_needed
@@ -128,7 +175,9 @@ def _next(session: Session, findings: Findings, opened: bool, kept: bool | None)
     if opened and findings.tuned is None:
         elsewhere = f"   (or train elsewhere from {session.folder('handoff').relative_to(session.root)})"
         return f"optimize finetune {task} --backend lora" + (elsewhere if finetune == "bundle" else "")
-    if kept is False:
+    if decision and not decision.accepted:
+        if findings.tuned and any(f.broke and f.named for f in findings.tuned.forgetting):
+            return f"optimize finetune {task} --epochs {max(1, session.config.epochs // 2)} (fewer passes forget less)"
         return more_rows + f" --finetune {finetune}"
     return {
         "budget": f"optimize run {task} --max-calls {2 * session.config.max_calls}",

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optimize import diagnosis
+from optimize.finetune.effects import EffectsRecord
 from optimize.finetune.gate import GateRecord
 from optimize.preflight import Preflight, told
 from optimize.records import GainRecord, ScoreRecord
@@ -55,13 +56,17 @@ def _test_table(report: Report) -> Table:
     table.add_row("  zero-shot baseline", score_text(test.baseline), str(test.baseline.n))
     table.add_row("  best prompt program", score_text(test.prompt), str(test.prompt.n), gain_text(test.prompt_gain))
     if test.tuned:
-        table.add_row("  tuned program", score_text(test.tuned), str(test.tuned.n), gain_text(test.tuned_gain))
+        name = report.decision.tuned if report.decision else "tuned"
+        table.add_row(f"  {name}", score_text(test.tuned), str(test.tuned.n), gain_text(test.tuned_gain))
+    if test.tuned_other:
+        other = next(a.rung for a in report.attempts if a.family == "weights" and (not report.decision or a.rung != report.decision.tuned))
+        table.add_row(f"  {other}", score_text(test.tuned_other), str(test.tuned_other.n), "the other one on val")
     return table
 
 
 def lines(report: Report) -> list[str]:
     """What the run means, a sentence a line."""
-    final = report.test.final(report.tuned_kept)
+    final = report.final
     beaten = {name: s for name, s in report.test.references.items() if s.score >= min(report.target, final.score)}
     out = [f"Without an LM, {name} scores {with_n(s)} on test, the program kept {with_n(final)}." for name, s in beaten.items()]
     out += [f"{report.verdict.upper()}: {report.reason}"]
@@ -74,14 +79,32 @@ def lines(report: Report) -> list[str]:
     out += _unsure(report)
     out += diagnosis.told(report.diagnosis)
     out += [f"Fine-tune gate {'open' if report.gate.open else 'closed'}: {' '.join(report.gate.reasons)}"]
-    if report.tuned_kept is not None and report.test.tuned_gain:
-        lost = "is not surely better than the best prompt program and is not kept"
-        out += [f"The tuned program {'won and is kept' if report.tuned_kept else lost}: {changed_text(report.test.tuned_gain)}."]
-    if report.forgetting:
-        f = report.forgetting
-        passed = f"the base LM passes {f.base:.0%}, the tuned LM {f.tuned:.0%} (change {gain_text(f.drop)})"
-        out += [f"Forgetting: of {f.n} general questions {passed}."]
+    if report.decision and report.test.tuned_gain:
+        kept = "accepted" if report.decision.accepted else "reverted, the best prompt program stays"
+        out += [f"The tuned LM ({report.decision.tuned}) is {kept}: {changed_text(report.test.tuned_gain)}.", *report.decision.reasons]
+        out += [f"Forgotten: {found.examples[0]}." for found in report.forgetting if found.broke and found.examples]
+    if report.effects:
+        out += _effects(report.effects)
     out += [f"Not mended in the rows: {f.count} {f.what}." for f in report.preflight.findings if f.problem]
+    return out
+
+
+def _effects(found: EffectsRecord) -> list[str]:
+    """The worst slice, the classes, and what an answer takes."""
+    out = []
+    if found.slices:
+        worst = found.slices[0]
+        changed = f"{worst.before:.2f} to {worst.after:.2f}, {gain_text(worst.gain)}, n={worst.gain.n}"
+        out += [f"Worst of {len(found.slices)} slices of the test rows, {worst.name}: {changed}."]
+    if found.classes_before and found.classes_after:
+        out += [f"Macro F1 on test: {found.classes_before.f1:.2f} before, {found.classes_after.f1:.2f} after the tuning."]
+    before, after = found.price_before, found.price_after
+    if before and after:
+        out += [
+            f"An answer took {before.tokens_in:.0f} tokens in and {before.seconds:.2f} s with the best prompt, {after.tokens_in:.0f} and "
+            f"{after.seconds:.2f} s tuned; the training took {found.train_seconds:.0f} s"
+            + (f", made up for after some {found.pays_after} answers." if found.pays_after else ", and no time is saved an answer.")
+        ]
     return out
 
 
@@ -101,7 +124,7 @@ def _unsure(report: Report) -> list[str]:
 
 def verdict_line(report: Report) -> str:
     met = "met" if report.target_met else "not met"
-    return f"Target {report.target} {met} on test: {with_n(report.test.final(report.tuned_kept))}."
+    return f"Target {report.target} {met} on test: {with_n(report.final)}."
 
 
 def terminal(report: Report) -> RenderableType:
@@ -137,6 +160,41 @@ def markdown(report: Report) -> str:
             "| rung | val | gain | |",
             "| --- | --- | --- | --- |",
             *rows,
+        ]
+    )
+
+
+def decision(report: Report) -> str:
+    """The decision record on a tuned LM, for the file that stays: what was decided, on what grounds, and what would make it wrong."""
+    assert report.decision
+    found = report.decision
+    slices = report.effects.slices if report.effects else []
+    rows = [f"| {s.name} | {s.before:.3f} | {s.after:.3f} | {gain_text(s.gain)} | {s.gain.n} |" for s in slices]
+    test = report.test
+    scores = {"zero-shot": test.baseline, "best prompt program": test.prompt, found.tuned: test.tuned}
+    scores["tuned, with the other prompt"] = test.tuned_other
+    return "\n".join(
+        [
+            f"# {report.task}: the tuned LM is {'accepted' if found.accepted else 'not accepted'} ({found.decided})",
+            "",
+            *[f"- {line}" for line in found.reasons],
+            *[f"- {line}" for line in (_effects(report.effects) if report.effects else [])],
+            f"- Why it was trained: {report.reason}",
+            f"- The gate: {' '.join(report.gate.reasons)}" + (f" Waived: {report.gate.waived}." if report.gate.waived else ""),
+            "",
+            "| on test | score |",
+            "| --- | --- |",
+            *[f"| {name} | {with_n(score)} |" for name, score in scores.items()],
+            "",
+            "| slice of the test rows | before | after | gain | n |",
+            "| --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+            "What got worse: " + "; ".join(text for f in report.forgetting for text in f.examples),
+            "",
+            "This decision is wrong as soon as:",
+            *[f"- {line}" for line in found.wrong_if],
+            "",
         ]
     )
 

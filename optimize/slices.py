@@ -44,9 +44,7 @@ def slices(task: Task, train: Sequence[dspy.Example], rows: Sequence[dspy.Exampl
     return {name: sorted(numbers) for name, numbers in found.items() if len(numbers) >= LEAST}
 
 
-def by_slice(
-    groups: Mapping[str, Sequence[int]], before: Sequence[float | None], after: Sequence[float | None]
-) -> list[SliceRecord]:
+def by_slice(groups: Mapping[str, Sequence[int]], before: Sequence[float | None], after: Sequence[float | None]) -> list[SliceRecord]:
     """The slices' scores, the worst gain first. Of many slices some look bad by chance: their intervals say how bad."""
     out = []
     for name, numbers in groups.items():

@@ -15,6 +15,7 @@ from optimize.evaluate import Progress, in_threads
 from optimize.files import read_jsonl
 from optimize.lm.meter import MeteredLM
 
+GENERAL = "general"  # what these questions are called where a task could stand
 ROWS = Path("devsets/general/rows.jsonl")
 
 

@@ -44,17 +44,19 @@ class EffectsRecord(Record):
     slices: list[SliceRecord] = Field(description="the worst gain first")
     classes_before: ClassesRecord | None = Field(None, description="null where the output is no label")
     classes_after: ClassesRecord | None = None
-    price_before: PriceRecord
-    price_after: PriceRecord
+    price_before: PriceRecord | None = Field(None, description="null where the cache answered all")
+    price_after: PriceRecord | None = None
     train_seconds: float
     pays_after: int | None = Field(description="answers after which the seconds saved make up for the training; null: none are saved")
 
 
-def effects(task: Task, splits: Splits, before: Evaluation, after: Evaluation, train_seconds: float) -> EffectsRecord:
-    """Of two evaluations of all test rows. train_seconds: what the tuning took, set-up included."""
+def effects(task: Task, splits: Splits, before: Evaluation, after: Evaluation, train_seconds: float, in_flight: int) -> EffectsRecord:
+    """Of two evaluations of all test rows. train_seconds: what the tuning took, set-up included. in_flight: calls at once, which share
+    the machine: an answer keeps it busy for its seconds divided by them.
+    """
     rows = splits.test
     costs = price(before), price(after)
-    saved = costs[0].seconds - costs[1].seconds
+    saved = costs[0].seconds - costs[1].seconds if costs[0] and costs[1] else 0.0
     return EffectsRecord(
         slices=by_slice(slices(task, splits.train, rows), before.scores, after.scores),
         classes_before=classes(task, rows, before),
@@ -62,7 +64,7 @@ def effects(task: Task, splits: Splits, before: Evaluation, after: Evaluation, t
         price_before=costs[0],
         price_after=costs[1],
         train_seconds=round(train_seconds, 1),
-        pays_after=round(train_seconds / saved) if saved > 0 else None,
+        pays_after=round(train_seconds * in_flight / saved) if saved > 0 else None,
     )
 
 
@@ -79,9 +81,11 @@ def classes(task: Task, rows: Sequence[dspy.Example], found: Evaluation) -> Clas
     return ClassesRecord(accuracy=float(accuracy_score(gold, answers)), precision=precision, recall=recall, f1=f1)
 
 
-def price(found: Evaluation) -> PriceRecord:
-    """Means over the rows that were asked anew; what the cache answered has cost nothing and says nothing."""
-    asked = [o for o in found.outcomes if o.usage.calls] or list(found.outcomes)
+def price(found: Evaluation) -> PriceRecord | None:
+    """Means over the rows that were asked anew: what the cache answered says nothing. None where that is all."""
+    asked = [o for o in found.outcomes if o.usage.calls]
+    if not asked:
+        return None
     n, points = len(asked), sum(o.score or 0.0 for o in asked)
     usd = [o.usage.cost_usd for o in asked]
     total = None if any(cost is None for cost in usd) else sum(cost or 0.0 for cost in usd)

@@ -20,7 +20,7 @@ class GateRecord(Record):
         """Why it is closed, and what would open it; or what it stands on, and what to mind."""
         told = {c.name: f"{c.name}: {c.value} ({c.threshold}). {c.advice}".strip() for c in self.criteria}
         closed = [told[c.name] for c in self.criteria if c.passed is False]
-        return closed or [told["verdict"], told["train rows"], *(told[c.name] for c in self.criteria if c.passed is None)]
+        return closed or [told[c.name] for c in self.criteria if c.passed is None or c.name in ("verdict", "train rows")]
 
 
 def gate(task: Task, case: Case, waived: str | None = None) -> GateRecord:

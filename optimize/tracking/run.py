@@ -20,7 +20,7 @@ from optimize.plateau import History
 from optimize.program import Program, render, to_text
 from optimize.records import RowScores
 from optimize.report import Report
-from optimize.show import markdown
+from optimize.show import decision, markdown
 from optimize.stats import Interval
 from optimize.tracking.store import client
 
@@ -102,8 +102,8 @@ class Run(Observer):
                 suffix = "" if name == "prompt" else f"_{name}"
                 values = {"score": record.score, "low": record.low, "high": record.high}
                 numbers |= {f"test_{key}{suffix}": value for key, value in values.items()}
-        if report.forgetting:
-            numbers |= {"general_base": report.forgetting.base, "general_tuned": report.forgetting.tuned}
+        for found in report.forgetting:
+            numbers |= {f"{found.name}_base": found.base, f"{found.name}_tuned": found.tuned}
         n = report.numbers
         numbers |= {"val_corrected": n.best.score, "optimism": n.optimism, "reached": n.reached, "chance": n.chance}
         numbers |= {f"test_score_{name.replace(' ', '_')}".replace("'s", ""): s.score for name, s in report.test.references.items()}
@@ -112,6 +112,8 @@ class Run(Observer):
         for name, value in (tags | {"mlflow.note.content": markdown(report)}).items():
             self.client.set_tag(self.id, name, str(value))
         self.client.log_text(self.id, report.model_dump_json(indent=1), "report.json")
+        if report.decision:
+            self.client.log_text(self.id, decision(report), "decision.md")
         self._log_state(self.id, program, "program.json")
         self._log_state(self.id, prompt_program, "prompt_program.json")
         self.client.log_text(self.id, render(program, self.splits.val[0]), "prompt.txt")

@@ -1,0 +1,135 @@
+"""Train, put the tuned LM into the program, compare it on val, and ask base and tuned LM what must not have been forgotten."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import dspy
+
+from optimize import lm as lms
+from optimize.devset import input_text
+from optimize.errors import WorkbenchError
+from optimize.evaluate import Evaluation, evaluate
+from optimize.finetune import BACKENDS, aftercheck
+from optimize.finetune.aftercheck import GENERAL, Answers
+from optimize.finetune.rows import chat_rows, tuned_student
+from optimize.ladder import Attempt
+from optimize.lm.meter import MeteredLM
+from optimize.program import Program, load, student
+from optimize.records import GainRecord
+from optimize.report import ForgettingRecord
+from optimize.session import Session
+from optimize.settle import Tuned
+from optimize.stats import paired_gain
+from optimize.task import Task
+from optimize.tracking.read import last_run
+
+GENERAL_TOKENS = 64  # room for an answer to a general question
+MARGIN = 0.05  # by which what must not break may get worse, in the mean
+SHOWN = 3
+
+
+def tune(session: Session, best: Program, prompt_val: Evaluation, backend: str) -> Tuned:
+    """The tuned LM in two programs, with the short prompt it was trained on and with the best prompt, both on val.
+
+    prompt_val: the best prompt program's outcomes on val, which both are compared with.
+    """
+    base = lms.gguf_path(session.config.lm)
+    if base is None or backend not in BACKENDS:
+        raise WorkbenchError(f"No backend {backend!r} for LM {session.config.lm!r}. Backends: {', '.join(BACKENDS)}.")
+    start, before = time.perf_counter(), session.meter.usage()
+    session.watch.started(backend)
+    short = tuned_student(best)
+    rows, val_rows = (chat_rows(short, side) for side in (session.splits.train, session.splits.val))
+    trainer, weights = import_module(BACKENDS[backend]), session.config.finetune_base or base
+    adapter: Path = trainer.train(rows, val_rows, weights, session.folder("adapters"), session.config, session.watch.scored)
+    trained = time.perf_counter() - start
+    attempts = []
+    for name, program in ((backend, short), (f"{backend}, best prompt", best.deepcopy())):
+        program.tuned, program.lm = adapter, tuned_lm(session, adapter)
+        session.watch.started(f"{name} on val")
+        evaluation = evaluate(program, session.splits.val, session.asking)
+        gain = paired_gain(prompt_val.scores, evaluation.scores)
+        usage, seconds = session.meter.usage() - before, time.perf_counter() - start
+        attempts.append(Attempt(name, "weights", program, evaluation, gain, usage, seconds))
+        start, before = time.perf_counter(), session.meter.usage()
+    return Tuned(tuple(attempts), adapter, trained, tuple(_forgetting(session, base, adapter)))
+
+
+def tuning_calls(session: Session) -> int:
+    """What comparing a tuned LM takes: val and test rows for each of two programs, what must not break for base and tuned LM."""
+    rows = len(session.splits.val) + len(session.splits.test)
+    others = sum(len(splits.val) for _, splits in session.must_not_break)
+    return 2 * (session.config.repeats * rows + len(aftercheck.questions(session.root)) + others)
+
+
+def tuned_lm(session: Session, adapter: Path) -> dspy.LM:
+    """The LM of an adapter. Raises WorkbenchError where the file, or the base weights, are gone."""
+    base = lms.gguf_path(session.config.lm)
+    if base is None or not adapter.is_file():
+        raise WorkbenchError(f"The program was tuned; its adapter {adapter} or the base weights are gone.")
+    return lms.local_lm(base, adapter, session.meter, session.task.max_tokens, session.config.temperature)
+
+
+def _forgetting(session: Session, base: Path, adapter: Path) -> Iterator[ForgettingRecord]:
+    """The general questions, and each task the user named, asked of the base and of the tuned LM."""
+    asked = aftercheck.questions(session.root)
+
+    def questioned(lm: MeteredLM) -> Answers:
+        return aftercheck.ask(lm, asked, session.config.threads, session.watch.scored)
+
+    named = GENERAL in session.config.must_not_break
+    yield _compared(GENERAL, named, [q.question for q in asked], *_both(session, base, adapter, GENERAL, GENERAL_TOKENS, questioned))
+    for task, splits in session.must_not_break:
+        program = _best_or_student(session, task)
+
+        def answered(lm: MeteredLM, task: Task = task, rows: Sequence[dspy.Example] = splits.val, program: Program = program) -> Answers:
+            with dspy.context(lm=lm):
+                outcomes = evaluate(program, rows, replace(session.asking, task=task, repeats=1)).outcomes
+            return Answers(tuple(o.score for o in outcomes), tuple(str(o.answer) for o in outcomes))
+
+        texts = [input_text(task, e.inputs()) for e in splits.val]
+        yield _compared(task.name, True, texts, *_both(session, base, adapter, task.name, task.max_tokens, answered))
+
+
+def _both(
+    session: Session, base: Path, adapter: Path, name: str, tokens: int, ask: Callable[[MeteredLM], Answers]
+) -> tuple[Answers, Answers]:
+    """The base LM's answers and the tuned LM's."""
+    session.watch.started(f"{name}, base LM")
+    before = ask(lms.local_lm(base, None, session.meter, tokens))
+    session.watch.started(f"{name}, tuned LM")
+    return before, ask(lms.local_lm(base, adapter, session.meter, tokens))
+
+
+def _best_or_student(session: Session, task: Task) -> Program:
+    """The task's best prompt program, or, where it was never climbed, its student in the format small LMs answer best."""
+    try:
+        _, path = last_run(session.root, task.name, "prompt_program.json")
+        return load(task, path, lambda adapter: tuned_lm(session, adapter))
+    except WorkbenchError:
+        program = student(task)
+        program.format = "compact"
+        return program
+
+
+def _compared(name: str, named: bool, asked: Sequence[str], base: Answers, tuned: Answers) -> ForgettingRecord:
+    drop = GainRecord.between(base.scores, tuned.scores)
+    both = [(b, t) for b, t in zip(base.scores, tuned.scores, strict=True) if b is not None and t is not None]
+    base_rate, tuned_rate = (sum(side) / len(both) for side in zip(*both, strict=True))
+    lost = [n for n, (b, t) in enumerate(zip(base.scores, tuned.scores, strict=True)) if b is not None and t is not None and t < b]
+    return ForgettingRecord(
+        name=name,
+        named=named,
+        base=base_rate,
+        tuned=tuned_rate,
+        n=len(both),
+        drop=drop,
+        broke=drop.high < 0 or drop.mean < -MARGIN,
+        held=drop.low >= -MARGIN,
+        examples=[f"{asked[n][:80]!r}: {base.texts[n].strip()[:60]!r} became {tuned.texts[n].strip()[:60]!r}" for n in lost[:SHOWN]],
+    )

@@ -1,0 +1,182 @@
+"""After a tuning: slices, classes, prices, the decision; and once for real, from training to the decision record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from optimize.config import RunConfig
+from optimize.devset import Splits, load_splits
+from optimize.evaluate import UNPARSABLE, Evaluation, Outcome
+from optimize.fallback import tracked_run
+from optimize.finetune.effects import classes, effects, price
+from optimize.finetune.gate import GateRecord
+from optimize.ladder import Attempt, Observer, Setup, climb
+from optimize.lm.meter import Usage
+from optimize.preflight import preflight
+from optimize.records import GainRecord, ScoreRecord
+from optimize.report import ForgettingRecord, TestRecord
+from optimize.run import findings_of
+from optimize.rungs import LADDER
+from optimize.scaffold import write_task
+from optimize.session import open_session
+from optimize.settle import decide, settle
+from optimize.show import decision
+from optimize.slices import by_slice, slices
+from optimize.stats import Gain, mean_interval
+from optimize.task import Task
+from optimize.tuning import tune
+
+Tiny = Callable[..., Task]
+
+
+def rows(*texts: str, mood: str = "good", **more: str) -> list[dspy.Example]:
+    return [dspy.Example(text=text, mood=mood, **more).with_inputs("text") for text in texts]
+
+
+def test_rows_are_sliced_by_label_length_source_and_nearness(tiny: Tiny) -> None:
+    train = rows("the saddle is soft", "a lovely bell")
+    near = rows(*[f"the saddle is soft {c}" for c in "abcde"], source="mail")
+    far = rows(*[f"zyx wvu tsr qpo nml kji hgf {c}" for c in "abcde"], mood="bad", source="chat")
+    found = slices(tiny(), train, [*near, *far])
+    assert found["like some train row"] == [0, 1, 2, 3, 4] and found["unlike any train row"] == [5, 6, 7, 8, 9]
+    assert found['label "good"'] == found["source mail"] == [0, 1, 2, 3, 4] and found["source chat"] == [5, 6, 7, 8, 9]
+    assert not {"short", "long"} & found.keys(), "thirds of ten rows are too few to be told"
+    thirds = slices(tiny(), train, rows(*["a" * (n + 1) for n in range(15)]))
+    assert thirds["short"] == [0, 1, 2, 3, 4] and thirds["long"] == [10, 11, 12, 13, 14]
+
+
+def test_the_worst_slice_comes_first_and_failed_calls_drop_out() -> None:
+    before, after = [1.0] * 5 + [0.0] * 5 + [1.0] * 5, [0.0] * 5 + [1.0] * 5 + [1.0, 1.0, 1.0, 1.0, None]
+    found = by_slice({"up": range(5, 10), "down": range(5), "few": range(10, 15)}, before, after)
+    assert [(s.name, s.before, s.after, s.gain.mean) for s in found] == [("down", 1.0, 0.0, -1.0), ("up", 0.0, 1.0, 1.0)]
+
+
+def outcome(score: float | None, answer: str, seconds: float = 1.0, usage: Usage | None = None) -> Outcome:
+    return Outcome(score, {"mood": answer}, usage=usage or Usage(asked=1, calls=1, tokens_in=100, tokens_out=4), seconds=seconds)
+
+
+def test_class_figures_are_scikit_learns(tiny: Tiny) -> None:
+    """Three good rows, one missed; one bad row, found; a second one unparsable: recall 2/3 and 1/2, precision 1 and 1/2."""
+    gold = [*rows("a", "b", "c"), *rows("d", "e", "f", mood="bad")]
+    unparsable = Outcome(0.0, {"unparsable": "?"}, error=UNPARSABLE)
+    found = [outcome(1, "good"), outcome(1, "good"), outcome(0, "bad"), outcome(1, "bad"), unparsable, outcome(None, "")]
+    told = classes(tiny(), gold, Evaluation(tuple(found)))
+    assert told and (told.accuracy, told.recall, told.precision) == pytest.approx((0.6, (2 / 3 + 1 / 2) / 2, (1 + 1 / 2) / 2))
+    assert told.f1 == pytest.approx((0.8 + 0.5) / 2)
+
+
+def test_prices_are_means_of_what_was_asked_anew() -> None:
+    cached = outcome(1, "good", seconds=0.0, usage=Usage(asked=1))
+    found = price(Evaluation((outcome(1, "good", 2.0), outcome(0, "bad", 4.0), cached)))
+    assert found and (found.tokens_in, found.tokens_out, found.seconds, found.seconds_right, found.usd) == (100, 4, 3.0, 6.0, 0.0)
+    assert price(Evaluation((cached,))) is None
+    unpriced = price(Evaluation((outcome(1, "good", usage=Usage(asked=1, calls=1, unpriced=1)),)))
+    assert unpriced and unpriced.usd is None and unpriced.usd_right is None
+
+
+def test_a_training_pays_after_as_many_answers_as_make_up_for_it(tiny: Tiny, mood_rows: list[dict[str, Any]]) -> None:
+    task = tiny(rows=mood_rows)
+    splits = load_splits(task)
+    slow, fast = (Evaluation(tuple(outcome(1, e.mood, seconds) for e in splits.test)) for seconds in (3.0, 1.0))
+    assert effects(task, splits, slow, fast, 100.0, in_flight=4).pays_after == 200
+    assert effects(task, splits, fast, slow, 100.0, in_flight=4).pays_after is None
+
+
+def gain(mean: float, error: float) -> Gain:
+    return Gain(mean, mean - error, mean + error, 100)
+
+
+def scored(value: float) -> ScoreRecord:
+    return ScoreRecord.of(mean_interval([value] * 100))
+
+
+def forgotten(named: bool, broke: bool) -> ForgettingRecord:
+    drop = GainRecord.of(gain(-0.3 if broke else 0.0, 0.1))
+    return ForgettingRecord(name="general", named=named, base=0.6, tuned=0.3, n=72, drop=drop, broke=broke, held=not broke, examples=[])
+
+
+@pytest.mark.parametrize(
+    ("val", "test", "named", "broke", "accepted"),
+    [
+        (0.3, 0.2, False, False, True),
+        (0.3, 0.2, True, False, True),
+        (0.3, 0.2, False, True, True),  # told, but the user did not say that it must not break
+        (0.3, 0.2, True, True, False),
+        (0.3, 0.05, False, False, False),  # within its interval of ±0.1
+        (-0.1, 0.2, False, False, False),
+    ],
+)
+def test_only_a_gain_that_test_confirms_and_that_breaks_nothing_named_is_accepted(
+    val: float, test: float, named: bool, broke: bool, accepted: bool
+) -> None:
+    gains = {"prompt_gain": GainRecord.of(gain(0.1, 0.1)), "tuned_gain": GainRecord.of(gain(test, 0.1))}
+    record = TestRecord(baseline=scored(0.1), prompt=scored(0.4), tuned=scored(0.6), references={}, **gains)
+    found = decide(Attempt("lora", "weights", gain=gain(val, 0.1)), record, [forgotten(named, broke)])
+    assert found.accepted is accepted and found.tuned == "lora" and found.wrong_if
+    assert ("broke" in found.reasons[1]) is broke and ("not surely" in found.reasons[0]) is (val < 0 or test < 0.1)
+
+
+WORDS = {"apple": "violin", "river": "cactus", "mountain": "teapot", "window": "rocket", "candle": "walrus", "garden": "ladder"}
+PROGRAM = f"""
+from typing import Literal
+
+import dspy
+
+from optimize.task import Score, Task
+
+
+class Pair(dspy.Signature):
+    \"\"\"Say the word that belongs to it.\"\"\"
+
+    text: str = dspy.InputField()
+    word: Literal{sorted(WORDS.values())} = dspy.OutputField()
+
+
+def metric(example, prediction):
+    return Score(float(example.word == prediction.word))
+
+
+task = Task(signature=Pair, metric=metric, max_tokens=8, stability="stable", owner="us")
+"""
+CONTEXTS = ("kitchen", "letter", "winter", "singer", "harbour", "station", "village", "doctor", "summer", "bridge", "teacher", "market")
+
+
+@pytest.mark.lm
+@pytest.mark.slow
+def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="the lora extra is not installed")
+    made = [{"text": f"{word} of the {place}", "word": answer} for place in CONTEXTS for word, answer in WORDS.items()]
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "words.py").write_text(PROGRAM)
+    questions = [{"question": f"What is {n} + {n}?", "check": "number", "expected": [2 * n], "skill": "sums"} for n in range(1, 5)]
+    for name, lines in (("words", made), ("general", questions)):
+        (tmp_path / "devsets" / name).mkdir(parents=True)
+        (tmp_path / "devsets" / name / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_task(tmp_path, "review")
+    config = RunConfig(finetune="lora", epochs=5, must_not_break=("general", "review"), max_calls=400)
+    session = open_session(tmp_path, "words", config, Observer())
+    assert isinstance(session.splits, Splits)
+    with tracked_run(session, "finetune") as tracked, dspy.context(lm=session.lm):
+        setup = Setup(session.task, session.splits, session.teacher, session.meter, 0.9, 4, 0)
+        (compact,) = [rung for rung in LADDER if rung.name == "output_format"]
+        findings = findings_of(session, climb(setup, [compact], Observer()), preflight(session.task, session.splits, config))
+        tuned = tune(session, findings.best, findings.best_val, "lora")
+        report = settle(session, tracked, replace(findings, tuned=tuned), GateRecord(open=True, criteria=[]))
+    assert report.decision and report.test.tuned and report.test.tuned.score >= 0.6 > report.test.baseline.score
+    broke = [f.name for f in report.forgetting if f.broke]  # an LM of this size forgets nearly anything it is not trained on
+    assert report.decision.accepted is (not broke)
+    assert report.final == (report.test.prompt if broke else report.test.tuned)
+    assert all(any(reason.startswith(f"{name} (must not break) broke") for reason in report.decision.reasons) for name in broke)
+    assert report.test.tuned_other and {a.rung for a in tuned.attempts} == {"lora", "lora, best prompt"}
+    assert [(f.name, f.named) for f in report.forgetting] == [("general", True), ("review", True)] and report.forgetting[1].n >= 5
+    assert report.effects and report.effects.slices and report.effects.price_after and report.effects.classes_after
+    assert report.effects.classes_after.f1 > 0.8 and report.effects.train_seconds > 1
+    told = decision(report)
+    assert ("is not accepted" in told) is bool(broke) and "This decision is wrong as soon as" in told and "| label" in told
