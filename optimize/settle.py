@@ -19,7 +19,17 @@ from optimize.preflight import Preflight
 from optimize.program import Program, save, student
 from optimize.records import GainRecord, RowScores, ScoreRecord
 from optimize.references import references
-from optimize.report import AttemptRecord, DecisionRecord, ForgettingRecord, HeadroomRecord, Report, TestRecord, VerdictRecord, score_record
+from optimize.report import (
+    AttemptRecord,
+    DecisionRecord,
+    EpochRecord,
+    ForgettingRecord,
+    HeadroomRecord,
+    Report,
+    TestRecord,
+    VerdictRecord,
+    score_record,
+)
 from optimize.session import Session
 from optimize.tracking.run import Run
 
@@ -38,6 +48,7 @@ class Tuned:
     attempts: tuple[Attempt, ...]
     adapter: Path
     train_seconds: float
+    epochs: tuple[EpochRecord, ...]
     forgetting: tuple[ForgettingRecord, ...]
 
     @property
@@ -122,6 +133,7 @@ def _report(
         gate=opened,
         decision=decision,
         effects=effected,
+        training=list(findings.tuned.epochs) if findings.tuned else [],
         forgetting=list(findings.tuned.forgetting) if findings.tuned else [],
         lm=session.config.lm,
         teacher=session.teacher_name,

@@ -83,6 +83,10 @@ def lines(report: Report) -> list[str]:
         kept = "accepted" if report.decision.accepted else "reverted, the best prompt program stays"
         out += [f"The tuned LM ({report.decision.tuned}) is {kept}: {changed_text(report.test.tuned_gain)}.", *report.decision.reasons]
         out += [f"Forgotten: {found.examples[0]}." for found in report.forgetting if found.broke and found.examples]
+    if report.training:
+        best = max(report.training, key=lambda e: (e.val_right, -e.val_loss))
+        losses = " ".join(f"{e.train_loss:.2f}/{e.val_loss:.2f}" for e in report.training)
+        out += [f"Losses on train/val rows, an epoch each: {losses}; kept: epoch {report.training.index(best) + 1}."]
     if report.effects:
         out += _effects(report.effects)
     out += [f"Not mended in the rows: {f.count} {f.what}." for f in report.preflight.findings if f.problem]

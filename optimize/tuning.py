@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from optimize.ladder import Attempt
 from optimize.lm.meter import MeteredLM
 from optimize.program import Program, load, student
 from optimize.records import GainRecord
-from optimize.report import ForgettingRecord
+from optimize.report import EpochRecord, ForgettingRecord
 from optimize.session import Session
 from optimize.settle import Tuned
 from optimize.stats import paired_gain
@@ -57,7 +57,8 @@ def tune(session: Session, best: Program, prompt_val: Evaluation, backend: str) 
         usage, seconds = session.meter.usage() - before, time.perf_counter() - start
         attempts.append(Attempt(name, "weights", program, evaluation, gain, usage, seconds))
         start, before = time.perf_counter(), session.meter.usage()
-    return Tuned(tuple(attempts), adapter, trained, tuple(_forgetting(session, base, adapter)))
+    epochs = tuple(EpochRecord(**asdict(epoch)) for epoch in trainer.curve(adapter))
+    return Tuned(tuple(attempts), adapter, trained, epochs, tuple(_forgetting(session, base, adapter)))
 
 
 def tuning_calls(session: Session) -> int:

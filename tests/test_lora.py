@@ -60,21 +60,55 @@ def test_base_and_tuned_lm_answer_side_by_side(adapter: Path, tmp_path: Path) ->
     assert {word: ask(base, word) for word in WORDS} == before, "the base LM answers as before beside the adapter"
 
 
-def test_a_transformers_folder_is_trained_as_well(tmp_path: Path) -> None:
-    """A tiny LM of the served architecture, saved as anyone would save it."""
-    import gguf
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LM of the served architecture, with random weights, saved as anyone would save it."""
+    import torch
     import transformers
 
     base = weights.pull_embedded(print)
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(base.parent), gguf_file=base.name)
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
-    folder = tmp_path / "tiny"
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
     transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_transformers_folder_is_trained_as_well(folder: Path, tmp_path: Path) -> None:
+    import gguf
+
     rows = [chat(word, answer) for word, answer in WORDS.items()]
     path = lora.train(rows, rows, folder, tmp_path, RunConfig(epochs=1), lambda *_: None)
     tensors = {tensor.name for tensor in gguf.GGUFReader(path).tensors}
     assert len(tensors) == 2 * 7 * 2 and "blk.3.attn_q.weight.lora_a" in tensors and "blk.1.attn_q.weight.lora_a" not in tensors
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of the training runs after it."""
+
+
+def test_a_killed_training_goes_on_from_its_last_whole_epoch(folder: Path, tmp_path: Path) -> None:
+    rows = [chat(word, answer) for word, answer in WORDS.items()] * 4  # three steps an epoch
+    config = RunConfig(epochs=4)
+    whole = lora.train(rows, rows[:6], folder, tmp_path / "whole", config, lambda *_: None)
+
+    def killed(done: int, total: int, note: str) -> None:
+        if note.startswith("loss") and done == 8:  # in the third epoch
+            raise Killed
+
+    with pytest.raises(Killed):
+        lora.train(rows, rows[:6], folder, tmp_path / "killed", config, killed)
+    assert [p.suffix for p in (tmp_path / "killed").iterdir()] == [".checkpoint"]
+    steps: list[int] = []
+    again = lora.train(
+        rows, rows[:6], folder, tmp_path / "killed", config, lambda done, total, note: steps.append(done) if "loss" in note else None
+    )
+    assert steps[0] == 7, "the first two epochs are not trained twice"
+    assert sorted(p.suffix for p in (tmp_path / "killed").iterdir()) == [".gguf", ".json"]
+    assert [e.train_loss for e in lora.curve(again)] == pytest.approx([e.train_loss for e in lora.curve(whole)], rel=1e-4)
+    assert lora.curve(whole)[-1].train_loss < lora.curve(whole)[0].train_loss and lora.curve(tmp_path / "other.gguf") == []
 
 
 def test_weights_that_could_not_be_served_are_refused_before_training() -> None:

@@ -1,32 +1,20 @@
-"""LoRA on the CPU or a GPU: labelled chat rows + base weights → an adapter file. Knows no DSPy and no statistics.
-
-Only the upper half of the blocks is adapted (Hu et al. 2021 adapt a subset too). The lower half then never changes, so
-its output for every row is computed once and kept, and an epoch costs half: docs/results.md has the figures.
-"""
+"""LoRA on the CPU or a GPU: labelled chat rows + base weights → an adapter file. Knows no DSPy and no statistics."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
 import random
-import struct
 import time
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from optimize.config import RunConfig
-from optimize.errors import WorkbenchError
-from optimize.finetune.adapter_file import NAMES, check_architecture, write_adapter
+from optimize.finetune.adapter_file import write_adapter
+from optimize.finetune.lora_model import ALPHA, BATCH, RANK, Progress, Row, adapt, answers, batches, below, encode, judge, load, weights
 
-Progress = Callable[[int, int, str], None]
-
-RANK, ALPHA = 16, 32
-BATCH = 8
 LEARNING_RATE = 1e-3
 WARMUP = 10  # steps
 PATIENCE = 2  # epochs without a better one on val
@@ -34,12 +22,12 @@ SHARE = 0.5  # of the blocks, from the top
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row below the adapted blocks: hidden states (tokens × width), prompt length, and the answer's token ids."""
+class Epoch:
+    """One pass over the train rows: mean loss on their answers, loss on val's, and the share of val answers right word for word."""
 
-    hidden: Any
-    prompt: int
-    answer: Any
+    train_loss: float
+    val_loss: float
+    val_right: float
 
 
 def train(
@@ -49,8 +37,8 @@ def train(
 
     The loss is on the answer's tokens only. Batches hold rows of like length. Training stops early on val, and the epoch
     that answers most val rows word for word is kept, of equals the one with the lowest loss. The same rows, base and
-    config give the same file, which is then reused. Raises WorkbenchError for weights of an architecture that could not
-    be served afterwards.
+    config give the same file, which is then reused; a training that was killed goes on from its last whole epoch. Beside the
+    adapter lies the `curve` of its epochs. Raises WorkbenchError for weights of an architecture that could not be served afterwards.
     """
     recipe = [config.seed, config.epochs, RANK, ALPHA, BATCH, LEARNING_RATE, SHARE]
     identity = hashlib.sha256(json.dumps([rows, val, str(base), *recipe]).encode()).hexdigest()[:16]
@@ -59,200 +47,112 @@ def train(
         return target
     import torch
 
-    random.seed(config.seed)
     torch.manual_seed(config.seed)
-    model, tokenizer = _load(base)
+    model, tokenizer = load(base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     first = int(model.config.num_hidden_layers * (1 - SHARE))
-    encoded = [_encode(tokenizer, row) for row in (*rows, *val)]
-    cached = _below(model, first, encoded, device, progress)
+    cached = below(model, first, [encode(tokenizer, row) for row in (*rows, *val)], device, progress)
     heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
-    best = _fit(_adapt(model), cached[: len(rows)], cached[len(rows) :], config.epochs, progress)
     out.mkdir(parents=True, exist_ok=True)
+    fit = _Fit(adapt(model), cached[: len(rows)], cached[len(rows) :], config, target.with_suffix(".checkpoint"))
+    fit.run(progress)
     part = target.with_suffix(".part")
-    write_adapter(part, {(block + first, name): pair for (block, name), pair in best.items()}, float(ALPHA), heads)
+    write_adapter(part, {(block + first, name): pair for (block, name), pair in fit.best.items()}, float(ALPHA), heads)
+    target.with_suffix(".json").write_text(json.dumps([asdict(epoch) for epoch in fit.epochs]), encoding="utf-8")
     part.replace(target)
+    fit.checkpoint.unlink(missing_ok=True)
     return target
 
 
-def _load(base: Path) -> tuple[Any, Any]:
-    """Model and tokenizer of a GGUF file (de-quantized) or a transformers folder."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as hf_logging
-
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    place, options = (str(base), {}) if base.is_dir() else (str(base.parent), {"gguf_file": base.name})
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # its own progress bars, which no setting silences
-            tokenizer = AutoTokenizer.from_pretrained(place, **options)
-            model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
-    except (OSError, ValueError, KeyError, struct.error) as error:
-        raise WorkbenchError(f"transformers cannot load {base}: {str(error).splitlines()[0]}") from error
-    check_architecture(model.config.model_type)
-    model.config.use_cache = False
-    return model, tokenizer
+def curve(adapter: Path) -> list[Epoch]:
+    """The epochs of the training that made this adapter; none where that was not written down."""
+    path = adapter.with_suffix(".json")
+    return [Epoch(**epoch) for epoch in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
 
 
-def _encode(tokenizer: Any, row: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """(prompt ids, answer ids with the end of turn), split where the assistant's turn begins."""
-    *asked, answer = row["messages"]
-    prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    end = tokenizer.eos_token
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answer["content"] + end)]
-    return ids[0], ids[1]
-
-
-def _below(model: Any, first: int, encoded: list[tuple[list[int], list[int]]], device: str, progress: Progress) -> list[Row]:
-    """Each row's hidden states where block `first` takes over; then the lower blocks are dropped from the model.
-
-    Rows are padded on the right: a causal model's earlier tokens do not see the padding.
-    """
-    import torch
-
-    order = sorted(range(len(encoded)), key=lambda n: len(encoded[n][0]) + len(encoded[n][1]))
-    found: dict[int, Row] = {}
-    for start in range(0, len(order), BATCH):
-        batch = order[start : start + BATCH]
-        longest = max(len(encoded[n][0]) + len(encoded[n][1]) for n in batch)
-        ids = torch.zeros(len(batch), longest, dtype=torch.long, device=device)
-        for place, n in enumerate(batch):
-            both = encoded[n][0] + encoded[n][1]
-            ids[place, : len(both)] = torch.tensor(both)
-        with torch.inference_mode(), _autocast(device):
-            hidden = _upto(model, first, ids)
-        for place, n in enumerate(batch):
-            prompt, answer = encoded[n]
-            kept = hidden[place, : len(prompt) + len(answer)].float().clone()
-            found[n] = Row(kept, len(prompt), torch.tensor(answer, device=device))
-        progress(len(found), len(encoded), "reading rows")
-    model.model.layers = model.model.layers[first:]
-    model.config.num_hidden_layers -= first
-    return [found[n] for n in range(len(encoded))]
-
-
-def _upto(model: Any, first: int, ids: Any) -> Any:
-    """Hidden states after the first blocks, without running the others."""
-    layers = model.model.layers
-    states: list[Any] = []
-
-    def stop(module: Any, args: Any, kwargs: Any) -> None:
-        states.append(args[0] if args else kwargs["hidden_states"])
-        raise _Reached
-
-    handle = layers[first].register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        model.model(input_ids=ids, use_cache=False)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
-    return states[0]
-
-
-class _Reached(Exception):
-    """The hidden states are known; the upper blocks need not run."""
-
-
-def _adapt(model: Any) -> Any:
-    """The model with LoRA weights to train in all the blocks it has left."""
-    from peft import LoraConfig, get_peft_model
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft and transformers disagree on a name they both still accept
-        return get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(NAMES)))
-
-
-def _fit(adapted: Any, rows: list[Row], val: list[Row], epochs: int, progress: Progress) -> dict[tuple[int, str], Any]:
+class _Fit:
     """The adapter weights of the epoch that does best on val.
 
     Not the one with the lowest loss: confidence in wrong answers raises it while more answers turn right (docs/results.md).
+    Written down after each epoch, whole, so that a killed training loses no more than one.
     """
-    import torch
 
-    model = adapted.get_base_model()
-    trainable = [p for p in adapted.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=LEARNING_RATE)
-    steps = epochs * len(_batches(rows))
-    done, best, best_judged, stale = 0, _weights(adapted), (-1.0, 0.0), 0
-    for _ in range(epochs):
-        batches = _batches(rows)
-        random.shuffle(batches)
-        for batch in batches:
+    def __init__(self, adapted: Any, rows: list[Row], val: list[Row], config: RunConfig, checkpoint: Path) -> None:
+        import torch
+
+        self.adapted, self.rows, self.val, self.checkpoint = adapted, rows, val, checkpoint
+        self.model = adapted.get_base_model()
+        self.trainable = [p for p in adapted.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trainable, lr=LEARNING_RATE)
+        self.most, self.steps, self.done = config.epochs, config.epochs * len(batches(rows)), 0
+        self.rng = random.Random(config.seed)
+        self.epochs: list[Epoch] = []
+        self.best = weights(adapted)
+
+    def run(self, progress: Progress) -> None:
+        if self.checkpoint.is_file():
+            self._restore()
+        while len(self.epochs) < self.most and self._stale() < PATIENCE:
+            train_loss = self._pass(progress)
+            right, minus_loss = judge(self.model, self.val)
+            self.epochs.append(Epoch(train_loss, -minus_loss, right))
+            if self._stale() == 0:
+                self.best = weights(self.adapted)
+            self._save()
+        kept = self.epochs[len(self.epochs) - 1 - self._stale()]
+        progress(self.steps, self.steps, f"val: {kept.val_right:.0%} of the answers right, loss {kept.val_loss:.3f}")
+
+    def _pass(self, progress: Progress) -> float:
+        """One epoch of steps; its mean loss."""
+        import torch
+
+        order, losses = batches(self.rows), []
+        self.rng.shuffle(order)
+        for batch in order:
             start = time.perf_counter()
-            for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * min(1.0, (done + 1) / WARMUP) * (1 - done / steps)
-            loss = torch.nn.functional.cross_entropy(*_answers(model, batch))
+            for group in self.optimizer.param_groups:
+                group["lr"] = LEARNING_RATE * min(1.0, (self.done + 1) / WARMUP) * (1 - self.done / self.steps)
+            loss = torch.nn.functional.cross_entropy(*answers(self.model, batch))
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(trainable, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            done += 1
+            torch.nn.utils.clip_grad_norm_(self.trainable, 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.done += 1
+            losses.append(loss.item())
             speed = sum(len(row.hidden) for row in batch) / (time.perf_counter() - start)
-            progress(done, steps, f"loss {loss.item():.3f}, {speed:.0f} tokens/s")
-        judged = _judge(model, val)
-        if judged > best_judged:
-            best, best_judged, stale = _weights(adapted), judged, 0
-        elif (stale := stale + 1) >= PATIENCE:
-            break
-    progress(steps, steps, f"val: {best_judged[0]:.0%} of the answers right, loss {-best_judged[1]:.3f}")
-    return best
+            progress(self.done, self.steps, f"loss {losses[-1]:.3f}, {speed:.0f} tokens/s")
+        return float(sum(losses) / len(losses))
 
+    def _stale(self) -> int:
+        """Epochs since the best one."""
+        order = [(epoch.val_right, -epoch.val_loss) for epoch in self.epochs]
+        return len(order) - 1 - order.index(max(order)) if order else 0
 
-def _judge(model: Any, rows: list[Row]) -> tuple[float, float]:
-    """(share of answers the LM gives word for word, minus the mean loss): the higher pair is the better model."""
-    import torch
+    def _save(self) -> None:
+        import torch
 
-    right, loss = 0, 0.0
-    with torch.no_grad():
-        for batch in _batches(rows):
-            logits, answers = _answers(model, batch)
-            loss += torch.nn.functional.cross_entropy(logits, answers).item() * len(batch)
-            hits = (logits.argmax(-1) == answers).split([len(row.answer) for row in batch])
-            right += sum(bool(hit.all()) for hit in hits)
-    return right / len(rows), -loss / len(rows)
+        state = {
+            "adapter": [p.detach().cpu() for p in self.trainable],
+            "optimizer": self.optimizer.state_dict(),
+            "rng": self.rng.getstate(),
+            "done": self.done,
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "best": {name: [torch.from_numpy(w) for w in pair] for name, pair in self.best.items()},
+        }
+        part = self.checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self.checkpoint)
 
+    def _restore(self) -> None:
+        import torch
 
-def _batches(rows: list[Row]) -> list[list[Row]]:
-    ordered = sorted(rows, key=lambda row: len(row.hidden))
-    return [ordered[n : n + BATCH] for n in range(0, len(ordered), BATCH)]
-
-
-def _answers(model: Any, batch: list[Row]) -> tuple[Any, Any]:
-    """(logits, token ids) of the answers, one after the other; the vocabulary is only spread out where it is scored."""
-    import torch
-
-    device = batch[0].hidden.device
-    hidden = torch.nn.utils.rnn.pad_sequence([row.hidden for row in batch], batch_first=True)
-    with _autocast(device.type):
-        upper = model.model(inputs_embeds=hidden, use_cache=False)[0]
-        before = torch.cat([upper[n, row.prompt - 1 : row.prompt - 1 + len(row.answer)] for n, row in enumerate(batch)])
-        logits = model.lm_head(before)
-    return logits.float(), torch.cat([row.answer for row in batch])
-
-
-def _autocast(device: str) -> Any:
-    """bfloat16 where the hardware multiplies it; elsewhere it is slower than float32."""
-    import torch
-
-    fast = torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_bf16()
-    return torch.autocast(device, torch.bfloat16, enabled=fast)
-
-
-def _cpu_bf16() -> bool:
-    flags = Path("/proc/cpuinfo")
-    return flags.is_file() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
-
-
-def _weights(adapted: Any) -> dict[tuple[int, str], Any]:
-    """{(block, module): (A, B)} of the adapter as numpy arrays."""
-    found: dict[tuple[int, str], Any] = {}
-    for name, module in adapted.named_modules():
-        if hasattr(module, "lora_A") and "default" in getattr(module, "lora_A", {}):
-            parts = name.split(".")
-            block = int(parts[parts.index("layers") + 1])
-            pair = (module.lora_A["default"].weight, module.lora_B["default"].weight)
-            found[block, parts[-1]] = tuple(w.detach().float().cpu().numpy().copy() for w in pair)
-    return found
+        state = torch.load(self.checkpoint, weights_only=True)
+        with torch.no_grad():
+            for parameter, saved in zip(self.trainable, state["adapter"], strict=True):
+                parameter.copy_(saved)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rng.setstate(state["rng"])
+        self.done = state["done"]
+        self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+        self.best = {name: tuple(w.numpy() for w in pair) for name, pair in state["best"].items()}
