@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
+from optimize.decision import decide
 from optimize.devset import row_hash
 from optimize.diagnosis import Diagnosis
 from optimize.evaluate import Evaluation, evaluate
@@ -32,13 +32,6 @@ from optimize.report import (
 )
 from optimize.session import Session
 from optimize.tracking.run import Run
-
-WRONG_IF = (
-    "what is asked drifts away from these rows (see the slice of test rows unlike any train row)",
-    "the base LM is retired or replaced: the adapter fits these weights only",
-    "the rules behind the labels change",
-    "the LM comes to be used for something that was not named as what must not break",
-)
 
 
 @dataclass(frozen=True)
@@ -87,14 +80,11 @@ def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecor
         session.watch.started(f"{name.replace('_', ' ')} on test")
         found[name] = evaluate(program, session.splits.test, session.asking)
     test = _test_record(session, found)
-    decision = decide(tuned.chosen, test, tuned.forgetting) if tuned else None
-    kept = "tuned" if decision and decision.accepted else "prompt"
+    judged = _judged(session, tuned, found, test) if tuned else None
+    kept = "tuned" if judged and judged.decision.accepted else "prompt"
     path = session.folder("programs") / f"{tracked.id}.json"
     save(programs[kept], path)
-    effected = None
-    if tuned:
-        effected = effects(session.task, session.splits, found["prompt"], found["tuned"], tuned.train_seconds, session.config.threads)
-    report = _report(session, findings, opened, test, decision, effected, path)
+    report = _report(session, findings, opened, test, judged, path)
     val = {"prompt": findings.best_val, **({"tuned": tuned.chosen.evaluation} if tuned and tuned.chosen.evaluation else {})}
     for side, evaluated in (("val", val), ("test", found)):
         rows = [row_hash(session.task, e) for e in session.splits.sides()[side]]
@@ -106,17 +96,22 @@ def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecor
     return report
 
 
-def _report(
-    session: Session,
-    findings: Findings,
-    opened: GateRecord,
-    test: TestRecord,
-    decision: DecisionRecord | None,
-    effected: EffectsRecord | None,
-    path: Path,
-) -> Report:
+@dataclass(frozen=True)
+class _Judged:
+    """What became of the tuned LM."""
+
+    decision: DecisionRecord
+    effects: EffectsRecord
+
+
+def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation], test: TestRecord) -> _Judged:
+    seen = effects(session.task, session.splits, found["prompt"], found["tuned"], tuned.train_seconds, session.config.threads)
+    return _Judged(decide(tuned.chosen, test, tuned.forgetting), seen)
+
+
+def _report(session: Session, findings: Findings, opened: GateRecord, test: TestRecord, judged: _Judged | None, path: Path) -> Report:
     usage = session.meter.usage()
-    final = test.tuned if decision and decision.accepted and test.tuned else test.prompt
+    final = test.tuned if judged and judged.decision.accepted and test.tuned else test.prompt
     return Report(
         task=session.task.name,
         verdict=findings.verdict,
@@ -131,8 +126,8 @@ def _report(
         test=test,
         attempts=list(findings.attempts),
         gate=opened,
-        decision=decision,
-        effects=effected,
+        decision=judged.decision if judged else None,
+        effects=judged.effects if judged else None,
         training=list(findings.tuned.epochs) if findings.tuned else [],
         forgetting=list(findings.tuned.forgetting) if findings.tuned else [],
         lm=session.config.lm,
@@ -144,26 +139,7 @@ def _report(
         cost_usd=usage.cost_usd,
         seconds=round(time.perf_counter() - session.start, 1),
         program=str(path.relative_to(session.root)),
-        next=_next(session, findings, opened.open, decision),
-    )
-
-
-def decide(chosen: Attempt, test: TestRecord, forgetting: Sequence[ForgettingRecord]) -> DecisionRecord:
-    """Accept only a gain on val that test confirms beyond its interval, with nothing broken that the user named."""
-    assert chosen.gain and test.tuned_gain
-    gained = chosen.gain.mean > 0 and test.tuned_gain.low > 0
-    moved = f"{chosen.gain.mean:+.3f} on val, {test.tuned_gain.mean:+.3f} [{test.tuned_gain.low:+.3f}, {test.tuned_gain.high:+.3f}] on test"
-    reasons = [f"Over the best prompt program it gains {moved}: {'a gain beyond its interval' if gained else 'not surely a gain'}."]
-    for found in forgetting:
-        what = "must not break" if found.named else "not named as what must not break"
-        state = "broke" if found.broke else "held" if found.held else "neither shown to hold nor to break"
-        reasons.append(f"{found.name} ({what}) {state}: {found.base:.2f} to {found.tuned:.2f} on {found.n}.")
-    return DecisionRecord(
-        accepted=gained and not any(f.broke and f.named for f in forgetting),
-        tuned=chosen.rung,
-        reasons=reasons,
-        wrong_if=list(WRONG_IF),
-        decided=date.today().isoformat(),
+        next=_next(session, findings, opened.open, judged.decision if judged else None),
     )
 
 

@@ -21,7 +21,7 @@ ORDER = (
     {"tuning"},
     {"settle"},
     {"session", "tracking"},
-    {"show"},
+    {"show", "decision"},
     {"report"},
     {"finetune"},
     {"preflight", "diagnosis"},

@@ -12,6 +12,7 @@ import dspy
 import pytest
 
 from optimize.config import RunConfig
+from optimize.decision import decide
 from optimize.devset import Splits, load_splits
 from optimize.evaluate import UNPARSABLE, Evaluation, Outcome
 from optimize.fallback import tracked_run
@@ -26,7 +27,7 @@ from optimize.run import findings_of
 from optimize.rungs import LADDER
 from optimize.scaffold import write_task
 from optimize.session import open_session
-from optimize.settle import decide, settle
+from optimize.settle import settle
 from optimize.show import decision
 from optimize.slices import by_slice, slices
 from optimize.stats import Gain, mean_interval
