@@ -16,7 +16,7 @@ from pydantic_settings import (
 from optimize.errors import WorkbenchError
 
 FILE = "optimize.toml"
-Finetune = Literal["bundle", "lora", "never"]
+Finetune = Literal["bundle", "lora", "openai", "never"]
 
 
 class RunConfig(BaseSettings):

@@ -1,8 +1,18 @@
 """What can go wrong and is told to the user in a sentence. Knows nothing else of the project."""
 
+from collections.abc import Callable
+
 
 class WorkbenchError(Exception):
     """A user's mistake or a missing thing: the message says where, what is wrong and what to do. Exit code 2."""
+
+
+class JobLeft(KeyboardInterrupt):
+    """Ctrl-C while a provider works on a paid job, which goes on without us. cancel: ask the provider to end it."""
+
+    def __init__(self, job: str, cancel: Callable[[], object]) -> None:
+        super().__init__(job)
+        self.job, self.cancel = job, cancel
 
 
 class BudgetExhausted(BaseException):

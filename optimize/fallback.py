@@ -10,6 +10,7 @@ import dspy
 
 from optimize.errors import WorkbenchError
 from optimize.evaluate import Outcome, evaluate
+from optimize.finetune import BACKENDS
 from optimize.finetune.bundle import Facts, write_bundle
 from optimize.finetune.criteria import Case
 from optimize.finetune.gate import GateRecord, gate
@@ -48,6 +49,8 @@ def case_of(task: Task, report: Report | Findings) -> Case:
 
 def finetune_last(session: Session, backend: str) -> Report:
     """Fine-tune from the last climb, without climbing again; its calls are answered from the cache."""
+    if backend not in BACKENDS:
+        raise WorkbenchError(f"No backend {backend!r}: {', '.join(BACKENDS)}. `optimize handoff` writes rows for trainers elsewhere.")
     session, last, opened, best = _last(session)
     with tracked_run(session, "finetune") as tracked, dspy.context(lm=session.lm):
         session.watch.started("best prompt program")
@@ -120,7 +123,7 @@ def _last(session: Session) -> tuple[Session, Report, GateRecord, Program]:
         )
     if report.lm != session.config.lm:
         raise WorkbenchError(f"The last climb was on LM {report.lm!r}, not {session.config.lm!r}; give --lm {report.lm}.")
-    best = load(session.task, path, lambda adapter: tuned_lm(session, adapter))
+    best = load(session.task, path, lambda tuned: tuned_lm(session, tuned, session.task.max_tokens))
     found = gate(session.task, case_of(session.task, report), session.config.waive)
     if not found.open:
         raise WorkbenchError(f"The fine-tune gate of the last climb is closed: {' '.join(found.reasons)}")

@@ -30,7 +30,7 @@ PASSAGES = "passages"  # the input field a program with passages has
 class Program(dspy.Module):
     """The task's module (`inner`) in an output format, with demos and passages looked up for each call.
 
-    tuned: the LoRA adapter file of the LM this program must run on, with `lm` that LM; None: the LM in context.
+    tuned: the adapter file or the provider's name of the tuned LM this program must run on, with `lm` that LM; None: the LM in context.
     """
 
     def __init__(self, inner: dspy.Module, task: Task) -> None:
@@ -40,7 +40,7 @@ class Program(dspy.Module):
         self.format = "chat"
         self.neighbours: Neighbours | None = None
         self.passages: Passages | None = None
-        self.tuned: Path | None = None
+        self.tuned: str | None = None
         self.lm: dspy.LM | None = None
 
     def forward(self, **inputs: Any) -> Any:
@@ -87,7 +87,7 @@ class Program(dspy.Module):
             "format": self.format,
             "neighbours": self.neighbours and {"k": self.neighbours.k, "rows": plain(self.neighbours.rows)},
             "passages": self.passages and {"k": self.passages.k},
-            "tuned": self.tuned and str(self.tuned),
+            "tuned": self.tuned,
             "predictors": super().dump_state(json_mode=json_mode),
         }
 
@@ -105,7 +105,7 @@ class Program(dspy.Module):
             if not self.task.corpus:
                 raise WorkbenchError(f"The program retrieves passages, but {self.task.folder}/corpus.jsonl is gone.")
             self.use_passages(Passages(state["passages"]["k"], self.task.corpus))
-        self.tuned = Path(state["tuned"]) if state["tuned"] else None
+        self.tuned = state["tuned"]
         super().load_state(state["predictors"], allow_unsafe_lm_state=allow_unsafe_lm_state)
 
 
@@ -144,8 +144,8 @@ def save(program: Program, path: Path) -> None:
     path.write_text(to_text(program), encoding="utf-8")
 
 
-def load(task: Task, path: Path, tuned_lm: Callable[[Path], dspy.LM]) -> Program:
-    """The saved program; `tuned_lm` gives the LM of an adapter file where the program was tuned."""
+def load(task: Task, path: Path, tuned_lm: Callable[[str], dspy.LM]) -> Program:
+    """The saved program; `tuned_lm` gives the LM that a tuned program runs on."""
     program = student(task)
     try:
         program.load_state(json.loads(read_text(path)))

@@ -9,6 +9,7 @@ import dspy
 
 from optimize.diagnosis import diagnose
 from optimize.fallback import Both, bundle, case_of, tracked_run
+from optimize.finetune import BACKENDS
 from optimize.finetune.gate import gate
 from optimize.headroom import ANSWERS, calls_needed, headroom
 from optimize.ladder import Climb, Setup, climb
@@ -36,15 +37,15 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
             session.target,
             session.config.threads,
             session.config.seed,
-            after=(tuning_calls(session) if session.config.finetune == "lora" else 0) + _headroom_calls(session),
+            after=(tuning_calls(session) if session.config.finetune in BACKENDS else 0) + _headroom_calls(session),
             repeats=session.config.repeats,
         )
         found = climb(setup, rungs, Both(tracked, session.watch))
         found, room = _with_headroom(session, found)
         findings = findings_of(session, found, checked, room)
         opened = gate(session.task, case_of(session.task, findings), session.config.waive)
-        if opened.open and session.config.finetune == "lora":
-            tuned = tune(session, findings.best, findings.best_val, "lora")
+        if opened.open and session.config.finetune in BACKENDS:
+            tuned = tune(session, findings.best, findings.best_val, session.config.finetune)
             for attempt in tuned.attempts:
                 Both(tracked, session.watch).finished(attempt)
             findings = replace(findings, tuned=tuned, attempts=(*findings.attempts, *map(AttemptRecord.of, tuned.attempts)))

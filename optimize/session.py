@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.devset import Splits, load_splits
-from optimize.errors import WorkbenchError
 from optimize.evaluate import Asking
+from optimize.finetune import BACKENDS
 from optimize.finetune.aftercheck import GENERAL
 from optimize.ladder import Observer
 from optimize.lm.meter import Meter, MeteredLM
@@ -53,8 +53,8 @@ class Session:
 def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> Session:
     """Load and check everything that needs no LM call, then the LMs. Raises WorkbenchError for what is wrong."""
     task, splits = load(root, name, config)
-    if config.finetune == "lora":
-        check_lora(config)
+    if config.finetune in BACKENDS:  # before a call is spent on the way there
+        import_module(BACKENDS[config.finetune]).check(config)
     others = tuple(load(root, other, config.model_copy(update={"target": None})) for other in config.must_not_break if other != GENERAL)
     lms.configure(root)
     meter = Meter(config.max_calls)
@@ -68,17 +68,3 @@ def load(root: Path, name: str, config: RunConfig) -> tuple[Task, Splits]:
     if config.target is not None:
         task = replace(task, target=config.target)
     return task, load_splits(task).at_most(config.val_rows, config.test_rows)
-
-
-def check_lora(config: RunConfig) -> None:
-    """Raises WorkbenchError where a LoRA could not be trained or served, before a call is spent on the way there."""
-    missing = [name for name in ("torch", "transformers", "peft") if not find_spec(name)]
-    if missing:
-        raise WorkbenchError(
-            f"LoRA training needs {', '.join(missing)}: pip install 'optimize-workbench[lora]' "
-            "(without a GPU, install a CPU build of torch first)."
-        )
-    if (folder := config.finetune_base) and not (folder / "config.json").is_file():
-        raise WorkbenchError(f"--finetune-base {folder}: not a transformers folder (it has no config.json).")
-    if not lms.is_local(config.lm):
-        raise WorkbenchError(f"LoRA trains weights in this process: 'embedded' or 'gguf:PATH', not {config.lm!r}. Use --finetune bundle.")

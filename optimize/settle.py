@@ -36,10 +36,13 @@ from optimize.tracking.run import Run
 
 @dataclass(frozen=True)
 class Tuned:
-    """A tuned LM in two programs, each an Attempt against the best prompt program; its file, its training and what it forgot."""
+    """A tuned LM in two programs, each an Attempt against the best prompt program; its training and what it forgot.
+
+    tuned: the adapter file, or the provider's name of the model.
+    """
 
     attempts: tuple[Attempt, ...]
-    adapter: Path
+    tuned: str
     train_seconds: float
     epochs: tuple[EpochRecord, ...]
     forgetting: tuple[ForgettingRecord, ...]
@@ -91,8 +94,8 @@ def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecor
         scores = {name: list(e.scores) for name, e in (evaluated | {"final": evaluated[kept]}).items()}
         tracked.scores(side, RowScores(rows=rows, programs=scores))
     tracked.settle(report, programs[kept], findings.best)
-    if tuned:
-        tracked.attach(tuned.adapter)
+    if tuned and Path(tuned.tuned).is_file():
+        tracked.attach(Path(tuned.tuned))
     return report
 
 

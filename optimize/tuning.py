@@ -38,27 +38,25 @@ def tune(session: Session, best: Program, prompt_val: Evaluation, backend: str) 
 
     prompt_val: the best prompt program's outcomes on val, which both are compared with.
     """
-    base = lms.gguf_path(session.config.lm)
-    if base is None or backend not in BACKENDS:
-        raise WorkbenchError(f"No backend {backend!r} for LM {session.config.lm!r}. Backends: {', '.join(BACKENDS)}.")
+    config, trainer = session.config, import_module(BACKENDS[backend])
+    base = config.finetune_base or lms.gguf_path(config.lm) or config.lm.split("/", 1)[1]
     start, before = time.perf_counter(), session.meter.usage()
     session.watch.started(backend)
     short = tuned_student(best)
     rows, val_rows = (chat_rows(short, side) for side in (session.splits.train, session.splits.val))
-    trainer, weights = import_module(BACKENDS[backend]), session.config.finetune_base or base
-    adapter: Path = trainer.train(rows, val_rows, weights, session.folder("adapters"), session.config, session.watch.scored)
+    tuned: str = trainer.train(rows, val_rows, base, session.folder("adapters"), config, session.watch.scored)
     trained = time.perf_counter() - start
     attempts = []
     for name, program in ((backend, short), (f"{backend}, best prompt", best.deepcopy())):
-        program.tuned, program.lm = adapter, tuned_lm(session, adapter)
+        program.tuned, program.lm = tuned, tuned_lm(session, tuned, session.task.max_tokens)
         session.watch.started(f"{name} on val")
         evaluation = evaluate(program, session.splits.val, session.asking)
         gain = paired_gain(prompt_val.scores, evaluation.scores)
         usage, seconds = session.meter.usage() - before, time.perf_counter() - start
         attempts.append(Attempt(name, "weights", program, evaluation, gain, usage, seconds))
         start, before = time.perf_counter(), session.meter.usage()
-    epochs = tuple(EpochRecord(**asdict(epoch)) for epoch in trainer.curve(adapter))
-    return Tuned(tuple(attempts), adapter, trained, epochs, tuple(_forgetting(session, base, adapter)))
+    epochs = tuple(EpochRecord(**asdict(epoch)) for epoch in trainer.curve(tuned))
+    return Tuned(tuple(attempts), tuned, trained, epochs, tuple(_forgetting(session, tuned)))
 
 
 def tuning_calls(session: Session) -> int:
@@ -68,15 +66,19 @@ def tuning_calls(session: Session) -> int:
     return 2 * (session.config.repeats * rows + len(aftercheck.questions(session.root)) + others)
 
 
-def tuned_lm(session: Session, adapter: Path) -> dspy.LM:
-    """The LM of an adapter. Raises WorkbenchError where the file, or the base weights, are gone."""
-    base = lms.gguf_path(session.config.lm)
+def tuned_lm(session: Session, tuned: str, tokens: int) -> MeteredLM:
+    """The LM of an adapter file, or of a provider's model. Raises WorkbenchError where the file, or the base weights, are gone."""
+    config = session.config
+    if not tuned.endswith(".gguf"):
+        found = lms.resolve(f"openai/{tuned}", config.api_base, config, session.meter, tokens)
+        return found.copy(temperature=config.temperature) if config.temperature else found
+    base, adapter = lms.gguf_path(config.lm), Path(tuned)
     if base is None or not adapter.is_file():
         raise WorkbenchError(f"The program was tuned; its adapter {adapter} or the base weights are gone.")
-    return lms.local_lm(base, adapter, session.meter, session.task.max_tokens, session.config.temperature)
+    return lms.local_lm(base, adapter, session.meter, tokens, config.temperature)
 
 
-def _forgetting(session: Session, base: Path, adapter: Path) -> Iterator[ForgettingRecord]:
+def _forgetting(session: Session, tuned: str) -> Iterator[ForgettingRecord]:
     """The general questions, and each task the user named, asked of the base and of the tuned LM."""
     asked = aftercheck.questions(session.root)
 
@@ -84,7 +86,7 @@ def _forgetting(session: Session, base: Path, adapter: Path) -> Iterator[Forgett
         return aftercheck.ask(lm, asked, session.config.threads, session.watch.scored)
 
     named = GENERAL in session.config.must_not_break
-    yield _compared(GENERAL, named, [q.question for q in asked], *_both(session, base, adapter, GENERAL, GENERAL_TOKENS, questioned))
+    yield _compared(GENERAL, named, [q.question for q in asked], *_both(session, tuned, GENERAL, GENERAL_TOKENS, questioned))
     for task, splits in session.must_not_break:
         program = _best_or_student(session, task)
 
@@ -94,24 +96,22 @@ def _forgetting(session: Session, base: Path, adapter: Path) -> Iterator[Forgett
             return Answers(tuple(o.score for o in outcomes), tuple(str(o.answer) for o in outcomes))
 
         texts = [input_text(task, e.inputs()) for e in splits.val]
-        yield _compared(task.name, True, texts, *_both(session, base, adapter, task.name, task.max_tokens, answered))
+        yield _compared(task.name, True, texts, *_both(session, tuned, task.name, task.max_tokens, answered))
 
 
-def _both(
-    session: Session, base: Path, adapter: Path, name: str, tokens: int, ask: Callable[[MeteredLM], Answers]
-) -> tuple[Answers, Answers]:
+def _both(session: Session, tuned: str, name: str, tokens: int, ask: Callable[[MeteredLM], Answers]) -> tuple[Answers, Answers]:
     """The base LM's answers and the tuned LM's."""
     session.watch.started(f"{name}, base LM")
-    before = ask(lms.local_lm(base, None, session.meter, tokens))
+    before = ask(lms.task_lm(session.config, session.meter, tokens))
     session.watch.started(f"{name}, tuned LM")
-    return before, ask(lms.local_lm(base, adapter, session.meter, tokens))
+    return before, ask(tuned_lm(session, tuned, tokens))
 
 
 def _best_or_student(session: Session, task: Task) -> Program:
     """The task's best prompt program, or, where it was never climbed, its student in the format small LMs answer best."""
     try:
         _, path = last_run(session.root, task.name, "prompt_program.json")
-        return load(task, path, lambda adapter: tuned_lm(session, adapter))
+        return load(task, path, lambda tuned: tuned_lm(session, tuned, task.max_tokens))
     except WorkbenchError:
         program = student(task)
         program.format = "compact"

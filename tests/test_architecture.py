@@ -46,10 +46,11 @@ DOORS = {
     "peft": {"finetune.lora_model", "finetune.recipes.trl_sft", "finetune.recipes.trl_dpo"},
     "trl": {"finetune.recipes.trl_sft", "finetune.recipes.trl_dpo"},
     "yaml": {"finetune.recipes"},
+    "openai": {"finetune.openai_job"},
     "xllamacpp": {"lm.embedded"},
     "gguf": {"lm.requantize", "finetune.adapter_file"},
 }
-IN_FUNCTIONS = ("mlflow", "torch", "transformers", "peft", "trl", "xllamacpp", "gguf")
+IN_FUNCTIONS = ("mlflow", "torch", "transformers", "peft", "trl", "openai", "xllamacpp", "gguf")
 
 
 def dotted(path: Path) -> str:

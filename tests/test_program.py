@@ -147,7 +147,7 @@ def test_a_chain_of_thought_comes_back(shipped: Shipped, tmp_path: Path) -> None
 
 def test_a_tuned_program_asks_for_its_lm(tiny: Tiny, tmp_path: Path) -> None:
     program = student(tiny())
-    program.tuned = tmp_path / "adapter.gguf"
+    program.tuned = "adapter.gguf"
     save(program, tmp_path / "program.json")
     lm = dspy.utils.DummyLM([])
     asked: list[Path] = []

@@ -42,7 +42,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an e
 
 def guarded(debug: bool, work: Callable[[], int]) -> None:
     """Run a command's body: a user's mistake is one line and exit code 2, never a traceback unless --debug."""
-    from optimize.errors import BudgetExhausted, WorkbenchError
+    from optimize.errors import BudgetExhausted, JobLeft, WorkbenchError
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped command closes its MLflow run, as with Ctrl-C
     try:
@@ -55,6 +55,13 @@ def guarded(debug: bool, work: Callable[[], int]) -> None:
     except BudgetExhausted as error:
         typer.secho(f"Error: {error} Give the same command a higher --max-calls: what is known is cached.", fg="red", err=True)
         code = 2
+    except JobLeft as left:
+        if sys.stdin.isatty() and typer.confirm(f"Cancel job {left.job} at the provider as well?", err=True):
+            left.cancel()
+            typer.secho(f"Job {left.job} is cancelled.", err=True)
+        else:
+            typer.secho(f"Job {left.job} goes on at the provider; the same command waits for it again.", err=True)
+        code = 130
     except KeyboardInterrupt:
         typer.secho("Stopped. What was answered is cached; the same command goes on from there.", err=True)
         sys.stdout.flush()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from optimize.cli.app import (
+    ApiBase,
     Debug,
     Epochs,
     FinetuneBase,
@@ -91,8 +92,9 @@ def _verified(folder: Path) -> int:
 @app.command()
 def finetune(
     task: TaskName,
-    backend: Annotated[str, typer.Option(help="who trains: lora")] = "lora",
+    backend: Annotated[str, typer.Option(help="who trains: lora or openai")] = "lora",
     lm: Lm = None,
+    api_base: ApiBase = None,
     max_calls: MaxCalls = None,
     seed: Seed = None,
     threads: Threads = None,

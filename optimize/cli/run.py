@@ -78,7 +78,7 @@ def run(
     headroom: Annotated[
         bool | None, typer.Option("--headroom", help="short of the target: could the best of 5 answers, or the teacher, reach it?")
     ] = None,
-    finetune: Annotated[str | None, typer.Option(help="on a plateau below target: bundle, lora or never")] = None,
+    finetune: Annotated[str | None, typer.Option(help="on a plateau below target: bundle, lora, openai or never")] = None,
     finetune_base: FinetuneBase = None,
     epochs: Epochs = None,
     must_not_break: MustNotBreak = None,

@@ -1,3 +1,4 @@
 """The fallback: gate → rows → hand-off or training → after-checks. Reached only when prompting has plateaued."""
 
-BACKENDS = {"lora": "optimize.finetune.lora"}  # imported on use; each has train(rows, val, base, out, config, progress) and curve(adapter)
+# Imported on use. Each has check(config), train(rows, val, base, out, config, progress) → what the tuned LM is known by, curve(that).
+BACKENDS = {"lora": "optimize.finetune.lora", "openai": "optimize.finetune.openai_job"}

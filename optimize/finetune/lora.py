@@ -7,13 +7,16 @@ import json
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from optimize.config import RunConfig
+from optimize.errors import WorkbenchError
 from optimize.finetune.adapter_file import write_adapter
-from optimize.finetune.lora_model import ALPHA, BATCH, RANK, Progress, Row, adapt, answers, batches, below, encode, judge, load, weights
+from optimize.finetune.epoch import Epoch, Progress
+from optimize.finetune.lora_model import ALPHA, BATCH, RANK, Row, adapt, answers, batches, below, encode, judge, load, weights
 
 LEARNING_RATE = 1e-3
 WARMUP = 10  # steps
@@ -21,18 +24,25 @@ PATIENCE = 2  # epochs without a better one on val
 SHARE = 0.5  # of the blocks, from the top
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the train rows: mean loss on their answers, loss on val's, and the share of val answers right word for word."""
-
-    train_loss: float
-    val_loss: float
-    val_right: float
+def check(config: RunConfig) -> None:
+    """Raises WorkbenchError where a LoRA could not be trained or served."""
+    missing = [name for name in ("torch", "transformers", "peft") if not find_spec(name)]
+    if missing:
+        raise WorkbenchError(
+            f"LoRA training needs {', '.join(missing)}: pip install 'optimize-workbench[lora]' "
+            "(without a GPU, install a CPU build of torch first)."
+        )
+    if (folder := config.finetune_base) and not (folder / "config.json").is_file():
+        raise WorkbenchError(f"--finetune-base {folder}: not a transformers folder (it has no config.json).")
+    if config.lm != "embedded" and not config.lm.startswith("gguf:"):
+        raise WorkbenchError(
+            f"LoRA trains weights in this process: 'embedded' or 'gguf:PATH', not {config.lm!r}. Use --finetune openai or bundle."
+        )
 
 
 def train(
     rows: Sequence[dict[str, Any]], val: Sequence[dict[str, Any]], base: Path, out: Path, config: RunConfig, progress: Progress
-) -> Path:
+) -> str:
     """Train on `{"messages": [system, user, assistant]}` rows and write the adapter, named by what it was made from.
 
     The loss is on the answer's tokens only. Batches hold rows of like length. Training stops early on val, and the epoch
@@ -44,7 +54,7 @@ def train(
     identity = hashlib.sha256(json.dumps([rows, val, str(base), *recipe]).encode()).hexdigest()[:16]
     target = out / f"{identity}.gguf"
     if target.is_file():
-        return target
+        return str(target)
     import torch
 
     torch.manual_seed(config.seed)
@@ -62,12 +72,12 @@ def train(
     target.with_suffix(".json").write_text(json.dumps([asdict(epoch) for epoch in fit.epochs]), encoding="utf-8")
     part.replace(target)
     fit.checkpoint.unlink(missing_ok=True)
-    return target
+    return str(target)
 
 
-def curve(adapter: Path) -> list[Epoch]:
+def curve(tuned: str) -> list[Epoch]:
     """The epochs of the training that made this adapter; none where that was not written down."""
-    path = adapter.with_suffix(".json")
+    path = Path(tuned).with_suffix(".json")
     return [Epoch(**epoch) for epoch in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
 
 

@@ -10,17 +10,16 @@ import contextlib
 import io
 import struct
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optimize.errors import WorkbenchError
 from optimize.finetune.adapter_file import NAMES, check_architecture
+from optimize.finetune.epoch import Progress
 
 RANK, ALPHA = 16, 32
 BATCH = 8
-Progress = Callable[[int, int, str], None]
 Encoded = tuple[list[int], list[int]]  # token ids of prompt and answer
 
 

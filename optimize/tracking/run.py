@@ -48,7 +48,7 @@ class Run(Observer):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.client.set_terminated(self.id, "KILLED" if kind is KeyboardInterrupt else "FAILED" if kind else "FINISHED")
+        self.client.set_terminated(self.id, "KILLED" if kind and issubclass(kind, KeyboardInterrupt) else "FAILED" if kind else "FINISHED")
 
     def finished(self, attempt: Attempt) -> None:
         tags = {"rung": attempt.rung, "family": attempt.family, "promoted": str(attempt.promoted)}
