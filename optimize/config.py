@@ -87,6 +87,11 @@ def find_root(start: Path | None = None) -> Path:
     return next((folder for folder in (here, *here.parents) if (folder / "programs").is_dir()), here)
 
 
+def is_local(lm: str) -> bool:
+    """Whether the LM of that name runs in this process."""
+    return lm == "embedded" or lm.startswith("gguf:")
+
+
 def state_dir(root: Path) -> Path:
     """Where answers are cached for this project; ignored by git."""
     return root / ".optimize"

@@ -11,6 +11,7 @@ from optimize.decision import decide
 from optimize.devset import row_hash
 from optimize.diagnosis import Diagnosis
 from optimize.evaluate import Evaluation, evaluate
+from optimize.finetune import command
 from optimize.finetune.effects import EffectsRecord, effects
 from optimize.finetune.gate import GateRecord
 from optimize.ladder import Attempt
@@ -165,7 +166,7 @@ def _next(session: Session, findings: Findings, opened: bool, decision: Decision
     more_rows = f"add {some} to devsets/{task}, then optimize run {task}"
     if opened and findings.tuned is None:
         elsewhere = f"   (or train elsewhere from {session.folder('handoff').relative_to(session.root)})"
-        return f"optimize finetune {task} --backend lora" + (elsewhere if finetune == "bundle" else "")
+        return command(task, session.config.lm) + (elsewhere if finetune == "bundle" else "")
     if decision and not decision.accepted:
         if findings.tuned and any(f.broke and f.named for f in findings.tuned.forgetting):
             return f"optimize finetune {task} --epochs {max(1, session.config.epochs // 2)} (fewer passes forget less)"

@@ -223,5 +223,5 @@ def criteria(found: GateRecord, name: str) -> RenderableType:
         mark = {True: "✓", None: "!", False: "✗"}[c.passed]
         table.add_row(mark, c.name, c.value, c.threshold, style={True: "", None: "yellow", False: "red"}[c.passed])
     todo = [f"{'To open it' if c.passed is False else 'Mind'}: {c.advice}" for c in found.criteria if not c.passed and c.advice]
-    end = f"Next: optimize finetune {name} --backend lora" if found.open else "The gate is closed."
+    end = f"Next: optimize finetune {name}, or optimize handoff {name}" if found.open else "The gate is closed."
     return Group(table, "", *[Text(line) for line in todo], Text(end, style="bold"))

@@ -82,7 +82,9 @@ def test_a_plateau_opens_the_gate_and_writes_a_handoff(report: Report, project: 
     manifest = read(folder)
     assert verify(folder) == [] and manifest.before["best prompt program, test"] == report.test.prompt
     assert manifest.gate == report.gate and manifest.rows == report.rows and "preferences/train.jsonl" not in manifest.files
-    assert report.next.startswith("optimize finetune paint --backend lora   (or train elsewhere from mlruns/handoff/paint)")
+    assert report.next.startswith(
+        "optimize finetune paint --backend openai --lm openai/painter   (or train elsewhere from mlruns/handoff/paint)"
+    )
 
 
 def test_the_handoff_is_kept_with_the_run(report: Report, project: Path) -> None:

@@ -69,10 +69,11 @@ def handoff(
         with Screen() as screen:
             opened = session(task, {"lm": lm, "max_calls": max_calls, "waive": waive}, screen)
             from optimize.fallback import handoff_last
+            from optimize.finetune import command
 
             folder, manifest = handoff_last(opened, pairs)
         rows = ", ".join(f"{f.rows} in {name} (some {f.tokens} tokens)" for name, f in manifest.files.items() if f.rows)
-        typer.echo(f"Hand-off written: {folder.relative_to(opened.root)}\nRows: {rows}\nNext: optimize finetune {task} --backend lora")
+        typer.echo(f"Hand-off written: {folder.relative_to(opened.root)}\nRows: {rows}\nNext: {command(task, manifest.lm)}")
         return 0
 
     guarded(debug, work)

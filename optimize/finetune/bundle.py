@@ -12,6 +12,7 @@ from pathlib import Path
 from optimize import __version__
 from optimize.devset import Splits, input_text
 from optimize.evaluate import Outcome
+from optimize.finetune import command
 from optimize.finetune.gate import GateRecord
 from optimize.finetune.manifest import FILE, Manifest, record
 from optimize.finetune.recipes import write_readme, write_recipes
@@ -63,7 +64,8 @@ def write_bundle(folder: Path, best: Program, splits: Splits, facts: Facts, outc
     write_recipes(part, base, facts.epochs, facts.seed, bool(pairs))
     counts = {side: len(rows) for side, rows in splits.sides().items()}
     scores = [f"| {name} | {s.score:.3f} [{s.low:.3f}, {s.high:.3f}] | {s.n} |" for name, s in facts.before.items()]
-    told = {"task": task.name, "target": str(facts.target), "lm": facts.lm, "reason": facts.reason, "scores": "\n".join(scores)}
+    told = {"task": task.name, "lm": facts.lm, "target": str(facts.target), "reason": facts.reason}
+    told |= {"scores": "\n".join(scores), "finetune": command(task.name, facts.lm)}
     write_readme(part, base, bool(pairs), told)
     manifest = Manifest(
         workbench=__version__,

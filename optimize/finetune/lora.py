@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from optimize.config import RunConfig
+from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
 from optimize.finetune.adapter_file import write_adapter
 from optimize.finetune.epoch import Epoch, Progress
@@ -34,7 +34,7 @@ def check(config: RunConfig) -> None:
         )
     if (folder := config.finetune_base) and not (folder / "config.json").is_file():
         raise WorkbenchError(f"--finetune-base {folder}: not a transformers folder (it has no config.json).")
-    if config.lm != "embedded" and not config.lm.startswith("gguf:"):
+    if not is_local(config.lm):
         raise WorkbenchError(
             f"LoRA trains weights in this process: 'embedded' or 'gguf:PATH', not {config.lm!r}. Use --finetune openai or bundle."
         )

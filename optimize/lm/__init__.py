@@ -13,7 +13,7 @@ from typing import Any
 import dspy
 from dspy.adapters import Adapter, ChatAdapter, JSONAdapter, XMLAdapter
 
-from optimize.config import RunConfig, state_dir
+from optimize.config import RunConfig, is_local, state_dir
 from optimize.errors import WorkbenchError
 from optimize.lm import embedded, weights
 from optimize.lm.compact import CompactAdapter
@@ -79,11 +79,6 @@ def price(name: str, api_base: str | None) -> tuple[float, float] | None:
     found = model_info(*name.split("/", 1))
     prices = found.get("input_cost_per_token"), found.get("output_cost_per_token")
     return None if None in prices else prices
-
-
-def is_local(name: str) -> bool:
-    """Whether the LM runs in this process."""
-    return name == "embedded" or name.startswith("gguf:")
 
 
 def gguf_path(name: str) -> Path | None:
