@@ -63,7 +63,7 @@ def test_the_file_of_the_project_root_holds_in_its_folders(project: Path, monkey
         ("target = 1.5", r"'target': .*less than or equal to 1"),
         ("target = nan", r"'target': "),
         ("val_rows = 7", r"'val_rows': .*greater than or equal to 8"),
-        ('finetune = "maybe"', r"'finetune': .*'bundle', 'lora' or 'never'.*OPTIMIZE_FINETUNE.*optimize\.toml"),
+        ('finetune = "maybe"', r"'finetune': .*'bundle', 'lora', 'openai' or 'never'.*OPTIMIZE_FINETUNE.*optimize\.toml"),
         ('lm = ""', r"'lm': .*at least 1 character"),
         ("seed = ", r"optimize\.toml is not valid TOML: "),
     ],

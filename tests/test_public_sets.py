@@ -11,7 +11,7 @@ import pytest
 
 from optimize.devset import load_splits
 from optimize.files import read_jsonl
-from optimize.labels import agreement, duplicates, suspects
+from optimize.labels import agreement, duplicates, judge, suspects
 from optimize.task import load_task
 
 SETS = Path(__file__).parents[2] / "shared" / "data"
@@ -75,17 +75,18 @@ def test_planted_faults_in_a_real_set_are_found() -> None:
     Contradictions and duplicates: all, and nothing else."""
     rows, rng = rows_of("clinc_domain10"), random.Random(0)
     texts, labels = [row["text"] for row in rows], [row["label"] for row in rows]
-    before = {row for row, _ in suspects(texts, labels)}
+    before = {row for row, _ in suspects(judge(texts, labels))}
     wrong = set(rng.sample(range(len(rows)), 40))
     poisoned = [rng.choice(sorted(set(labels) - {label})) if n in wrong else label for n, label in enumerate(labels)]
-    listed = {row for row, _ in suspects(texts, poisoned)}
+    listed = {row for row, _ in suspects(judge(texts, poisoned))}
     assert len(listed & wrong) >= 20 and len(before) <= 8
     assert len(listed - wrong - before) <= 0.15 * len(listed)
     others = [next(other for other in sorted(set(labels)) if other != label) for label in labels[10:20]]
-    found = duplicates(texts + [text.upper() + "  " for text in texts[:20]], labels + labels[:10] + others)
+    copied = texts + [text.upper() + "  " for text in texts[:20]]
+    found = duplicates(copied, labels + labels[:10] + others, ["train"] * len(copied))
     assert found.same == tuple((n, 800 + n) for n in range(10)) and found.conflicts == tuple((n, 800 + n) for n in range(10, 20))
 
 
 def test_where_texts_do_not_tell_the_label_a_real_set_has_no_suspects() -> None:
     rows = rows_of("query_wellformedness")
-    assert suspects([row["text"] for row in rows], [row["label"] for row in rows]) == []
+    assert suspects(judge([row["text"] for row in rows], [row["label"] for row in rows])) == []

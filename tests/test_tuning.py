@@ -180,4 +180,4 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
     assert report.effects and report.effects.slices and report.effects.price_after and report.effects.classes_after
     assert report.effects.classes_after.f1 > 0.8 and report.effects.train_seconds > 1
     told = decision(report)
-    assert ("is not accepted" in told) is bool(broke) and "This decision is wrong as soon as" in told and "| label" in told
+    assert ("is not accepted" in told) is bool(broke) and "This decision is wrong as soon as" in told and "| unlike any train row |" in told

@@ -72,7 +72,11 @@ def handoff(
             from optimize.finetune import command
 
             folder, manifest = handoff_last(opened, pairs)
-        rows = ", ".join(f"{f.rows} in {name} (some {f.tokens} tokens)" for name, f in manifest.files.items() if f.rows)
+        rows = ", ".join(
+            f"{f.rows} in {name} (some {f.tokens} tokens)"
+            for name, f in manifest.files.items()
+            if name.startswith(("chat/", "preferences/"))
+        )
         typer.echo(f"Hand-off written: {folder.relative_to(opened.root)}\nRows: {rows}\nNext: {command(task, manifest.lm)}")
         return 0
 
