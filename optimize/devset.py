@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from optimize.errors import WorkbenchError
-from optimize.files import read_jsonl, read_text, to_json
+from optimize.files import read_jsonl, read_text, to_json, to_text
 from optimize.split import near_duplicate_groups, split_groups
 from optimize.task import Task, choices, field_type
 
@@ -86,7 +86,7 @@ def row_hash(task: Task, example: dspy.Example) -> str:
 def input_text(task: Task, row: Mapping[str, Any]) -> str:
     """The row's inputs as one text, for similarity search."""
     values = (row[name] for name in task.signature.input_fields if name in row)
-    return "\n".join(v if isinstance(v, str) else to_json(v) for v in values)
+    return "\n".join(map(to_text, values))
 
 
 def _labels(task: Task, rows: list[dspy.Example]) -> list[str]:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from optimize.devset import input_text
 from optimize.evaluate import UNPARSABLE, Outcome
-from optimize.files import to_json
+from optimize.files import to_text
 from optimize.program import Program
 from optimize.records import Record
 from optimize.references import MAJORITY, guesses
@@ -78,7 +78,7 @@ def diagnose(program: Program, train: Sequence[dspy.Example], rows: Sequence[dsp
             kind = _kind(task, known, row, outcome, [guess[n] for guess in said])
             wrong.setdefault(kind, []).append((lost, _shown(task, row, outcome)))
             if task.label and task.label in outcome.answer:
-                confusions[f"{_text(row[task.label])} → {_text(outcome.answer[task.label])}"] += 1
+                confusions[f"{to_text(row[task.label])} → {to_text(outcome.answer[task.label])}"] += 1
     kinds = [
         Failures(
             kind=kind,
@@ -140,11 +140,11 @@ class _Knowledge:
         return set(self._shape.findall(text)) if self._shape else set()
 
     def invented(self, outcome: Outcome) -> bool:
-        return bool(self.ids(" ".join(map(_text, outcome.answer.values()))) - self.corpus.keys())
+        return bool(self.ids(" ".join(map(to_text, outcome.answer.values()))) - self.corpus.keys())
 
     def needed(self, row: dspy.Example) -> set[str]:
         """The passages that the row's own answer cites, or else those that hold it word for word."""
-        gold = " ".join(_text(row[name]) for name in self.task.signature.output_fields)
+        gold = " ".join(to_text(row[name]) for name in self.task.signature.output_fields)
         if cited := self.ids(gold) & self.corpus.keys():
             return cited
         if self.task.label or len(gold) < SHORTEST:
@@ -156,7 +156,7 @@ class _Knowledge:
         needed = self.needed(row)
         if not needed:
             return False
-        cited = self.ids(" ".join(_text(row[name]) for name in self.task.signature.output_fields))
+        cited = self.ids(" ".join(to_text(row[name]) for name in self.task.signature.output_fields))
         found = needed & self._retrieved(row)
         return found < needed if cited else not found
 
@@ -172,11 +172,7 @@ class _Knowledge:
         return {name for name, text in self.corpus.items() if text in found}
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else to_json(value)
-
-
 def _shown(task: Task, row: dspy.Example, outcome: Outcome) -> str:
-    gold = " / ".join(_text(row[name]) for name in task.signature.output_fields)
-    answer = " / ".join(_text(value) for value in outcome.answer.values())
+    gold = " / ".join(to_text(row[name]) for name in task.signature.output_fields)
+    answer = " / ".join(to_text(value) for value in outcome.answer.values())
     return f"{input_text(task, row.inputs())[:80]!r}: {gold[:60]!r}, answered {answer[:60]!r}"

@@ -38,6 +38,11 @@ def plain(value: Any) -> Any:
     return TypeAdapter(Any).dump_python(value, mode="json")
 
 
+def to_text(value: Any) -> str:
+    """Text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else to_json(value)
+
+
 def to_json(value: Any) -> str:
     """Canonical JSON of plain values, pydantic models, enums and dates: keys are sorted."""
     return json.dumps(plain(value), sort_keys=True, ensure_ascii=False)

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optimize.split import near_duplicate_groups
+from optimize.split import folded, near_duplicate_groups
 from optimize.stats import Interval, wilson
 
 FOLDS = 5
@@ -33,7 +33,7 @@ def duplicates(texts: Sequence[str], labels: Sequence[str], sides: Sequence[str]
     """Rows whose inputs are equal but for case and white space, and nearly equal ones (optimize.split)."""
     exact: dict[str, list[int]] = defaultdict(list)
     for row, text in enumerate(texts):
-        exact[" ".join(text.casefold().split())].append(row)
+        exact[folded(text)].append(row)
     groups: dict[int, list[int]] = defaultdict(list)
     for row, group in enumerate(near_duplicate_groups(list(texts))):
         groups[group].append(row)

@@ -10,6 +10,7 @@ from pydantic import Field
 from optimize.diagnosis import Diagnosis
 from optimize.evaluate import Evaluation
 from optimize.finetune.effects import EffectsRecord
+from optimize.finetune.epoch import Epoch
 from optimize.finetune.gate import GateRecord
 from optimize.ladder import Attempt
 from optimize.plateau import Decision, History, best_of
@@ -128,14 +129,6 @@ class ForgettingRecord(Record):
     examples: list[str] = Field(description="of what got worse")
 
 
-class EpochRecord(Record):
-    """One pass of a training over the train rows."""
-
-    train_loss: float
-    val_loss: float
-    val_right: float = Field(description="share of the val answers that are right word for word")
-
-
 class DecisionRecord(Record):
     """Whether the tuned LM is accepted, on what grounds, and what would make that wrong one day."""
 
@@ -165,7 +158,7 @@ class Report(Record):
     gate: GateRecord
     decision: DecisionRecord | None = Field(None, description="on the tuned LM; null if none was trained")
     effects: EffectsRecord | None = Field(None, description="of the tuning, beside the score")
-    training: list[EpochRecord] = Field([], description="of the tuned LM")
+    training: list[Epoch] = Field([], description="of the tuned LM")
     forgetting: list[ForgettingRecord] = Field([], description="general questions, and each task that must not break")
     lm: str
     teacher: str

@@ -13,6 +13,7 @@ from optimize.diagnosis import Diagnosis
 from optimize.evaluate import Evaluation, evaluate
 from optimize.finetune import command
 from optimize.finetune.effects import EffectsRecord, effects
+from optimize.finetune.epoch import Epoch
 from optimize.finetune.gate import GateRecord
 from optimize.ladder import Attempt
 from optimize.plateau import COVERAGE
@@ -23,7 +24,6 @@ from optimize.references import references
 from optimize.report import (
     AttemptRecord,
     DecisionRecord,
-    EpochRecord,
     ForgettingRecord,
     HeadroomRecord,
     Report,
@@ -45,7 +45,7 @@ class Tuned:
     attempts: tuple[Attempt, ...]
     tuned: str
     train_seconds: float
-    epochs: tuple[EpochRecord, ...]
+    epochs: tuple[Epoch, ...]
     forgetting: tuple[ForgettingRecord, ...]
 
     @property

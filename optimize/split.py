@@ -8,6 +8,11 @@ SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
 NEAR = 0.8  # cosine of character n-grams from which two texts count as the same text typed twice
 
 
+def folded(text: str) -> str:
+    """The text without case and extra white space: what is equal then was typed twice."""
+    return " ".join(text.casefold().split())
+
+
 def near_duplicate_groups(texts: list[str], near: float = NEAR) -> list[int]:
     """A group number for each text; texts connected by similarity of at least `near` share one."""
     from scipy.sparse.csgraph import connected_components

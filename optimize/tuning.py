@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from optimize.ladder import Attempt
 from optimize.lm.meter import MeteredLM
 from optimize.program import Program, load, student
 from optimize.records import GainRecord
-from optimize.report import EpochRecord, ForgettingRecord
+from optimize.report import ForgettingRecord
 from optimize.session import Session
 from optimize.settle import Tuned
 from optimize.stats import paired_gain
@@ -55,8 +55,7 @@ def tune(session: Session, best: Program, prompt_val: Evaluation, backend: str) 
         usage, seconds = session.meter.usage() - before, time.perf_counter() - start
         attempts.append(Attempt(name, "weights", program, evaluation, gain, usage, seconds))
         start, before = time.perf_counter(), session.meter.usage()
-    epochs = tuple(EpochRecord(**asdict(epoch)) for epoch in trainer.curve(tuned))
-    return Tuned(tuple(attempts), tuned, trained, epochs, tuple(_forgetting(session, tuned)))
+    return Tuned(tuple(attempts), tuned, trained, tuple(trainer.curve(tuned)), tuple(_forgetting(session, tuned)))
 
 
 def tuning_calls(session: Session) -> int:
@@ -70,8 +69,7 @@ def tuned_lm(session: Session, tuned: str, tokens: int) -> MeteredLM:
     """The LM of an adapter file, or of a provider's model. Raises WorkbenchError where the file, or the base weights, are gone."""
     config = session.config
     if not tuned.endswith(".gguf"):
-        found = lms.resolve(f"openai/{tuned}", config.api_base, config, session.meter, tokens)
-        return found.copy(temperature=config.temperature) if config.temperature else found
+        return lms.task_lm(config.model_copy(update={"lm": f"openai/{tuned}"}), session.meter, tokens)
     base, adapter = lms.gguf_path(config.lm), Path(tuned)
     if base is None or not adapter.is_file():
         raise WorkbenchError(f"The program was tuned; its adapter {adapter} or the base weights are gone.")

@@ -20,7 +20,7 @@ from optimize.finetune.rows import Row, chat_rows, completion_rows, preferences,
 from optimize.lm.compact import object_schema
 from optimize.program import Program, render, save
 from optimize.records import ScoreRecord
-from optimize.split import near_duplicate_groups
+from optimize.split import folded, near_duplicate_groups
 
 BASES = {"embedded": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # where the LM's weights are on the hub
 
@@ -92,7 +92,7 @@ def _without_overlap(splits: Splits, texts: list[str]) -> tuple[list[int], dict[
     groups = near_duplicate_groups(texts)
     held = set(groups[len(splits.train) :])
     apart = [n for n in range(len(splits.train)) if groups[n] not in held]
-    kept = list({" ".join(texts[n].casefold().split()): n for n in reversed(apart)}.values())[::-1]
+    kept = list({folded(texts[n]): n for n in reversed(apart)}.values())[::-1]
     return kept, {"overlap": len(splits.train) - len(apart), "duplicates": len(apart) - len(kept)}
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from pydantic import Field
+
+from optimize.records import Record
 
 Progress = Callable[[int, int, str], None]  # done, of how many, a word on it
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the train rows: mean loss on their answers, loss on val's, and the share of val answers right word for word."""
+class Epoch(Record):
+    """One pass over the train rows: the mean loss on their answers and on val's."""
 
     train_loss: float
     val_loss: float
-    val_right: float
+    val_right: float = Field(description="share of the val answers that are right word for word")

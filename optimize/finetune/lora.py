@@ -7,7 +7,6 @@ import json
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ def train(
     fit.run(progress)
     part = target.with_suffix(".part")
     write_adapter(part, {(block + first, name): pair for (block, name), pair in fit.best.items()}, float(ALPHA), heads)
-    target.with_suffix(".json").write_text(json.dumps([asdict(epoch) for epoch in fit.epochs]), encoding="utf-8")
+    target.with_suffix(".json").write_text(json.dumps([epoch.model_dump() for epoch in fit.epochs]), encoding="utf-8")
     part.replace(target)
     fit.checkpoint.unlink(missing_ok=True)
     return str(target)
@@ -106,7 +105,7 @@ class _Fit:
         while len(self.epochs) < self.most and self._stale() < PATIENCE:
             train_loss = self._pass(progress)
             right, minus_loss = judge(self.model, self.val)
-            self.epochs.append(Epoch(train_loss, -minus_loss, right))
+            self.epochs.append(Epoch(train_loss=train_loss, val_loss=-minus_loss, val_right=right))
             if self._stale() == 0:
                 self.best = weights(self.adapted)
             self._save()
@@ -147,7 +146,7 @@ class _Fit:
             "optimizer": self.optimizer.state_dict(),
             "rng": self.rng.getstate(),
             "done": self.done,
-            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "epochs": [epoch.model_dump() for epoch in self.epochs],
             "best": {name: [torch.from_numpy(w) for w in pair] for name, pair in self.best.items()},
         }
         part = self.checkpoint.with_suffix(".part")

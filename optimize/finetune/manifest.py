@@ -12,10 +12,10 @@ from pydantic import Field, ValidationError
 from optimize.errors import WorkbenchError
 from optimize.files import read_jsonl, read_text
 from optimize.finetune.gate import GateRecord
+from optimize.preflight import CHARS_A_TOKEN
 from optimize.records import Record, ScoreRecord
 
 FILE = "manifest.json"
-CHARS_A_TOKEN = 4  # of English, on most tokenizers
 
 
 class FileRecord(Record):

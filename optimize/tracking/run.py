@@ -12,9 +12,9 @@ from typing import Any
 import dspy
 from pydantic import TypeAdapter
 
+from optimize import files
 from optimize.devset import Splits, row_hash
 from optimize.evaluate import Evaluation
-from optimize.files import to_json
 from optimize.ladder import Attempt, Observer
 from optimize.plateau import History
 from optimize.program import Program, render, to_text
@@ -153,9 +153,9 @@ class Run(Observer):
         self._log_state(run, program, "program.json")
         self.client.log_text(run, render(program, self.splits.val[0]), "prompt.txt")
         pairs = list(zip(self.splits.val, evaluation.outcomes, strict=False))
-        table: dict[str, list[Any]] = {name: [_cell(e[name]) for e, _ in pairs] for name in program.task.signature.input_fields}
-        table |= {f"gold {name}": [_cell(e[name]) for e, _ in pairs] for name in program.task.signature.output_fields}
-        table |= {"answer": [_cell(o.answer) for _, o in pairs], "score": [o.score for _, o in pairs]}
+        table: dict[str, list[Any]] = {name: [files.to_text(e[name]) for e, _ in pairs] for name in program.task.signature.input_fields}
+        table |= {f"gold {name}": [files.to_text(e[name]) for e, _ in pairs] for name in program.task.signature.output_fields}
+        table |= {"answer": [files.to_text(o.answer) for _, o in pairs], "score": [o.score for _, o in pairs]}
         table |= {"feedback": [o.feedback for _, o in pairs], "error": [o.error for _, o in pairs]}
         table |= {"row": [row_hash(program.task, e)[:12] for e, _ in pairs], "seconds": [round(o.seconds, 3) for _, o in pairs]}
         table |= {"tokens_in": [o.usage.tokens_in for _, o in pairs], "tokens_out": [o.usage.tokens_out for _, o in pairs]}
@@ -182,10 +182,6 @@ class Run(Observer):
 def _interval(name: str, interval: Interval) -> dict[str, float | None]:
     first = "gain" if name == "gain" else f"{name}_score"
     return {first: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
-def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else to_json(value)
 
 
 def _versions() -> dict[str, str]:
