@@ -17,6 +17,7 @@ from optimize.errors import WorkbenchError
 
 FILE = "optimize.toml"
 Finetune = Literal["bundle", "lora", "openai", "never"]
+Method = Literal["sft", "dpo", "distill"]
 
 
 class RunConfig(BaseSettings):
@@ -42,7 +43,11 @@ class RunConfig(BaseSettings):
     )
     finetune: Finetune = Field("bundle", description="what to do on a plateau below target")
     waive: str | None = Field(None, description="why to tune a task that is not declared stable and owned; goes on record", min_length=3)
-    finetune_base: Path | None = Field(None, description="transformers folder of the LM's weights to train on; default: its GGUF")
+    method: Method = Field("sft", description="what a tuned LM learns from: gold answers, preferences, or a teacher's answers")
+    replay: int = Field(0, ge=0, description="general instructions, answered by the base LM, to train on as well, against forgetting")
+    finetune_base: str | None = Field(
+        None, description="the LM's weights to train on: a transformers folder or a hub name; default: its GGUF"
+    )
     must_not_break: tuple[str, ...] = Field((), description="what a tuned LM must not get worse at to be kept: general, or another task")
     epochs: int = Field(4, ge=1, le=50, description="passes over the training rows in a LoRA fine-tune")
 

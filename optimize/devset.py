@@ -23,6 +23,7 @@ FORMATS = {"jsonl": "json", "csv": "csv", "parquet": "parquet"}
 NAMES = {"train": ("train",), "val": ("val", "validation", "dev"), "test": ("test",)}
 ERRORS = 20  # rows that do not fit are named one by one up to so many
 Placed = tuple[str, dspy.Example]  # file and line, row
+BESIDE = ("ood", "unlabelled")  # files of rows that may lack their outputs
 SMALLEST = {"train": 8, "val": 8, "test": 8}
 
 
@@ -30,7 +31,8 @@ SMALLEST = {"train": 8, "val": 8, "test": 8}
 class Splits:
     """train: optimizers learn. val: programs are compared. test: read once, at the end.
 
-    digest: SHA-256 over every row and its side. places: file and line of each row, by its hash.
+    digest: SHA-256 over every row and its side. places: file and line of each row, by its hash. ood: rows out of the others'
+    distribution, which a tuned LM is asked as well; one without outputs has no right answer. unlabelled: inputs a teacher may answer.
     """
 
     train: tuple[dspy.Example, ...]
@@ -38,6 +40,8 @@ class Splits:
     test: tuple[dspy.Example, ...]
     digest: str
     places: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    ood: tuple[dspy.Example, ...] = ()
+    unlabelled: tuple[dspy.Example, ...] = ()
 
     def sides(self) -> dict[str, tuple[dspy.Example, ...]]:
         return {"train": self.train, "val": self.val, "test": self.test}
@@ -75,7 +79,9 @@ def load_splits(task: Task) -> Splits:
                 f"Add labelled rows to {task.data or task.folder}."
             )
     digest = hashlib.sha256("\n".join(f"{name} {hashes[id(e)]}" for name in NAMES for e in sides[name]).encode()).hexdigest()
-    return Splits(tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]), digest, places)
+    beside = {stem: path for stem in BESIDE if (path := task.folder / f"{stem}.jsonl").is_file()}
+    extra = {stem: tuple(example for _, example in _read_file(task, path)) for stem, path in beside.items()}
+    return Splits(tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]), digest, places, **extra)
 
 
 def row_hash(task: Task, example: dspy.Example) -> str:
@@ -116,7 +122,7 @@ def _read_file(task: Task, path: Path) -> list[Placed]:
         rows = [(f"{path} row {number}", row) for number, row in enumerate(_read_table(path), 1)]
     if not rows:
         raise WorkbenchError(f"{path} is empty. Write one row with the fields {', '.join(task.fields)} a line.")
-    return _examples(task, rows)
+    return _examples(task, rows, unlabelled=path.stem in BESIDE)
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:
@@ -155,12 +161,12 @@ def _read_hub(task: Task) -> dict[str, list[Placed]]:
     }
 
 
-def _examples(task: Task, rows: Iterable[tuple[str, Any]]) -> list[Placed]:
+def _examples(task: Task, rows: Iterable[tuple[str, Any]], unlabelled: bool = False) -> list[Placed]:
     """Validated rows. Raises one WorkbenchError for all that do not fit, naming the first ones."""
     found, errors = [], []
     for place, row in rows:
         try:
-            found.append((place, _example(task, row, place)))
+            found.append((place, _example(task, row, place, unlabelled)))
         except WorkbenchError as error:
             errors.append(str(error))
     if len(errors) > 1:
@@ -171,12 +177,13 @@ def _examples(task: Task, rows: Iterable[tuple[str, Any]]) -> list[Placed]:
     return found
 
 
-def _example(task: Task, row: Any, place: str) -> dspy.Example:
-    """A validated row; columns the signature does not name are kept as they are."""
+def _example(task: Task, row: Any, place: str, unlabelled: bool) -> dspy.Example:
+    """A validated row; columns the signature does not name are kept as they are. unlabelled: it may lack all outputs."""
     if not isinstance(row, dict):
         raise WorkbenchError(f"{place}: a row is a JSON object, found {type(row).__name__}.")
     values = dict(row)
-    for name, info in task.fields.items():
+    known = task.fields if not unlabelled or task.signature.output_fields.keys() & row.keys() else task.signature.input_fields
+    for name, info in known.items():
         if name not in row:
             raise WorkbenchError(f"{place}: field {name!r} is missing; the row has {', '.join(map(str, row)) or 'none'}.")
         values[name] = _value(row[name], info, f"{place}: field {name!r}")

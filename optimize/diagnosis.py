@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, Literal
 
 import dspy
@@ -14,10 +12,10 @@ from pydantic import Field
 from optimize.devset import input_text
 from optimize.evaluate import UNPARSABLE, Outcome
 from optimize.files import to_text
+from optimize.knowledge import Knowledge
 from optimize.program import Program
 from optimize.records import Record
 from optimize.references import MAJORITY, guesses
-from optimize.retrieval import read_corpus
 from optimize.task import Task
 
 Kind = Literal["schema", "knowledge", "labels", "boundaries", "style"]
@@ -36,7 +34,6 @@ LEVERS: dict[Kind, str] = {
     "style": "prompts, then weights",
 }
 SHOWN = 3
-SHORTEST = 4  # letters of an answer that is looked for in the passages
 PAIRS = 5
 
 
@@ -68,7 +65,8 @@ class Diagnosis(Record):
 
 def diagnose(program: Program, train: Sequence[dspy.Example], rows: Sequence[dspy.Example], outcomes: Sequence[Outcome]) -> Diagnosis:
     """Sort what went wrong. A row counts once, for the first of the kinds, in the order above, that it fits."""
-    task, known = program.task, _Knowledge(program)
+    task = program.task
+    known = Knowledge(task, program.passages)
     said = [found for name, found in guesses(task, train, rows).items() if name != MAJORITY]
     wrong: dict[Kind, list[tuple[float, str]]] = {}
     confusions: Counter[str] = Counter()
@@ -111,7 +109,7 @@ def told(found: Diagnosis) -> list[str]:
     return out
 
 
-def _kind(task: Task, known: _Knowledge, row: dspy.Example, outcome: Outcome, said: Sequence[Any]) -> Kind:
+def _kind(task: Task, known: Knowledge, row: dspy.Example, outcome: Outcome, said: Sequence[Any]) -> Kind:
     if outcome.error == UNPARSABLE or any(outcome.answer.get(name) is None != (row[name] is None) for name in task.signature.output_fields):
         return "schema"
     if known.invented(outcome) or known.not_found(row):
@@ -120,56 +118,6 @@ def _kind(task: Task, known: _Knowledge, row: dspy.Example, outcome: Outcome, sa
         return "style"
     answer = outcome.answer[task.label]
     return "labels" if said and all(guess == answer for guess in said) else "boundaries"
-
-
-class _Knowledge:
-    """What the task's corpus, if it has one, says about a row and an answer."""
-
-    def __init__(self, program: Program) -> None:
-        self.program, self.task = program, program.task
-        self.corpus = read_corpus(program.task.corpus) if program.task.corpus else {}
-
-    @cached_property
-    def _shape(self) -> re.Pattern[str] | None:
-        """What an id looks like, where ids hold digits: KB-0012 → KB-\\d+."""
-        shapes = {re.sub(r"\d+", r"\\d+", re.escape(name)) for name in self.corpus if re.search(r"\d", name)}
-        shapes -= {r"\d+"}  # a bare number is not told from any other
-        return re.compile(rf"(?<!\w)(?:{'|'.join(sorted(shapes))})(?!\w)") if shapes else None
-
-    def ids(self, text: str) -> set[str]:
-        return set(self._shape.findall(text)) if self._shape else set()
-
-    def invented(self, outcome: Outcome) -> bool:
-        return bool(self.ids(" ".join(map(to_text, outcome.answer.values()))) - self.corpus.keys())
-
-    def needed(self, row: dspy.Example) -> set[str]:
-        """The passages that the row's own answer cites, or else those that hold it word for word."""
-        gold = " ".join(to_text(row[name]) for name in self.task.signature.output_fields)
-        if cited := self.ids(gold) & self.corpus.keys():
-            return cited
-        if self.task.label or len(gold) < SHORTEST:
-            return set()
-        return {name for name, passage in self.corpus.items() if gold.casefold() in passage.casefold()}
-
-    def not_found(self, row: dspy.Example) -> bool:
-        """Whether the answer is in the corpus, and none (or not all, where several are cited) of it was put into the prompt."""
-        needed = self.needed(row)
-        if not needed:
-            return False
-        cited = self.ids(" ".join(to_text(row[name]) for name in self.task.signature.output_fields))
-        found = needed & self._retrieved(row)
-        return found < needed if cited else not found
-
-    def recall(self, rows: Sequence[dspy.Example]) -> float | None:
-        asked = [row for row in rows if self.needed(row)]
-        return sum(not self.not_found(row) for row in asked) / len(asked) if asked else None
-
-    def _retrieved(self, row: dspy.Example) -> set[str]:
-        passages = self.program.passages
-        if not passages:
-            return set()
-        found = set(passages.find(input_text(self.task, row.inputs())))
-        return {name for name, text in self.corpus.items() if text in found}
 
 
 def _shown(task: Task, row: dspy.Example, outcome: Outcome) -> str:

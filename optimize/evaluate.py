@@ -24,6 +24,7 @@ from optimize.task import Task
 
 Progress = Callable[[int, int], None]
 UNPARSABLE = "unparsable answer"
+LOGPROBS = "logprobs"  # where DSPy puts a prediction's tokens
 BLOCK = 12  # rows asked between two looks at a race
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -34,7 +35,9 @@ class Outcome:
     """One example's result. score None: the call failed, so nothing is known; an unparsable answer scores 0.
 
     usage: the LM calls it took. seconds: until the answer was there. repeats: its score each time it was asked, where it
-    was asked more than once; score is their mean and answer the first one's.
+    was asked more than once; score is their mean and answer the first one's. confidence: the probability the LM gave the
+    answer, from its tokens' log-probabilities where they were asked for (optimize.lm.telling), else the share of repeats that
+    answered the same; None where neither is known.
     """
 
     score: float | None
@@ -44,6 +47,7 @@ class Outcome:
     usage: Usage = Usage()  # noqa: RUF009 (frozen)
     seconds: float = 0.0
     repeats: tuple[float, ...] = ()
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -162,11 +166,21 @@ def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
         return Outcome(0.0, {"unparsable": str(error.lm_response)}, "The answer could not be parsed.", UNPARSABLE)
     except Exception as error:
         return Outcome(None, {}, error=_told(error))
+    told = None
+    if LOGPROBS in prediction and LOGPROBS not in task.fields:
+        told = prediction[LOGPROBS]
+        del prediction[LOGPROBS]  # a metric may compare all that is in it
+    answer = dict(prediction)
     try:
         score = task.score(example, prediction)
     except dspy.LMError as error:  # the metric asks an LM as well, and that call failed; any other error is the metric's own
-        return Outcome(None, dict(prediction), error=_told(error))
-    return Outcome(score.value, dict(prediction), score.feedback)
+        return Outcome(None, answer, error=_told(error))
+    return Outcome(score.value, answer, score.feedback, confidence=_probability(told) if told else None)
+
+
+def _probability(logprobs: Any) -> float:
+    """Of all the tokens an LM wrote, one after the other."""
+    return math.exp(math.fsum(token["logprob"] for token in logprobs["content"]))
 
 
 def _told(error: Exception) -> str:
@@ -181,7 +195,10 @@ def _together(repeats: Sequence[Outcome]) -> Outcome:
     mean = math.fsum(scores) / len(scores) if scores else None
     first = next((o for o in repeats if o.score is not None), repeats[0])
     usage = reduce(add, (o.usage for o in repeats))
-    return replace(first, score=mean, usage=usage, seconds=sum(o.seconds for o in repeats) / len(repeats), repeats=scores)
+    same = [o.answer == first.answer for o in repeats if o.score is not None]
+    sure = first.confidence if first.confidence is not None or not same else sum(same) / len(same)
+    seconds = sum(o.seconds for o in repeats) / len(repeats)
+    return replace(first, score=mean, usage=usage, seconds=seconds, repeats=scores, confidence=sure)
 
 
 def float_metric(task: Task) -> Callable[..., float | bool]:

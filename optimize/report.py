@@ -142,7 +142,7 @@ class DecisionRecord(Record):
 class Report(Record):
     """One run, complete: what `--json` prints and `report.json` holds."""
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     task: str
     verdict: str
     reason: str
@@ -169,6 +169,7 @@ class Report(Record):
     cost_usd: float | None
     seconds: float
     program: str
+    chart: str | None = Field(None, description="the picture of the tuning")
     next: str
 
     @property

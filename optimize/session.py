@@ -10,8 +10,9 @@ from pathlib import Path
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.devset import Splits, load_splits
+from optimize.errors import WorkbenchError
 from optimize.evaluate import Asking
-from optimize.finetune import BACKENDS
+from optimize.finetune import BACKENDS, aftercheck
 from optimize.finetune.aftercheck import GENERAL
 from optimize.ladder import Observer
 from optimize.lm.meter import Meter, MeteredLM
@@ -56,10 +57,12 @@ def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> S
     if config.finetune in BACKENDS:  # before a call is spent on the way there
         import_module(BACKENDS[config.finetune]).check(config)
     others = tuple(load(root, other, config.model_copy(update={"target": None})) for other in config.must_not_break if other != GENERAL)
+    if config.replay > (known := len(aftercheck.replayable(root))):
+        raise WorkbenchError(f"--replay {config.replay}: {aftercheck.REPLAY} has {known} instructions to replay.")
     lms.configure(root)
     meter = Meter(config.max_calls)
     lm = lms.task_lm(config, meter, task.max_tokens)
-    return Session(root, config, task, splits, meter, lm, lms.teacher_lm(config, meter), watch, others)
+    return Session(root, config, task, splits, meter, lm, lms.teacher_lm(config, meter, task.max_tokens), watch, others)
 
 
 def load(root: Path, name: str, config: RunConfig) -> tuple[Task, Splits]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import dspy
+
+from optimize import lm as lms
+from optimize.chart import tuning_chart
 from optimize.decision import decide
 from optimize.devset import row_hash
 from optimize.diagnosis import Diagnosis
 from optimize.evaluate import Evaluation, evaluate
 from optimize.finetune import command
-from optimize.finetune.effects import EffectsRecord, effects
+from optimize.finetune.effects import EffectsRecord, Pair, effects
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.gate import GateRecord
 from optimize.ladder import Attempt
@@ -47,11 +51,16 @@ class Tuned:
     train_seconds: float
     epochs: tuple[Epoch, ...]
     forgetting: tuple[ForgettingRecord, ...]
+    ood: Pair | None = None
 
     @property
     def chosen(self) -> Attempt:
-        """The better one on val, on a tie the one with the shorter prompt."""
-        return max(self.attempts, key=lambda a: a.evaluation.interval.mean if a.evaluation else -1.0)
+        return better(self.attempts)
+
+
+def better(attempts: Sequence[Attempt]) -> Attempt:
+    """The best one on val, on a tie the one with the shorter prompt, which is tried first."""
+    return max(attempts, key=lambda a: a.evaluation.interval.mean if a.evaluation else -1.0)
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,8 @@ def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecor
     found = {}
     for name, program in programs.items():
         session.watch.started(f"{name.replace('_', ' ')} on test")
-        found[name] = evaluate(program, session.splits.test, session.asking)
+        with dspy.context(lm=lms.telling(session.lm)):
+            found[name] = evaluate(program, session.splits.test, session.asking)
     test = _test_record(session, found)
     judged = _judged(session, tuned, found, test) if tuned else None
     kept = "tuned" if judged and judged.decision.accepted else "prompt"
@@ -95,6 +105,9 @@ def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecor
         scores = {name: list(e.scores) for name, e in (evaluated | {"final": evaluated[kept]}).items()}
         tracked.scores(side, RowScores(rows=rows, programs=scores))
     tracked.settle(report, programs[kept], findings.best)
+    if report.chart:
+        tuning_chart(report, session.root / report.chart)
+        tracked.attach(session.root / report.chart)
     if tuned and Path(tuned.tuned).is_file():
         tracked.attach(Path(tuned.tuned))
     return report
@@ -108,9 +121,10 @@ class _Judged:
     effects: EffectsRecord
 
 
-def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation], test: TestRecord) -> _Judged:
-    seen = effects(session.task, session.splits, found["prompt"], found["tuned"], tuned.train_seconds, session.config.threads)
-    return _Judged(decide(tuned.chosen, test, tuned.forgetting), seen)
+def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation], record: TestRecord) -> _Judged:
+    test = found["prompt"], found["tuned"]
+    seen = effects(session.task, session.splits, test, tuned.ood, tuned.train_seconds, session.config.threads)
+    return _Judged(decide(tuned.chosen, record, tuned.forgetting), seen)
 
 
 def _report(session: Session, findings: Findings, opened: GateRecord, test: TestRecord, judged: _Judged | None, path: Path) -> Report:
@@ -143,6 +157,7 @@ def _report(session: Session, findings: Findings, opened: GateRecord, test: Test
         cost_usd=usage.cost_usd,
         seconds=round(time.perf_counter() - session.start, 1),
         program=str(path.relative_to(session.root)),
+        chart=str(path.with_suffix(".png").relative_to(session.root)) if judged else None,
         next=_next(session, findings, opened.open, judged.decision if judged else None),
     )
 

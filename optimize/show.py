@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from optimize import diagnosis
-from optimize.finetune.effects import EffectsRecord
+from optimize.finetune.effects import EffectsRecord, OodRecord
+from optimize.finetune.epoch import kept
 from optimize.finetune.gate import GateRecord
 from optimize.preflight import Preflight, told
 from optimize.records import GainRecord, ScoreRecord
@@ -80,15 +81,16 @@ def lines(report: Report) -> list[str]:
     out += diagnosis.told(report.diagnosis)
     out += [f"Fine-tune gate {'open' if report.gate.open else 'closed'}: {' '.join(report.gate.reasons)}"]
     if report.decision and report.test.tuned_gain:
-        kept = "accepted" if report.decision.accepted else "reverted, the best prompt program stays"
-        out += [f"The tuned LM ({report.decision.tuned}) is {kept}: {changed_text(report.test.tuned_gain)}.", *report.decision.reasons]
+        outcome = "accepted" if report.decision.accepted else "reverted, the best prompt program stays"
+        out += [f"The tuned LM ({report.decision.tuned}) is {outcome}: {changed_text(report.test.tuned_gain)}.", *report.decision.reasons]
         out += [f"Forgotten: {found.examples[0]}." for found in report.forgetting if found.broke and found.examples]
     if report.training:
-        best = max(report.training, key=lambda e: (e.val_right, -e.val_loss))
         losses = " ".join(f"{e.train_loss:.2f}/{e.val_loss:.2f}" for e in report.training)
-        out += [f"Losses on train/val rows, an epoch each: {losses}; kept: epoch {report.training.index(best) + 1}."]
+        out += [f"Losses on train/val rows, an epoch each: {losses}; kept: epoch {kept(report.training) + 1}."]
     if report.effects:
         out += _effects(report.effects)
+    if report.chart:
+        out += [f"Losses, confidence and costs as a picture: {report.chart}"]
     out += [f"Not mended in the rows: {f.count} {f.what}." for f in report.preflight.findings if f.problem]
     return out
 
@@ -102,6 +104,17 @@ def _effects(found: EffectsRecord) -> list[str]:
         out += [f"Worst of {len(found.slices)} slices of the test rows, {worst.name}: {changed}."]
     if found.classes_before and found.classes_after:
         out += [f"Macro F1 on test: {found.classes_before.f1:.2f} before, {found.classes_after.f1:.2f} after the tuning."]
+    if found.confidence_before and found.confidence_after:
+        was, now = found.confidence_before, found.confidence_after
+        out += [
+            f"How sure the LM is and how right it is lie {was.ece:.2f} apart before, {now.ece:.2f} after (expected calibration error; "
+            f"Brier {was.brier:.2f}, {now.brier:.2f}); the surer half of the answers scores {was.surest_half:.2f}, {now.surest_half:.2f}."
+        ]
+    if found.invented_after is not None:
+        earlier = "none named" if found.invented_before is None else f"{found.invented_before:.0%}"
+        out += [f"Of the ids that answers name, {earlier} before and {found.invented_after:.0%} after do not exist."]
+    if found.ood:
+        out += [_ood(found.ood)]
     before, after = found.price_before, found.price_after
     if before and after:
         out += [
@@ -110,6 +123,15 @@ def _effects(found: EffectsRecord) -> list[str]:
             + (f", made up for after some {found.pays_after} answers." if found.pays_after else ", and no time is saved an answer.")
         ]
     return out
+
+
+def _ood(found: OodRecord) -> str:
+    """What the tuning did to rows out of the distribution."""
+    told = f"Out of distribution ({found.n} rows): score {found.score_before:.2f} before, {found.score_after:.2f} after"
+    if None in (found.sure_before, found.sure_after, found.told_apart_before, found.told_apart_after):
+        return told + "."
+    sure = f"mean confidence {found.sure_before:.2f}, {found.sure_after:.2f}"
+    return f"{told}; {sure}; told apart from test rows by it (AUROC) {found.told_apart_before:.2f}, {found.told_apart_after:.2f}."
 
 
 def _unsure(report: Report) -> list[str]:

@@ -15,7 +15,8 @@ from optimize.devset import input_text
 from optimize.errors import WorkbenchError
 from optimize.evaluate import Evaluation, evaluate
 from optimize.finetune import BACKENDS, aftercheck
-from optimize.finetune.aftercheck import GENERAL, Answers
+from optimize.finetune.aftercheck import GENERAL, GENERAL_TOKENS, Answers
+from optimize.finetune.effects import Pair
 from optimize.finetune.rows import chat_rows, tuned_student
 from optimize.ladder import Attempt
 from optimize.lm.meter import MeteredLM
@@ -23,12 +24,12 @@ from optimize.program import Program, load, student
 from optimize.records import GainRecord
 from optimize.report import ForgettingRecord
 from optimize.session import Session
-from optimize.settle import Tuned
+from optimize.settle import Tuned, better
 from optimize.stats import paired_gain
-from optimize.task import Task
+from optimize.task import Score, Task
+from optimize.teaching import lesson_calls, lessons
 from optimize.tracking.read import last_run
 
-GENERAL_TOKENS = 64  # room for an answer to a general question
 MARGIN = 0.05  # by which what must not break may get worse, in the mean
 SHOWN = 3
 
@@ -39,30 +40,32 @@ def tune(session: Session, best: Program, prompt_val: Evaluation, backend: str) 
     prompt_val: the best prompt program's outcomes on val, which both are compared with.
     """
     config, trainer = session.config, import_module(BACKENDS[backend])
-    base = config.finetune_base or lms.gguf_path(config.lm) or config.lm.split("/", 1)[1]
+    base = config.finetune_base or str(lms.gguf_path(config.lm) or config.lm.split("/", 1)[1])
     start, before = time.perf_counter(), session.meter.usage()
-    session.watch.started(backend)
     short = tuned_student(best)
-    rows, val_rows = (chat_rows(short, side) for side in (session.splits.train, session.splits.val))
+    rows, val_rows = lessons(session, best, short), chat_rows(short, session.splits.val)
+    session.watch.started(backend)
     tuned: str = trainer.train(rows, val_rows, base, session.folder("adapters"), config, session.watch.scored)
     trained = time.perf_counter() - start
     attempts = []
     for name, program in ((backend, short), (f"{backend}, best prompt", best.deepcopy())):
-        program.tuned, program.lm = tuned, tuned_lm(session, tuned, session.task.max_tokens)
+        program.tuned, program.lm = tuned, lms.telling(tuned_lm(session, tuned, session.task.max_tokens))
         session.watch.started(f"{name} on val")
         evaluation = evaluate(program, session.splits.val, session.asking)
         gain = paired_gain(prompt_val.scores, evaluation.scores)
         usage, seconds = session.meter.usage() - before, time.perf_counter() - start
         attempts.append(Attempt(name, "weights", program, evaluation, gain, usage, seconds))
         start, before = time.perf_counter(), session.meter.usage()
-    return Tuned(tuple(attempts), tuned, trained, tuple(trainer.curve(tuned)), tuple(_forgetting(session, tuned)))
+    ood = _out_of_distribution(session, best, better(attempts))
+    return Tuned(tuple(attempts), tuned, trained, tuple(trainer.curve(tuned)), tuple(_forgetting(session, tuned)), ood)
 
 
 def tuning_calls(session: Session) -> int:
-    """What comparing a tuned LM takes: val and test rows for each of two programs, what must not break for base and tuned LM."""
+    """What making its rows and comparing a tuned LM takes: val and test rows for each of two programs, the rest for base and tuned LM."""
     rows = len(session.splits.val) + len(session.splits.test)
     others = sum(len(splits.val) for _, splits in session.must_not_break)
-    return 2 * (session.config.repeats * rows + len(aftercheck.questions(session.root)) + others)
+    rows += len(session.splits.ood)
+    return lesson_calls(session) + 2 * (session.config.repeats * rows + len(aftercheck.questions(session.root)) + others)
 
 
 def tuned_lm(session: Session, tuned: str, tokens: int) -> MeteredLM:
@@ -74,6 +77,24 @@ def tuned_lm(session: Session, tuned: str, tokens: int) -> MeteredLM:
     if base is None or not adapter.is_file():
         raise WorkbenchError(f"The program was tuned; its adapter {adapter} or the base weights are gone.")
     return lms.local_lm(base, adapter, session.meter, tokens, config.temperature)
+
+
+def _out_of_distribution(session: Session, best: Program, tuned: Attempt) -> Pair | None:
+    """The ood rows asked of both programs, if there are any."""
+    assert tuned.program
+    if not session.splits.ood:
+        return None
+    outputs, scored = set(session.task.signature.output_fields), session.task.metric
+
+    def metric(row: dspy.Example, answer: dspy.Prediction) -> Score | float:
+        return scored(row, answer) if outputs <= set(row.keys()) else Score(0.0, "No answer to this is right.")
+
+    found = []
+    for name, program in (("best prompt program", best), ("tuned LM", tuned.program)):
+        session.watch.started(f"ood rows, {name}")
+        with dspy.context(lm=lms.telling(session.lm)):
+            found.append(evaluate(program, session.splits.ood, replace(session.asking, task=replace(session.task, metric=metric))))
+    return found[0], found[1]
 
 
 def _forgetting(session: Session, tuned: str) -> Iterator[ForgettingRecord]:

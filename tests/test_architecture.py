@@ -19,13 +19,14 @@ ORDER = (
     {"run", "compare", "verdict"},
     {"fallback"},
     {"tuning"},
+    {"teaching"},
     {"settle"},
     {"session", "tracking"},
-    {"show", "decision"},
+    {"show", "decision", "chart"},
     {"report"},
     {"finetune"},
     {"preflight", "diagnosis"},
-    {"ladder", "headroom", "slices"},
+    {"ladder", "headroom", "slices", "knowledge", "confidence"},
     {"rungs"},
     {"program"},
     {"evaluate", "references"},
@@ -41,16 +42,17 @@ DOORS = {
     "mlflow": {"tracking.store", "tracking.run", "tracking.read"},
     "typer": {"cli.app", "cli.run", "cli.finetune", "cli.look", "cli.lm"},
     "rich": {"cli.app", "cli.look", "show", "screen", "overview"},
-    "torch": {"finetune.lora", "finetune.lora_model", "finetune.recipes.trl_sft", "finetune.recipes.trl_dpo"},
+    "torch": {"finetune.lora", "finetune.lora_model", "finetune.objective", "finetune.recipes.trl_sft", "finetune.recipes.trl_dpo"},
     "transformers": {"finetune.lora_model"},
     "peft": {"finetune.lora_model", "finetune.recipes.trl_sft", "finetune.recipes.trl_dpo"},
     "trl": {"finetune.recipes.trl_sft", "finetune.recipes.trl_dpo"},
+    "matplotlib": {"chart"},
     "yaml": {"finetune.recipes"},
     "openai": {"finetune.openai_job"},
     "xllamacpp": {"lm.embedded"},
     "gguf": {"lm.requantize", "finetune.adapter_file"},
 }
-IN_FUNCTIONS = ("mlflow", "torch", "transformers", "peft", "trl", "openai", "xllamacpp", "gguf")
+IN_FUNCTIONS = ("matplotlib", "mlflow", "torch", "transformers", "peft", "trl", "openai", "xllamacpp", "gguf")
 
 
 def dotted(path: Path) -> str:

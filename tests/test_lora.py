@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +14,7 @@ import pytest
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
+from optimize.finetune import lora_model, objective
 from optimize.finetune.adapter_file import check_architecture
 from optimize.lm import weights
 from optimize.lm.meter import Meter
@@ -30,7 +36,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [chat(word, answer) for word, answer in WORDS.items()] * 4
     seen: list[str] = []
     out = tmp_path_factory.mktemp("adapters")
-    base = weights.pull_embedded(print)
+    base = str(weights.pull_embedded(print))
     path = Path(lora.train(rows, rows[:6], base, out, RunConfig(epochs=8), lambda done, total, note: seen.append(note)))
     assert any("tokens/s" in note for note in seen) and seen[-1].startswith("val: ")
     start = path.stat().st_mtime_ns
@@ -80,35 +86,60 @@ def test_a_transformers_folder_is_trained_as_well(folder: Path, tmp_path: Path) 
     import gguf
 
     rows = [chat(word, answer) for word, answer in WORDS.items()]
-    path = lora.train(rows, rows, folder, tmp_path, RunConfig(epochs=1), lambda *_: None)
+    path = lora.train(rows, rows, str(folder), tmp_path, RunConfig(epochs=1), lambda *_: None)
     tensors = {tensor.name for tensor in gguf.GGUFReader(path).tensors}
     assert len(tensors) == 2 * 7 * 2 and "blk.3.attn_q.weight.lora_a" in tensors and "blk.1.attn_q.weight.lora_a" not in tensors
 
 
-class Killed(BaseException):
-    """Stands for kill -9: nothing of the training runs after it."""
+TRAIN = """
+import json, os, signal, sys
+from pathlib import Path
+from optimize.config import RunConfig
+from optimize.finetune import lora
+
+def killed(done, total, note):
+    if note.startswith("loss") and done == 8:  # in the third epoch
+        os.kill(os.getpid(), signal.SIGKILL)
+
+rows = json.loads(sys.argv[1])
+lora.train(rows, rows[:6], sys.argv[2], Path(sys.argv[3]), RunConfig(epochs=4), killed)
+"""
 
 
 def test_a_killed_training_goes_on_from_its_last_whole_epoch(folder: Path, tmp_path: Path) -> None:
     rows = [chat(word, answer) for word, answer in WORDS.items()] * 4  # three steps an epoch
     config = RunConfig(epochs=4)
-    whole = lora.train(rows, rows[:6], folder, tmp_path / "whole", config, lambda *_: None)
-
-    def killed(done: int, total: int, note: str) -> None:
-        if note.startswith("loss") and done == 8:  # in the third epoch
-            raise Killed
-
-    with pytest.raises(Killed):
-        lora.train(rows, rows[:6], folder, tmp_path / "killed", config, killed)
+    whole = lora.train(rows, rows[:6], str(folder), tmp_path / "whole", config, lambda *_: None)
+    died = subprocess.run([sys.executable, "-c", TRAIN, json.dumps(rows), str(folder), str(tmp_path / "killed")], capture_output=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     assert [p.suffix for p in (tmp_path / "killed").iterdir()] == [".checkpoint"]
     steps: list[int] = []
     again = lora.train(
-        rows, rows[:6], folder, tmp_path / "killed", config, lambda done, total, note: steps.append(done) if "loss" in note else None
+        rows, rows[:6], str(folder), tmp_path / "killed", config, lambda done, total, note: steps.append(done) if "loss" in note else None
     )
     assert steps[0] == 7, "the first two epochs are not trained twice"
     assert sorted(p.suffix for p in (tmp_path / "killed").iterdir()) == [".gguf", ".json"]
     assert [e.train_loss for e in lora.curve(again)] == pytest.approx([e.train_loss for e in lora.curve(whole)], rel=1e-4)
     assert lora.curve(whole)[-1].train_loss < lora.curve(whole)[0].train_loss and lora.curve("other.gguf") == []
+
+
+def test_preferences_pull_two_answers_apart_beyond_what_gold_does(folder: Path, tmp_path: Path) -> None:
+    """The same gold answers, with and without a rejected one: only then the rejected one's probability falls behind."""
+    import torch
+
+    chats = [chat(word, answer) for word, answer in WORDS.items()]
+    pairs = [{"prompt": c["messages"][:-1], "chosen": c["messages"][-1:], "rejected": chat("x", "tomato")["messages"][-1:]} for c in chats]
+    model, tokenizer = lora_model.load(str(folder))
+    encoded = [text for pair in pairs for text in objective.texts(tokenizer, pair)]
+    read = lora_model.below(model, 2, encoded, "cpu", lambda *_: None)
+    learned = objective.lessons(model, [read[n : n + 2] for n in range(0, len(read), 2)])
+    with torch.no_grad():
+        plain = torch.nn.functional.cross_entropy(*lora_model.answers(model, [lesson.row for lesson in learned]))
+        assert objective.loss(model, learned).item() == pytest.approx(plain.item() + math.log(2), rel=1e-4), "no preference yet"
+    assert objective.loss(model, [objective.Lesson(lesson.row) for lesson in learned]).item() == pytest.approx(plain.item(), rel=1e-4)
+    curves = [lora.curve(lora.train(rows, chats, str(folder), tmp_path, RunConfig(epochs=3), lambda *_: None)) for rows in (pairs, chats)]
+    losses = [[e.train_loss for e in curve] for curve in curves]
+    assert losses[0][0] > losses[1][0] + 0.5 and losses[0][-1] < losses[0][0], "the preference is part of the loss, and is learned"
 
 
 def test_weights_that_could_not_be_served_are_refused_before_training() -> None:
@@ -120,4 +151,4 @@ def test_weights_transformers_cannot_read_are_a_clear_error(tmp_path: Path) -> N
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF nothing else")
     with pytest.raises(WorkbenchError, match=r"broken\.gguf"):
-        lora.train([chat("a", "b")], [chat("a", "b")], broken, tmp_path, RunConfig(), lambda *_: None)
+        lora.train([chat("a", "b")], [chat("a", "b")], str(broken), tmp_path, RunConfig(), lambda *_: None)

@@ -151,6 +151,18 @@ def test_the_whole_way_and_nothing_twice(provider: tuple[Provider, str], tmp_pat
     assert len(there.jobs) == 2, "another recipe is another job"
 
 
+def test_preferences_go_in_the_providers_own_form(provider: tuple[Provider, str], tmp_path: Path) -> None:
+    there, url = provider
+    said = [{"role": role, "content": role} for role in ("user", "assistant")]
+    pair = {"prompt": said[:1], "chosen": said[1:], "rejected": [said[1] | {"content": "no"}]}
+    config = RunConfig(lm=f"openai/{BASE}", api_base=url, api_key="k", method="dpo")
+    assert train([pair], ROWS[:1], BASE, tmp_path, config, lambda *_: None) == f"ft:{BASE}:1"
+    theirs = {"input": {"messages": pair["prompt"]}, "preferred_output": pair["chosen"], "non_preferred_output": pair["rejected"]}
+    assert there.files == {"file-0": [theirs]} and there.jobs[0]["method"]["type"] == "dpo" and "validation_file" not in there.jobs[0]
+    with pytest.raises(WorkbenchError, match="--replay"):
+        check(config.model_copy(update={"replay": 5}))
+
+
 @pytest.mark.parametrize("lost", [(), ("id",), ("id", "val_file")])
 def test_after_a_crash_the_same_job_goes_on(provider: tuple[Provider, str], tmp_path: Path, lost: tuple[str, ...]) -> None:
     """The process dies while it polls; or before it wrote down the job, or the second file."""

@@ -86,8 +86,8 @@ def test_a_training_pays_after_as_many_answers_as_make_up_for_it(tiny: Tiny, moo
     task = tiny(rows=mood_rows)
     splits = load_splits(task)
     slow, fast = (Evaluation(tuple(outcome(1, e.mood, seconds) for e in splits.test)) for seconds in (3.0, 1.0))
-    assert effects(task, splits, slow, fast, 100.0, in_flight=4).pays_after == 200
-    assert effects(task, splits, fast, slow, 100.0, in_flight=4).pays_after is None
+    assert effects(task, splits, (slow, fast), None, 100.0, in_flight=4).pays_after == 200
+    assert effects(task, splits, (fast, slow), None, 100.0, in_flight=4).pays_after is None
 
 
 def gain(mean: float, error: float) -> Gain:
@@ -160,8 +160,10 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
     for name, lines in (("words", made), ("general", questions)):
         (tmp_path / "devsets" / name).mkdir(parents=True)
         (tmp_path / "devsets" / name / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "devsets" / "words" / "ood.jsonl").write_text("".join(json.dumps({"text": f"{n} o'clock"}) + "\n" for n in range(12)))
+    (tmp_path / "devsets" / "general" / "replay.txt").write_text("Name a river.\nWhat is snow?\n")
     write_task(tmp_path, "review")
-    config = RunConfig(finetune="lora", epochs=5, must_not_break=("general", "review"), max_calls=400)
+    config = RunConfig(finetune="lora", epochs=5, replay=2, must_not_break=("general", "review"), max_calls=400)
     session = open_session(tmp_path, "words", config, Observer())
     assert isinstance(session.splits, Splits)
     with tracked_run(session, "finetune") as tracked, dspy.context(lm=session.lm):
@@ -179,5 +181,8 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
     assert [(f.name, f.named) for f in report.forgetting] == [("general", True), ("review", True)] and report.forgetting[1].n >= 5
     assert report.effects and report.effects.slices and report.effects.price_after and report.effects.classes_after
     assert report.effects.classes_after.f1 > 0.8 and report.effects.train_seconds > 1
+    assert report.effects.ood and report.effects.ood.n == 12 and report.effects.ood.score_after == 0.0, "no answer is right"
+    assert report.effects.confidence_after and report.effects.confidence_after.n == len(session.splits.test)
+    assert report.chart and (tmp_path / report.chart).read_bytes().startswith(b"\x89PNG")
     told = decision(report)
     assert ("is not accepted" in told) is bool(broke) and "This decision is wrong as soon as" in told and "| unlike any train row |" in told

@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from optimize.errors import WorkbenchError
 from optimize.evaluate import Progress, in_threads
-from optimize.files import read_jsonl
+from optimize.files import read_jsonl, read_text
 from optimize.lm.meter import MeteredLM
 
 GENERAL = "general"  # what these questions are called where a task could stand
+GENERAL_TOKENS = 64  # room for an answer to a general question
 ROWS = Path("devsets/general/rows.jsonl")
+REPLAY = Path("devsets/general/replay.txt")
 
 
 class Question(BaseModel):
@@ -74,6 +76,12 @@ def questions(root: Path) -> list[Question]:
             place = ".".join(map(str, first["loc"])) or "row"
             raise WorkbenchError(f"{path}:{number}: not a question: {place}: {first['msg']}.") from None
     return found
+
+
+def replayable(root: Path) -> list[str]:
+    """The general instructions that a training may rehearse, one a line; none of the questions is among them."""
+    path = root / REPLAY
+    return [line for line in read_text(path).splitlines() if line.strip()] if path.is_file() else []
 
 
 def ask(lm: MeteredLM, asked: Sequence[Question], threads: int, progress: Progress) -> Answers:

@@ -1,18 +1,23 @@
-"""What the tuning changed beside the score: slices, classes, the gap to train rows, and what an answer costs. Asks no LM."""
+"""What the tuning changed beside the score: slices, classes, confidence, invented ids, and what an answer costs. Asks no LM."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import dspy
 from pydantic import Field
 
+from optimize.confidence import ConfidenceRecord, confidence
 from optimize.devset import Splits
 from optimize.evaluate import Evaluation
 from optimize.files import to_json
+from optimize.knowledge import Knowledge
 from optimize.records import Record
 from optimize.slices import SliceRecord, by_slice, slices
 from optimize.task import Task
+
+Pair = tuple[Evaluation, Evaluation]  # of the best prompt program, and of the tuned one
 
 
 class ClassesRecord(Record):
@@ -38,34 +43,85 @@ class PriceRecord(Record):
     usd_right: float | None
 
 
+class OodRecord(Record):
+    """Rows out of the distribution, asked of the best prompt program and of the tuned one.
+
+    score: on those that have a right answer; an answer to any other row scores 0. sure: the mean confidence. told_apart: the
+    chance that a test row is answered with more confidence than one of these (AUROC; 0.5: the LM does not notice).
+    """
+
+    n: int
+    score_before: float
+    score_after: float
+    sure_before: float | None
+    sure_after: float | None
+    told_apart_before: float | None
+    told_apart_after: float | None
+
+
 class EffectsRecord(Record):
     """Best prompt program (before) against tuned program (after), on the test rows."""
 
     slices: list[SliceRecord] = Field(description="the worst gain first")
     classes_before: ClassesRecord | None = Field(None, description="null where the output is no label")
     classes_after: ClassesRecord | None = None
+    confidence_before: ConfidenceRecord | None = Field(None, description="null where the LM does not tell how sure it is")
+    confidence_after: ConfidenceRecord | None = None
+    invented_before: float | None = Field(None, description="share of invented ids; null where the corpus has none or no answer names one")
+    invented_after: float | None = None
+    ood: OodRecord | None = Field(None, description="null without ood.jsonl")
     price_before: PriceRecord | None = Field(None, description="null where the cache answered all")
     price_after: PriceRecord | None = None
     train_seconds: float
+    in_flight: int = Field(description="calls at once, which share the machine: an answer keeps it busy for its seconds divided by them")
     pays_after: int | None = Field(description="answers after which the seconds saved make up for the training; null: none are saved")
 
 
-def effects(task: Task, splits: Splits, before: Evaluation, after: Evaluation, train_seconds: float, in_flight: int) -> EffectsRecord:
-    """Of two evaluations of all test rows. train_seconds: what the tuning took, set-up included. in_flight: calls at once, which share
-    the machine: an answer keeps it busy for its seconds divided by them.
-    """
-    rows = splits.test
+def effects(task: Task, splits: Splits, test: Pair, ood: Pair | None, train_seconds: float, in_flight: int) -> EffectsRecord:
+    """Of evaluations of all test rows, and of the ood rows, before and after. train_seconds: what the tuning took, set-up included."""
+    rows, (before, after), known = splits.test, test, Knowledge(task)
     costs = price(before), price(after)
     saved = costs[0].seconds - costs[1].seconds if costs[0] and costs[1] else 0.0
     return EffectsRecord(
         slices=by_slice(slices(task, splits.train, rows), before.scores, after.scores),
         classes_before=classes(task, rows, before),
         classes_after=classes(task, rows, after),
+        confidence_before=confidence(before),
+        confidence_after=confidence(after),
+        invented_before=known.invented_share(before.outcomes),
+        invented_after=known.invented_share(after.outcomes),
+        ood=_ood(test, ood) if ood else None,
         price_before=costs[0],
         price_after=costs[1],
         train_seconds=round(train_seconds, 1),
+        in_flight=in_flight,
         pays_after=round(train_seconds * in_flight / saved) if saved > 0 else None,
     )
+
+
+def _ood(test: Pair, ood: Pair) -> OodRecord:
+    sure = [fmean(known) if (known := _sure(found)) else None for found in ood]
+    apart = [_told_apart(_sure(inside), _sure(outside)) for inside, outside in zip(test, ood, strict=True)]
+    return OodRecord(
+        n=len(ood[0].outcomes),
+        score_before=ood[0].interval.mean,
+        score_after=ood[1].interval.mean,
+        sure_before=sure[0],
+        sure_after=sure[1],
+        told_apart_before=apart[0],
+        told_apart_after=apart[1],
+    )
+
+
+def _sure(found: Evaluation) -> list[float]:
+    return [o.confidence for o in found.outcomes if o.confidence is not None]
+
+
+def _told_apart(inside: Sequence[float], outside: Sequence[float]) -> float | None:
+    from sklearn.metrics import roc_auc_score
+
+    known = [1] * len(inside) + [0] * len(outside)
+    return float(roc_auc_score(known, [*inside, *outside])) if inside and outside else None
 
 
 def classes(task: Task, rows: Sequence[dspy.Example], found: Evaluation) -> ClassesRecord | None:

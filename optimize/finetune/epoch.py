@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pydantic import Field
 
@@ -17,3 +17,9 @@ class Epoch(Record):
     train_loss: float
     val_loss: float
     val_right: float = Field(description="share of the val answers that are right word for word")
+
+
+def kept(epochs: Sequence[Epoch]) -> int:
+    """The number of the epoch with most val answers right, of equals the one with the lowest loss, and the first."""
+    order = [(epoch.val_right, -epoch.val_loss) for epoch in epochs]
+    return order.index(max(order))

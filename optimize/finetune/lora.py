@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -14,8 +15,9 @@ from typing import Any
 from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
 from optimize.finetune.adapter_file import write_adapter
-from optimize.finetune.epoch import Epoch, Progress
-from optimize.finetune.lora_model import ALPHA, BATCH, RANK, Row, adapt, answers, batches, below, encode, judge, load, weights
+from optimize.finetune.epoch import Epoch, Progress, kept
+from optimize.finetune.lora_model import ALPHA, BATCH, RANK, Row, adapt, batches, below, judge, load, weights
+from optimize.finetune.objective import Lesson, lessons, loss, texts
 
 LEARNING_RATE = 1e-3
 WARMUP = 10  # steps
@@ -31,8 +33,8 @@ def check(config: RunConfig) -> None:
             f"LoRA training needs {', '.join(missing)}: pip install 'optimize-workbench[lora]' "
             "(without a GPU, install a CPU build of torch first)."
         )
-    if (folder := config.finetune_base) and not (folder / "config.json").is_file():
-        raise WorkbenchError(f"--finetune-base {folder}: not a transformers folder (it has no config.json).")
+    if (base := config.finetune_base) and not (Path(base) / "config.json").is_file() and not re.fullmatch(r"[\w.-]+/[\w.-]+", base):
+        raise WorkbenchError(f"--finetune-base {base}: neither a transformers folder (it has no config.json) nor a hub name, OWNER/NAME.")
     if not is_local(config.lm):
         raise WorkbenchError(
             f"LoRA trains weights in this process: 'embedded' or 'gguf:PATH', not {config.lm!r}. Use --finetune openai or bundle."
@@ -40,17 +42,19 @@ def check(config: RunConfig) -> None:
 
 
 def train(
-    rows: Sequence[dict[str, Any]], val: Sequence[dict[str, Any]], base: Path, out: Path, config: RunConfig, progress: Progress
+    rows: Sequence[dict[str, Any]], val: Sequence[dict[str, Any]], base: str, out: Path, config: RunConfig, progress: Progress
 ) -> str:
-    """Train on `{"messages": [system, user, assistant]}` rows and write the adapter, named by what it was made from.
+    """Train on `{"messages": […, assistant]}` rows, or `{"prompt", "chosen", "rejected"}` ones, and write the adapter, named by what
+    it was made from.
 
-    The loss is on the answer's tokens only. Batches hold rows of like length. Training stops early on val, and the epoch
-    that answers most val rows word for word is kept, of equals the one with the lowest loss. The same rows, base and
-    config give the same file, which is then reused; a training that was killed goes on from its last whole epoch. Beside the
-    adapter lies the `curve` of its epochs. Raises WorkbenchError for weights of an architecture that could not be served afterwards.
+    The loss (optimize.finetune.objective) is on the answer's tokens only. Batches hold rows of like length. Training stops
+    early on val, and the epoch that answers most val rows word for word is kept, of equals the one with the lowest loss. The
+    same rows, base and config give the same file, which is then reused; a training that was killed goes on from its last
+    whole epoch. Beside the adapter lies the `curve` of its epochs. Raises WorkbenchError for weights of an architecture that
+    could not be served afterwards.
     """
     recipe = [config.seed, config.epochs, RANK, ALPHA, BATCH, LEARNING_RATE, SHARE]
-    identity = hashlib.sha256(json.dumps([rows, val, str(base), *recipe]).encode()).hexdigest()[:16]
+    identity = hashlib.sha256(json.dumps([rows, val, base, *recipe]).encode()).hexdigest()[:16]
     target = out / f"{identity}.gguf"
     if target.is_file():
         return str(target)
@@ -61,10 +65,13 @@ def train(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     first = int(model.config.num_hidden_layers * (1 - SHARE))
-    cached = below(model, first, [encode(tokenizer, row) for row in (*rows, *val)], device, progress)
+    encoded = [texts(tokenizer, row) for row in (*rows, *val)]
+    cached = iter(below(model, first, [text for row in encoded for text in row], device, progress))
+    read = [[next(cached) for _ in row] for row in encoded]
     heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
     out.mkdir(parents=True, exist_ok=True)
-    fit = _Fit(adapt(model), cached[: len(rows)], cached[len(rows) :], config, target.with_suffix(".checkpoint"))
+    learned = lessons(model, read[: len(rows)])
+    fit = _Fit(adapt(model), learned, [row for (row,) in read[len(rows) :]], config, target.with_suffix(".checkpoint"))
     fit.run(progress)
     part = target.with_suffix(".part")
     write_adapter(part, {(block + first, name): pair for (block, name), pair in fit.best.items()}, float(ALPHA), heads)
@@ -87,14 +94,14 @@ class _Fit:
     Written down after each epoch, whole, so that a killed training loses no more than one.
     """
 
-    def __init__(self, adapted: Any, rows: list[Row], val: list[Row], config: RunConfig, checkpoint: Path) -> None:
+    def __init__(self, adapted: Any, rows: list[Lesson], val: list[Row], config: RunConfig, checkpoint: Path) -> None:
         import torch
 
         self.adapted, self.rows, self.val, self.checkpoint = adapted, rows, val, checkpoint
         self.model = adapted.get_base_model()
         self.trainable = [p for p in adapted.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trainable, lr=LEARNING_RATE)
-        self.most, self.steps, self.done = config.epochs, config.epochs * len(batches(rows)), 0
+        self.most, self.steps, self.done = config.epochs, config.epochs * len(self._batches()), 0
         self.rng = random.Random(config.seed)
         self.epochs: list[Epoch] = []
         self.best = weights(adapted)
@@ -109,34 +116,37 @@ class _Fit:
             if self._stale() == 0:
                 self.best = weights(self.adapted)
             self._save()
-        kept = self.epochs[len(self.epochs) - 1 - self._stale()]
-        progress(self.steps, self.steps, f"val: {kept.val_right:.0%} of the answers right, loss {kept.val_loss:.3f}")
+        best = self.epochs[kept(self.epochs)]
+        progress(self.steps, self.steps, f"val: {best.val_right:.0%} of the answers right, loss {best.val_loss:.3f}")
 
     def _pass(self, progress: Progress) -> float:
         """One epoch of steps; its mean loss."""
         import torch
 
-        order, losses = batches(self.rows), []
+        order, losses = self._batches(), []
         self.rng.shuffle(order)
         for batch in order:
             start = time.perf_counter()
             for group in self.optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(1.0, (self.done + 1) / WARMUP) * (1 - self.done / self.steps)
-            loss = torch.nn.functional.cross_entropy(*answers(self.model, batch))
-            loss.backward()
+            value = loss(self.model, batch)
+            value.backward()
             torch.nn.utils.clip_grad_norm_(self.trainable, 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.done += 1
-            losses.append(loss.item())
-            speed = sum(len(row.hidden) for row in batch) / (time.perf_counter() - start)
+            losses.append(value.item())
+            speed = sum(len(row.hidden) for lesson in batch for row in lesson.rows) / (time.perf_counter() - start)
             progress(self.done, self.steps, f"loss {losses[-1]:.3f}, {speed:.0f} tokens/s")
         return float(sum(losses) / len(losses))
 
+    def _batches(self) -> list[list[Lesson]]:
+        by_row = {id(lesson.row): lesson for lesson in self.rows}
+        return [[by_row[id(row)] for row in batch] for batch in batches([lesson.row for lesson in self.rows])]
+
     def _stale(self) -> int:
         """Epochs since the best one."""
-        order = [(epoch.val_right, -epoch.val_loss) for epoch in self.epochs]
-        return len(order) - 1 - order.index(max(order)) if order else 0
+        return len(self.epochs) - 1 - kept(self.epochs) if self.epochs else 0
 
     def _save(self) -> None:
         import torch

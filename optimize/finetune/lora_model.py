@@ -10,6 +10,7 @@ import contextlib
 import io
 import struct
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,16 @@ class Row:
     answer: Any
 
 
-def load(base: Path) -> tuple[Any, Any]:
-    """Model and tokenizer of a GGUF file (de-quantized) or a transformers folder."""
+def load(base: str) -> tuple[Any, Any]:
+    """Model and tokenizer of a GGUF file (de-quantized), a transformers folder, or a name on the hub."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as hf_logging
 
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
-    place, options = (str(base), {}) if base.is_dir() else (str(base.parent), {"gguf_file": base.name})
+    file = Path(base)
+    place, options = (str(file.parent), {"gguf_file": file.name}) if file.is_file() else (base, {})
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # its own progress bars, which no setting silences
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
@@ -52,9 +54,9 @@ def load(base: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def encode(tokenizer: Any, row: dict[str, Any]) -> Encoded:
+def encode(tokenizer: Any, messages: Sequence[dict[str, str]]) -> Encoded:
     """(prompt ids, answer ids with the end of turn), split where the assistant's turn begins."""
-    *asked, answer = row["messages"]
+    *asked, answer = messages
     prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     end = tokenizer.eos_token
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answer["content"] + end)]
@@ -135,7 +137,7 @@ def judge(model: Any, rows: list[Row]) -> tuple[float, float]:
     return right / len(rows), -loss / len(rows)
 
 
-def batches(rows: list[Row]) -> list[list[Row]]:
+def batches(rows: Sequence[Row]) -> list[list[Row]]:
     ordered = sorted(rows, key=lambda row: len(row.hidden))
     return [ordered[n : n + BATCH] for n in range(0, len(ordered), BATCH)]
 

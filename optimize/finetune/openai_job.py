@@ -45,6 +45,8 @@ def check(config: RunConfig) -> None:
         )
     if not _key(config):
         raise WorkbenchError("--finetune openai needs a key: OPTIMIZE_API_KEY, or OPENAI_API_KEY.")
+    if config.method == "dpo" and config.replay:
+        raise WorkbenchError("--finetune openai trains on preferences or on answers, not on both: leave out --replay or --method dpo.")
 
 
 def train(
@@ -62,7 +64,8 @@ def train(
         if record.job.id is None:
             _check_base(client, base)
             record.note(train_file=record.job.train_file or _upload(client, rows, f"{identity}-train.jsonl"))
-            record.note(val_file=record.job.val_file or _upload(client, val, f"{identity}-val.jsonl"))
+            if config.method != "dpo":  # a provider wants a validation file of the same form, and val rows have no rejected answer
+                record.note(val_file=record.job.val_file or _upload(client, val, f"{identity}-val.jsonl"))
             record.note(id=_begun(client, record.job) or _begin(client, record.job, config))
         if record.job.tuned is None:
             try:
@@ -117,8 +120,15 @@ def _check_base(client: Any, base: str) -> None:
 
 
 def _upload(client: Any, rows: Sequence[dict[str, Any]], name: str) -> str:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(json.dumps(_theirs(row), ensure_ascii=False) + "\n" for row in rows)
     return str(client.files.create(file=(name, text.encode()), purpose="fine-tune").id)
+
+
+def _theirs(row: dict[str, Any]) -> dict[str, Any]:
+    """A chat row as it is, a preference by the names this API gives its parts."""
+    if "messages" in row:
+        return row
+    return {"input": {"messages": row["prompt"]}, "preferred_output": row["chosen"], "non_preferred_output": row["rejected"]}
 
 
 def _begun(client: Any, job: Job) -> str | None:
@@ -129,8 +139,9 @@ def _begun(client: Any, job: Job) -> str | None:
 
 
 def _begin(client: Any, job: Job, config: RunConfig) -> str:
-    method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": config.epochs}}}
-    files = {"training_file": job.train_file, "validation_file": job.val_file}
+    kind = "dpo" if config.method == "dpo" else "supervised"
+    method = {"type": kind, kind: {"hyperparameters": {"n_epochs": config.epochs}}}
+    files = {"training_file": job.train_file} | ({"validation_file": job.val_file} if job.val_file else {})
     return str(client.fine_tuning.jobs.create(model=job.model, suffix=SUFFIX, seed=config.seed, method=method, **files).id)
 
 

@@ -45,10 +45,16 @@ def task_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
     return found.copy(temperature=config.temperature) if config.temperature else found
 
 
-def teacher_lm(config: RunConfig, meter: Meter) -> MeteredLM:
-    """The teacher, or the task LM itself with room to write an instruction."""
+def telling(lm: MeteredLM) -> MeteredLM:
+    """The LM, asked for its tokens' log-probabilities too, where it is known to tell them; its answers stay the same."""
+    known = lm.local or (not lm.any_schema and "logprobs" in lm.supported_params and not lm.supports_reasoning)
+    return lm.copy(logprobs=True) if known else lm
+
+
+def teacher_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
+    """The teacher, or the task LM itself, with room to write an instruction, or an answer of so many tokens."""
     name, base = (config.teacher, config.teacher_api_base) if config.teacher else (config.lm, config.api_base)
-    return resolve(name, base, config, meter, PROPOSAL_TOKENS)
+    return resolve(name, base, config, meter, max(PROPOSAL_TOKENS, max_tokens))
 
 
 def resolve(name: str, api_base: str | None, config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:

@@ -1,0 +1,124 @@
+"""What a tuned LM learns from, made with the real LM: preferences, a teacher's answers, replayed instructions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from optimize.config import RunConfig
+from optimize.errors import WorkbenchError
+from optimize.finetune.aftercheck import questions, replayable
+from optimize.finetune.rows import tuned_student
+from optimize.ladder import Observer
+from optimize.program import Program, student
+from optimize.session import Session, open_session
+from optimize.split import near_duplicate_groups
+from optimize.teaching import lesson_calls, lessons
+
+PROGRAM = """
+from typing import Literal
+
+import dspy
+
+from optimize.task import Task
+
+
+class Mood(dspy.Signature):
+    \"\"\"Judge the review.\"\"\"
+
+    text: str = dspy.InputField()
+    mood: Literal["good", "bad"] = dspy.OutputField()
+
+
+task = Task(signature=Mood, metric=lambda example, answer: float(example.mood == answer.mood), max_tokens=8)
+"""
+Opened = Callable[..., tuple[Session, Program]]
+
+
+@pytest.fixture
+def opened(tmp_path: Path, mood_rows: list[dict[str, Any]], root: Path) -> Opened:
+    """A task with ten unlabelled inputs, two of which are rows typed twice, and its student in the format of small LMs."""
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "mood.py").write_text(PROGRAM)
+    more = [{"text": f"the {thing} is {how}"} for thing in ("saddle", "bell", "lamp", "lock") for how in ("lovely", "broken")]
+    for name, rows in (("mood/rows", mood_rows), ("mood/unlabelled", more)):
+        path = tmp_path / "devsets" / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "devsets" / "general").mkdir()
+    (tmp_path / "devsets" / "general" / "replay.txt").write_text("\n".join(replayable(root)[:3]) + "\n")
+
+    def make(**knobs: Any) -> tuple[Session, Program]:
+        session = open_session(tmp_path, "mood", RunConfig(max_calls=300, **knobs), Observer())
+        best = student(session.task)
+        best.format = "compact"
+        return session, best
+
+    return make
+
+
+def made(session: Session, best: Program) -> list[dict[str, Any]]:
+    with dspy.context(lm=session.lm):
+        rows = lessons(session, best, tuned_student(best))
+    assert session.meter.usage().asked == lesson_calls(session), "what it takes is known before"
+    return rows
+
+
+@pytest.mark.lm
+def test_preferences_are_gold_over_what_the_best_program_got_wrong(opened: Opened) -> None:
+    session, best = opened(method="dpo")
+    pairs = made(session, best)
+    gold = {e.text: e.mood for e in session.splits.train}
+    assert 20 <= len(pairs) < len(gold)
+    for pair in pairs:
+        mood = gold[pair["prompt"][-1]["content"]]
+        assert mood in pair["chosen"][0]["content"] and mood not in pair["rejected"][0]["content"]
+
+
+@pytest.mark.lm
+def test_a_teacher_teaches_what_it_gets_right_and_what_it_agrees_with_itself_on(opened: Opened) -> None:
+    session, best = opened(method="distill")
+    held = session.splits.test[0].text
+    path = session.task.folder / "unlabelled.jsonl"
+    path.write_text(path.read_text() + json.dumps({"text": held.upper()}) + "\n")
+    session, best = opened(method="distill")
+    session.meter.ask(3, cached=True)  # for the input that is a test row typed twice, which is not asked
+    rows = made(session, best)
+    gold = {e.text: e.mood for e in session.splits.train}
+    asked = [row["messages"][1]["content"] for row in rows]
+    labelled = [row for row in rows if row["messages"][1]["content"] in gold]
+    assert len(labelled) >= 20 and all(gold[r["messages"][1]["content"]] in r["messages"][2]["content"] for r in labelled)
+    assert held.upper() not in asked and any(text.startswith("the ") for text in asked)
+
+
+@pytest.mark.lm
+def test_replayed_instructions_come_with_the_base_lms_own_answers(opened: Opened) -> None:
+    session, best = opened(replay=3)
+    rows = made(session, best)
+    assert len(rows) == len(session.splits.train) + 3
+    assert all([m["role"] for m in row["messages"]] == ["user", "assistant"] and row["messages"][1]["content"] for row in rows[-3:])
+
+
+def test_more_to_replay_than_there_is_is_told_before_a_call(opened: Opened) -> None:
+    with pytest.raises(WorkbenchError, match=r"--replay 4: .*replay\.txt has 3"):
+        opened(replay=4)
+
+
+@pytest.mark.lm
+def test_too_few_lessons_are_told(opened: Opened) -> None:
+    session, best = opened(method="dpo")
+    rows = session.splits.train[:21]
+    object.__setattr__(session.splits, "train", rows)
+    with dspy.context(lm=session.lm), pytest.raises(WorkbenchError, match=r"--method dpo leaves .* rows to learn from, at least 20"):
+        lessons(session, best, tuned_student(best))
+
+
+def test_no_instruction_that_is_replayed_is_one_that_is_asked_afterwards(root: Path) -> None:
+    asked, replayed = [q.question for q in questions(root)], replayable(root)
+    groups = near_duplicate_groups([*asked, *replayed])
+    assert not set(groups[: len(asked)]) & set(groups[len(asked) :]) and len(set(replayed)) == 120
