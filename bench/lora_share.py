@@ -38,9 +38,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             lms.configure(Path(folder))
             start = time.perf_counter()
-            adapter = lora.train(rows, val, base, Path(folder), RunConfig(), lambda *shown, to=notes: to.append(shown[2]))
+            adapter = lora.train(rows, val, str(base), Path(folder), RunConfig(), lambda *shown, to=notes: to.append(shown[2]))
             seconds = time.perf_counter() - start
-            with dspy.context(lm=lms.local_lm(base, adapter, Meter(10_000), task.max_tokens)):
+            with dspy.context(lm=lms.local_lm(base, Path(adapter), Meter(10_000), task.max_tokens)):
                 score = evaluate(program, splits.val, Asking(task, threads=4)).interval
         table.add_row(f"{share:.0%}", f"{seconds:.0f}", notes[-1].split()[-1], f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]")
     Console().print(table)

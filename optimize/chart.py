@@ -42,13 +42,15 @@ def _sure(axes: Any, report: Report) -> bool:
     axes.set(title="How sure, how right (test rows)", xlabel="confidence", ylabel="score", xlim=(0, 1), ylim=(0, 1))
     effects = report.effects
     known = (effects.confidence_before, effects.confidence_after) if effects else ()
+    if not any(known):
+        return False
     for name, color, found in zip(("before", "after"), (BEFORE, AFTER), known, strict=False):
         if found:
             x, y = [b.confidence for b in found.bins], [b.score for b in found.bins]
             axes.plot(x, y, "o-", color=color, label=f"{name}: calibration error {found.ece:.2f}")
     axes.plot((0, 1), (0, 1), ls=":", color="gray", label="as right as sure")
     axes.legend()
-    return any(known)
+    return True
 
 
 def _pays(axes: Any, report: Report) -> bool:

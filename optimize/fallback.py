@@ -11,10 +11,10 @@ import dspy
 from optimize.errors import WorkbenchError
 from optimize.evaluate import Outcome, evaluate
 from optimize.finetune import BACKENDS
-from optimize.finetune.bundle import Facts, write_bundle
+from optimize.finetune.bundle import write_bundle
 from optimize.finetune.criteria import Case
 from optimize.finetune.gate import GateRecord, gate
-from optimize.finetune.manifest import Manifest
+from optimize.finetune.manifest import Facts, Manifest
 from optimize.ladder import Attempt, Observer
 from optimize.plateau import History
 from optimize.program import Program, load, student
@@ -44,18 +44,21 @@ def case_of(task: Task, report: Report | Findings) -> Case:
         preflight=report.preflight,
         diagnosis=report.diagnosis,
         reasons=student(task).reasons,
+        teacher=report.headroom.teacher if report.headroom else None,
     )
 
 
-def finetune_last(session: Session, backend: str) -> Report:
+def finetune_last(session: Session) -> Report:
     """Fine-tune from the last climb, without climbing again; its calls are answered from the cache."""
-    if backend not in BACKENDS:
-        raise WorkbenchError(f"No backend {backend!r}: {', '.join(BACKENDS)}. `optimize handoff` writes rows for trainers elsewhere.")
+    if session.config.finetune not in BACKENDS:
+        raise WorkbenchError(
+            f"{session.config.finetune!r} trains nothing: {', '.join(BACKENDS)}. `optimize handoff` writes rows for trainers elsewhere."
+        )
     session, last, opened, best = _last(session)
     with tracked_run(session, "finetune") as tracked, dspy.context(lm=session.lm):
         session.watch.started("best prompt program")
         evaluation = evaluate(best, session.splits.val, session.asking)
-        tuned = tune(session, best, evaluation, backend)
+        tuned = tune(session, best, evaluation)
         records = [a for a in last.attempts if a.family != "weights"]
         for attempt in tuned.attempts:
             Both(tracked, session.watch).finished(attempt)

@@ -45,7 +45,7 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
         findings = findings_of(session, found, checked, room)
         opened = gate(session.task, case_of(session.task, findings), session.config.waive)
         if opened.open and session.config.finetune in BACKENDS:
-            tuned = tune(session, findings.best, findings.best_val, session.config.finetune)
+            tuned = tune(session, findings.best, findings.best_val)
             for attempt in tuned.attempts:
                 Both(tracked, session.watch).finished(attempt)
             findings = replace(findings, tuned=tuned, attempts=(*findings.attempts, *map(AttemptRecord.of, tuned.attempts)))

@@ -157,7 +157,7 @@ def _report(session: Session, findings: Findings, opened: GateRecord, test: Test
         cost_usd=usage.cost_usd,
         seconds=round(time.perf_counter() - session.start, 1),
         program=str(path.relative_to(session.root)),
-        chart=str(path.with_suffix(".png").relative_to(session.root)) if judged else None,
+        chart=str(session.folder("charts").relative_to(session.root) / path.stem / "tuning.png") if judged else None,
         next=_next(session, findings, opened.open, judged.decision if judged else None),
     )
 

@@ -34,12 +34,13 @@ MARGIN = 0.05  # by which what must not break may get worse, in the mean
 SHOWN = 3
 
 
-def tune(session: Session, best: Program, prompt_val: Evaluation, backend: str) -> Tuned:
+def tune(session: Session, best: Program, prompt_val: Evaluation) -> Tuned:
     """The tuned LM in two programs, with the short prompt it was trained on and with the best prompt, both on val.
 
     prompt_val: the best prompt program's outcomes on val, which both are compared with.
     """
-    config, trainer = session.config, import_module(BACKENDS[backend])
+    config, backend = session.config, session.config.finetune
+    trainer = import_module(BACKENDS[backend])
     base = config.finetune_base or str(lms.gguf_path(config.lm) or config.lm.split("/", 1)[1])
     start, before = time.perf_counter(), session.meter.usage()
     short = tuned_student(best)

@@ -152,3 +152,9 @@ def test_a_poisoned_and_a_tiny_variant_of_a_shipped_task_are_stopped(shipped: Sh
 
 def rows(splits: Splits, side: str, change: Callable[[dspy.Example], dspy.Example]) -> tuple[dspy.Example, ...]:
     return tuple(map(change, splits.sides()[side]))
+
+
+def test_a_teacher_at_the_target_makes_it_a_matter_of_cost(task: Task, sound: Case) -> None:
+    found = gate(task, replace(sound, teacher=score(0.95)))
+    assert found.open and "--method distill --teacher" in found.reasons[-1]
+    assert gate(task, replace(sound, teacher=score(0.85))) == gate(task, sound)

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ import pytest
 from optimize.devset import Splits, load_splits
 from optimize.errors import WorkbenchError
 from optimize.evaluate import UNPARSABLE, Outcome
-from optimize.finetune.bundle import Facts, write_bundle
+from optimize.finetune.bundle import write_bundle
 from optimize.finetune.gate import GateRecord
-from optimize.finetune.manifest import read, record, verify
+from optimize.finetune.manifest import Facts, read, record, verify
 from optimize.finetune.rows import FORMAT, Row, chat_rows, tuned_student
 from optimize.lm import FORMATS, weights
 from optimize.program import Program, load, render, student
@@ -32,7 +31,14 @@ Tiny = Callable[..., Task]
 TASKS = ("tickets", "kb_answer", "extract")
 SCORE = ScoreRecord(score=0.38, low=0.29, high=0.47, n=120)
 FACTS = Facts(
-    "embedded", 0.9, 0, 4, "plateau", "Prompting stays below.", GateRecord(open=True, criteria=[]), {"best prompt program, test": SCORE}
+    lm="embedded",
+    target=0.9,
+    seed=0,
+    epochs=4,
+    verdict="plateau",
+    reason="Prompting stays below.",
+    gate=GateRecord(open=True, criteria=[]),
+    before={"best prompt program, test": SCORE},
 )
 
 
@@ -127,7 +133,7 @@ def test_without_outcomes_there_are_no_pairs_and_an_old_handoff_is_replaced(tiny
     splits = load_splits(task)
     write_bundle(tmp_path / "out", student(task), splits, FACTS, [Outcome(0.0, {"mood": "bad"})] * len(splits.train))
     assert (tmp_path / "out" / "recipes" / "trl_dpo.py").is_file()
-    manifest = write_bundle(tmp_path / "out", student(task), splits, replace(FACTS, lm="openai/gpt-4.1-mini"))
+    manifest = write_bundle(tmp_path / "out", student(task), splits, FACTS.model_copy(update={"lm": "openai/gpt-4.1-mini"}))
     assert not any("preferences" in name or "dpo" in name for name in manifest.files) and verify(tmp_path / "out") == []
     assert manifest.base is None and "--base MODEL" in (tmp_path / "out" / "README.md").read_text()
 
@@ -147,7 +153,7 @@ def test_whatever_is_changed_in_a_handoff_is_found(tiny: Tiny, mood_rows: list[R
     ]
     assert found(lambda: (folder / "program.json").unlink()) == ["program.json is missing."]
     assert found(lambda: (folder / "extra.jsonl").write_text("{}")) == ["extra.jsonl is not in the manifest."]
-    (wrong,) = found(lambda: None, replace(FACTS, verdict="budget"))
+    (wrong,) = found(lambda: None, FACTS.model_copy(update={"verdict": "budget"}))
     assert "verdict is budget" in wrong
 
     def leak() -> None:

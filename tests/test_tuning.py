@@ -170,7 +170,7 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
         setup = Setup(session.task, session.splits, session.teacher, session.meter, 0.9, 4, 0)
         (compact,) = [rung for rung in LADDER if rung.name == "output_format"]
         findings = findings_of(session, climb(setup, [compact], Observer()), preflight(session.task, session.splits, config))
-        tuned = tune(session, findings.best, findings.best_val, "lora")
+        tuned = tune(session, findings.best, findings.best_val)
         report = settle(session, tracked, replace(findings, tuned=tuned), GateRecord(open=True, criteria=[]))
     assert report.decision and report.test.tuned and report.test.tuned.score >= 0.6 > report.test.baseline.score
     broke = [f.name for f in report.forgetting if f.broke]  # an LM of this size forgets nearly anything it is not trained on
@@ -182,7 +182,7 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
     assert report.effects and report.effects.slices and report.effects.price_after and report.effects.classes_after
     assert report.effects.classes_after.f1 > 0.8 and report.effects.train_seconds > 1
     assert report.effects.ood and report.effects.ood.n == 12 and report.effects.ood.score_after == 0.0, "no answer is right"
-    assert report.effects.confidence_after and report.effects.confidence_after.n == len(session.splits.test)
+    assert report.effects.ood.sure_after and report.effects.ood.told_apart_after is not None
     assert report.chart and (tmp_path / report.chart).read_bytes().startswith(b"\x89PNG")
     told = decision(report)
     assert ("is not accepted" in told) is bool(broke) and "This decision is wrong as soon as" in told and "| unlike any train row |" in told

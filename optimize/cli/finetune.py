@@ -126,6 +126,6 @@ def finetune(
     def use_case(session: Any) -> Any:
         from optimize.fallback import finetune_last
 
-        return finetune_last(session, backend)
+        return finetune_last(session)
 
     reported(task, flags | {"finetune": backend}, json, debug, use_case)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -13,30 +12,14 @@ from optimize import __version__
 from optimize.devset import Splits, input_text
 from optimize.evaluate import Outcome
 from optimize.finetune import command
-from optimize.finetune.gate import GateRecord
-from optimize.finetune.manifest import FILE, Manifest, record
+from optimize.finetune.manifest import FILE, Facts, Manifest, record
 from optimize.finetune.recipes import write_readme, write_recipes
 from optimize.finetune.rows import Row, chat_rows, completion_rows, preferences, schema_rows, tuned_student
 from optimize.lm.compact import object_schema
 from optimize.program import Program, render, save
-from optimize.records import ScoreRecord
 from optimize.split import folded, near_duplicate_groups
 
 BASES = {"embedded": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # where the LM's weights are on the hub
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the climb knows, for the manifest. before: scores to beat, by what was scored on which side."""
-
-    lm: str
-    target: float
-    seed: int
-    epochs: int
-    verdict: str
-    reason: str
-    gate: GateRecord
-    before: dict[str, ScoreRecord]
 
 
 def write_bundle(folder: Path, best: Program, splits: Splits, facts: Facts, outcomes: Sequence[Outcome] = ()) -> Manifest:
@@ -79,7 +62,7 @@ def write_bundle(folder: Path, best: Program, splits: Splits, facts: Facts, outc
         format=program.format,
         prompt=render(program, splits.val[0]),
         files={str(path.relative_to(part)): record(path) for path in sorted(part.rglob("*")) if path.is_file()},
-        **vars(facts),
+        **dict(facts),
     )
     (part / FILE).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)

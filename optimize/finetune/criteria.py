@@ -35,7 +35,8 @@ class Criterion(Record):
 class Case:
     """What a gate judges, all of it on record. best: the corrected val score. levers: gain of each rung that won.
 
-    families: of the levers that were scored. reasons: the program reasons before it answers.
+    families: of the levers that were scored. reasons: the program reasons before it answers. teacher: another LM's val score with
+    the same prompt, where it was asked.
     """
 
     verdict: str
@@ -46,6 +47,7 @@ class Case:
     preflight: Preflight
     diagnosis: Diagnosis
     reasons: bool
+    teacher: ScoreRecord | None = None
 
 
 def verdict(task: Task, case: Case) -> Criterion:
@@ -204,6 +206,20 @@ def gain_to_be_had(case: Case) -> Criterion:
         threshold=f"{seen:.2f}, what {case.preflight.rows['test']} test rows show with 80 % probability",
         source="the corrected score",
         advice="" if missing >= seen else "Add test rows: a gain of that size could not be shown.",
+    )
+
+
+def teacher(task: Task, case: Case) -> Criterion | None:
+    """Where a dearer LM is good enough, what fails is the price."""
+    if case.teacher is None or case.teacher.score < case.target:
+        return None
+    return Criterion(
+        name="teacher",
+        passed=None,
+        value=f"scores {case.teacher.score:.2f} [{case.teacher.low:.2f}, {case.teacher.high:.2f}] with the same prompt",
+        threshold="below the target, or distil it",
+        source="--headroom",
+        advice=f"What fails is the price. Use the teacher, or distil it: optimize finetune {task.name} --method distill --teacher LM.",
     )
 
 

@@ -37,6 +37,7 @@ def gate(task: Task, case: Case, waived: str | None = None) -> GateRecord:
         criteria.annotators(case),
         criteria.no_lm_needed(case),
         criteria.gain_to_be_had(case),
+        criteria.teacher(task, case),
         criteria.declared(task, waived),
     ]
     judged = [criterion for criterion in found if criterion]

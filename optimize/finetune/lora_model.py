@@ -156,14 +156,17 @@ def answers(model: Any, batch: list[Row]) -> tuple[Any, Any]:
 
 
 def _autocast(device: str) -> Any:
-    """bfloat16 where the hardware multiplies it; elsewhere it is slower than float32."""
     import torch
 
-    fast = torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_bf16()
-    return torch.autocast(device, torch.bfloat16, enabled=fast)
+    return torch.autocast(device, torch.bfloat16, enabled=fast_bf16(device))
 
 
-def _cpu_bf16() -> bool:
+def fast_bf16(device: str) -> bool:
+    """Whether the hardware multiplies bfloat16; elsewhere it is slower than float32."""
+    import torch
+
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
     flags = Path("/proc/cpuinfo")
     return flags.is_file() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
 

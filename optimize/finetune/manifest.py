@@ -26,15 +26,10 @@ class FileRecord(Record):
     tokens: int | None = None
 
 
-class Manifest(Record):
-    """Everything that a trainer elsewhere, or a reader in a year, needs to know of the rows beside it."""
+class Facts(Record):
+    """What the climb knows."""
 
-    version: Literal[1] = 1
-    workbench: str
-    written: str = Field(description="the day, ISO 8601")
-    task: str
     lm: str = Field(description="on which the prompts were optimized")
-    base: str | None = Field(description="of that LM on the Hugging Face hub, where that is known")
     target: float
     seed: int
     epochs: int
@@ -42,6 +37,16 @@ class Manifest(Record):
     reason: str
     gate: GateRecord
     before: dict[str, ScoreRecord] = Field(description="scores to beat: on val (corrected for selection) and on the held-out test rows")
+
+
+class Manifest(Facts):
+    """Everything that a trainer elsewhere, or a reader in a year, needs to know of the rows beside it."""
+
+    version: Literal[1] = 1
+    workbench: str
+    written: str = Field(description="the day, ISO 8601")
+    task: str
+    base: str | None = Field(description="of that LM on the Hugging Face hub, where that is known")
     split: str = Field(description="how rows were divided")
     rows: dict[str, int]
     data_hash: str = Field(description="SHA-256 over every row and its side, test rows included, though they stay behind")

@@ -1,0 +1,112 @@
+"""Our LoRA training against TRL's SFTTrainer: same rows, base weights, rank, batch size, rate and epochs; tokens/s and memory.
+
+python bench/lora.py               # some ten minutes on two slow cores; --json for machines
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from optimize.config import RunConfig
+from optimize.devset import load_splits
+from optimize.finetune import lora, lora_model
+from optimize.finetune.adapter_file import NAMES
+from optimize.finetune.rows import chat_rows, tuned_student
+from optimize.lm import weights
+from optimize.program import student
+from optimize.task import load_task
+
+EPOCHS = 2
+TRAINERS = {"ours": "upper half of the blocks", "trl": "all blocks", "trl_half": "upper half of the blocks"}
+
+
+def measured(trainer: str, folder: Path) -> dict[str, Any]:
+    """In a process of its own, so that its peak of memory is its own."""
+    done = subprocess.run([sys.executable, __file__, "--alone", trainer, str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def alone(trainer: str, folder: Path) -> None:
+    rows, val = json.loads((folder / "rows.json").read_text())
+    start = time.perf_counter()
+    loss = ours(rows, val, folder) if trainer == "ours" else trl(rows, val, folder, half=trainer == "trl_half")
+    seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    _, tokenizer = lora_model.load(str(folder / "base"))
+    tokens = EPOCHS * sum(sum(map(len, lora_model.encode(tokenizer, row["messages"]))) for row in rows)
+    found = {"trainer": trainer, "adapts": TRAINERS[trainer], "tokens/s": round(tokens / seconds), "seconds": round(seconds)}
+    print(json.dumps(found | {"peak GB": round(peak, 2), "val loss": round(loss, 3)}))
+
+
+def ours(rows: list[Any], val: list[Any], folder: Path) -> float:
+    adapter = lora.train(rows, val, str(folder / "base"), folder / "ours", RunConfig(epochs=EPOCHS), lambda *_: None)
+    return lora.curve(adapter)[-1].val_loss
+
+
+def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> float:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    sides = [Dataset.from_list([{"prompt": r["messages"][:-1], "completion": r["messages"][-1:]} for r in side]) for side in (rows, val)]
+    config = SFTConfig(
+        output_dir=str(folder / "trl"),
+        num_train_epochs=EPOCHS,
+        learning_rate=lora.LEARNING_RATE,
+        warmup_steps=lora.WARMUP,
+        per_device_train_batch_size=lora_model.BATCH,
+        per_device_eval_batch_size=lora_model.BATCH,
+        bf16=lora_model.fast_bf16("cpu"),
+        gradient_checkpointing=False,
+        train_sampling_strategy="group_by_length",
+        eval_strategy="epoch",
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    layers = json.loads((folder / "base" / "config.json").read_text())["num_hidden_layers"]
+    adapted = {"layers_to_transform": list(range(layers // 2, layers))} if half else {}
+    names = list(NAMES)
+    peft = LoraConfig(r=lora_model.RANK, lora_alpha=lora_model.ALPHA, target_modules=names, task_type="CAUSAL_LM", **adapted)
+    trainer = SFTTrainer(str(folder / "base"), args=config, train_dataset=sides[0], eval_dataset=sides[1], peft_config=peft)
+    trainer.train()
+    return float(trainer.evaluate()["eval_loss"])
+
+
+def main(json_: Annotated[bool, typer.Option("--json")] = False, rows: int = 200) -> None:
+    task = load_task("tickets", Path(__file__).parents[1])
+    splits, program = load_splits(task), tuned_student(student(task))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model, tokenizer = lora_model.load(str(weights.pull_embedded(print)))
+        model.save_pretrained(folder / "base")
+        tokenizer.save_pretrained(folder / "base")
+        taught = [chat_rows(program, splits.train[:rows]), chat_rows(program, splits.val)]
+        (folder / "rows.json").write_text(json.dumps(taught))
+        found = [measured(trainer, folder) for trainer in TRAINERS]
+    if json_:
+        print(json.dumps(found, indent=1))
+        return
+    table = Table(*found[0], title=f"{len(taught[0])} rows, {EPOCHS} epochs")
+    for line in found:
+        table.add_row(*map(str, line.values()))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--alone"]:
+        alone(sys.argv[2], Path(sys.argv[3]))
+    else:
+        typer.run(main)
