@@ -6,7 +6,6 @@ from pathlib import Path
 
 from optimize.errors import WorkbenchError
 from optimize.records import GainRecord, Record, RowScores, ScoreRecord
-from optimize.show import changed_text, gain_text, score_text
 from optimize.stats import mean_interval
 from optimize.tracking.read import Found, find_run
 
@@ -45,8 +44,8 @@ def told(found: Comparison) -> list[str]:
         if side is None:
             out.append(f"On {name}: no row was scored by both runs; the rows have changed between them.")
             continue
-        pair = f"{found.before} {score_text(side.before)}, {found.after} {score_text(side.after)}"
-        out.append(f"On {side.gain.n} {name} rows that both scored: {pair}; {gain_text(side.gain)}; {changed_text(side.gain)}.")
+        pair = f"{found.before} {side.before}, {found.after} {side.after}"
+        out.append(f"On {side.gain.n} {name} rows that both scored: {pair}; {side.gain}; {side.gain.changed}.")
     if found.test:
         gain = found.test.gain
         surely = "surely better" if gain.low > 0 else "surely worse" if gain.high < 0 else "neither surely better nor worse"

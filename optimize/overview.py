@@ -9,7 +9,6 @@ from rich.table import Table
 from optimize.devset import load_splits
 from optimize.errors import WorkbenchError
 from optimize.report import Report
-from optimize.show import with_n
 from optimize.task import load_task, task_names
 from optimize.tracking.read import last_run
 
@@ -27,7 +26,7 @@ def overview(root: Path) -> Table:
         found = _last(root, name)
         best = found.final if found else None
         counts = [str(len(rows)) for rows in sides.values()]
-        table.add_row(name, *counts, f"{task.target}", found.verdict if found else "not run yet", with_n(best))
+        table.add_row(name, *counts, f"{task.target}", found.verdict if found else "not run yet", best.with_n if best else "–")
     return table
 
 

@@ -197,9 +197,7 @@ def told(found: Preflight, target: float) -> list[str]:
     out = []
     for name, score in found.references.items():
         if score.score >= target:
-            out.append(
-                f"No LM needed? {name} alone scores {score.score:.2f} [{score.low:.2f}, {score.high:.2f}] on val, at the target {target}."
-            )
+            out.append(f"No LM needed? {name} alone scores {score} on val, at the target {target}.")
     for finding in sorted(found.findings, key=lambda f: not f.problem):
         out.append(f"{'Fix' if finding.problem else 'Look at'}: {finding.count} {finding.what}, such as {' | '.join(finding.examples[:2])}")
     if (share := found.random_labels) and share.low > NOISY:

@@ -26,6 +26,14 @@ class ScoreRecord(Record):
     coverage: float = 1.0
     lm_noise: float | None = Field(None, description="the LM's own part of the standard error; null unless rows were asked repeatedly")
 
+    def __str__(self) -> str:
+        return f"{self.score:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+    @property
+    def with_n(self) -> str:
+        """For where no column of its own says how many rows it stands on."""
+        return f"{self} n={self.n}"
+
     @classmethod
     def of(cls, interval: Interval, coverage: float = 1.0, noise: float | None = None) -> ScoreRecord:
         return cls(score=interval.mean, low=interval.low, high=interval.high, n=interval.n, coverage=coverage, lm_noise=noise)
@@ -44,6 +52,15 @@ class GainRecord(Record):
     better: int
     worse: int
     p: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+
+    @property
+    def changed(self) -> str:
+        """How many rows changed each way, and how likely so uneven a change is by chance."""
+        p = "" if self.p is None else f", p {'< 0.001' if self.p < 0.001 else f'= {self.p:.3f}'} (exact McNemar)"
+        return f"{self.better} rows better, {self.worse} worse{p}"
 
     @classmethod
     def between(cls, before: Sequence[float | None], after: Sequence[float | None]) -> GainRecord:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from optimize.ladder import Attempt, Observer
 from optimize.report import AttemptRecord
-from optimize.show import attempts_table, gain_text, with_n
+from optimize.show import attempts_table
 
 
 class Screen(Observer):
@@ -51,7 +51,7 @@ class Screen(Observer):
         record = AttemptRecord.of(attempt)
         self.records.append(record)
         if not self.console.is_terminal:
-            scored = record.val and f"{with_n(record.val)} {gain_text(record.gain)}"
+            scored = record.val and f"{record.val.with_n} {record.gain or ''}"
             outcome = scored or record.skipped or record.error
             self.console.print(f"{record.rung}: {outcome} ({record.seconds:.0f} s, {record.lm_calls} calls)", soft_wrap=True)
 

@@ -60,7 +60,7 @@ def verdict(task: Task, case: Case) -> Criterion:
     return Criterion(
         name="verdict",
         passed=passed,
-        value=f"{case.verdict}, {case.best.score:.2f} [{case.best.low:.2f}, {case.best.high:.2f}] on val",
+        value=f"{case.verdict}, {case.best} on val",
         threshold=f"a plateau below {case.target}",
         source="docs/verdict.md",
         advice="" if passed else advice,
@@ -216,7 +216,7 @@ def teacher(task: Task, case: Case) -> Criterion | None:
     return Criterion(
         name="teacher",
         passed=None,
-        value=f"scores {case.teacher.score:.2f} [{case.teacher.low:.2f}, {case.teacher.high:.2f}] with the same prompt",
+        value=f"scores {case.teacher} with the same prompt",
         threshold="below the target, or distil it",
         source="--headroom",
         advice=f"What fails is the price. Use the teacher, or distil it: optimize finetune {task.name} --method distill --teacher LM.",

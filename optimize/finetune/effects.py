@@ -154,3 +154,42 @@ def price(found: Evaluation) -> PriceRecord | None:
         seconds_right=seconds / points if points else None,
         usd_right=total / points if points and total is not None else None,
     )
+
+
+def told(found: EffectsRecord) -> list[str]:
+    """The worst slice, the classes, and what an answer takes."""
+    out = []
+    if found.slices:
+        worst = found.slices[0]
+        changed = f"{worst.before:.2f} to {worst.after:.2f}, {worst.gain}, n={worst.gain.n}"
+        out += [f"Worst of {len(found.slices)} slices of the test rows, {worst.name}: {changed}."]
+    if found.classes_before and found.classes_after:
+        out += [f"Macro F1 on test: {found.classes_before.f1:.2f} before, {found.classes_after.f1:.2f} after the tuning."]
+    if found.confidence_before and found.confidence_after:
+        was, now = found.confidence_before, found.confidence_after
+        out += [
+            f"How sure the LM is and how right it is lie {was.ece:.2f} apart before, {now.ece:.2f} after (expected calibration error; "
+            f"Brier {was.brier:.2f}, {now.brier:.2f}); the surer half of the answers scores {was.surest_half:.2f}, {now.surest_half:.2f}."
+        ]
+    if found.invented_after is not None:
+        earlier = "none named" if found.invented_before is None else f"{found.invented_before:.0%}"
+        out += [f"Of the ids that answers name, {earlier} before and {found.invented_after:.0%} after do not exist."]
+    if found.ood:
+        out += [_ood_told(found.ood)]
+    before, after = found.price_before, found.price_after
+    if before and after:
+        out += [
+            f"An answer took {before.tokens_in:.0f} tokens in and {before.seconds:.2f} s with the best prompt, {after.tokens_in:.0f} and "
+            f"{after.seconds:.2f} s tuned; the training took {found.train_seconds:.0f} s"
+            + (f", made up for after some {found.pays_after} answers." if found.pays_after else ", and no time is saved an answer.")
+        ]
+    return out
+
+
+def _ood_told(found: OodRecord) -> str:
+    """What the tuning did to rows out of the distribution."""
+    told = f"Out of distribution ({found.n} rows): score {found.score_before:.2f} before, {found.score_after:.2f} after"
+    if None in (found.sure_before, found.sure_after, found.told_apart_before, found.told_apart_after):
+        return told + "."
+    sure = f"mean confidence {found.sure_before:.2f}, {found.sure_after:.2f}"
+    return f"{told}; {sure}; told apart from test rows by it (AUROC) {found.told_apart_before:.2f}, {found.told_apart_after:.2f}."
