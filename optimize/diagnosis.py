@@ -69,14 +69,11 @@ def diagnose(program: Program, train: Sequence[dspy.Example], rows: Sequence[dsp
     known = Knowledge(task, program.passages)
     said = [found for name, found in guesses(task, train, rows).items() if name != MAJORITY]
     wrong: dict[Kind, list[tuple[float, str]]] = {}
-    confusions: Counter[str] = Counter()
     pairs = [(n, row, outcome) for n, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)) if outcome.score is not None]
     for n, row, outcome in pairs:
         if (lost := 1.0 - (outcome.score or 0.0)) > 0:
             kind = _kind(task, known, row, outcome, [guess[n] for guess in said])
             wrong.setdefault(kind, []).append((lost, _shown(task, row, outcome)))
-            if task.label and task.label in outcome.answer:
-                confusions[f"{to_text(row[task.label])} → {to_text(outcome.answer[task.label])}"] += 1
     kinds = [
         Failures(
             kind=kind,
@@ -92,9 +89,21 @@ def diagnose(program: Program, train: Sequence[dspy.Example], rows: Sequence[dsp
         scored=len(pairs),
         wrong=sum(k.count for k in kinds),
         kinds=sorted(kinds, key=lambda k: -k.lost),
-        confusions=dict(confusions.most_common(PAIRS)),
+        confusions=confusions(task, rows, outcomes),
         retrieval_recall=known.recall(rows),
     )
+
+
+def confusions(task: Task, rows: Sequence[dspy.Example], outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """label → answer where they differ, the most frequent first; empty where the output is no label."""
+    if not (label := task.label):
+        return {}
+    pairs = ((to_text(row[label]), to_text(o.answer[label])) for row, o in zip(rows, outcomes, strict=True) if label in o.answer)
+    return dict(Counter(f"{gold} → {said}" for gold, said in pairs if gold != said).most_common(PAIRS))
+
+
+def confused(found: dict[str, int]) -> str:
+    return ", ".join(f"{pair} ({count})" for pair, count in found.items()) or "none"
 
 
 def told(found: Diagnosis) -> list[str]:
@@ -103,7 +112,7 @@ def told(found: Diagnosis) -> list[str]:
     for failures in found.kinds:
         out.append(f"{failures.count}: {failures.meaning}, such as {failures.examples[0]}. What fits: {failures.lever}.")
     if found.confusions:
-        out.append("Confused most: " + ", ".join(f"{pair} ({count})" for pair, count in found.confusions.items()) + ".")
+        out.append(f"Confused most: {confused(found.confusions)}.")
     if found.retrieval_recall is not None:
         out.append(f"The passage that holds the answer was retrieved for {found.retrieval_recall:.0%} of the rows for which it is known.")
     return out

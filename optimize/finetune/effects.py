@@ -10,6 +10,7 @@ from pydantic import Field
 
 from optimize.confidence import ConfidenceRecord, confidence
 from optimize.devset import Splits
+from optimize.diagnosis import confused, confusions
 from optimize.evaluate import Evaluation
 from optimize.files import to_json
 from optimize.knowledge import Knowledge
@@ -27,6 +28,7 @@ class ClassesRecord(Record):
     precision: float
     recall: float
     f1: float
+    confusions: dict[str, int] = Field(description="label → answer, the most frequent first")
 
 
 class PriceRecord(Record):
@@ -134,7 +136,8 @@ def classes(task: Task, rows: Sequence[dspy.Example], found: Evaluation) -> Clas
     gold, answers = (list(side) for side in zip(*pairs, strict=True))
     figures = precision_recall_fscore_support(gold, answers, labels=sorted(set(gold)), average="macro", zero_division=0)
     precision, recall, f1 = (float(figure) for figure in figures[:3])
-    return ClassesRecord(accuracy=float(accuracy_score(gold, answers)), precision=precision, recall=recall, f1=f1)
+    mixed = confusions(task, rows, found.outcomes)
+    return ClassesRecord(accuracy=float(accuracy_score(gold, answers)), precision=precision, recall=recall, f1=f1, confusions=mixed)
 
 
 def price(found: Evaluation) -> PriceRecord | None:
@@ -165,12 +168,10 @@ def told(found: EffectsRecord) -> list[str]:
         out += [f"Worst of {len(found.slices)} slices of the test rows, {worst.name}: {changed}."]
     if found.classes_before and found.classes_after:
         out += [f"Macro F1 on test: {found.classes_before.f1:.2f} before, {found.classes_after.f1:.2f} after the tuning."]
+        was, now = confused(found.classes_before.confusions), confused(found.classes_after.confusions)
+        out += [f"Confused most on test before: {was}; after: {now}."]
     if found.confidence_before and found.confidence_after:
-        was, now = found.confidence_before, found.confidence_after
-        out += [
-            f"How sure the LM is and how right it is lie {was.ece:.2f} apart before, {now.ece:.2f} after (expected calibration error; "
-            f"Brier {was.brier:.2f}, {now.brier:.2f}); the surer half of the answers scores {was.surest_half:.2f}, {now.surest_half:.2f}."
-        ]
+        out += [_confidence_told(found.confidence_before, found.confidence_after)]
     if found.invented_after is not None:
         earlier = "none named" if found.invented_before is None else f"{found.invented_before:.0%}"
         out += [f"Of the ids that answers name, {earlier} before and {found.invented_after:.0%} after do not exist."]
@@ -184,6 +185,13 @@ def told(found: EffectsRecord) -> list[str]:
             + (f", made up for after some {found.pays_after} answers." if found.pays_after else ", and no time is saved an answer.")
         ]
     return out
+
+
+def _confidence_told(before: ConfidenceRecord, after: ConfidenceRecord) -> str:
+    return (
+        f"How sure the LM is and how right it is lie {before.ece:.2f} apart before, {after.ece:.2f} after (expected calibration error; Brier "
+        f"{before.brier:.2f}, {after.brier:.2f}); the surer half of the answers scores {before.surest_half:.2f}, {after.surest_half:.2f}."
+    )
 
 
 def _ood_told(found: OodRecord) -> str:
