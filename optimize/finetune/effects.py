@@ -177,20 +177,29 @@ def told(found: EffectsRecord) -> list[str]:
         out += [f"Of the ids that answers name, {earlier} before and {found.invented_after:.0%} after do not exist."]
     if found.ood:
         out += [_ood_told(found.ood)]
-    before, after = found.price_before, found.price_after
-    if before and after:
-        out += [
-            f"An answer took {before.tokens_in:.0f} tokens in and {before.seconds:.2f} s with the best prompt, {after.tokens_in:.0f} and "
-            f"{after.seconds:.2f} s tuned; the training took {found.train_seconds:.0f} s"
-            + (f", made up for after some {found.pays_after} answers." if found.pays_after else ", and no time is saved an answer.")
-        ]
+    if found.price_before and found.price_after:
+        pays = f"made up for after some {found.pays_after} answers" if found.pays_after else "and no time is saved an answer"
+        out += [f"{_price_told(found.price_before, found.price_after)}; the training took {found.train_seconds:.0f} s, {pays}."]
     return out
+
+
+def _price_told(before: PriceRecord, after: PriceRecord) -> str:
+    told = (
+        f"An answer took {before.tokens_in:.0f} tokens in and {before.seconds:.2f} s with the best prompt, "
+        f"{after.tokens_in:.0f} and {after.seconds:.2f} s tuned"
+    )
+    if before.seconds_right and after.seconds_right:
+        told += f" (a right one {before.seconds_right:.2f} and {after.seconds_right:.2f} s)"
+    if before.usd_right and after.usd_right:
+        told += f"; a right one ${before.usd_right:.5f} and ${after.usd_right:.5f}"
+    return told
 
 
 def _confidence_told(before: ConfidenceRecord, after: ConfidenceRecord) -> str:
     return (
-        f"How sure the LM is and how right it is lie {before.ece:.2f} apart before, {after.ece:.2f} after (expected calibration error; Brier "
-        f"{before.brier:.2f}, {after.brier:.2f}); the surer half of the answers scores {before.surest_half:.2f}, {after.surest_half:.2f}."
+        f"How sure the LM is and how right it is lie {before.ece:.2f} apart before, {after.ece:.2f} after (expected calibration error; "
+        f"Brier score {before.brier:.2f}, {after.brier:.2f}); the surer half of the answers scores "
+        f"{before.surest_half:.2f}, {after.surest_half:.2f}."
     )
 
 
