@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -16,7 +15,7 @@ from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
 from optimize.finetune.adapter_file import write_adapter
 from optimize.finetune.epoch import Epoch, Progress, kept
-from optimize.finetune.lora_model import ALPHA, BATCH, RANK, Row, adapt, batches, below, judge, load, weights
+from optimize.finetune.lora_model import ALPHA, BATCH, RANK, Row, adapt, batches, below, check_base, judge, load, weights
 from optimize.finetune.objective import Lesson, lessons, loss, texts
 
 LEARNING_RATE = 1e-3
@@ -33,8 +32,8 @@ def check(config: RunConfig) -> None:
             f"LoRA training needs {', '.join(missing)}: pip install 'optimize-workbench[lora]' "
             "(without a GPU, install a CPU build of torch first)."
         )
-    if (base := config.finetune_base) and not (Path(base) / "config.json").is_file() and not re.fullmatch(r"[\w.-]+/[\w.-]+", base):
-        raise WorkbenchError(f"--finetune-base {base}: neither a transformers folder (it has no config.json) nor a hub name, OWNER/NAME.")
+    if config.finetune_base:
+        check_base(config.finetune_base)
     if not is_local(config.lm):
         raise WorkbenchError(
             f"LoRA trains weights in this process: 'embedded' or 'gguf:PATH', not {config.lm!r}. Use --finetune openai or bundle."

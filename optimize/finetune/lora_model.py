@@ -33,6 +33,18 @@ class Row:
     answer: Any
 
 
+def check_base(base: str) -> None:
+    """Raises WorkbenchError for what is neither a transformers folder nor a hub name, or of an architecture that could not be served."""
+    from transformers import AutoConfig
+
+    try:
+        found = AutoConfig.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        told = str(error).strip().splitlines()[0]
+        raise WorkbenchError(f"--finetune-base {base} is neither a transformers folder nor a hub name to be read: {told}") from error
+    check_architecture(found.model_type)
+
+
 def load(base: str) -> tuple[Any, Any]:
     """Model and tokenizer of a GGUF file (de-quantized), a transformers folder, or a name on the hub."""
     import torch
