@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from optimize.cli import app
+from optimize.scaffold import write_task
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +25,7 @@ def optimize(root: Path, *arguments: str, **env: str) -> subprocess.CompletedPro
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "programs").mkdir()
-    assert optimize(tmp_path, "new", "review").returncode == 0
+    write_task(tmp_path, "review")
     return tmp_path
 
 
@@ -69,9 +73,10 @@ print([name for name in {heavy} if name in sys.modules])
         (["lm", "pull", "just-a-name"], "OWNER/REPO/FILE.gguf"),
     ],
 )
-def test_a_users_mistake_is_one_clear_line(project: Path, arguments: list[str], says: str) -> None:
-    done = optimize(project, *arguments)
-    assert done.returncode == 2, (done.returncode, done.stderr)
+def test_a_users_mistake_is_one_clear_line(project: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str) -> None:
+    monkeypatch.chdir(project)
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2, (done.exit_code, done.stderr)
     error = next(line for line in done.stderr.splitlines() if line.startswith("Error: "))
     assert says in " ".join(done.stderr.split()) and error
     assert "Traceback" not in done.stderr and not done.stdout
