@@ -165,7 +165,8 @@ def main(json_: Annotated[bool, typer.Option("--json")] = False, climbs: int = 3
         print(json.dumps([{"climbs_from": source, **found} for source, rows in tables.items() for found in rows], indent=1))
         return
     for source, rows in tables.items():
-        table = Table(*(rows[0] if rows else ()), title=f"{source} climbs")
+        names = [name.split("_")[0] for name in rows[0]] if rows else []  # so that 80 columns hold them
+        table = Table(*names, title=f"{source} climbs", box=None, title_justify="left")
         for found in rows:
             table.add_row(*map(str, found.values()))
         Console().print(table)
