@@ -95,7 +95,7 @@ def test_the_gate_is_judged_again_from_the_last_run(project: Path, first: dict[s
 
 
 def test_two_runs_compare_on_the_rows_both_scored(project: Path, first: dict[str, Any]) -> None:
-    arguments = ("--target", "0.99", "--finetune", "never", "--max-calls", "250", "--seed", "3", "--test-rows", "8")
+    arguments = ("--target", "0.99", "--finetune", "never", "--max-calls", "120", "--seed", "3", "--test-rows", "8")
     other = optimize(project, "run", "review", *arguments, "--json")
     found = json.loads(optimize(project, "compare", "review~1", "review", "--json").stdout)
     assert found["test"]["gain"]["n"] == 8 and found["val"]["gain"]["n"] == first["rows"]["val"]
@@ -135,7 +135,7 @@ def test_another_lm_behind_an_address_goes_the_same_way(project: Path) -> None:
     from optimize.lm import embedded, weights
 
     endpoint = embedded.serve(weights.pull_embedded(print))
-    arguments = ("--lm", "openai/foreign", "--api-base", endpoint.url, "--max-calls", "80", "--finetune", "never", "--json")
+    arguments = ("--lm", "openai/foreign", "--api-base", endpoint.url, "--max-calls", "60", "--finetune", "never", "--json")
     wrong = optimize(project, "run", "review", *arguments, OPTIMIZE_API_KEY="another-key")
     assert wrong.returncode == 2 and "Traceback" not in wrong.stderr and "another-key" not in wrong.stderr
     done = optimize(project, "run", "review", *arguments, OPTIMIZE_API_KEY=endpoint.key)
