@@ -14,6 +14,7 @@ from optimize.lm.meter import Meter, MeteredLM, Usage
 from optimize.plateau import COVERAGE, Decision, History, Tried, best_of, decide, promotes
 from optimize.program import Program, student
 from optimize.rungs import Context, Rung, Skip, Starved
+from optimize.rungs.base import PASSES, SEARCH
 from optimize.stats import Gain, paired_gain
 from optimize.task import Task
 
@@ -143,15 +144,17 @@ def _try(setup: Setup, rung: Rung, incumbent: Attempt, left: int, rungs_left: in
     """Pull one lever on a copy of the incumbent and race the result. Whatever happens is an Attempt.
 
     left: LM calls for this rung and the ones after it. Its share is up to twice an equal one: cheap rungs come first,
-    what they leave or skip goes to the later ones, and most climbs end before the last.
+    what they leave or skip goes to the later ones, and most climbs end before the last. Where that is too little to do
+    anything with, the rung takes what it needs: a few rungs done are worth more than all of them begun.
     """
     assert incumbent.program and incumbent.evaluation
     spent, start = setup.meter.usage(), time.perf_counter()
     attempt = Attempt(rung.name, rung.family)
-    share = 2 * left // (rungs_left + 1)
+    calls = max(1.0, incumbent.calls)
+    val = math.ceil(calls * len(setup.splits.val) * setup.repeats)
+    need = val + math.ceil(calls * PASSES * min(SEARCH, len(setup.splits.train) // 3))
+    share = max(2 * left // (rungs_left + 1), min(left, need))
     try:
-        calls = max(1.0, incumbent.calls)
-        val = math.ceil(calls * len(setup.splits.val) * setup.repeats)
         budget = share - val
         if budget <= 0:
             raise Starved(f"its share of {share} LM calls does not cover the {len(setup.splits.val)} val rows")

@@ -18,14 +18,13 @@ from optimize.program import render, student
 from optimize.records import Record, ScoreRecord
 from optimize.references import references
 from optimize.rungs import LADDER
-from optimize.rungs.base import PROMPT_CHARS, SEARCH
+from optimize.rungs.base import PASSES, PROMPT_CHARS, SEARCH
 from optimize.stats import rows_to_see, smallest_gain
 from optimize.task import Task, choices
 
 DIFFER = 0.25  # share of rows on which two programs' right-or-wrong scores are taken to differ before any is measured
 MARGINS = (0.05, 0.1)
 CHARS_A_TOKEN = 4  # of English, on most tokenizers
-PASSES = 4  # over its search rows, with which most rungs can do something
 SHOWN = 5  # examples of each finding
 RARE = 0.2  # of an equal share: a label with fewer rows than that is told
 NOISY = 0.15  # share of labels that look drawn at random from which they are told

@@ -27,6 +27,7 @@ from optimize.ladder import Attempt, Climb, Observer, Setup, climb
 from optimize.lm.meter import Meter
 from optimize.program import Program, student
 from optimize.rungs import LADDER, Context, Rung, Skip
+from optimize.rungs.base import PASSES, SEARCH
 from optimize.rungs.demos import spread, with_demos
 from optimize.stats import Gain
 from optimize.task import Score, Task
@@ -193,6 +194,22 @@ def test_a_rung_that_crashes_skips_or_overspends_is_recorded_and_the_climb_goes_
     assert seen[1].error == "RuntimeError: boom" and seen[2].skipped == "not for this task"
     assert "more than its share" in seen[3].error and seen[3].usage.asked < 400 * 3 / 4
     assert found.decision.verdict == "reached", "one rung's greed does not starve the next"
+
+
+def test_a_small_cap_goes_to_the_first_rungs_instead_of_to_none(setup: Setup) -> None:
+    """Equal shares of what is left would be less than any rung needs."""
+    small = Setup(setup.task, setup.splits, setup.teacher, Meter(500), 0.999, 4, 0)
+    small.teacher.meter = small.meter
+    pulled: list[int] = []
+
+    def spend(program: Program, context: Context) -> Program:
+        pulled.append(context.budget)
+        for n in range(context.budget):
+            context.teacher(f"question {len(pulled)} {n}")
+        return program
+
+    climb(small, [Rung(f"rung {n}", "demos", spend) for n in range(12)], Observer())
+    assert pulled[:3] == [PASSES * SEARCH] * 3, pulled
 
 
 def test_rungs_that_a_small_cap_starves_end_in_budget_not_in_nothing_left(setup: Setup) -> None:

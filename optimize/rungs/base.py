@@ -22,6 +22,7 @@ from optimize.task import Task
 
 SEARCH = 24  # train rows a rung holds back to compare its own candidates, at most a third of train: enough for a handful
 
+PASSES = 4  # over these rows, with which most rungs can do something
 PROMPT_CHARS = 5000  # demos and passages must fit a small LM's context: 2048 tokens, of JSON at worst, with the answer
 SURE = 3.0  # evidence against a candidate that drops it at once: wrong once in three, which halving is more often
 BOOTSTRAP = 24  # train rows a bootstrapping teacher may be asked on for one demo set; a weak one is asked on all of them
