@@ -12,7 +12,7 @@ from optimize.report import Report
 from tests.test_cli import optimize
 
 pytestmark = [pytest.mark.lm, pytest.mark.slow]
-CALLS = "--max-calls=300"
+CALLS = "--max-calls=200"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_the_report_holds_every_number_with_its_interval(first: dict[str, Any]) 
     assert {a.rung for a in report.attempts} >= {"output_format", "demo_search", "passages"}
     assert next(a for a in report.attempts if a.rung == "passages").skipped == "the task has no corpus.jsonl"
     assert all(a.val or a.skipped or a.error for a in report.attempts), "every rung is accounted for"
-    assert 0 < report.lm_calls <= 300 and report.cost_usd == 0
+    assert 0 < report.lm_calls <= 200 and report.cost_usd == 0
     assert not report.gate.open or report.verdict == "plateau"
 
 
