@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
 import numpy as np
 import pytest
@@ -18,11 +19,18 @@ def population(rows: int, differ: float, gain: float, rng: np.random.Generator) 
     return list(rng.permutation([1.0] * won + [-1.0] * lost + [0.0] * (rows - won - lost)))
 
 
-LOOK = 4  # rows between two looks; a race takes twelve
-
-
 def stopped_at(differences: list[float], gain: float = 0.0) -> int:
-    return next((n for n in range(1, len(differences), LOOK) if surely_below(gain, differences[:n], len(differences))), len(differences))
+    """After how many rows a race that looks at every row would stop: evidence never shrinks, so the first time is found by halving."""
+    rows = len(differences)
+    return 1 + bisect_left(range(1, rows), True, key=lambda n: surely_below(gain, differences[:n], rows))
+
+
+@pytest.mark.parametrize("gain", [-0.3, 0.0, 0.3])
+def test_evidence_never_shrinks(gain: float) -> None:
+    rng = np.random.default_rng(0)
+    for differences in (population(48, 0.5, gain, rng) for _ in range(20)):
+        found = [evidence_below(0.0, differences[:n], 48) for n in range(1, 48)]
+        assert found == sorted(found)
 
 
 @pytest.mark.parametrize("rows", [24, 48, 150, 400])
