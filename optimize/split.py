@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
 NEAR = 0.8  # cosine of character n-grams from which two texts count as the same text typed twice
@@ -11,6 +12,13 @@ NEAR = 0.8  # cosine of character n-grams from which two texts count as the same
 def folded(text: str) -> str:
     """The text without case and extra white space: what is equal then was typed twice."""
     return " ".join(text.casefold().split())
+
+
+def apart_from(texts: Sequence[str], held: Sequence[str]) -> list[int]:
+    """The numbers of the texts that are not nearly the same as one of `held`."""
+    groups = near_duplicate_groups([*texts, *held])
+    known = set(groups[len(texts) :])
+    return [n for n in range(len(texts)) if groups[n] not in known]
 
 
 def near_duplicate_groups(texts: list[str], near: float = NEAR) -> list[int]:

@@ -15,7 +15,7 @@ from optimize.finetune.aftercheck import GENERAL_TOKENS, replayable
 from optimize.finetune.rows import Row, chat_rows, preferences
 from optimize.program import Program
 from optimize.session import Session
-from optimize.split import near_duplicate_groups
+from optimize.split import apart_from
 from optimize.task import Score
 
 LEAST = 20  # rows, or pairs, without which a training would teach nothing
@@ -65,9 +65,10 @@ def _distilled(session: Session, best: Program, short: Program) -> list[Row]:
     answered = [(row, o.answer) for row, o in zip(session.splits.train, right, strict=True) if o.score == 1.0]
     with dspy.context(lm=session.teacher.copy(temperature=TEMPERATURE)):
         session.watch.started("teacher on unlabelled inputs")
-        unscored = replace(asking, repeats=SAMPLES, task=replace(session.task, metric=lambda row, answer: Score(0.0)))
-        agreed = evaluate(best, inputs, unscored).outcomes if inputs else ()
-    answered += [(row, o.answer) for row, o in zip(inputs, agreed, strict=True) if o.confidence == AGREED]
+        parsed = replace(session.task, metric=lambda row, answer: Score(1.0))  # nothing is known of it but that it can be read
+        agreed = evaluate(best, inputs, replace(asking, repeats=SAMPLES, task=parsed)).outcomes if inputs else ()
+    unanimous = [o.repeats == (1.0,) * SAMPLES and o.confidence == AGREED for o in agreed]
+    answered += [(row, o.answer) for row, o, kept in zip(inputs, agreed, unanimous, strict=True) if kept]
     names = session.task.signature.output_fields
     return chat_rows(short, [row.copy(**{name: answer[name] for name in names}) for row, answer in answered]) if answered else []
 
@@ -75,10 +76,8 @@ def _distilled(session: Session, best: Program, short: Program) -> list[Row]:
 def _apart(session: Session) -> list[dspy.Example]:
     """The unlabelled inputs that are no val or test row typed twice."""
     splits = session.splits
-    held = [*splits.val, *splits.test]
-    groups = near_duplicate_groups([input_text(session.task, e.inputs()) for e in (*held, *splits.unlabelled)])
-    known = set(groups[: len(held)])
-    return [e for e, group in zip(splits.unlabelled, groups[len(held) :], strict=True) if group not in known]
+    texts, held = ([input_text(session.task, e.inputs()) for e in rows] for rows in (splits.unlabelled, (*splits.val, *splits.test)))
+    return [splits.unlabelled[n] for n in apart_from(texts, held)]
 
 
 def _replayed(session: Session) -> list[Row]:

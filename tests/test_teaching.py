@@ -9,6 +9,7 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy.utils.exceptions import AdapterParseError
 
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
@@ -94,6 +95,20 @@ def test_a_teacher_teaches_what_it_gets_right_and_what_it_agrees_with_itself_on(
     labelled = [row for row in rows if row["messages"][1]["content"] in gold]
     assert len(labelled) >= 20 and all(gold[r["messages"][1]["content"]] in r["messages"][2]["content"] for r in labelled)
     assert held.upper() not in asked and any(text.startswith("the ") for text in asked)
+
+
+def test_an_answer_that_cannot_be_read_three_times_over_teaches_nothing(opened: Opened) -> None:
+    session, best = opened(method="distill")
+    gold = {e.text: e.mood for e in session.splits.train}
+
+    class Garbled(dspy.Module):
+        def forward(self, text: str) -> dspy.Prediction:
+            if text not in gold:
+                raise AdapterParseError("compact", session.task.signature, "well …")
+            return dspy.Prediction(mood=gold[text])
+
+    rows = lessons(session, Garbled(), tuned_student(best))  # type: ignore[arg-type]
+    assert len(rows) == len(gold)
 
 
 @pytest.mark.lm

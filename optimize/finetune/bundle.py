@@ -17,7 +17,7 @@ from optimize.finetune.recipes import write_readme, write_recipes
 from optimize.finetune.rows import Row, chat_rows, completion_rows, preferences, schema_rows, tuned_student
 from optimize.lm.compact import object_schema
 from optimize.program import Program, render, save
-from optimize.split import folded, near_duplicate_groups
+from optimize.split import apart_from, folded
 
 BASES = {"embedded": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # where the LM's weights are on the hub
 
@@ -72,9 +72,7 @@ def write_bundle(folder: Path, best: Program, splits: Splits, facts: Facts, outc
 
 def _without_overlap(splits: Splits, texts: list[str]) -> tuple[list[int], dict[str, int]]:
     """The train rows that are neither written twice nor nearly a val or test row, and how many are not."""
-    groups = near_duplicate_groups(texts)
-    held = set(groups[len(splits.train) :])
-    apart = [n for n in range(len(splits.train)) if groups[n] not in held]
+    apart = apart_from(texts[: len(splits.train)], texts[len(splits.train) :])
     kept = list({folded(texts[n]): n for n in reversed(apart)}.values())[::-1]
     return kept, {"overlap": len(splits.train) - len(apart), "duplicates": len(apart) - len(kept)}
 
