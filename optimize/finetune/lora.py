@@ -100,7 +100,7 @@ class _Fit:
         self.model = adapted.get_base_model()
         self.trainable = [p for p in adapted.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trainable, lr=LEARNING_RATE)
-        self.most, self.steps, self.done = config.epochs, config.epochs * len(self._batches()), 0
+        self.most, self.steps, self.done = config.epochs, config.epochs * len(batches(rows)), 0
         self.rng = random.Random(config.seed)
         self.epochs: list[Epoch] = []
         self.best = weights(adapted)
@@ -122,7 +122,7 @@ class _Fit:
         """One epoch of steps; its mean loss."""
         import torch
 
-        order, losses = self._batches(), []
+        order, losses = batches(self.rows), []
         self.rng.shuffle(order)
         for batch in order:
             start = time.perf_counter()
@@ -135,13 +135,9 @@ class _Fit:
             self.optimizer.zero_grad()
             self.done += 1
             losses.append(value.item())
-            speed = sum(len(row.hidden) for lesson in batch for row in lesson.rows) / (time.perf_counter() - start)
+            speed = sum(len(row) for lesson in batch for row in lesson.rows) / (time.perf_counter() - start)
             progress(self.done, self.steps, f"loss {losses[-1]:.3f}, {speed:.0f} tokens/s")
         return float(sum(losses) / len(losses))
-
-    def _batches(self) -> list[list[Lesson]]:
-        by_row = {id(lesson.row): lesson for lesson in self.rows}
-        return [[by_row[id(row)] for row in batch] for batch in batches([lesson.row for lesson in self.rows])]
 
     def _stale(self) -> int:
         """Epochs since the best one."""

@@ -10,10 +10,10 @@ import contextlib
 import io
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from optimize.errors import WorkbenchError
 from optimize.finetune.adapter_file import NAMES, check_architecture
@@ -22,6 +22,7 @@ from optimize.finetune.epoch import Progress
 RANK, ALPHA = 16, 32
 BATCH = 8
 Encoded = tuple[list[int], list[int]]  # token ids of prompt and answer
+Item = TypeVar("Item", bound=Sized)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Row:
     hidden: Any
     prompt: int
     answer: Any
+
+    def __len__(self) -> int:
+        return len(self.hidden)
 
 
 def check_base(base: str) -> None:
@@ -149,8 +153,9 @@ def judge(model: Any, rows: list[Row]) -> tuple[float, float]:
     return right / len(rows), -loss / len(rows)
 
 
-def batches(rows: Sequence[Row]) -> list[list[Row]]:
-    ordered = sorted(rows, key=lambda row: len(row.hidden))
+def batches(rows: Sequence[Item]) -> list[list[Item]]:
+    """Rows, or what else has a length in tokens, with others of like length."""
+    ordered = sorted(rows, key=len)
     return [ordered[n : n + BATCH] for n in range(0, len(ordered), BATCH)]
 
 

@@ -22,6 +22,9 @@ class Lesson:
     rejected: Row | None = None
     ahead: float = 0.0
 
+    def __len__(self) -> int:
+        return len(self.row)
+
     @property
     def rows(self) -> list[Row]:
         return [self.row, self.rejected] if self.rejected else [self.row]
