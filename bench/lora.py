@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from bench.printed import printed
 from optimize.config import RunConfig
 from optimize.devset import load_splits
 from optimize.finetune import lora, lora_model
@@ -96,13 +95,7 @@ def main(json_: Annotated[bool, typer.Option("--json")] = False, rows: int = 200
         taught = [chat_rows(program, splits.train[:rows]), chat_rows(program, splits.val)]
         (folder / "rows.json").write_text(json.dumps(taught))
         found = [measured(trainer, folder) for trainer in TRAINERS]
-    if json_:
-        print(json.dumps(found, indent=1))
-        return
-    table = Table(*found[0], title=f"{len(taught[0])} rows, {EPOCHS} epochs")
-    for line in found:
-        table.add_row(*map(str, line.values()))
-    Console().print(table)
+    printed(found, f"{len(taught[0])} rows, {EPOCHS} epochs", json_)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ from typing import Annotated, Any
 
 import dspy
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from bench.printed import printed
 from bench.public_sets import PublicSet, public_set
 from optimize import lm as lms
 from optimize.evaluate import Asking, evaluate, float_metric
@@ -111,13 +110,7 @@ def main(json_: Annotated[bool, typer.Option("--json")] = False, seeds: int = 5)
                         file.write(json.dumps(done[-1]) + "\n")
     asked = [d for d in done if d["seed"] < seeds]
     rows = [row(asked, name, method) for name in SETS for method in METHODS]
-    if json_:
-        print(json.dumps(rows, indent=1))
-        return
-    table = Table(*rows[0], title=f"{seeds} seeds, {TEST} held-out rows")
-    for found in rows:
-        table.add_row(*map(str, found.values()))
-    Console().print(table)
+    printed(rows, f"{seeds} seeds, {TEST} held-out rows", json_)
 
 
 def row(done: list[dict[str, Any]], task: str, method: str) -> dict[str, str | float]:
