@@ -90,6 +90,8 @@ def main(json_: Annotated[bool, typer.Option("--json")] = False, rows: int = 200
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model, tokenizer = lora_model.load(str(weights.pull_embedded(print)))
+        model.hf_quantizer = None  # the values were put into plain float32 on loading, only the mark is left
+        del model.config.quantization_config
         model.save_pretrained(folder / "base")
         tokenizer.save_pretrained(folder / "base")
         taught = [chat_rows(program, splits.train[:rows]), chat_rows(program, splits.val)]

@@ -77,8 +77,11 @@ class Preflight(Record):
         return sum(finding.count for finding in self.findings if finding.what == what)
 
 
-def preflight(task: Task, splits: Splits, config: RunConfig) -> Preflight:
-    """All checks that need no LM call. Row errors were told when the rows were loaded."""
+def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> Preflight:
+    """All checks that need no LM call. Row errors were told when the rows were loaded.
+
+    after: LM calls that the run keeps for what follows its climb, beside the test rows.
+    """
     found = {name: ScoreRecord.of(score) for name, score in references(task, splits.train, splits.val).items()}
     everything = [e for rows in splits.sides().values() for e in rows]
     judged = judge([input_text(task, e) for e in everything], _labels(task, everything)) if task.label else None
@@ -92,7 +95,7 @@ def preflight(task: Task, splits: Splits, config: RunConfig) -> Preflight:
         smallest_gain=smallest_gain(len(splits.val), DIFFER),
         rows_to_see={f"{margin:.0%}": rows_to_see(margin, DIFFER) for margin in MARGINS},
         references=found,
-        cost=_cost(task, splits, config),
+        cost=_cost(task, splits, config, after),
     )
 
 
@@ -165,7 +168,7 @@ def _agreement(task: Task, splits: Splits) -> AgreementRecord | None:
     return AgreementRecord(alpha=found.alpha, person=found.person, n=found.rows) if found else None
 
 
-def _cost(task: Task, splits: Splits, config: RunConfig) -> CostRecord:
+def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostRecord:
     """The cap on calls, each with the longest prompt a rung may build and the longest answer, at the dearer LM's price."""
     shown = splits.val[:20]
     longest = max(len(render(student(task), row)) for row in shown) + PROMPT_CHARS
@@ -180,7 +183,7 @@ def _cost(task: Task, splits: Splits, config: RunConfig) -> CostRecord:
         tokens_in=tokens_in,
         tokens_out=tokens_out,
         usd=max(tokens_in * into + tokens_out * out for into, out in known) if len(known) == len(prices) else None,
-        enough_calls=_enough(splits, config.repeats),
+        enough_calls=_enough(splits, config.repeats) + after,
     )
 
 

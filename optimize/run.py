@@ -25,7 +25,8 @@ from optimize.tuning import tune, tuning_calls
 
 def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
     """Check the data, climb, decide, fine-tune or hand off if the gate opens, settle on test, record everything."""
-    checked = preflight(session.task, session.splits, session.config)
+    after = (tuning_calls(session) if session.config.finetune in BACKENDS else 0) + _headroom_calls(session)
+    checked = preflight(session.task, session.splits, session.config, after)
     for line in told(checked, session.target):
         session.watch.told(line)
     with tracked_run(session, "run") as tracked, dspy.context(lm=session.lm):
@@ -37,7 +38,7 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
             session.target,
             session.config.threads,
             session.config.seed,
-            after=(tuning_calls(session) if session.config.finetune in BACKENDS else 0) + _headroom_calls(session),
+            after=after,
             repeats=session.config.repeats,
         )
         found = climb(setup, rungs, Both(tracked, session.watch))
