@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextvars
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from statistics import variance
-from typing import Any, TypeVar
+from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
@@ -21,13 +19,12 @@ from optimize.lm.meter import Usage, one_example
 from optimize.sequential import surely_below
 from optimize.stats import Interval, differences, mean_interval
 from optimize.task import Task
+from optimize.threads import in_threads
 
 Progress = Callable[[int, int], None]
 UNPARSABLE = "unparsable answer"
 LOGPROBS = "logprobs"  # where DSPy puts a prediction's tokens
 BLOCK = 12  # rows asked between two looks at a race
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -139,17 +136,6 @@ def _outcomes(
         outcomes.append(outcome)
         progress(len(outcomes))
     return outcomes
-
-
-def in_threads(work: Callable[[Job], Result], jobs: Iterable[Job], threads: int) -> Iterator[Result]:
-    """Each job's result, in order; a worker sees the caller's DSPy context. The first error ends the jobs not begun and is raised."""
-    with ThreadPoolExecutor(threads) as pool:
-        begun = [pool.submit(contextvars.copy_context().run, work, job) for job in jobs]
-        try:
-            yield from (future.result() for future in begun)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _outcome(program: dspy.Module, job: tuple[dspy.Example, int], task: Task) -> Outcome:

@@ -10,13 +10,14 @@ import dspy
 from optimize import lm as lms
 from optimize.devset import input_text
 from optimize.errors import WorkbenchError
-from optimize.evaluate import evaluate, in_threads
+from optimize.evaluate import evaluate
 from optimize.finetune.aftercheck import GENERAL_TOKENS, replayable
 from optimize.finetune.rows import Row, chat_rows, preferences
 from optimize.program import Program
 from optimize.session import Session
 from optimize.split import apart_from
 from optimize.task import Score
+from optimize.threads import in_threads
 
 LEAST = 20  # rows, or pairs, without which a training would teach nothing
 SAMPLES, TEMPERATURE = 3, 0.7  # of a teacher's answers to an input without gold

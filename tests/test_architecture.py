@@ -34,7 +34,7 @@ ORDER = (
     {"labels"},
     {"split", "task", "plateau"},
     {"records", "selection"},
-    {"stats", "sequential", "config", "files"},
+    {"stats", "sequential", "config", "files", "threads"},
     {"errors"},
 )
 RANK = {unit: rank for rank, units in enumerate(ORDER) for unit in units}

@@ -11,9 +11,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from optimize.errors import WorkbenchError
-from optimize.evaluate import Progress, in_threads
+from optimize.evaluate import Progress
 from optimize.files import read_jsonl, read_text
 from optimize.lm.meter import MeteredLM
+from optimize.threads import in_threads
 
 GENERAL = "general"  # what these questions are called where a task could stand
 GENERAL_TOKENS = 64  # room for an answer to a general question

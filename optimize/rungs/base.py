@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import dspy
 
 from optimize.errors import WorkbenchError
-from optimize.evaluate import Asking, Evaluation, evaluate, in_threads
+from optimize.evaluate import Asking, Evaluation, evaluate
 from optimize.lm.meter import MeteredLM
 from optimize.program import Program, render
 from optimize.sequential import evidence_below
 from optimize.stats import differences
 from optimize.task import Task
+from optimize.threads import in_threads
 
 SEARCH = 24  # train rows a rung holds back to compare its own candidates, at most a third of train: enough for a handful
 

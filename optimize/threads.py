@@ -1,0 +1,38 @@
+"""Work side by side, in order, ended by the first error. Knows nothing of programs or rows."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_above: ContextVar[tuple[threading.Event, ...]] = ContextVar("above", default=())
+
+
+def in_threads(work: Callable[[Job], Result], jobs: Iterable[Job], threads: int) -> Iterator[Result]:
+    """Each job's result, in order; a worker sees the caller's DSPy context. The first error ends the jobs not begun and is raised.
+
+    Where a job itself calls this function, its jobs not begun end with it, so that Ctrl-C waits for the calls in flight alone.
+    """
+    ended = threading.Event()
+
+    def unless_ended(job: Job) -> Result:
+        if any(event.is_set() for event in _above.get()):
+            raise CancelledError
+        _above.set((*_above.get(), ended))
+        return work(job)
+
+    with ThreadPoolExecutor(threads) as pool:
+        begun = [pool.submit(contextvars.copy_context().run, unless_ended, job) for job in jobs]
+        try:
+            yield from (future.result() for future in begun)
+        except BaseException:
+            ended.set()
+            pool.shutdown(cancel_futures=True)
+            raise

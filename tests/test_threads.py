@@ -1,0 +1,45 @@
+"""Work side by side: in order, and ended by the first error at every depth."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import NoReturn
+
+import pytest
+
+from optimize.threads import in_threads
+
+
+def test_results_come_in_the_order_of_the_jobs() -> None:
+    first_may_end = threading.Event()
+
+    def work(job: int) -> int:
+        if job == 0:
+            assert first_may_end.wait(10)
+        elif job == 3:
+            first_may_end.set()
+        return job
+
+    assert list(in_threads(work, range(4), 4)) == [0, 1, 2, 3]
+
+
+def test_an_error_ends_what_other_jobs_have_begun() -> None:
+    """As Ctrl-C does while candidates are compared: each is a job that asks its rows in threads of its own."""
+    done, begun = [], threading.Event()
+
+    def row(number: int) -> None:
+        done.append(number)
+        begun.set()
+        time.sleep(0.01)
+
+    def interrupted() -> NoReturn:
+        assert begun.wait(10)
+        raise KeyboardInterrupt
+
+    def candidate() -> None:
+        list(in_threads(row, range(1000), 1))
+
+    with pytest.raises(KeyboardInterrupt):
+        list(in_threads(lambda work: work(), [interrupted, candidate], 2))
+    assert len(done) < 1000
