@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,20 +42,26 @@ def measured(trainer: str, folder: Path) -> dict[str, Any]:
 def alone(trainer: str, folder: Path) -> None:
     rows, val = json.loads((folder / "rows.json").read_text())
     start = time.perf_counter()
-    loss = ours(rows, val, folder) if trainer == "ours" else trl(rows, val, folder, half=trainer == "trl_half")
+    judged = ours(rows, val, folder) if trainer == "ours" else trl(rows, val, folder, half=trainer == "trl_half")
     seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    right, loss = judged()
     _, tokenizer = lora_model.load(str(folder / "base"))
     tokens = EPOCHS * sum(sum(map(len, lora_model.encode(tokenizer, row["messages"]))) for row in rows)
     found = {"trainer": trainer, "adapts": TRAINERS[trainer], "tokens/s": round(tokens / seconds), "seconds": round(seconds)}
-    print(json.dumps(found | {"peak GB": round(peak, 2), "val loss": round(loss, 3)}))
+    print(json.dumps(found | {"peak GB": round(peak, 2), "val right": round(right, 2), "val loss": round(loss, 3)}))
 
 
-def ours(rows: list[Any], val: list[Any], folder: Path) -> float:
+Judged = Callable[[], tuple[float, float]]  # share of val answers right word for word, and the loss of their tokens, after the last epoch
+
+
+def ours(rows: list[Any], val: list[Any], folder: Path) -> Judged:
     adapter = lora.train(rows, val, str(folder / "base"), folder / "ours", RunConfig(epochs=EPOCHS), lambda *_: None)
-    return lora.curve(adapter)[-1].val_loss
+    last = lora.curve(adapter)[-1]
+    return lambda: (last.val_right, last.val_loss)
 
 
-def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> float:
+def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> Judged:
+    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
@@ -81,7 +88,19 @@ def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> float:
     peft = LoraConfig(r=lora_model.RANK, lora_alpha=lora_model.ALPHA, target_modules=names, task_type="CAUSAL_LM", **adapted)
     trainer = SFTTrainer(str(folder / "base"), args=config, train_dataset=sides[0], eval_dataset=sides[1], peft_config=peft)
     trainer.train()
-    return float(trainer.evaluate()["eval_loss"])
+
+    def judged() -> tuple[float, float]:
+        """As ours is, which leaves out the line break that a chat template puts after an answer."""
+        model = trainer.model.get_base_model().eval()
+        read = []
+        for prompt, answer in (lora_model.encode(trainer.processing_class, row["messages"]) for row in val):
+            with torch.no_grad():
+                hidden = model.model.embed_tokens(torch.tensor(prompt + answer))
+            read.append(lora_model.Row(hidden, len(prompt), torch.tensor(answer)))
+        right, minus_loss = lora_model.judge(model, read)
+        return right, -minus_loss
+
+    return judged
 
 
 def main(json_: Annotated[bool, typer.Option("--json")] = False, rows: int = 200) -> None:

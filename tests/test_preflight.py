@@ -125,6 +125,15 @@ def test_what_a_run_may_cost(tiny: Tiny, review_rows: Rows) -> None:
     assert any("--max-calls is 100" in line for line in told(checked(task, max_calls=100), 0.9))
 
 
+def test_a_cap_that_is_too_small_is_told_before_the_first_call(tiny: Tiny, review_rows: Rows) -> None:
+    """Also where it is what follows the climb that makes it too small."""
+    task = tiny(rows=review_rows)
+    enough = checked(task).cost.enough_calls
+    found = {after: told(preflight(task, load_splits(task), RunConfig(max_calls=enough), after), task.target) for after in (0, 300)}
+    assert not any("cut short" in line for line in found[0])
+    assert any(f"fewer than {enough + 300} calls" in line for line in found[300])
+
+
 def test_no_lm_is_asked(tiny: Tiny, review_rows: Rows) -> None:
     class Never(dspy.utils.DummyLM):
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
