@@ -5,6 +5,7 @@ The endpoint knows a rule that only demos reveal: it repeats the colour that mos
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import random
@@ -23,10 +24,10 @@ from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.devset import Splits
 from optimize.errors import WorkbenchError
-from optimize.ladder import Attempt, Climb, Observer, Setup, climb
+from optimize.ladder import SLACK, Attempt, Climb, Observer, Setup, climb
 from optimize.lm.meter import Meter
 from optimize.program import Program, student
-from optimize.rungs import LADDER, Context, Rung, Skip
+from optimize.rungs import LADDER, Context, Rung, Skip, Starved
 from optimize.rungs.base import PASSES, SEARCH
 from optimize.rungs.demos import spread, with_demos
 from optimize.stats import Gain
@@ -128,6 +129,18 @@ def test_every_rung_gives_a_program_within_its_share(setup: Setup, rung: Rung) -
         assert attempt.evaluation.interval.mean > 0.9, "demos reveal the rule"
         assert found.decision.verdict == "reached" and found.best is attempt
         assert list(found.levers) == [rung.name]
+
+
+@pytest.mark.parametrize("rung", [rung for rung in LADDER if rung is not PASSAGES], ids=lambda rung: rung.name)
+def test_no_rung_is_sized_beyond_its_share(setup: Setup, rung: Rung) -> None:
+    """It would be stopped with nothing to show for its calls."""
+    train, pulled = tuple(example(n) for n in range(300)), 0
+    for budget in (100, 250, 700):
+        context = Context(TASK, train, setup.teacher, budget, 1.0, 4, 0)
+        with contextlib.suppress(Starved), setup.meter.share(int(budget * SLACK)):
+            rung.pull(student(TASK), context)
+            pulled += 1
+    assert pulled >= 2
 
 
 def test_the_levers_that_won_are_those_up_to_the_best_program(setup: Setup) -> None:

@@ -155,6 +155,21 @@ def test_a_rungs_share_is_hard_and_ends_with_it() -> None:
         assert lm("another") == ["fine"]
 
 
+def test_what_an_optimizer_left_running_in_the_background_spends_no_more() -> None:
+    """DSPy's executor does not wait for the jobs it has begun when one of them ends the rung."""
+    app = chat_app(lambda text: "fine")
+    with served(app) as url:
+        meter = Meter(1000)
+        lm = lms.resolve("openai/any", url + "/v1", RunConfig(), meter, 40)
+        with dspy.context(lm=lm):
+            questions = [dspy.Example(question=f"question {n}").with_inputs("question") for n in range(200)]
+            with pytest.raises(ShareExhausted), meter.share(20):
+                dspy.Parallel(num_threads=4, disable_progress_bar=True)([(dspy.Predict("question -> answer"), q) for q in questions])
+            for n in range(30):
+                lm(f"what the next rung asks {n}")
+        assert meter.usage().asked == len(app.state.bodies) == 20 + 30
+
+
 def test_two_endpoints_with_the_same_model_name_do_not_share_answers() -> None:
     with served(chat_app(lambda text: "first")) as one, served(chat_app(lambda text: "second")) as other:
         answers = [lms.resolve("openai/same", url + "/v1", RunConfig(), Meter(9), 40)("Hello?") for url in (one, other, one)]

@@ -73,6 +73,17 @@ def one_example(repeat: int = 0) -> Iterator[Meter]:
         _repeat.reset(tokens[1])
 
 
+@dataclass
+class _Share:
+    """Calls that a stretch of work may ask a meter for. It travels in DSPy's settings, which DSPy hands to every thread it starts:
+    what an optimizer has left running in the background when it was stopped knows by it that it is over."""
+
+    meter: Meter
+    calls: int
+    end: int
+    over: bool = False
+
+
 class Meter:
     """Counts for all LMs of a run, under threads, and the hard cap on calls sent."""
 
@@ -81,8 +92,6 @@ class Meter:
         self._lock = threading.Lock()
         self._numbers: dict[str, Any] = {f.name: 0 for f in fields(Usage) if f.name != "latencies"}
         self._latencies: list[float] = []
-        self._share_end: int | None = None
-        self._share = 0
 
     def __deepcopy__(self, memo: object) -> Meter:
         return self  # an optimizer's copy of an LM still spends from the same purse
@@ -98,21 +107,20 @@ class Meter:
 
     @contextlib.contextmanager
     def share(self, calls: int) -> Iterator[None]:
-        """A stretch of work that may ask for at most `calls`, cached or not; one more raises ShareExhausted."""
-        with self._lock:
-            self._share_end = int(self._numbers["asked"]) + calls
-            self._share = calls
+        """A stretch of work that may ask for at most `calls`, cached or not; one more, or one made afterwards, raises ShareExhausted."""
+        share = _Share(self, calls, self.usage().asked + calls)
         try:
-            yield
+            with dspy.context(share=share):
+                yield
         finally:
-            with self._lock:
-                self._share_end = None
+            share.over = True
 
     def ask(self, calls: int, cached: bool) -> None:
         """Note a call about to be made; raises BudgetExhausted instead of letting one too many through."""
+        share: _Share | None = dspy.settings.get("share")
         with self._lock:
-            if self._share_end is not None and self._numbers["asked"] + calls > self._share_end:
-                raise ShareExhausted(f"stopped: it asked for more than its share of {self._share} LM calls")
+            if share and share.meter is self and (share.over or self._numbers["asked"] + calls > share.end):
+                raise ShareExhausted(f"stopped: it asked for more than its share of {share.calls} LM calls")
             if not cached and self._numbers["calls"] + calls > self.max_calls:
                 raise BudgetExhausted(f"The cap of {self.max_calls} LM calls is reached.")
             self._numbers["asked"] += calls

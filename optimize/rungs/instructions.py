@@ -6,7 +6,7 @@ import dspy
 
 from optimize.evaluate import feedback_metric, float_metric
 from optimize.program import Program
-from optimize.rungs.base import BOOTSTRAP, Context, fresh, hushed
+from optimize.rungs.base import BOOTSTRAP, SEARCH, Context, fresh, hushed
 
 
 def mipro(student: Program, context: Context) -> Program:
@@ -41,10 +41,16 @@ def mipro(student: Program, context: Context) -> Program:
 
 
 def simba(student: Program, context: Context) -> Program:
-    """SIMBA: rules and demos drawn from the rows on which the program's answers vary most."""
-    batch = min(16, len(context.train))
-    candidates = 3
-    steps = context.affordable(2 * candidates * batch, least=1, most=4, overhead=batch * 3)
+    """SIMBA: rules and demos drawn from the rows on which the program's answers vary most.
+
+    A step asks a batch of each of its samples and of the programs made of them, one more; at the end the first program and
+    each step's best are asked on all its rows, so that it gets only some.
+    """
+    pool, search = context.halves()
+    rows = (search + pool)[: 2 * SEARCH]
+    batch, candidates = min(16, len(rows)), 3
+    made = candidates + 1
+    steps = context.affordable((candidates + made) * batch + made + len(rows), least=1, most=4, overhead=len(rows))
     optimizer = dspy.SIMBA(
         metric=float_metric(context.task),
         bsize=batch,
@@ -55,7 +61,7 @@ def simba(student: Program, context: Context) -> Program:
         num_threads=context.threads,
     )
     with hushed():
-        compiled: Program = optimizer.compile(fresh(student), trainset=list(context.train), seed=context.seed)
+        compiled: Program = optimizer.compile(fresh(student), trainset=rows, seed=context.seed)
     return compiled
 
 
