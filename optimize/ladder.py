@@ -106,10 +106,11 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
         scored = [a for a in attempts if a.evaluation]
         tried = tuple(_tried(a) for a in scored)
         best = scored[best_of(tried)]
-        left, rungs_left = setup.left(attempts[0], best), len(rungs) - number
+        left, starved = setup.left(attempts[0], best), sum(a.starved for a in attempts)
+        rungs_left = len(rungs) - number
         asked = [a.usage.asked for a in scored[1:]] or [scored[0].usage.asked]
-        budget_left = left > 0 and (rung is not None or not any(a.starved for a in attempts))
-        history = History(tried, setup.target, rungs_left, budget_left, rung_calls=sum(asked) // len(asked))
+        budget_left = left > 0 and (rung is not None or not starved)
+        history = History(tried, setup.target, rungs_left + starved, budget_left, rung_calls=sum(asked) // len(asked))
         watch.decided(history)
         decision = decide(history)
         if decision.verdict != "improving" or rung is None:

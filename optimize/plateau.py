@@ -45,7 +45,8 @@ class Tried:
 
 @dataclass(frozen=True)
 class History:
-    """All that a verdict is drawn from. tried: baseline first, in order. rungs_left: those that could still be tried.
+    """All that a verdict is drawn from. tried: baseline first, in order. rungs_left: those that could still be tried,
+    those included that were skipped for want of calls.
 
     rung_calls: LM calls that one more rung would likely take, as the ones so far did on average.
     """
@@ -62,7 +63,7 @@ class Decision:
     """The verdict with the numbers it hangs on.
 
     best: the best program's corrected score. reached: probability that it is at the target. chance: probability that it, or
-    what further rungs may add to it, is. next_gain: what one more rung would add on average, which is often nothing.
+    what the rungs left may add to it, is. next_gain: what one more rung would add on average, which is often nothing.
     rows: val rows that would decide, where more rows are what it takes.
     """
 
@@ -97,7 +98,7 @@ def decide(history: History) -> Decision:
     tried, target, rungs_left = history.tried, history.target, history.rungs_left
     best = tried[best_of(tried)]
     corrected = corrected_best(best.scores, [t.scores for t in tried if t is not best])
-    reached, chance, next_gain = outlook(_gains(tried), corrected.interval, target, max(1, rungs_left))
+    reached, chance, next_gain = outlook(_gains(tried), corrected.interval, target, rungs_left)
 
     def decision(verdict: Verdict, reason: str, rows: int | None = None) -> Decision:
         return Decision(verdict, reason, corrected, reached, chance, next_gain, rows)
@@ -113,8 +114,10 @@ def decide(history: History) -> Decision:
         return decision("reached", f"Prompting reaches the target {target}, with a probability of {_percent(reached)}. {score}")
     lacking = _lacking(tried)
     if not lacking and chance <= ERROR:
-        left = f"the {rungs_left} rungs left" if rungs_left > 1 else "one more rung"
-        said = f"Prompting stays below the target {target}: the chance that the best program, or what {left} may add to it, gets there is"
+        left = (
+            f", or what the {rungs_left} rungs left may add to it," if rungs_left > 1 else ", or with the rung left," if rungs_left else ""
+        )
+        said = f"Prompting stays below the target {target}: the chance that the best program{left} gets there is"
         return decision("plateau", f"{said} {_percent(chance)}. {score}")
     if rungs_left and history.budget_left:
         return decision("improving", f"Prompting is below the target {target} so far; {on}. {score}")
@@ -185,6 +188,7 @@ def outlook(gains: Sequence[Interval], best: Interval, target: float, rungs: int
     import numpy as np
     from scipy.stats import norm
 
+    drawn = max(1, rungs)  # also where none is left it is worth knowing what one would add
     mean, spread = (axis.ravel() for axis in np.meshgrid(np.linspace(-0.3, 0.6, 46), np.linspace(0.005, 0.6, 40)))
     weight = norm.logpdf(mean, 0, PRIOR_MEAN) + norm.logpdf(spread, 0, PRIOR_SPREAD)
     for gain in gains:
@@ -192,11 +196,11 @@ def outlook(gains: Sequence[Interval], best: Interval, target: float, rungs: int
     share = np.exp(weight - weight.max())
     rng = np.random.default_rng(0)
     picked = rng.choice(len(share), DRAWS, p=share / share.sum())
-    added = np.clip(mean[picked, None] + spread[picked, None] * rng.standard_normal((DRAWS, rungs)), 0, None)
+    added = np.clip(mean[picked, None] + spread[picked, None] * rng.standard_normal((DRAWS, drawn)), 0, None)
     error = max(best.error, 1e-9)
     start = best.mean + error * rng.standard_normal(DRAWS)
     reached = float(norm.sf(target, best.mean, error))
-    return reached, float((start + added.sum(axis=1) >= target).mean()), float(added[:, 0].mean())
+    return reached, float((start + added[:, :rungs].sum(axis=1) >= target).mean()), float(added[:, 0].mean())
 
 
 def _rows_needed(best: Interval, target: float) -> int | None:

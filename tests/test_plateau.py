@@ -72,6 +72,16 @@ def test_large_gains_so_far_keep_prompting_alive() -> None:
     assert verdict(rising, 0.65, 1).chance > ERROR >= verdict(FLAT, 0.65, 1).chance
 
 
+def test_where_no_rung_is_left_the_score_alone_tells() -> None:
+    """One large gain says that a further lever may bring another, but there is none to try and more rows would not bring it."""
+    leap = [Tried("zero_shot", "baseline", scores(20, 100), True), Tried("nearest_demos", "demos", scores(60, 100), True)]
+    flat = [Tried("mipro", "instructions", scores(60, 100)), Tried("gepa", "instructions", scores(60, 100))]
+    found, one_left = verdict((*leap, *flat), 0.8), verdict((*leap, *flat), 0.8, 1)
+    assert found.verdict == "plateau" and found.chance == pytest.approx(found.reached, abs=0.01)
+    assert one_left.verdict == "improving" and one_left.next_gain == found.next_gain > 0.05
+    assert verdict((*leap, *flat), 0.8, 1, budget_left=False).verdict == "budget", "it was skipped for want of calls"
+
+
 def test_more_rungs_left_leave_a_higher_chance() -> None:
     assert verdict(FLAT, 0.6, 8).chance > verdict(FLAT, 0.6, 1).chance
 
