@@ -170,6 +170,14 @@ def test_what_an_optimizer_left_running_in_the_background_spends_no_more() -> No
         assert meter.usage().asked == len(app.state.bodies) == 20 + 30
 
 
+def test_a_damaged_cache_is_a_clear_error(tmp_path: Path) -> None:
+    damaged = tmp_path / "other" / ".optimize" / "cache" / "003" / "cache.db"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("no database " * 100)
+    with pytest.raises(WorkbenchError, match=r"cache .* is damaged .*Move it away"):
+        lms.configure(tmp_path / "other")
+
+
 def test_two_endpoints_with_the_same_model_name_do_not_share_answers() -> None:
     with served(chat_app(lambda text: "first")) as one, served(chat_app(lambda text: "second")) as other:
         answers = [lms.resolve("openai/same", url + "/v1", RunConfig(), Meter(9), 40)("Hello?") for url in (one, other, one)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sqlite3
 import warnings
 from functools import cache
 from pathlib import Path
@@ -32,12 +33,19 @@ PROPOSAL_TOKENS = 300  # room for a teacher's instruction; small LMs ramble to t
 
 
 def configure(root: Path) -> None:
-    """Point DSPy at this project's answer cache and keep it quiet. Call once, from the main thread."""
+    """Point DSPy at this project's answer cache and keep it quiet. Call once, from the main thread.
+
+    Raises WorkbenchError where the cache cannot be read.
+    """
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"dspy|optimize")
     warnings.filterwarnings("ignore", message="Passing OpenAI-style message")
     warnings.filterwarnings("ignore", message="rollout_id has no effect")  # it has: a place of its own in the cache
     logging.getLogger("dspy.clients.lm").setLevel(logging.ERROR)  # a truncated answer is scored, not shouted about
-    dspy.configure_cache(enable_disk_cache=True, enable_memory_cache=True, disk_cache_dir=str(state_dir(root) / "cache"))
+    folder = state_dir(root) / "cache"
+    try:
+        dspy.configure_cache(enable_disk_cache=True, enable_memory_cache=True, disk_cache_dir=str(folder))
+    except sqlite3.DatabaseError as error:
+        raise WorkbenchError(f"The answer cache {folder} is damaged ({error}). Move it away: what it knew will be asked again.") from error
 
 
 def task_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
