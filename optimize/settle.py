@@ -38,6 +38,8 @@ from optimize.report import (
 from optimize.session import Session
 from optimize.tracking.run import Run
 
+REPLAY = 100  # general instructions that are advised where a tuned LM has forgotten too much; docs/results.md
+
 
 @dataclass(frozen=True)
 class Tuned:
@@ -182,10 +184,16 @@ def _next(session: Session, findings: Findings, opened: bool, decision: Decision
     if opened and findings.tuned is None:
         elsewhere = f"   (or train elsewhere from {session.folder('handoff').relative_to(session.root)})"
         return command(task, session.config.lm) + (elsewhere if finetune == "bundle" else "")
-    if decision and not decision.accepted:
-        if findings.tuned and any(f.broke and f.named for f in findings.tuned.forgetting):
-            return f"optimize finetune {task} --epochs {max(1, session.config.epochs // 2)} (fewer passes forget less)"
-        return more_rows + f" --finetune {finetune}"
+    if decision:
+        broke = [f for f in findings.tuned.forgetting if f.broke] if findings.tuned else []
+        vetoed = any(f.named for f in broke)
+        if broke and (vetoed or decision.accepted) and not session.config.replay:
+            return f"{command(task, session.config.lm)} --replay {REPLAY} ({broke[0].name} broke; this keeps more of what the LM could do)"
+        if vetoed:
+            fewer = max(1, session.config.epochs // 2)
+            return f"{command(task, session.config.lm)} --replay {session.config.replay} --epochs {fewer} (fewer passes forget less)"
+        if not decision.accepted:
+            return more_rows + f" --finetune {finetune}"
     return {
         "budget": f"optimize run {task} --max-calls {2 * session.config.max_calls}",
         "indecisive": more_rows,

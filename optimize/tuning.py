@@ -47,7 +47,8 @@ def tune(session: Session, best: Program, prompt_val: Evaluation) -> Tuned:
     rows, val_rows = lessons(session, best, short), chat_rows(short, session.splits.val)
     session.watch.started(backend)
     tuned: str = trainer.train(rows, val_rows, base, session.folder("adapters"), config, session.watch.scored)
-    trained = time.perf_counter() - start
+    epochs = tuple(trainer.curve(tuned))
+    trained = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))  # an adapter that was there has cost as much
     attempts = []
     for name, program in ((backend, short), (f"{backend}, best prompt", best.deepcopy())):
         program.tuned, program.lm = tuned, lms.telling(tuned_lm(session, tuned, session.task.max_tokens))
@@ -58,7 +59,7 @@ def tune(session: Session, best: Program, prompt_val: Evaluation) -> Tuned:
         attempts.append(Attempt(name, "weights", program, evaluation, gain, usage, seconds))
         start, before = time.perf_counter(), session.meter.usage()
     ood = _out_of_distribution(session, best, better(attempts))
-    return Tuned(tuple(attempts), tuned, trained, tuple(trainer.curve(tuned)), tuple(_forgetting(session, tuned)), ood)
+    return Tuned(tuple(attempts), tuned, trained, epochs, tuple(_forgetting(session, tuned)), ood)
 
 
 def tuning_calls(session: Session) -> int:

@@ -121,6 +121,7 @@ def test_a_killed_training_goes_on_from_its_last_whole_epoch(folder: Path, tmp_p
     assert sorted(p.suffix for p in (tmp_path / "killed").iterdir()) == [".gguf", ".json"]
     assert [e.train_loss for e in lora.curve(again)] == pytest.approx([e.train_loss for e in lora.curve(whole)], rel=1e-4)
     assert lora.curve(whole)[-1].train_loss < lora.curve(whole)[0].train_loss and lora.curve("other.gguf") == []
+    assert all(e.seconds > 0 for e in lora.curve(again)), "what was trained before the kill has cost as well"
 
 
 def test_preferences_pull_two_answers_apart_beyond_what_gold_does(folder: Path, tmp_path: Path) -> None:

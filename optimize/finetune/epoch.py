@@ -17,6 +17,7 @@ class Epoch(Record):
     train_loss: float
     val_loss: float
     val_right: float = Field(description="share of the val answers that are right word for word")
+    seconds: float = Field(0.0, description="what it took, also where the training was gone on with or done before; 0 where unknown")
 
 
 def kept(epochs: Sequence[Epoch]) -> int:

@@ -109,9 +109,11 @@ class _Fit:
         if self.checkpoint.is_file():
             self._restore()
         while len(self.epochs) < self.most and self._stale() < PATIENCE:
+            start = time.perf_counter()
             train_loss = self._pass(progress)
             right, minus_loss = judge(self.model, self.val)
-            self.epochs.append(Epoch(train_loss=train_loss, val_loss=-minus_loss, val_right=right))
+            seconds = time.perf_counter() - start
+            self.epochs.append(Epoch(train_loss=train_loss, val_loss=-minus_loss, val_right=right, seconds=round(seconds, 3)))
             if self._stale() == 0:
                 self.best = weights(self.adapted)
             self._save()
