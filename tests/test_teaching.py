@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,13 @@ def made(session: Session, best: Program) -> list[dict[str, Any]]:
 @pytest.mark.lm
 def test_preferences_are_gold_over_what_the_best_program_got_wrong(opened: Opened) -> None:
     session, best = opened(method="dpo")
-    pairs = made(session, best)
+    rows = made(session, best)
     gold = {e.text: e.mood for e in session.splits.train}
-    assert 20 <= len(pairs) < len(gold)
+    pairs = [row for row in rows if "chosen" in row]
+    assert 20 <= len(pairs) < len(rows) == len(gold), "what it got right is learned as it is"
+    provider = replace(session, config=session.config.model_copy(update={"finetune": "openai"}))
+    with dspy.context(lm=session.lm):
+        assert lessons(provider, best, tuned_student(best)) == pairs, "a provider takes pairs alone"
     for pair in pairs:
         mood = gold[pair["prompt"][-1]["content"]]
         assert mood in pair["chosen"][0]["content"] and mood not in pair["rejected"][0]["content"]
