@@ -104,6 +104,7 @@ def decide(history: History) -> Decision:
         return Decision(verdict, reason, corrected, reached, chance, next_gain, rows)
 
     score = _said(best, corrected)
+    at = f"below the target {target}" if corrected.interval.mean < target else f"at the target {target} without being sure of it"
     brings = f"one more rung would add {next_gain:.3f} on average for some {history.rung_calls} LM calls"
     on = f"the chance of reaching it is {_percent(chance)}, {brings}"
     if best.coverage < COVERAGE:
@@ -120,9 +121,9 @@ def decide(history: History) -> Decision:
         said = f"Prompting stays below the target {target}: the chance that the best program{left} gets there is"
         return decision("plateau", f"{said} {_percent(chance)}. {score}")
     if rungs_left and history.budget_left:
-        return decision("improving", f"Prompting is below the target {target} so far; {on}. {score}")
+        return decision("improving", f"Prompting is {at} so far; {on}. {score}")
     if not history.budget_left:
-        return decision("budget", f"The cap on LM calls ended the climb below the target {target}; {on}. {score}")
+        return decision("budget", f"The cap on LM calls ended the climb {at}; {on}. {score}")
     if lacking:
         return decision(
             "exhausted", f"No rung is left, but {lacking}, so it is not known whether prompting reaches the target {target}. {score}"

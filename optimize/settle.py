@@ -160,7 +160,7 @@ def _report(session: Session, findings: Findings, opened: GateRecord, test: Test
         seconds=round(time.perf_counter() - session.start, 1),
         program=str(path.relative_to(session.root)),
         chart=str(session.folder("charts").relative_to(session.root) / path.stem / "tuning.png") if judged else None,
-        next=_next(session, findings, opened.open, judged.decision if judged else None),
+        next=_next(session, findings, opened.open, judged.decision if judged else None, surely=final.low >= session.target),
     )
 
 
@@ -173,8 +173,8 @@ def _test_record(session: Session, found: dict[str, Evaluation]) -> TestRecord:
     )
 
 
-def _next(session: Session, findings: Findings, opened: bool, decision: DecisionRecord | None) -> str:
-    """The command, or the step, that makes most sense now."""
+def _next(session: Session, findings: Findings, opened: bool, decision: DecisionRecord | None, surely: bool) -> str:
+    """The command, or the step, that makes most sense now. surely: test shows the target to be met, beyond its interval."""
     task, finetune = session.task.name, session.config.finetune
     rows = findings.numbers.rows_needed
     if findings.verdict == "indecisive" and findings.best_val.coverage < COVERAGE:
@@ -184,6 +184,8 @@ def _next(session: Session, findings: Findings, opened: bool, decision: Decision
     if opened and findings.tuned is None:
         elsewhere = f"   (or train elsewhere from {session.folder('handoff').relative_to(session.root)})"
         return command(task, session.config.lm) + (elsewhere if finetune == "bundle" else "")
+    if surely and not decision:
+        return "optimize ui"
     if decision:
         broke = [f for f in findings.tuned.forgetting if f.broke] if findings.tuned else []
         vetoed = any(f.named for f in broke)

@@ -136,6 +136,12 @@ def test_the_reason_tells_the_numbers() -> None:
     assert "instructions" in verdict(FLAT[:3], 0.9).reason and "120 LM calls" in verdict(FLAT[:3], 0.9, 2).reason
 
 
+def test_a_score_above_the_target_is_not_called_below_it() -> None:
+    found = verdict(FLAT, 0.49, 0, budget_left=False)
+    assert found.verdict == "budget" and "at the target 0.49 without being sure" in found.reason and "below the target" not in found.reason
+    assert "below the target 0.53" in verdict(FLAT, 0.53, 0, budget_left=False).reason
+
+
 def test_no_headroom_only_where_the_climb_could_not_tell() -> None:
     low, high = {"the best of 5 answers scores": wilson(0.3, 100)}, {"the best of 5 answers scores": wilson(0.85, 100)}
     undecided, plateau = verdict(FLAT, 0.57), verdict(FLAT, 0.9)
