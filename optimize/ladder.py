@@ -14,7 +14,7 @@ from optimize.lm.meter import Meter, MeteredLM, Usage
 from optimize.plateau import COVERAGE, Decision, History, Tried, best_of, decide, promotes
 from optimize.program import Program, student
 from optimize.rungs import Context, Rung, Skip, Starved
-from optimize.rungs.base import PASSES, SEARCH
+from optimize.rungs.base import PASSES, searched
 from optimize.stats import Gain, paired_gain
 from optimize.task import Task
 
@@ -106,8 +106,8 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
         scored = [a for a in attempts if a.evaluation]
         tried = tuple(_tried(a) for a in scored)
         best = scored[best_of(tried)]
-        left, starved = setup.left(attempts[0], best), sum(a.starved for a in attempts)
-        rungs_left = len(rungs) - number
+        left, rungs_left = setup.left(attempts[0], best), len(rungs) - number
+        starved = sum(a.starved for a in attempts)
         asked = [a.usage.asked for a in scored[1:]] or [scored[0].usage.asked]
         budget_left = left > 0 and (rung is not None or not starved)
         history = History(tried, setup.target, rungs_left + starved, budget_left, rung_calls=sum(asked) // len(asked))
@@ -153,7 +153,7 @@ def _try(setup: Setup, rung: Rung, incumbent: Attempt, left: int, rungs_left: in
     attempt = Attempt(rung.name, rung.family)
     calls = max(1.0, incumbent.calls)
     val = math.ceil(calls * len(setup.splits.val) * setup.repeats)
-    need = val + math.ceil(calls * PASSES * min(SEARCH, len(setup.splits.train) // 3))
+    need = val + math.ceil(calls * PASSES * searched(len(setup.splits.train)))
     share = max(2 * left // (rungs_left + 1), min(left, need))
     try:
         budget = share - val

@@ -115,9 +115,7 @@ def decide(history: History) -> Decision:
         return decision("reached", f"Prompting reaches the target {target}, with a probability of {_percent(reached)}. {score}")
     lacking = _lacking(tried)
     if not lacking and chance <= ERROR:
-        left = (
-            f", or what the {rungs_left} rungs left may add to it," if rungs_left > 1 else ", or with the rung left," if rungs_left else ""
-        )
+        left = {0: "", 1: ", or with the rung left,"}.get(rungs_left, f", or what the {rungs_left} rungs left may add to it,")
         said = f"Prompting stays below the target {target}: the chance that the best program{left} gets there is"
         return decision("plateau", f"{said} {_percent(chance)}. {score}")
     if rungs_left and history.budget_left:

@@ -18,7 +18,7 @@ from optimize.program import render, student
 from optimize.records import Record, ScoreRecord
 from optimize.references import references
 from optimize.rungs import LADDER
-from optimize.rungs.base import PASSES, PROMPT_CHARS, SEARCH
+from optimize.rungs.base import PASSES, PROMPT_CHARS, searched
 from optimize.stats import rows_to_see, smallest_gain
 from optimize.task import Task, choices
 
@@ -190,8 +190,7 @@ def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostReco
 def _enough(splits: Splits, repeats: int) -> int:
     """Calls with which hardly a rung is skipped for want of them: two for a row of the chat baseline, one for the others'."""
     val, test = repeats * len(splits.val), repeats * len(splits.test)
-    search = min(SEARCH, len(splits.train) // 3)
-    return 2 * (val + test) + test + len(LADDER) * (val + PASSES * search)
+    return 2 * (val + test) + test + len(LADDER) * (val + PASSES * searched(len(splits.train)))
 
 
 def told(found: Preflight, target: float) -> list[str]:

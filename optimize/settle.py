@@ -38,7 +38,7 @@ from optimize.report import (
 from optimize.session import Session
 from optimize.tracking.run import Run
 
-REPLAY = 100  # general instructions that are advised where a tuned LM has forgotten too much; docs/results.md
+REPLAYED = 100  # general instructions that are advised where a tuned LM has forgotten too much; docs/results.md
 
 
 @dataclass(frozen=True)
@@ -188,12 +188,11 @@ def _next(session: Session, findings: Findings, opened: bool, decision: Decision
         return "optimize ui"
     if decision:
         broke = [f for f in findings.tuned.forgetting if f.broke] if findings.tuned else []
-        vetoed = any(f.named for f in broke)
-        if broke and (vetoed or decision.accepted) and not session.config.replay:
-            return f"{command(task, session.config.lm)} --replay {REPLAY} ({broke[0].name} broke; this keeps more of what the LM could do)"
+        vetoed, again, replay = any(f.named for f in broke), command(task, session.config.lm), session.config.replay
+        if broke and (vetoed or decision.accepted) and not replay:
+            return f"{again} --replay {REPLAYED} ({broke[0].name} broke; this keeps more of what the LM could do)"
         if vetoed:
-            fewer = max(1, session.config.epochs // 2)
-            return f"{command(task, session.config.lm)} --replay {session.config.replay} --epochs {fewer} (fewer passes forget less)"
+            return f"{again} --replay {replay} --epochs {max(1, session.config.epochs // 2)} (fewer passes forget less)"
         if not decision.accepted:
             return more_rows + f" --finetune {finetune}"
     return {

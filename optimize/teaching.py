@@ -33,7 +33,7 @@ def lessons(session: Session, best: Program, short: Program) -> list[Row]:
     rows = METHODS[method](session, best, short)
     if len(rows) < LEAST:
         raise WorkbenchError(f"--method {method} leaves {len(rows)} rows to learn from, at least {LEAST} are needed. {TOO_FEW[method]}")
-    return rows + _unpaired(session, short, rows) + _replayed(session)
+    return rows + _unpaired(session, best, short, rows) + _replayed(session)
 
 
 def lesson_calls(session: Session) -> int:
@@ -54,13 +54,13 @@ def _pairs(session: Session, best: Program, short: Program) -> list[Row]:
     return preferences(short, _gold(session, best, short), outcomes)
 
 
-def _unpaired(session: Session, short: Program, rows: list[Row]) -> list[Row]:
+def _unpaired(session: Session, best: Program, short: Program, rows: list[Row]) -> list[Row]:
     """Beside preferences, the other train rows with their gold answers: pairs alone are the few rows that went wrong, and an LM
     that was never tuned on the task learns too little from them. A provider takes pairs alone."""
     if session.config.method != "dpo" or session.config.finetune == "openai":
         return []
     paired = [row["prompt"] for row in rows]
-    return [row for row in chat_rows(short, session.splits.train) if row["messages"][:-1] not in paired]
+    return [row for row in _gold(session, best, short) if row["messages"][:-1] not in paired]
 
 
 def _distilled(session: Session, best: Program, short: Program) -> list[Row]:

@@ -22,11 +22,15 @@ from optimize.task import Task
 from optimize.threads import in_threads
 
 SEARCH = 24  # train rows a rung holds back to compare its own candidates, at most a third of train: enough for a handful
-
 PASSES = 4  # over these rows, with which most rungs can do something
 PROMPT_CHARS = 5000  # demos and passages must fit a small LM's context: 2048 tokens, of JSON at worst, with the answer
 SURE = 3.0  # evidence against a candidate that drops it at once: wrong once in three, which halving is more often
 BOOTSTRAP = 24  # train rows a bootstrapping teacher may be asked on for one demo set; a weak one is asked on all of them
+
+
+def searched(train: int) -> int:
+    """How many of so many train rows a rung holds back to compare its candidates."""
+    return min(SEARCH, train // 3)
 
 
 class Skip(Exception):
@@ -56,7 +60,7 @@ class Context:
         """(rows to learn from, rows to compare candidates on): the same for every rung, so that their calls are shared."""
         rows = list(self.train)
         random.Random(self.seed).shuffle(rows)
-        size = min(SEARCH, len(rows) // 3)
+        size = searched(len(rows))
         return rows[size:], rows[:size]
 
     def affordable(self, examples_each: int, least: int, most: int, overhead: int = 0) -> int:
