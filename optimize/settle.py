@@ -15,12 +15,11 @@ from optimize.decision import decide
 from optimize.devset import row_hash
 from optimize.diagnosis import Diagnosis
 from optimize.evaluate import Evaluation, evaluate
-from optimize.finetune import command
 from optimize.finetune.effects import EffectsRecord, Pair, effects
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.gate import GateRecord
 from optimize.ladder import Attempt
-from optimize.plateau import COVERAGE
+from optimize.next_step import next_step
 from optimize.preflight import Preflight
 from optimize.program import Program, save, student
 from optimize.records import GainRecord, RowScores, ScoreRecord
@@ -37,8 +36,6 @@ from optimize.report import (
 )
 from optimize.session import Session
 from optimize.tracking.run import Run
-
-REPLAYED = 100  # general instructions that are advised where a tuned LM has forgotten too much; docs/results.md
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation], rec
 def _report(session: Session, findings: Findings, opened: GateRecord, test: TestRecord, judged: _Judged | None, path: Path) -> Report:
     usage = session.meter.usage()
     final = test.tuned if judged and judged.decision.accepted and test.tuned else test.prompt
-    return Report(
+    report = Report(
         task=session.task.name,
         verdict=findings.verdict,
         reason=findings.reason,
@@ -160,8 +157,9 @@ def _report(session: Session, findings: Findings, opened: GateRecord, test: Test
         seconds=round(time.perf_counter() - session.start, 1),
         program=str(path.relative_to(session.root)),
         chart=str(session.folder("charts").relative_to(session.root) / path.stem / "tuning.png") if judged else None,
-        next=_next(session, findings, opened.open, judged.decision if judged else None, surely=final.low >= session.target),
+        next="",
     )
+    return report.model_copy(update={"next": next_step(report, session)})
 
 
 def _test_record(session: Session, found: dict[str, Evaluation]) -> TestRecord:
@@ -171,33 +169,3 @@ def _test_record(session: Session, found: dict[str, Evaluation]) -> TestRecord:
         tuned_gain=GainRecord.between(found["prompt"].scores, found["tuned"].scores) if "tuned" in found else None,
         references={n: ScoreRecord.of(s) for n, s in references(session.task, session.splits.train, session.splits.test).items()},
     )
-
-
-def _next(session: Session, findings: Findings, opened: bool, decision: DecisionRecord | None, surely: bool) -> str:
-    """The command, or the step, that makes most sense now. surely: test shows the target to be met, beyond its interval."""
-    task, finetune = session.task.name, session.config.finetune
-    rows = findings.numbers.rows_needed
-    if findings.verdict == "indecisive" and findings.best_val.coverage < COVERAGE:
-        return f"optimize run {task}, once the LM answers again: what it answered is cached"
-    some = f"some {rows - len(session.splits.val)} more labelled val rows" if rows else "labelled rows"
-    more_rows = f"add {some} to devsets/{task}, then optimize run {task}"
-    if opened and findings.tuned is None:
-        elsewhere = f"   (or train elsewhere from {session.folder('handoff').relative_to(session.root)})"
-        return command(task, session.config.lm) + (elsewhere if finetune == "bundle" else "")
-    if surely and not decision:
-        return "optimize ui"
-    if decision:
-        broke = [f for f in findings.tuned.forgetting if f.broke] if findings.tuned else []
-        vetoed, again, replay = any(f.named for f in broke), command(task, session.config.lm), session.config.replay
-        if broke and (vetoed or decision.accepted) and not replay:
-            return f"{again} --replay {REPLAYED} ({broke[0].name} broke; this keeps more of what the LM could do)"
-        if vetoed:
-            return f"{again} --replay {replay} --epochs {max(1, session.config.epochs // 2)} (fewer passes forget less)"
-        if not decision.accepted:
-            return more_rows + f" --finetune {finetune}"
-    return {
-        "budget": f"optimize run {task} --max-calls {2 * session.config.max_calls}",
-        "indecisive": more_rows,
-        "no_headroom": f"optimize check {task} (are the labels and the metric right?), then a stronger --lm",
-        "exhausted": f"optimize run {task} --teacher openai/… (a stronger LM to write instructions)",
-    }.get(findings.verdict, "optimize ui")

@@ -21,6 +21,7 @@ ORDER = (
     {"tuning"},
     {"teaching"},
     {"settle"},
+    {"next_step"},
     {"session", "tracking"},
     {"show", "decision", "chart"},
     {"report"},

@@ -14,8 +14,11 @@ from optimize.errors import BudgetExhausted, WorkbenchError
 from optimize.fallback import gate_last, handoff_last
 from optimize.finetune.manifest import read, verify
 from optimize.ladder import Observer
-from optimize.report import Report
+from optimize.next_step import next_step
+from optimize.records import GainRecord
+from optimize.report import DecisionRecord, ForgettingRecord, Report
 from optimize.run import run
+from optimize.scaffold import write_task
 from optimize.session import Session, open_session
 from tests.test_cli import optimize
 from tests.test_climb import COLOURS, painter
@@ -85,6 +88,34 @@ def test_a_plateau_opens_the_gate_and_writes_a_handoff(report: Report, project: 
     assert report.next.startswith(
         "optimize finetune paint --backend openai --lm openai/painter   (or train elsewhere from mlruns/handoff/paint)"
     )
+
+
+@pytest.mark.parametrize(
+    ("broke", "named", "accepted", "replay", "known", "step"),
+    [
+        (True, True, False, 0, 120, "--lm openai/painter --replay 100 (general broke;"),
+        (True, True, False, 0, 7, "--lm openai/painter --replay 7 (general broke;"),
+        (True, True, False, 0, 0, "--lm openai/painter --epochs 2 (fewer passes"),
+        (True, True, False, 50, 120, "--lm openai/painter --replay 50 --epochs 2 (fewer passes"),
+        (True, False, True, 0, 120, "--lm openai/painter --replay 100 (general broke;"),
+        (True, False, False, 0, 120, "more labelled val rows to devsets/paint, then optimize run paint --finetune openai"),
+        (False, True, False, 0, 120, "more labelled val rows to devsets/paint, then optimize run paint --finetune openai"),
+        (False, False, True, 0, 120, "optimize ui"),
+    ],
+)
+def test_the_next_step_after_a_tuning(
+    report: Report, tmp_path: Path, broke: bool, named: bool, accepted: bool, replay: int, known: int, step: str
+) -> None:
+    write_task(tmp_path, "paint")
+    (tmp_path / "devsets" / "general").mkdir(parents=True)
+    (tmp_path / "devsets" / "general" / "replay.txt").write_text("".join(f"Name river {n}.\n" for n in range(known)))
+    config = RunConfig(lm="openai/painter", api_base="http://127.0.0.1:9", api_key="none", finetune="openai", epochs=4, replay=replay)
+    drop = GainRecord.between([1.0] * 9, [0.0] * 9)
+    forgotten = ForgettingRecord(name="general", named=named, base=1, tuned=0, n=9, drop=drop, broke=broke, held=not broke, examples=[])
+    decision = DecisionRecord(accepted=accepted, tuned="openai", reasons=[], wrong_if=[], decided="2026-01-01")
+    numbers = report.numbers.model_copy(update={"rows_needed": 400})
+    after = report.model_copy(update={"decision": decision, "forgetting": [forgotten], "numbers": numbers})
+    assert step in next_step(after, open_session(tmp_path, "paint", config, Observer()))
 
 
 def test_the_handoff_is_kept_with_the_run(report: Report, project: Path) -> None:

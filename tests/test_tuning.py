@@ -172,13 +172,10 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
         findings = findings_of(session, climb(setup, [compact], Observer()), preflight(session.task, session.splits, config))
         tuned = tune(session, findings.best, findings.best_val)
         report = settle(session, tracked, replace(findings, tuned=tuned), GateRecord(open=True, criteria=[]))
-    plain = replace(session, config=config.model_copy(update={"replay": 0}))
-    with tracked_run(plain, "finetune") as tracked, dspy.context(lm=session.lm):
-        unreplayed = settle(plain, tracked, replace(findings, tuned=tuned), GateRecord(open=True, criteria=[]))
     assert report.decision and report.test.tuned and report.test.tuned.score >= 0.6 > report.test.baseline.score
     broke = [f.name for f in report.forgetting if f.broke]  # an LM of this size forgets nearly anything it is not trained on
     assert report.decision.accepted is (not broke)
-    assert ("--replay 2 --epochs 2 " in report.next, "--replay 100 " in unreplayed.next) == (bool(broke),) * 2, "what keeps more of it"
+    assert ("--replay 2 --epochs 2 " in report.next) is bool(broke), "what keeps more of it"
     assert report.final == (report.test.prompt if broke else report.test.tuned)
     assert all(any(reason.startswith(f"{name} (must not break) broke") for reason in report.decision.reasons) for name in broke)
     assert report.test.tuned_other and {a.rung for a in tuned.attempts} == {"lora", "lora, best prompt"}
