@@ -134,6 +134,7 @@ class DecisionRecord(Record):
 
     accepted: bool
     tuned: str = Field(description="which of the tuned programs was judged")
+    tunings: int = Field(description="how many tuned LMs these test rows have judged, this one included")
     reasons: list[str]
     wrong_if: list[str]
     decided: str = Field(description="the day, ISO 8601")

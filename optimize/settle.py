@@ -11,7 +11,7 @@ import dspy
 
 from optimize import lm as lms
 from optimize.chart import tuning_chart
-from optimize.decision import decide
+from optimize.decision import decide, level
 from optimize.devset import row_hash
 from optimize.diagnosis import Diagnosis
 from optimize.evaluate import Evaluation, evaluate
@@ -35,6 +35,8 @@ from optimize.report import (
     score_record,
 )
 from optimize.session import Session
+from optimize.stats import paired_gain
+from optimize.tracking.read import earlier_tunings
 from optimize.tracking.run import Run
 
 
@@ -93,7 +95,7 @@ def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecor
         with dspy.context(lm=lms.telling(session.lm)):
             found[name] = evaluate(program, session.splits.test, session.asking)
     test = _test_record(session, found)
-    judged = _judged(session, tuned, found, test) if tuned else None
+    judged = _judged(session, tuned, found) if tuned else None
     kept = "tuned" if judged and judged.decision.accepted else "prompt"
     path = session.folder("programs") / f"{tracked.id}.json"
     save(programs[kept], path)
@@ -120,10 +122,15 @@ class _Judged:
     effects: EffectsRecord
 
 
-def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation], record: TestRecord) -> _Judged:
-    test = found["prompt"], found["tuned"]
+def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation]) -> _Judged:
+    test = before, after = found["prompt"], found["tuned"]
+    rows = [row_hash(session.task, e) for e in session.splits.test]
+    tunings = len({after.scores, *earlier_tunings(session.root, session.task.name, rows)})
+    gain = paired_gain(before.scores, after.scores, level(tunings))
+    assert tuned.chosen.gain
     seen = effects(session.task, session.splits, test, tuned.ood, tuned.train_seconds, session.config.threads)
-    return _Judged(decide(tuned.chosen, record, tuned.forgetting), seen)
+    decision = decide(tuned.chosen.rung, tuned.chosen.gain, gain, tunings, tuned.forgetting, session.task.least_gain)
+    return _Judged(decision, seen)
 
 
 def _report(session: Session, findings: Findings, opened: GateRecord, test: TestRecord, judged: _Judged | None, path: Path) -> Report:

@@ -146,9 +146,15 @@ def decision(report: Report) -> str:
     found = report.decision
     slices = report.effects.slices if report.effects else []
     rows = [f"| {s.name} | {s.before:.3f} | {s.after:.3f} | {s.gain} | {s.gain.n} |" for s in slices]
-    test = report.test
-    scores = {"zero-shot": test.baseline, "best prompt program": test.prompt, found.tuned: test.tuned}
-    scores["tuned, with the other prompt"] = test.tuned_other
+    test, val = report.test, {a.rung: a.val for a in report.attempts}
+    first, best = report.attempts[0].rung, report.levers[-1] if report.levers else report.attempts[0].rung
+    other = next(a.rung for a in report.attempts if a.family == "weights" and a.rung != found.tuned)
+    programs: dict[str, tuple[str, ScoreRecord | None]] = {
+        "zero-shot": (first, test.baseline),
+        f"best prompt program ({best})": (best, test.prompt),
+        f"{found.tuned} (judged)": (found.tuned, test.tuned),
+        other: (other, test.tuned_other),
+    }
     return "\n".join(
         [
             f"# {report.task}: the tuned LM is {'accepted' if found.accepted else 'not accepted'} ({found.decided})",
@@ -158,9 +164,9 @@ def decision(report: Report) -> str:
             f"- Why it was trained: {report.reason}",
             f"- The gate: {' '.join(report.gate.reasons)}" + (f" Waived: {report.gate.waived}." if report.gate.waived else ""),
             "",
-            "| on test | score |",
-            "| --- | --- |",
-            *[f"| {name} | {_with_n(score)} |" for name, score in scores.items()],
+            "| program | on val | on test |",
+            "| --- | --- | --- |",
+            *[f"| {name} | {_with_n(val[rung])} | {_with_n(score)} |" for name, (rung, score) in programs.items()],
             "",
             "| slice of the test rows | before | after | gain | n |",
             "| --- | --- | --- | --- | --- |",

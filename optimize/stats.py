@@ -73,7 +73,7 @@ class Gain(Interval):
     p: float | None = None
 
 
-def paired_gain(before: Sequence[float | None], after: Sequence[float | None]) -> Gain:
+def paired_gain(before: Sequence[float | None], after: Sequence[float | None], level: float = LEVEL) -> Gain:
     """How much better `after` is than `before` on the same examples; pairs with a missing score are left out.
 
     Right-or-wrong scores: the adjusted Wald interval of Bonett & Price (2012), which counts one more pair won and
@@ -87,11 +87,11 @@ def paired_gain(before: Sequence[float | None], after: Sequence[float | None]) -
     mean, better, worse = math.fsum(found) / n, sum(d > 0 for d in found), sum(d < 0 for d in found)
     right_or_wrong = set(found) <= {-1.0, 0.0, 1.0}
     if not _equal(found) and not right_or_wrong:
-        own = _bootstrap(found)
+        own = _bootstrap(found, level)
         return Gain(own.mean, own.low, own.high, n, better, worse)
     adjusted = math.fsum(found) / (n + 2)
     square = (math.fsum(d * d for d in found) + 2) / (n + 2)
-    half = z(LEVEL) * math.sqrt((square - adjusted**2) / (n + 2))
+    half = z(level) * math.sqrt((square - adjusted**2) / (n + 2))
     p = _mcnemar(better, worse) if right_or_wrong else None
     return Gain(mean, max(-1.0, adjusted - half), min(1.0, adjusted + half), n, better, worse, p)
 
@@ -125,11 +125,11 @@ def _equal(values: Sequence[float]) -> bool:
     return max(values) - min(values) < 1e-9
 
 
-def _bootstrap(values: Sequence[float]) -> Interval:
+def _bootstrap(values: Sequence[float], level: float = LEVEL) -> Interval:
     import numpy as np
     from scipy.stats import bootstrap
 
     found = bootstrap(
-        (np.asarray(values),), np.mean, confidence_level=LEVEL, n_resamples=DRAWS, method="BCa", rng=np.random.default_rng(0)
+        (np.asarray(values),), np.mean, confidence_level=level, n_resamples=DRAWS, method="BCa", rng=np.random.default_rng(0)
     ).confidence_interval
     return Interval(math.fsum(values) / len(values), float(found.low), float(found.high), len(values))

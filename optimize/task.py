@@ -35,7 +35,8 @@ class Task:
     target: the score a team lead would ask for. max_tokens: room for the longest right answer in any format.
     data: a dataset on the Hugging Face hub instead of the folder. raters: the labels that several annotators gave a row, where
     its extra columns hold them. stability: whether what is asked will stay as it is. owner: who maintains the task and its rows;
-    weights are only tuned for a stable task that somebody owns. name and root are filled in by `load_task`.
+    weights are only tuned for a stable task that somebody owns. least_gain: over the best prompt program, for which tuned weights
+    are worth their upkeep. name and root are filled in by `load_task`.
     """
 
     signature: type[dspy.Signature]
@@ -47,6 +48,7 @@ class Task:
     raters: Callable[[dspy.Example], Sequence[Hashable]] | None = None
     stability: Literal["stable", "changing"] | None = None
     owner: str = ""
+    least_gain: float = 0.02
     name: str = ""
     root: Path = field(default_factory=Path)
 
@@ -117,4 +119,9 @@ def load_task(name: str, root: Path) -> Task:
     task = getattr(module, "task", None)
     if not isinstance(task, Task):
         raise WorkbenchError(f"programs/{name}.py must end with `task = Task(...)`; `task` is {task!r}.")
+    for number in ("target", "least_gain"):
+        if not (isinstance(value := getattr(task, number), int | float) and 0 <= value <= 1):
+            raise WorkbenchError(f"programs/{name}.py: {number}={value!r} is no score; scores are numbers in 0…1.")
+    if task.stability not in (None, "stable", "changing"):
+        raise WorkbenchError(f"programs/{name}.py: stability={task.stability!r}; say 'stable' or 'changing'.")
     return replace(task, name=name, root=root)

@@ -104,7 +104,8 @@ CHANGES: dict[str, tuple[str, Callable[[Case], Case], bool | None, str]] = {
     "quarrelling raters": ("annotators", lambda c: with_preflight(c, agreement=raters(0.8)), False, "lower the target"),
     "agreeing raters": ("annotators", lambda c: with_preflight(c, agreement=raters(0.95)), True, ""),
     "a classifier will do": ("no LM needed", lambda c: with_preflight(c, references={"it": score(0.92)}), False, "Use it instead"),
-    "hardly a gain": ("gain to be had", lambda c: replace(c, best=score(0.89)), None, "could not be shown"),
+    "hardly a gain": ("gain to be had", lambda c: replace(c, best=score(0.86)), None, "could not be shown"),
+    "not worth weights": ("gain to be had", lambda c: replace(c, best=score(0.89)), False, "Task(least_gain=0.02)"),
 }  # fmt: skip
 
 

@@ -52,6 +52,10 @@ def test_names_leave_out_private_files(tmp_path: Path) -> None:
         ("def (:", r"programs/broken\.py does not load: SyntaxError: .*line 1"),
         ("import no_such_package_here", r"programs/broken\.py does not load: ModuleNotFoundError: No module named"),
         ("1 / 0", r"programs/broken\.py does not load: ZeroDivisionError"),
+        (PROGRAM.replace("target=0.9", "target=90"), r"programs/broken\.py: target=90 is no score"),
+        (PROGRAM.replace("target=0.9", "target='0.9'"), r"target='0\.9' is no score; scores are numbers in 0…1"),
+        (PROGRAM.replace("task = Task(", "task = Task(least_gain=-1, "), r"least_gain=-1 is no score"),
+        (PROGRAM.replace("task = Task(", "task = Task(stability='Stable', "), r"stability='Stable'; say 'stable' or 'changing'"),
     ],
 )
 def test_a_file_that_is_no_task(tmp_path: Path, text: str, told: str) -> None:

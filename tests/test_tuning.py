@@ -12,17 +12,17 @@ import dspy
 import pytest
 
 from optimize.config import RunConfig
-from optimize.decision import decide
-from optimize.devset import Splits, load_splits
+from optimize.decision import decide, level
+from optimize.devset import Splits, load_splits, row_hash
 from optimize.evaluate import UNPARSABLE, Evaluation, Outcome
 from optimize.fallback import tracked_run
 from optimize.finetune.effects import classes, effects, price
 from optimize.finetune.gate import GateRecord
-from optimize.ladder import Attempt, Observer, Setup, climb
+from optimize.ladder import Observer, Setup, climb
 from optimize.lm.meter import Usage
 from optimize.preflight import preflight
-from optimize.records import GainRecord, ScoreRecord
-from optimize.report import ForgettingRecord, TestRecord
+from optimize.records import GainRecord
+from optimize.report import ForgettingRecord
 from optimize.run import findings_of
 from optimize.rungs import LADDER
 from optimize.scaffold import write_task
@@ -30,8 +30,9 @@ from optimize.session import open_session
 from optimize.settle import settle
 from optimize.show import decision
 from optimize.slices import by_slice, slices
-from optimize.stats import Gain, mean_interval
+from optimize.stats import Gain, paired_gain
 from optimize.task import Task
+from optimize.tracking.read import earlier_tunings
 from optimize.tuning import tune
 
 Tiny = Callable[..., Task]
@@ -94,34 +95,37 @@ def gain(mean: float, error: float) -> Gain:
     return Gain(mean, mean - error, mean + error, 100)
 
 
-def scored(value: float) -> ScoreRecord:
-    return ScoreRecord.of(mean_interval([value] * 100))
-
-
 def forgotten(named: bool, broke: bool) -> ForgettingRecord:
     drop = GainRecord.of(gain(-0.3 if broke else 0.0, 0.1))
     return ForgettingRecord(name="general", named=named, base=0.6, tuned=0.3, n=72, drop=drop, broke=broke, held=not broke, examples=[])
 
 
 @pytest.mark.parametrize(
-    ("val", "test", "named", "broke", "accepted"),
+    ("val", "test", "named", "broke", "least", "accepted"),
     [
-        (0.3, 0.2, False, False, True),
-        (0.3, 0.2, True, False, True),
-        (0.3, 0.2, False, True, True),  # told, but the user did not say that it must not break
-        (0.3, 0.2, True, True, False),
-        (0.3, 0.05, False, False, False),  # within its interval of ±0.1
-        (-0.1, 0.2, False, False, False),
+        (0.3, 0.2, False, False, 0.02, True),
+        (0.3, 0.2, True, False, 0.02, True),
+        (0.3, 0.2, False, True, 0.02, True),  # told, but the user did not say that it must not break
+        (0.3, 0.2, True, True, 0.02, False),
+        (0.3, 0.05, False, False, 0.02, False),  # within its interval of ±0.1
+        (-0.1, 0.2, False, False, 0.02, False),
+        (0.3, 0.2, False, False, 0.25, False),
     ],
 )
-def test_only_a_gain_that_test_confirms_and_that_breaks_nothing_named_is_accepted(
-    val: float, test: float, named: bool, broke: bool, accepted: bool
+def test_only_a_gain_that_test_confirms_that_is_worth_it_and_that_breaks_nothing_named_is_accepted(
+    val: float, test: float, named: bool, broke: bool, least: float, accepted: bool
 ) -> None:
-    gains = {"prompt_gain": GainRecord.of(gain(0.1, 0.1)), "tuned_gain": GainRecord.of(gain(test, 0.1))}
-    record = TestRecord(baseline=scored(0.1), prompt=scored(0.4), tuned=scored(0.6), references={}, **gains)
-    found = decide(Attempt("lora", "weights", gain=gain(val, 0.1)), record, [forgotten(named, broke)])
+    found = decide("lora", gain(val, 0.1), gain(test, 0.1), 1, [forgotten(named, broke)], least)
     assert found.accepted is accepted and found.tuned == "lora" and found.wrong_if
-    assert ("broke" in found.reasons[1]) is broke and ("not surely" in found.reasons[0]) is (val < 0 or test < 0.1)
+    assert ("broke" in found.reasons[-1]) is broke and ("not surely" in found.reasons[0]) is (val < 0 or test < 0.1)
+    assert ("not worth their upkeep" in found.reasons[1]) is (least > test)
+
+
+def test_the_more_tunings_the_test_rows_have_judged_the_more_is_asked_of_one() -> None:
+    before, after = [0.0] * 100, [1.0] * 7 + [0.0] * 93
+    once, again = (paired_gain(before, after, level(n)) for n in (1, 20))
+    assert decide("lora", once, once, 1, []).accepted and not decide("lora", once, again, 20, []).accepted
+    assert "have judged 20 tuned LMs" in decide("lora", once, again, 20, []).reasons[1]
 
 
 WORDS = {"apple": "violin", "river": "cactus", "mountain": "teapot", "window": "rocket", "candle": "walrus", "garden": "ladder"}
@@ -176,6 +180,9 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
     broke = [f.name for f in report.forgetting if f.broke]  # an LM of this size forgets nearly anything it is not trained on
     assert report.decision.accepted is (not broke)
     assert ("--replay 2 --epochs 2 " in report.next) is bool(broke), "what keeps more of it"
+    hashes = [row_hash(session.task, row) for row in session.splits.test]
+    assert [len(earlier_tunings(tmp_path, "words", rows)) for rows in (hashes, hashes[:1], ["others"])] == [1, 1, 0]
+    assert report.decision.tunings == 1 and len(earlier_tunings(tmp_path, "review", hashes)) == 0
     assert report.final == (report.test.prompt if broke else report.test.tuned)
     assert all(any(reason.startswith(f"{name} (must not break) broke") for reason in report.decision.reasons) for name in broke)
     assert report.test.tuned_other and {a.rung for a in tuned.attempts} == {"lora", "lora, best prompt"}
@@ -188,3 +195,4 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
     assert report.chart and (tmp_path / report.chart).read_bytes().startswith(b"\x89PNG")
     told = decision(report)
     assert ("is not accepted" in told) is bool(broke) and "This decision is wrong as soon as" in told and "| unlike any train row |" in told
+    assert tuned.chosen.evaluation and f"| {tuned.chosen.rung} (judged) | {tuned.chosen.evaluation.interval.mean:.2f} [" in told

@@ -196,16 +196,18 @@ def no_lm_needed(case: Case) -> Criterion | None:
     )
 
 
-def gain_to_be_had(case: Case) -> Criterion:
-    """A gain that the test rows could not show could not be accepted either."""
+def gain_to_be_had(task: Task, case: Case) -> Criterion:
+    """A gain that is not worth weights, or that the test rows could not show, could not be accepted either."""
     missing, seen = case.target - case.best.score, smallest_gain(case.preflight.rows["test"], DIFFER)
+    passed = False if missing < task.least_gain else None if missing < seen else True
+    small = f"So little is not worth weights by Task(least_gain={task.least_gain}); lower that if it is."
     return Criterion(
         name="gain to be had",
-        passed=True if missing >= seen else None,
+        passed=passed,
         value=f"{missing:.2f} short of the target",
-        threshold=f"{seen:.2f}, what {case.preflight.rows['test']} test rows show with 80 % probability",
+        threshold=f"{task.least_gain} at least, better {seen:.2f}, what {case.preflight.rows['test']} test rows show with 80 % probability",
         source="the corrected score",
-        advice="" if missing >= seen else "Add test rows: a gain of that size could not be shown.",
+        advice={False: small, None: "Add test rows: a gain of that size could not be shown.", True: ""}[passed],
     )
 
 

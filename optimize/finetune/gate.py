@@ -36,7 +36,7 @@ def gate(task: Task, case: Case, waived: str | None = None) -> GateRecord:
         criteria.random_labels(task, case),
         criteria.annotators(case),
         criteria.no_lm_needed(case),
-        criteria.gain_to_be_had(case),
+        criteria.gain_to_be_had(task, case),
         criteria.teacher(task, case),
         criteria.declared(task, waived),
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from optimize.errors import WorkbenchError
+from optimize.records import RowScores
 from optimize.report import Report
 from optimize.tracking.store import client
 
@@ -72,6 +75,24 @@ def _by_id(store: Any, name: str) -> Found:
             f"No run {name!r}: give a task with a finished run, TASK~1 for the run before it, or six or more letters of a run's id."
         )
     return Found(store, found[0].info.run_id, found[0].data.tags.get("task", ""), name)
+
+
+def earlier_tunings(root: Path, task: str, rows: Sequence[str]) -> set[tuple[float | None, ...]]:
+    """How each tuned LM of the task's finished runs scored on the test rows, where most of them were these ones.
+
+    rows: hashes of the test rows. Runs that keep no such scores are left out.
+    """
+    store = client(root)
+    experiment = store.get_experiment_by_name(task)
+    filters = "attributes.status = 'FINISHED' and metrics.test_score_tuned >= 0"
+    runs = store.search_runs([experiment.experiment_id], filters, max_results=1000) if experiment else []
+    found = set()
+    for run in runs:
+        with suppress(WorkbenchError):
+            scores = Found(store, run.info.run_id, task, run.info.run_id).read("test_scores.json", RowScores)
+            if 2 * len(set(rows) & set(scores.rows)) > len(rows):
+                found.add(tuple(scores.programs["tuned"]))
+    return found
 
 
 def last_run(root: Path, task: str, program_name: str = "program.json") -> tuple[Report, Path]:
