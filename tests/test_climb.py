@@ -30,6 +30,7 @@ from optimize.program import Program, student
 from optimize.rungs import LADDER, Context, Rung, Skip, Starved
 from optimize.rungs.base import PASSES, SEARCH
 from optimize.rungs.demos import spread, with_demos
+from optimize.rungs.output_format import output_format
 from optimize.stats import Gain
 from optimize.task import Score, Task
 from tests.test_lm import served
@@ -160,6 +161,25 @@ def test_passages_bring_what_is_missing(setup: Setup, tmp_path: Path) -> None:
     corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = climb(replace(setup, task=replace(TASK, root=tmp_path)), [PASSAGES], Observer())
     assert found.decision.verdict == "reached" and list(found.levers) == ["passages"], found.attempts[1]
+
+
+def test_a_format_whose_answers_are_asked_for_twice_is_the_dearer_one(setup: Setup, tmp_path: Path) -> None:
+    app = FastAPI()
+
+    @app.post("/v1/chat/completions")
+    async def complete(request: Request) -> dict[str, object]:
+        """Knows the colours, and puts them into JSON only."""
+        body = await request.json()
+        schema, asked = json.dumps(body.get("response_format") or {}), body["messages"][-1]["content"]
+        right = next(example(n).colour for n in range(3) if example(n).thing.split()[0] in asked)
+        text = json.dumps({"colour": right}) if '"properties"' in schema else json.dumps("none of them")
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        return {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice], "usage": {}}
+
+    with served(app) as url, dspy.context(lm=lms.resolve("openai/json", url + "/v1", RunConfig(), setup.meter, 60)):
+        context = Context(TASK, setup.splits.train, setup.teacher, 4000, 1.0, 4, 0)
+        best = output_format(student(TASK), context)
+    assert best.format == "json", "chat has the shorter prompt, but its answers come at the second call"
 
 
 def test_candidates_that_are_surely_worse_answer_half_of_the_rows_only(setup: Setup) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from optimize.evaluate import Evaluation
 from optimize.program import Program, render
 from optimize.rungs.base import Context, fresh
 from optimize.stats import paired_gain
@@ -11,7 +12,7 @@ MOST = 24  # rows: formats differ by more than such a sample blurs
 
 
 def output_format(student: Program, context: Context) -> Program:
-    """The format with the shortest prompt among those that the best one does not beat by more than one standard error."""
+    """The format that sends least among those that the best one does not beat by more than one standard error."""
     _, search = context.halves()
     rows = search[: context.affordable(len(CANDIDATES), least=8, most=MOST)]
     candidates = []
@@ -23,7 +24,12 @@ def output_format(student: Program, context: Context) -> Program:
     def length(candidate: Program) -> int:
         return len(render(candidate, rows[0]))
 
+    def sent(found: tuple[Program, Evaluation]) -> float:
+        """Prompt characters that an answer takes: one that cannot be parsed is asked for again."""
+        candidate, evaluation = found
+        return length(candidate) * sum(o.usage.asked for o in evaluation.outcomes) / len(evaluation.outcomes)
+
     compared = context.compare(sorted(candidates, key=length), rows)
     _, best = max(compared, key=lambda found: found[1].interval.mean)
-    gains = [(candidate, paired_gain(evaluation.scores, best.scores)) for candidate, evaluation in compared]
-    return min((candidate for candidate, gain in gains if gain.mean <= gain.error), key=length)
+    gains = [paired_gain(evaluation.scores, best.scores) for _, evaluation in compared]
+    return min((found for found, gain in zip(compared, gains, strict=True) if gain.mean <= gain.error), key=sent)[0]
