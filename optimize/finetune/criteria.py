@@ -196,9 +196,11 @@ def no_lm_needed(case: Case) -> Criterion | None:
     )
 
 
-def gain_to_be_had(task: Task, case: Case) -> Criterion:
+def gain_to_be_had(task: Task, case: Case) -> Criterion | None:
     """A gain that is not worth weights, or that the test rows could not show, could not be accepted either."""
     missing, seen = case.target - case.best.score, smallest_gain(case.preflight.rows["test"], DIFFER)
+    if missing <= 0:
+        return None
     passed = False if missing < task.least_gain else None if missing < seen else True
     small = f"So little is not worth weights by Task(least_gain={task.least_gain}); lower that if it is."
     return Criterion(
