@@ -18,7 +18,7 @@ from optimize.finetune.manifest import Facts, Manifest
 from optimize.ladder import Attempt, Observer
 from optimize.plateau import History
 from optimize.program import Program, load, student
-from optimize.report import AttemptRecord, Report
+from optimize.report import Report
 from optimize.session import Session
 from optimize.settle import Findings, settle
 from optimize.task import Task, load_task
@@ -59,10 +59,8 @@ def finetune_last(session: Session) -> Report:
         session.watch.started("best prompt program")
         evaluation = evaluate(best, session.splits.val, session.asking)
         tuned = tune(session, best, evaluation)
-        records = [a for a in last.attempts if a.family != "weights"]
         for attempt in tuned.attempts:
             Both(tracked, session.watch).finished(attempt)
-            records.append(AttemptRecord.of(attempt))
         findings = Findings(
             verdict=last.verdict,
             reason=last.reason,
@@ -71,7 +69,7 @@ def finetune_last(session: Session) -> Report:
             preflight=last.preflight,
             diagnosis=last.diagnosis,
             levers=tuple(last.levers),
-            attempts=tuple(records),
+            attempts=tuple(a for a in last.attempts if a.family != "weights"),
             best=best,
             best_val=evaluation,
             headroom=last.headroom,

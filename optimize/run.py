@@ -49,7 +49,7 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
             tuned = tune(session, findings.best, findings.best_val)
             for attempt in tuned.attempts:
                 Both(tracked, session.watch).finished(attempt)
-            findings = replace(findings, tuned=tuned, attempts=(*findings.attempts, *map(AttemptRecord.of, tuned.attempts)))
+            findings = replace(findings, tuned=tuned)
         report = settle(session, tracked, findings, opened)
         if opened.open and session.config.finetune == "bundle":
             tracked.attach(bundle(session, report, findings.best)[0])

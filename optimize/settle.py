@@ -66,7 +66,7 @@ def better(attempts: Sequence[Attempt]) -> Attempt:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a command knows before the test rows are read. best_val: the best prompt program's outcomes on val."""
+    """What a command knows before the test rows are read. attempts: of the climb. best_val: the best prompt program's on val."""
 
     verdict: str
     reason: str
@@ -148,7 +148,7 @@ def _report(session: Session, findings: Findings, opened: GateRecord, test: Test
         headroom=findings.headroom,
         levers=list(findings.levers),
         test=test,
-        attempts=list(findings.attempts),
+        attempts=[*findings.attempts, *map(AttemptRecord.of, findings.tuned.attempts if findings.tuned else ())],
         gate=opened,
         decision=judged.decision if judged else None,
         effects=judged.effects if judged else None,

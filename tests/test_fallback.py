@@ -112,7 +112,7 @@ def test_the_next_step_after_a_tuning(
     config = RunConfig(lm="openai/painter", api_base="http://127.0.0.1:9", api_key="none", finetune="openai", epochs=4, replay=replay)
     drop = GainRecord.between([1.0] * 9, [0.0] * 9)
     forgotten = ForgettingRecord(name="general", named=named, base=1, tuned=0, n=9, drop=drop, broke=broke, held=not broke, examples=[])
-    decision = DecisionRecord(accepted=accepted, tuned="openai", reasons=[], wrong_if=[], decided="2026-01-01")
+    decision = DecisionRecord(accepted=accepted, tuned="openai", tunings=1, reasons=[], wrong_if=[], decided="2026-01-01")
     numbers = report.numbers.model_copy(update={"rows_needed": 400})
     after = report.model_copy(update={"decision": decision, "forgetting": [forgotten], "numbers": numbers})
     assert step in next_step(after, open_session(tmp_path, "paint", config, Observer()))
