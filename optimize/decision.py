@@ -21,9 +21,7 @@ def level(tunings: int) -> float:
     return 1 - (1 - LEVEL) / tunings
 
 
-def decide(
-    name: str, val: Gain, test: Gain, tunings: int, forgetting: Sequence[ForgettingRecord], least_gain: float = 0.0
-) -> DecisionRecord:
+def decide(name: str, val: Gain, test: Gain, tunings: int, forgetting: Sequence[ForgettingRecord], least_gain: float) -> DecisionRecord:
     """Accept only a gain on val that test confirms beyond its interval and that is worth it, with nothing broken that the user named.
 
     val, test: over the best prompt program; test at `level(tunings)`. tunings: how many these test rows have judged, this one

@@ -95,16 +95,16 @@ def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecor
         with dspy.context(lm=lms.telling(session.lm)):
             found[name] = evaluate(program, session.splits.test, session.asking)
     test = _test_record(session, found)
-    judged = _judged(session, tuned, found) if tuned else None
+    hashes = {side: [row_hash(session.task, e) for e in session.splits.sides()[side]] for side in ("val", "test")}
+    judged = _judged(session, tuned, found, hashes["test"]) if tuned else None
     kept = "tuned" if judged and judged.decision.accepted else "prompt"
     path = session.folder("programs") / f"{tracked.id}.json"
     save(programs[kept], path)
     report = _report(session, findings, opened, test, judged, path)
     val = {"prompt": findings.best_val, **({"tuned": tuned.chosen.evaluation} if tuned and tuned.chosen.evaluation else {})}
     for side, evaluated in (("val", val), ("test", found)):
-        rows = [row_hash(session.task, e) for e in session.splits.sides()[side]]
         scores = {name: list(e.scores) for name, e in (evaluated | {"final": evaluated[kept]}).items()}
-        tracked.scores(side, RowScores(rows=rows, programs=scores))
+        tracked.scores(side, RowScores(rows=hashes[side], programs=scores))
     tracked.settle(report, programs[kept], findings.best)
     if report.chart:
         tuning_chart(report, session.root / report.chart)
@@ -122,9 +122,8 @@ class _Judged:
     effects: EffectsRecord
 
 
-def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation]) -> _Judged:
+def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation], rows: Sequence[str]) -> _Judged:
     test = before, after = found["prompt"], found["tuned"]
-    rows = [row_hash(session.task, e) for e in session.splits.test]
     tunings = len({after.scores, *earlier_tunings(session.root, session.task.name, rows)})
     gain = paired_gain(before.scores, after.scores, level(tunings))
     assert tuned.chosen.gain

@@ -49,9 +49,13 @@ def _test_table(report: Report) -> Table:
         name = report.decision.tuned if report.decision else "tuned"
         table.add_row(f"  {name}", str(test.tuned), str(test.tuned.n), _text(test.tuned_gain))
     if test.tuned_other:
-        other = next(a.rung for a in report.attempts if a.family == "weights" and (not report.decision or a.rung != report.decision.tuned))
-        table.add_row(f"  {other}", str(test.tuned_other), str(test.tuned_other.n), "the other one on val")
+        table.add_row(f"  {_other_tuned(report)}", str(test.tuned_other), str(test.tuned_other.n), "the other one on val")
     return table
+
+
+def _other_tuned(report: Report) -> str:
+    """The rung of the tuned program that val did not choose."""
+    return next(a.rung for a in report.attempts if a.family == "weights" and (not report.decision or a.rung != report.decision.tuned))
 
 
 def lines(report: Report) -> list[str]:
@@ -148,7 +152,7 @@ def decision(report: Report) -> str:
     rows = [f"| {s.name} | {s.before:.3f} | {s.after:.3f} | {s.gain} | {s.gain.n} |" for s in slices]
     test, val = report.test, {a.rung: a.val for a in report.attempts}
     first, best = report.attempts[0].rung, report.levers[-1] if report.levers else report.attempts[0].rung
-    other = next(a.rung for a in report.attempts if a.family == "weights" and a.rung != found.tuned)
+    other = _other_tuned(report)
     programs: dict[str, tuple[str, ScoreRecord | None]] = {
         "zero-shot": (first, test.baseline),
         f"best prompt program ({best})": (best, test.prompt),

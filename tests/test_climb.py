@@ -33,7 +33,7 @@ from optimize.rungs.demos import spread, with_demos
 from optimize.rungs.output_format import output_format
 from optimize.stats import Gain
 from optimize.task import Score, Task
-from tests.test_lm import served
+from tests.test_lm import completion, served
 
 PASSAGES = next(rung for rung in LADDER if rung.name == "passages")
 COLOURS = ("red", "green", "blue")
@@ -95,9 +95,7 @@ def painter() -> FastAPI:
             text = json.dumps(colour)
         elif colour not in COLOURS:
             text = colour
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
-        return {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice], "usage": usage}
+        return completion(body["model"], text)
 
     return app
 
@@ -163,7 +161,7 @@ def test_passages_bring_what_is_missing(setup: Setup, tmp_path: Path) -> None:
     assert found.decision.verdict == "reached" and list(found.levers) == ["passages"], found.attempts[1]
 
 
-def test_a_format_whose_answers_are_asked_for_twice_is_the_dearer_one(setup: Setup, tmp_path: Path) -> None:
+def test_a_format_whose_answers_are_asked_for_twice_is_the_dearer_one(setup: Setup) -> None:
     app = FastAPI()
 
     @app.post("/v1/chat/completions")
@@ -173,8 +171,7 @@ def test_a_format_whose_answers_are_asked_for_twice_is_the_dearer_one(setup: Set
         schema, asked = json.dumps(body.get("response_format") or {}), body["messages"][-1]["content"]
         right = next(example(n).colour for n in range(3) if example(n).thing.split()[0] in asked)
         text = json.dumps({"colour": right}) if '"properties"' in schema else json.dumps("none of them")
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        return {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice], "usage": {}}
+        return completion(body["model"], text)
 
     with served(app) as url, dspy.context(lm=lms.resolve("openai/json", url + "/v1", RunConfig(), setup.meter, 60)):
         context = Context(TASK, setup.splits.train, setup.teacher, 4000, 1.0, 4, 0)

@@ -20,7 +20,7 @@ from optimize.headroom import headroom
 from optimize.lm.meter import Meter
 from optimize.program import Program, student
 from optimize.task import Score, Task
-from tests.test_lm import served
+from tests.test_lm import completion, served
 
 
 class Sum(dspy.Signature):
@@ -60,9 +60,7 @@ class Adder:
                 raise HTTPException(400, "no")
             off = n in self.wrong or (n in self.moody and self.asked[n] % 2 == 0)
             text = f"[[ ## total ## ]]\n{2 * n + off}\n\n[[ ## completed ## ]]"
-            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-            usage = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
-            return {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice], "usage": usage}
+            return completion(body["model"], text, (10, 3))
 
         return app
 

@@ -75,6 +75,7 @@ def test_a_sound_case_opens_it_and_says_what_it_stands_on(task: Task, sound: Cas
     ("verdict", "told"),
     [
         ("reached", "the lever that gained most was nearest_demos (+0.300); weights need not change"),
+        ("improving", "It is not shown that prompting cannot reach the target"),
         ("indecisive", "It is not shown that prompting cannot reach the target"),
         ("exhausted", "It is not shown that prompting cannot reach the target"),
         ("budget", "optimize run tiny with a higher --max-calls"),

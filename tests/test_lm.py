@@ -44,6 +44,13 @@ def served(app: FastAPI) -> Iterator[str]:
     thread.join(timeout=10)
 
 
+def completion(model: str, text: str, tokens: tuple[int, int] = (7, 2)) -> dict[str, Any]:
+    """An endpoint's answer. tokens: in and out."""
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+    return {"id": "x", "object": "chat.completion", "created": 1, "model": model, "choices": [choice], "usage": usage}
+
+
 def chat_app(answer: Callable[[str], str | int]) -> FastAPI:
     """An OpenAI-compatible endpoint that answers the last user message; an int is an error status."""
     app = FastAPI()
@@ -56,9 +63,7 @@ def chat_app(answer: Callable[[str], str | int]) -> FastAPI:
         text = answer(body["messages"][-1]["content"])
         if isinstance(text, int):
             return Response(json.dumps({"error": {"message": "refused", "type": "invalid_request_error"}}), status_code=text)
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
-        return {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice], "usage": usage}
+        return completion(body["model"], text)
 
     return app
 

@@ -25,7 +25,7 @@ from optimize.run import run
 from optimize.session import open_session
 from tests.test_climb import COLOURS
 from tests.test_fallback import PROGRAM
-from tests.test_lm import served
+from tests.test_lm import completion, served
 
 Row = dict[str, Any]
 BASE = "painter-2026"
@@ -107,9 +107,7 @@ class Provider:
         schema = json.dumps(body.get("response_format") or {})
         text = f"[[ ## colour ## ]]\n{colour}" if "## thing" in asked else colour
         text = json.dumps({"colour": colour}) if '"properties"' in schema else json.dumps(colour) if '"enum"' in schema else text
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
-        return {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice], "usage": usage}
+        return completion(body["model"], text)
 
 
 @pytest.fixture

@@ -124,8 +124,8 @@ def test_only_a_gain_that_test_confirms_that_is_worth_it_and_that_breaks_nothing
 def test_the_more_tunings_the_test_rows_have_judged_the_more_is_asked_of_one() -> None:
     before, after = [0.0] * 100, [1.0] * 7 + [0.0] * 93
     once, again = (paired_gain(before, after, level(n)) for n in (1, 20))
-    assert decide("lora", once, once, 1, []).accepted and not decide("lora", once, again, 20, []).accepted
-    assert "have judged 20 tuned LMs" in decide("lora", once, again, 20, []).reasons[1]
+    assert decide("lora", once, once, 1, [], 0.02).accepted and not decide("lora", once, again, 20, [], 0.02).accepted
+    assert "have judged 20 tuned LMs" in decide("lora", once, again, 20, [], 0.02).reasons[1]
 
 
 WORDS = {"apple": "violin", "river": "cactus", "mountain": "teapot", "window": "rocket", "candle": "walrus", "garden": "ladder"}
