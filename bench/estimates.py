@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import norm
 
-from optimize.evaluate import BLOCK
-from optimize.selection import corrected_best
-from optimize.sequential import surely_below
+from optimize.scoring.evaluate import BLOCK
+from optimize.stats.race import surely_below
+from optimize.stats.winner import corrected_best
 
 SIZES = (20, 50, 100, 200, 400)
 CHOICES = (2, 5, 15, 40)

@@ -19,12 +19,13 @@ import typer
 
 from bench.printed import printed
 from optimize.config import RunConfig
-from optimize.devset import load_splits
-from optimize.finetune import lora, lora_model
-from optimize.finetune.adapter_file import NAMES
-from optimize.finetune.rows import chat_rows, tuned_student
+from optimize.data.rows import load_splits
+from optimize.finetune.lora import model as lora_model
+from optimize.finetune.lora import train as lora
+from optimize.finetune.lora.adapter_gguf import NAMES
+from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.lm import weights
-from optimize.program import student
+from optimize.program.program import student
 from optimize.task import load_task
 
 EPOCHS = 2

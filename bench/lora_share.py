@@ -15,13 +15,13 @@ from rich.table import Table
 
 from optimize import lm as lms
 from optimize.config import RunConfig
-from optimize.devset import load_splits
-from optimize.evaluate import Asking, evaluate
-from optimize.finetune import lora
-from optimize.finetune.rows import chat_rows, tuned_student
+from optimize.data.rows import load_splits
+from optimize.finetune.lora import train as lora
+from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.lm import weights
 from optimize.lm.meter import Meter
-from optimize.program import student
+from optimize.program.program import student
+from optimize.scoring.evaluate import Asking, evaluate
 from optimize.task import load_task
 
 

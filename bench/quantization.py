@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from optimize.devset import load_splits
+from optimize.data.rows import load_splits
 from optimize.lm import embedded, weights
 from optimize.task import load_task
 

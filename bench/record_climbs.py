@@ -15,14 +15,14 @@ import dspy
 
 from bench.public_sets import NAMES, PublicSet, public_set
 from optimize import lm as lms
-from optimize.evaluate import Asking, evaluate
+from optimize.climb.rungs import Context
+from optimize.climb.rungs.base import fresh
+from optimize.climb.rungs.demos import spread, with_demos, with_nearest
+from optimize.climb.rungs.search import with_instructions
 from optimize.lm import weights
 from optimize.lm.meter import Meter
-from optimize.program import Program, student
-from optimize.rungs import Context
-from optimize.rungs.base import fresh
-from optimize.rungs.demos import spread, with_demos, with_nearest
-from optimize.rungs.search import with_instructions
+from optimize.program.program import Program, student
+from optimize.scoring.evaluate import Asking, evaluate
 
 FILE = Path(__file__).parent / "climbs.jsonl"
 CLIMBS = {"banking77_12": 6, "clinc_domain10": 16, "query_wellformedness": 18}

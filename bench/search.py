@@ -18,15 +18,15 @@ import typer
 from bench.printed import printed
 from bench.public_sets import PublicSet, public_set
 from optimize import lm as lms
-from optimize.evaluate import Asking, evaluate, float_metric
+from optimize.climb.rungs import Context
+from optimize.climb.rungs.base import fresh, hushed
+from optimize.climb.rungs.demos import SOME
+from optimize.climb.rungs.search import CANDIDATES, candidates
 from optimize.lm import weights
 from optimize.lm.meter import Meter
-from optimize.program import Program, student
-from optimize.rungs import Context
-from optimize.rungs.base import fresh, hushed
-from optimize.rungs.demos import SOME
-from optimize.rungs.search import CANDIDATES, candidates
-from optimize.stats import mean_interval, paired_gain
+from optimize.program.program import Program, student
+from optimize.scoring.evaluate import Asking, evaluate, float_metric
+from optimize.stats.intervals import mean_interval, paired_gain
 
 FILE = Path(__file__).parent / "search.jsonl"
 SETS = ("clinc_domain10", "banking77_12")

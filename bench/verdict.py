@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import norm
 
-from optimize.plateau import History, Tried, best_of, decide, promotes
-from optimize.rungs import LADDER as RUNGS
-from optimize.stats import paired_gain
+from optimize.climb.rungs import LADDER as RUNGS
+from optimize.climb.verdict import History, Tried, best_of, decide, promotes
+from optimize.stats.intervals import paired_gain
 
 RECORDED = Path(__file__).parent / "climbs.jsonl"
 LADDER = [(rung.name, rung.family) for rung in RUNGS if rung.family != "retrieval"]  # as for a task without a corpus

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import dspy
 import pytest
 
-from optimize.devset import Splits, load_splits
+from optimize.data.rows import Splits, load_splits
 from optimize.task import Score, Task, load_task
 
 ROOT = Path(__file__).parents[1]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from optimize.devset import Splits
+from optimize.data.rows import Splits
 from optimize.errors import WorkbenchError
-from optimize.finetune.aftercheck import ROWS, Question, questions
+from optimize.finetune.forgetting import ROWS, Question, questions
 from optimize.task import Task, choices
 
 Shipped = Callable[[str], tuple[Task, Splits]]

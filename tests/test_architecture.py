@@ -11,47 +11,38 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "optimize").rglob("*.py"))
-# Each line may import the lines below it, none beside or above it.
+# The folders are the pipeline. Each line may import the lines below it, none beside or above it.
 ORDER = (
     {"__main__"},
     {"cli"},
-    {"screen", "overview", "scaffold"},
-    {"run", "compare", "verdict"},
-    {"fallback"},
-    {"tuning"},
-    {"teaching"},
-    {"settle"},
-    {"next_step"},
-    {"session", "tracking"},
-    {"show", "decision", "chart"},
+    {"commands"},
+    {"store"},
     {"report"},
     {"finetune"},
-    {"preflight", "diagnosis"},
-    {"ladder", "headroom", "slices", "knowledge", "confidence"},
-    {"rungs"},
+    {"climb"},
+    {"scoring"},
     {"program"},
-    {"evaluate", "references"},
-    {"lm", "devset", "retrieval"},
-    {"labels"},
-    {"split", "task", "plateau"},
-    {"records", "selection"},
-    {"stats", "sequential", "config", "files", "threads"},
+    {"lm", "data"},
+    {"task"},
+    {"stats", "config", "files", "threads"},
     {"errors"},
 )
 RANK = {unit: rank for rank, units in enumerate(ORDER) for unit in units}
+LORA = "finetune.lora"
+RECIPES = "finetune.handoff.recipes"
 DOORS = {
-    "mlflow": {"tracking.store", "tracking.run", "tracking.read"},
+    "mlflow": {"store.open", "store.write", "store.read"},
     "typer": {"cli.app", "cli.run", "cli.finetune", "cli.look", "cli.lm"},
-    "rich": {"cli.app", "cli.look", "show", "screen", "overview"},
-    "torch": {"finetune.lora", "finetune.lora_model", "finetune.objective", "finetune.recipes.trl_sft", "finetune.recipes.trl_dpo"},
-    "transformers": {"finetune.lora_model"},
-    "peft": {"finetune.lora_model", "finetune.recipes.trl_sft", "finetune.recipes.trl_dpo"},
-    "trl": {"finetune.recipes.trl_sft", "finetune.recipes.trl_dpo"},
-    "matplotlib": {"chart"},
-    "yaml": {"finetune.recipes"},
+    "rich": {"cli.app", "cli.look", "report.text", "cli.screen", "commands.tasks"},
+    "torch": {f"{LORA}.train", f"{LORA}.model", f"{LORA}.objective", f"{RECIPES}.trl_sft", f"{RECIPES}.trl_dpo"},
+    "transformers": {f"{LORA}.model"},
+    "peft": {f"{LORA}.model", f"{RECIPES}.trl_sft", f"{RECIPES}.trl_dpo"},
+    "trl": {f"{RECIPES}.trl_sft", f"{RECIPES}.trl_dpo"},
+    "matplotlib": {"report.chart"},
+    "yaml": {RECIPES},
     "openai": {"finetune.openai_job"},
     "xllamacpp": {"lm.embedded"},
-    "gguf": {"lm.requantize", "finetune.adapter_file"},
+    "gguf": {"lm.requantize", f"{LORA}.adapter_gguf"},
 }
 IN_FUNCTIONS = ("matplotlib", "mlflow", "torch", "transformers", "peft", "trl", "openai", "xllamacpp", "gguf")
 

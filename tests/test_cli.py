@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from optimize.cli import app
-from optimize.scaffold import write_task
+from optimize.commands.new import write_task
 
 ROOT = Path(__file__).parents[1]
 

@@ -21,17 +21,18 @@ import pytest
 from fastapi import FastAPI, Request
 
 from optimize import lm as lms
+from optimize.climb.climb import SLACK, Climb, Setup, climb
+from optimize.climb.observer import Attempt, Observer
+from optimize.climb.rungs import LADDER, Context, Rung, Skip, Starved
+from optimize.climb.rungs.base import PASSES, SEARCH
+from optimize.climb.rungs.demos import spread, with_demos
+from optimize.climb.rungs.output_format import output_format
 from optimize.config import RunConfig
-from optimize.devset import Splits
+from optimize.data.rows import Splits
 from optimize.errors import WorkbenchError
-from optimize.ladder import SLACK, Attempt, Climb, Observer, Setup, climb
 from optimize.lm.meter import Meter
-from optimize.program import Program, student
-from optimize.rungs import LADDER, Context, Rung, Skip, Starved
-from optimize.rungs.base import PASSES, SEARCH
-from optimize.rungs.demos import spread, with_demos
-from optimize.rungs.output_format import output_format
-from optimize.stats import Gain
+from optimize.program.program import Program, student
+from optimize.stats.intervals import Gain
 from optimize.task import Score, Task
 from tests.test_lm import completion, served
 

@@ -11,7 +11,7 @@ import pytest
 from dspy.utils.exceptions import AdapterParseError
 from pydantic import BaseModel, TypeAdapter
 
-from optimize.lm.compact import CompactAdapter, answer_schema
+from optimize.program.compact_format import CompactAdapter, answer_schema
 
 
 class Level(enum.Enum):

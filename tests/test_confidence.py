@@ -11,14 +11,14 @@ import dspy
 import pytest
 
 from optimize import lm as lms
-from optimize.confidence import confidence
-from optimize.devset import load_splits
+from optimize.data.rows import load_splits
 from optimize.errors import WorkbenchError
-from optimize.evaluate import Asking, Evaluation, Outcome, evaluate
 from optimize.finetune.effects import effects
 from optimize.lm import weights
 from optimize.lm.meter import Meter, MeteredLM
-from optimize.program import student
+from optimize.program.program import student
+from optimize.scoring.calibration import confidence
+from optimize.scoring.evaluate import Asking, Evaluation, Outcome, evaluate
 from optimize.task import Task
 
 Tiny = Callable[..., Task]

@@ -19,7 +19,7 @@ import dspy
 import pytest
 from pydantic import BaseModel
 
-from optimize.devset import Splits, load_splits, row_hash
+from optimize.data.rows import Splits, load_splits, row_hash
 from optimize.errors import WorkbenchError
 from optimize.task import Task
 

@@ -8,11 +8,11 @@ from typing import Any
 import dspy
 import pytest
 
-from optimize.devset import Splits, load_splits
-from optimize.diagnosis import Diagnosis, diagnose, told
-from optimize.evaluate import UNPARSABLE, Outcome
-from optimize.program import Program, student
-from optimize.retrieval import Passages
+from optimize.data.rows import Splits, load_splits
+from optimize.program.program import Program, student
+from optimize.program.retrieval import Passages
+from optimize.scoring.evaluate import UNPARSABLE, Outcome
+from optimize.scoring.failures import Diagnosis, diagnose, told
 from optimize.task import Task
 
 Tiny = Callable[..., Task]

@@ -15,10 +15,10 @@ from fastapi import FastAPI, HTTPException, Request
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
-from optimize.evaluate import BLOCK, Asking, Evaluation, Outcome, evaluate, race
-from optimize.headroom import headroom
 from optimize.lm.meter import Meter
-from optimize.program import Program, student
+from optimize.program.program import Program, student
+from optimize.scoring.evaluate import BLOCK, Asking, Evaluation, Outcome, evaluate, race
+from optimize.scoring.headroom import headroom
 from optimize.task import Score, Task
 from tests.test_lm import completion, served
 

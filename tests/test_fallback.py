@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from optimize.climb.observer import Observer
+from optimize.commands.gate import gate_last
+from optimize.commands.handoff import handoff_last
+from optimize.commands.new import write_task
+from optimize.commands.next_step import next_step
+from optimize.commands.run import run
+from optimize.commands.session import Session, open_session
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted, WorkbenchError
-from optimize.fallback import gate_last, handoff_last
-from optimize.finetune.manifest import read, verify
-from optimize.ladder import Observer
-from optimize.next_step import next_step
-from optimize.records import GainRecord
-from optimize.report import DecisionRecord, ForgettingRecord, Report
-from optimize.run import run
-from optimize.scaffold import write_task
-from optimize.session import Session, open_session
+from optimize.finetune.accept import DecisionRecord
+from optimize.finetune.forgetting import ForgettingRecord
+from optimize.finetune.handoff.manifest import read, verify
+from optimize.report.record import Report
+from optimize.stats.records import GainRecord
 from tests.test_cli import optimize
 from tests.test_climb import COLOURS, painter
 from tests.test_lm import served

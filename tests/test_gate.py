@@ -10,13 +10,13 @@ from typing import Any
 import dspy
 import pytest
 
+from optimize.climb.preflight import CONFLICTS, LEAKS, AgreementRecord, Finding, preflight
 from optimize.config import RunConfig
-from optimize.devset import Splits, load_splits
-from optimize.diagnosis import Diagnosis, Failures, Kind
+from optimize.data.rows import Splits, load_splits
 from optimize.finetune.criteria import LEAST_ROWS, Case
 from optimize.finetune.gate import gate
-from optimize.preflight import CONFLICTS, LEAKS, AgreementRecord, Finding, preflight
-from optimize.records import ScoreRecord
+from optimize.scoring.failures import Diagnosis, Failures, Kind
+from optimize.stats.records import ScoreRecord
 from optimize.task import Task
 
 Tiny = Callable[..., Task]

@@ -13,17 +13,18 @@ import dspy
 import jsonschema
 import pytest
 
-from optimize.devset import Splits, load_splits
+from optimize.data.rows import Splits, load_splits
 from optimize.errors import WorkbenchError
-from optimize.evaluate import UNPARSABLE, Outcome
-from optimize.finetune.bundle import write_bundle
 from optimize.finetune.gate import GateRecord
-from optimize.finetune.manifest import Facts, read, record, verify
-from optimize.finetune.rows import FORMAT, Row, chat_rows, tuned_student
-from optimize.lm import FORMATS, weights
-from optimize.program import Program, load, render, student
-from optimize.records import ScoreRecord
-from optimize.retrieval import Passages
+from optimize.finetune.handoff.bundle import write_bundle
+from optimize.finetune.handoff.manifest import Facts, read, record, verify
+from optimize.finetune.training_rows import FORMAT, Row, chat_rows, tuned_student
+from optimize.lm import weights
+from optimize.program.compact_format import FORMATS
+from optimize.program.program import Program, load, render, student
+from optimize.program.retrieval import Passages
+from optimize.scoring.evaluate import UNPARSABLE, Outcome
+from optimize.stats.records import ScoreRecord
 from optimize.task import Task
 
 Shipped = Callable[[str], tuple[Task, Splits]]

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from optimize.devset import Splits
-from optimize.labels import agreement, duplicates, judge, random_share, suspects
-from optimize.preflight import NOISY
+from optimize.climb.preflight import NOISY
+from optimize.data.labels import agreement, duplicates, judge, random_share, suspects
+from optimize.data.rows import Splits
 from optimize.task import Task
 
 Shipped = Callable[[str], tuple[Task, Splits]]

@@ -24,10 +24,10 @@ from fastapi import FastAPI, Request, Response
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
-from optimize.evaluate import Asking, evaluate
 from optimize.lm import embedded, weights
 from optimize.lm.meter import Meter
-from optimize.program import student
+from optimize.program.program import student
+from optimize.scoring.evaluate import Asking, evaluate
 from optimize.task import Score, Task
 
 

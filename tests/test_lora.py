@@ -14,12 +14,13 @@ import pytest
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
-from optimize.finetune import lora_model, objective
-from optimize.finetune.adapter_file import check_architecture
+from optimize.finetune.lora import model as lora_model
+from optimize.finetune.lora import objective
+from optimize.finetune.lora.adapter_gguf import check_architecture
 from optimize.lm import weights
 from optimize.lm.meter import Meter
 
-lora = pytest.importorskip("optimize.finetune.lora")
+lora = pytest.importorskip("optimize.finetune.lora.train")
 pytest.importorskip("peft", reason="the lora extra is not installed")
 
 WORDS = {"apple": "violin", "river": "cactus", "mountain": "teapot", "window": "rocket", "candle": "walrus", "garden": "ladder"}
@@ -95,7 +96,7 @@ TRAIN = """
 import json, os, signal, sys
 from pathlib import Path
 from optimize.config import RunConfig
-from optimize.finetune import lora
+from optimize.finetune.lora import train as lora
 
 def killed(done, total, note):
     if note.startswith("loss") and done == 8:  # in the third epoch

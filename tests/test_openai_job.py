@@ -16,13 +16,13 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
+from optimize.climb.observer import Observer
+from optimize.commands.run import run
+from optimize.commands.session import open_session
 from optimize.config import RunConfig
 from optimize.errors import JobLeft, WorkbenchError
 from optimize.finetune import openai_job
 from optimize.finetune.openai_job import Job, check, train
-from optimize.ladder import Observer
-from optimize.run import run
-from optimize.session import open_session
 from tests.test_climb import COLOURS
 from tests.test_fallback import PROGRAM
 from tests.test_lm import completion, served

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from pydantic import TypeAdapter
 
-from optimize.plateau import ERROR, FAMILIES, SURE, Decision, History, Tried, best_of, decide, outlook, promotes, without_headroom
-from optimize.stats import Interval, wilson
+from optimize.climb.verdict import ERROR, FAMILIES, SURE, Decision, History, Tried, best_of, decide, outlook, promotes, without_headroom
+from optimize.stats.intervals import Interval, wilson
 
 Scores = tuple[float | None, ...]
 

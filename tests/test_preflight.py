@@ -12,12 +12,12 @@ from typing import Any
 import dspy
 import pytest
 
+from optimize.climb.preflight import LEAKS, Preflight, preflight, told
 from optimize.config import RunConfig
-from optimize.devset import load_splits
+from optimize.data.baselines import references
+from optimize.data.rows import load_splits
 from optimize.errors import WorkbenchError
-from optimize.preflight import LEAKS, Preflight, preflight, told
-from optimize.references import references
-from optimize.show import checks
+from optimize.report.text import checks
 from optimize.task import Task
 
 Tiny = Callable[..., Task]

@@ -12,12 +12,12 @@ import dspy
 import pytest
 from pydantic import BaseModel, create_model
 
-from optimize.devset import Splits, input_text
+from optimize.data.rows import Splits, input_text
 from optimize.errors import WorkbenchError
-from optimize.lm import FORMATS
 from optimize.lm.meter import Meter, MeteredLM
-from optimize.program import PASSAGES, Program, load, render, save, student
-from optimize.retrieval import Neighbours, Passages
+from optimize.program.compact_format import FORMATS
+from optimize.program.program import PASSAGES, Program, load, render, save, student
+from optimize.program.retrieval import Neighbours, Passages
 from optimize.task import Task
 
 Shipped = Callable[[str], tuple[Task, Splits]]

@@ -11,9 +11,9 @@ from pathlib import Path
 import dspy
 import pytest
 
-from optimize.devset import Splits, input_text
-from optimize.finetune.aftercheck import questions
-from optimize.retrieval import read_corpus
+from optimize.data.rows import Splits, input_text
+from optimize.finetune.forgetting import questions
+from optimize.program.retrieval import read_corpus
 from optimize.task import Task, choices, task_names
 
 Shipped = Callable[[str], tuple[Task, Splits]]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from optimize.devset import load_splits
+from optimize.data.labels import agreement, duplicates, judge, suspects
+from optimize.data.rows import load_splits
 from optimize.files import read_jsonl
-from optimize.labels import agreement, duplicates, judge, suspects
 from optimize.task import load_task
 
 SETS = Path(__file__).parents[2] / "shared" / "data"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from optimize.errors import WorkbenchError
-from optimize.retrieval import Neighbours, Passages, read_corpus
+from optimize.program.retrieval import Neighbours, Passages, read_corpus
 
 TEXTS = ("my card was declined", "my card was declined twice today", "the card reader is new", "the parcel is late", "late again")
 ARTICLES = [

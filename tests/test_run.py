@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from optimize.report import Report
+from optimize.report.record import Report
 from tests.test_cli import optimize
 
 pytestmark = [pytest.mark.lm, pytest.mark.slow]

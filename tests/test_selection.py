@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from optimize.selection import corrected_best
+from optimize.stats.winner import corrected_best
 
 
 def simulated(n: int, k: int, spread: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

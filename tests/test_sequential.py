@@ -8,7 +8,7 @@ from bisect import bisect_left
 import numpy as np
 import pytest
 
-from optimize.sequential import ERROR, evidence_below, surely_below
+from optimize.stats.race import ERROR, evidence_below, surely_below
 
 
 def population(rows: int, differ: float, gain: float, rng: np.random.Generator) -> list[float]:

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from optimize.split import SHARES, near_duplicate_groups, split_groups
+from optimize.data.split import SHARES, near_duplicate_groups, split_groups
 
 
 def hashes(n: int) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from optimize.stats import Interval, mean_interval, paired_gain
+from optimize.stats.intervals import Interval, mean_interval, paired_gain
 
 SETS = 300  # simulated experiments
 

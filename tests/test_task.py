@@ -9,8 +9,8 @@ from typing import Any, Literal
 import dspy
 import pytest
 
+from optimize.commands.new import PROGRAM
 from optimize.errors import WorkbenchError
-from optimize.scaffold import PROGRAM
 from optimize.task import Score, Task, choices, load_task, task_names
 
 

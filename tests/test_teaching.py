@@ -12,15 +12,15 @@ import dspy
 import pytest
 from dspy.utils.exceptions import AdapterParseError
 
+from optimize.climb.observer import Observer
+from optimize.commands.lessons import lesson_calls, lessons
+from optimize.commands.session import Session, open_session
 from optimize.config import RunConfig
+from optimize.data.split import near_duplicate_groups
 from optimize.errors import WorkbenchError
-from optimize.finetune.aftercheck import questions, replayable
-from optimize.finetune.rows import tuned_student
-from optimize.ladder import Observer
-from optimize.program import Program, student
-from optimize.session import Session, open_session
-from optimize.split import near_duplicate_groups
-from optimize.teaching import lesson_calls, lessons
+from optimize.finetune.forgetting import questions, replayable
+from optimize.finetune.training_rows import tuned_student
+from optimize.program.program import Program, student
 
 PROGRAM = """
 from typing import Literal

@@ -11,29 +11,29 @@ from typing import Any
 import dspy
 import pytest
 
+from optimize.climb.climb import Setup, climb
+from optimize.climb.observer import Observer
+from optimize.climb.preflight import preflight
+from optimize.climb.rungs import LADDER
+from optimize.commands.finish import settle
+from optimize.commands.new import write_task
+from optimize.commands.run import findings_of
+from optimize.commands.session import open_session, tracked_run
+from optimize.commands.tune import tune
 from optimize.config import RunConfig
-from optimize.decision import decide, level
-from optimize.devset import Splits, load_splits, row_hash
-from optimize.evaluate import UNPARSABLE, Evaluation, Outcome
-from optimize.fallback import tracked_run
+from optimize.data.rows import Splits, load_splits, row_hash
+from optimize.finetune.accept import decide, level
 from optimize.finetune.effects import classes, effects, price
+from optimize.finetune.forgetting import ForgettingRecord
 from optimize.finetune.gate import GateRecord
-from optimize.ladder import Observer, Setup, climb
 from optimize.lm.meter import Usage
-from optimize.preflight import preflight
-from optimize.records import GainRecord
-from optimize.report import ForgettingRecord
-from optimize.run import findings_of
-from optimize.rungs import LADDER
-from optimize.scaffold import write_task
-from optimize.session import open_session
-from optimize.settle import settle
-from optimize.show import decision
-from optimize.slices import by_slice, slices
-from optimize.stats import Gain, paired_gain
+from optimize.report.text import decision
+from optimize.scoring.evaluate import UNPARSABLE, Evaluation, Outcome
+from optimize.scoring.slices import by_slice, slices
+from optimize.stats.intervals import Gain, paired_gain
+from optimize.stats.records import GainRecord
+from optimize.store.read import earlier_tunings
 from optimize.task import Task
-from optimize.tracking.read import earlier_tunings
-from optimize.tuning import tune
 
 Tiny = Callable[..., Task]
 

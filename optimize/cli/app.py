@@ -84,11 +84,11 @@ def reported(task: str, flags: dict[str, Any], json: bool, debug: bool, use_case
     """Run a use case that ends in a report, under the screen, and print what it found."""
 
     def work() -> int:
-        from optimize.screen import Screen
+        from optimize.cli.screen import Screen
 
         with Screen() as screen:
             found = use_case(session(task, flags, screen))
-        from optimize.show import terminal
+        from optimize.report.text import terminal
 
         print_found(found, terminal(found), json)
         return 0 if found.target_met else 1
@@ -99,8 +99,8 @@ def reported(task: str, flags: dict[str, Any], json: bool, debug: bool, use_case
 def session(task: str, flags: dict[str, Any], watch: Any = None) -> Any:
     """What a use case works with."""
     root, config = project(flags)
-    from optimize.ladder import Observer
-    from optimize.session import open_session
+    from optimize.climb.observer import Observer
+    from optimize.commands.session import open_session
 
     return open_session(root, task, config, watch or Observer())
 

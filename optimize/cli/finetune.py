@@ -41,8 +41,8 @@ def gate(task: TaskName, waive: Waive = None, json: Json = False, debug: Debug =
 
     def work() -> int:
         root, config = project({"waive": waive})
-        from optimize.fallback import gate_last
-        from optimize.show import criteria
+        from optimize.commands.gate import gate_last
+        from optimize.report.text import criteria
 
         found = gate_last(root, task, config.waive)
         print_found(found, criteria(found, task), json)
@@ -68,11 +68,11 @@ def handoff(
             return _verified(verify)
         if task is None:
             raise typer.BadParameter("name a TASK, or give --verify FOLDER")
-        from optimize.screen import Screen
+        from optimize.cli.screen import Screen
 
         with Screen() as screen:
             opened = session(task, {"lm": lm, "max_calls": max_calls, "waive": waive}, screen)
-            from optimize.fallback import handoff_last
+            from optimize.commands.handoff import handoff_last
             from optimize.finetune import command
 
             folder, manifest = handoff_last(opened, pairs)
@@ -88,7 +88,7 @@ def handoff(
 
 
 def _verified(folder: Path) -> int:
-    from optimize.finetune import manifest
+    from optimize.finetune.handoff import manifest
 
     wrong = manifest.verify(folder)
     for line in wrong:
@@ -124,7 +124,7 @@ def finetune(
     flags = {k: v for k, v in locals().items() if k not in ("task", "json", "debug", "backend")}
 
     def use_case(session: Any) -> Any:
-        from optimize.fallback import finetune_last
+        from optimize.commands.finetune import finetune_last
 
         return finetune_last(session)
 

@@ -6,13 +6,7 @@ from typing import Annotated
 
 import typer
 
-from optimize.cli.app import (
-    ApiBase,
-    Debug,
-    Lm,
-    app,
-    guarded,
-)
+from optimize.cli.app import ApiBase, Debug, Lm, app, guarded
 
 lm_app = typer.Typer(no_args_is_help=True, help="The language models: fetch, list, ask.")
 app.add_typer(lm_app, name="lm")

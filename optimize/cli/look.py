@@ -10,15 +10,7 @@ from typing import Annotated
 
 import typer
 
-from optimize.cli.app import (
-    Debug,
-    Json,
-    RunName,
-    TaskName,
-    app,
-    guarded,
-    print_found,
-)
+from optimize.cli.app import Debug, Json, RunName, TaskName, app, guarded, print_found
 
 
 @app.command()
@@ -28,8 +20,8 @@ def verdict(run: RunName, json: Json = False, debug: Debug = False) -> None:
     def work() -> int:
         from rich.text import Text
 
+        from optimize.commands.redraw import redraw
         from optimize.config import find_root
-        from optimize.verdict import redraw
 
         found = redraw(find_root(), run)
         print_found(found, Text(f"{found.verdict.upper()}: {found.reason}"), json)
@@ -45,7 +37,7 @@ def compare(before: RunName, after: RunName, json: Json = False, debug: Debug = 
     def work() -> int:
         from rich.text import Text
 
-        from optimize import compare as comparing
+        from optimize.commands import compare as comparing
         from optimize.config import find_root
 
         found = comparing.compare(find_root(), before, after)
@@ -61,8 +53,8 @@ def report(task: TaskName, json: Json = False, debug: Debug = False) -> None:
 
     def work() -> int:
         from optimize.config import find_root
-        from optimize.show import terminal
-        from optimize.tracking.read import last_run
+        from optimize.report.text import terminal
+        from optimize.store.read import last_run
 
         found, _ = last_run(find_root(), task)
         print_found(found, terminal(found), json)
@@ -78,8 +70,8 @@ def tasks(debug: Debug = False) -> None:
     def work() -> int:
         from rich.console import Console
 
+        from optimize.commands.tasks import overview
         from optimize.config import find_root
-        from optimize.overview import overview
 
         Console().print(overview(find_root()))
         return 0
@@ -92,8 +84,8 @@ def new(name: Annotated[str, typer.Argument(help="name of the task: letters, dig
     """Write a new task: programs/NAME.py and devsets/NAME/ with a small runnable example."""
 
     def work() -> int:
+        from optimize.commands.new import write_task
         from optimize.config import find_root
-        from optimize.scaffold import write_task
 
         for path in write_task(find_root(), name):
             typer.echo(f"Wrote {path}")
@@ -109,7 +101,7 @@ def ui(port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 5000, debu
 
     def work() -> int:
         from optimize.config import find_root
-        from optimize.tracking.store import ui_command
+        from optimize.store.open import ui_command
 
         command = ui_command(find_root(), port)
         typer.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)", err=True)

@@ -52,9 +52,9 @@ def check(
 
     def work() -> int:
         root, config = project(flags)
-        from optimize.preflight import preflight
-        from optimize.session import load
-        from optimize.show import checks
+        from optimize.climb.preflight import preflight
+        from optimize.commands.session import load
+        from optimize.report.text import checks
 
         loaded, splits = load(root, task, config)
         found = preflight(loaded, splits, config)
@@ -96,7 +96,7 @@ def run(
     flags = {k: v for k, v in locals().items() if k not in ("task", "json", "debug")}
 
     def use_case(session: Any) -> Any:
-        from optimize.run import run
+        from optimize.commands.run import run
 
         return run(session)
 

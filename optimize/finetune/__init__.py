@@ -3,7 +3,7 @@
 from optimize.config import is_local
 
 # Imported on use. Each has check(config), train(rows, val, base, out, config, progress) → what the tuned LM is known by, curve(that).
-BACKENDS = {"lora": "optimize.finetune.lora", "openai": "optimize.finetune.openai_job"}
+BACKENDS = {"lora": "optimize.finetune.lora.train", "openai": "optimize.finetune.openai_job"}
 
 
 def command(task: str, lm: str) -> str:

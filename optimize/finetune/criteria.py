@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from optimize.diagnosis import Diagnosis, Kind
-from optimize.preflight import CONFLICTS, DIFFER, LEAKS, NOISY, Preflight
-from optimize.records import Record, ScoreRecord
-from optimize.stats import smallest_gain
+from optimize.climb.preflight import CONFLICTS, DIFFER, LEAKS, NOISY, Preflight
+from optimize.scoring.failures import Diagnosis, Kind
+from optimize.stats.intervals import smallest_gain
+from optimize.stats.records import Record, ScoreRecord
 from optimize.task import Task
 
 LEAST_ROWS, FEW_ROWS, GOOD_ROWS = 50, 100, 500  # train rows: OpenAI's guide names 50 to 100 as the first to help; 500 is a rule of thumb

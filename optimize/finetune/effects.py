@@ -8,14 +8,14 @@ from statistics import fmean
 import dspy
 from pydantic import Field
 
-from optimize.confidence import ConfidenceRecord, confidence
-from optimize.devset import Splits
-from optimize.diagnosis import confused, confusions
-from optimize.evaluate import Evaluation
+from optimize.data.rows import Splits
 from optimize.files import to_json
-from optimize.knowledge import Knowledge
-from optimize.records import Record
-from optimize.slices import SliceRecord, by_slice, slices
+from optimize.scoring.calibration import ConfidenceRecord, confidence
+from optimize.scoring.corpus_use import Knowledge
+from optimize.scoring.evaluate import Evaluation
+from optimize.scoring.failures import confused, confusions
+from optimize.scoring.slices import SliceRecord, by_slice, slices
+from optimize.stats.records import Record
 from optimize.task import Task
 
 Pair = tuple[Evaluation, Evaluation]  # of the best prompt program, and of the tuned one

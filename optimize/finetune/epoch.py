@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from pydantic import Field
 
-from optimize.records import Record
+from optimize.stats.records import Record
 
 Progress = Callable[[int, int, str], None]  # done, of how many, a word on it
 

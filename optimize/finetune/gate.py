@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optimize.finetune import criteria
 from optimize.finetune.criteria import Case, Criterion
-from optimize.records import Record
+from optimize.stats.records import Record
 from optimize.task import Task
 
 

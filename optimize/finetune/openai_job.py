@@ -18,7 +18,7 @@ from typing import Any
 from optimize.config import RunConfig
 from optimize.errors import JobLeft, WorkbenchError
 from optimize.finetune.epoch import Epoch, Progress
-from optimize.records import Record
+from optimize.stats.records import Record
 
 FIRST_POLL, LAST_POLL = 2.0, 60.0  # seconds between two looks at a job, growing by half
 RETRIES = 5  # of a request that the provider was too busy for

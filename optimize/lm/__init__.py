@@ -12,23 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import dspy
-from dspy.adapters import Adapter, ChatAdapter, JSONAdapter, XMLAdapter
 
 from optimize.config import RunConfig, is_local, state_dir
 from optimize.errors import WorkbenchError
 from optimize.lm import embedded, weights
-from optimize.lm.compact import CompactAdapter
 from optimize.lm.meter import Meter, MeteredLM
 
 log = logging.getLogger(__name__)
 
-FORMATS: dict[str, Adapter] = {
-    "chat": ChatAdapter(),
-    "json": JSONAdapter(),
-    "xml": XMLAdapter(),
-    "compact": CompactAdapter(),
-    "terse": CompactAdapter(explain=False),  # what an LM is tuned on and then asked in
-}
 PROPOSAL_TOKENS = 300  # room for a teacher's instruction; small LMs ramble to the limit
 
 

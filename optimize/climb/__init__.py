@@ -1,0 +1,1 @@
+"""What to try, and when to stop."""

@@ -1,0 +1,47 @@
+"""One rung's outcome, and what those who watch a command are told. Knows no screen and no store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from optimize.climb.verdict import History
+from optimize.lm.meter import Usage
+from optimize.program.program import Program
+from optimize.scoring.evaluate import Evaluation
+from optimize.stats.intervals import Gain
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One rung's outcome against the incumbent of its time. gain: paired, on val; None for the baseline.
+
+    skipped or error say why there is no evaluation; starved: it was skipped for want of LM calls. promoted: it became the
+    incumbent. calls: LM calls an example takes.
+    """
+
+    rung: str
+    family: str
+    program: Program | None = None
+    evaluation: Evaluation | None = None
+    gain: Gain | None = None
+    usage: Usage = Usage()  # noqa: RUF009 (frozen)
+    seconds: float = 0.0
+    skipped: str = ""
+    starved: bool = False
+    error: str = ""
+    promoted: bool = False
+    calls: float = 1.0
+
+
+class Observer:
+    """What a command tells those who watch. Each method may be left out."""
+
+    def told(self, line: str) -> None: ...
+
+    def started(self, rung: str) -> None: ...
+
+    def scored(self, done: int, total: int, note: str = "") -> None: ...
+
+    def finished(self, attempt: Attempt) -> None: ...
+
+    def decided(self, history: History) -> None: ...

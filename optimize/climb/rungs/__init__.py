@@ -1,0 +1,37 @@
+"""The ladder: each rung pulls one lever on a copy of the incumbent. Cheapest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from optimize.climb.rungs import demos, instructions
+from optimize.climb.rungs.base import Context, Skip, Starved
+from optimize.climb.rungs.output_format import output_format
+from optimize.climb.rungs.passages import passages
+from optimize.climb.rungs.search import demo_search
+from optimize.program.program import Program
+
+__all__ = ["LADDER", "Context", "Rung", "Skip", "Starved"]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A lever, its family (what kind of failure it mends) and the function that pulls it."""
+
+    name: str
+    family: str
+    pull: Callable[[Program, Context], Program]
+
+
+LADDER: tuple[Rung, ...] = (
+    Rung("output_format", "format", output_format),
+    Rung("demo_search", "demos", demo_search),
+    Rung("bootstrapped_demos", "demos", demos.bootstrapped),
+    Rung("nearest_demos", "demos", demos.nearest),
+    Rung("passages", "retrieval", passages),
+    Rung("mipro", "instructions", instructions.mipro),
+    Rung("simba", "instructions", instructions.simba),
+    Rung("gepa", "instructions", instructions.gepa),
+    Rung("copro", "instructions", instructions.copro),
+)

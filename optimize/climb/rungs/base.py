@@ -1,0 +1,151 @@
+"""What every rung is given, and how it declines. A rung never sees val or test rows."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import dspy
+
+from optimize.errors import WorkbenchError
+from optimize.lm.meter import MeteredLM
+from optimize.program.program import Program, render
+from optimize.scoring.evaluate import Asking, Evaluation, evaluate
+from optimize.stats.intervals import differences
+from optimize.stats.race import evidence_below
+from optimize.task import Task
+from optimize.threads import in_threads
+
+SEARCH = 24  # train rows a rung holds back to compare its own candidates, at most a third of train: enough for a handful
+PASSES = 4  # over these rows, with which most rungs can do something
+PROMPT_CHARS = 5000  # demos and passages must fit a small LM's context: 2048 tokens, of JSON at worst, with the answer
+SURE = 3.0  # evidence against a candidate that drops it at once: wrong once in three, which halving is more often
+BOOTSTRAP = 24  # train rows a bootstrapping teacher may be asked on for one demo set; a weak one is asked on all of them
+
+
+def searched(train: int) -> int:
+    """How many of so many train rows a rung holds back to compare its candidates."""
+    return min(SEARCH, train // 3)
+
+
+class Skip(Exception):
+    """This rung cannot help this task; the message says why."""
+
+
+class Starved(Skip):
+    """This rung would need more LM calls than its share."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a rung may use. budget: the LM calls it may make; it is stopped hard some way beyond.
+
+    calls: how many calls the incumbent makes for one example (a format that does not parse asks twice).
+    """
+
+    task: Task
+    train: tuple[dspy.Example, ...]
+    teacher: MeteredLM
+    budget: int
+    calls: float
+    threads: int
+    seed: int
+
+    def halves(self) -> tuple[list[dspy.Example], list[dspy.Example]]:
+        """(rows to learn from, rows to compare candidates on): the same for every rung, so that their calls are shared."""
+        rows = list(self.train)
+        random.Random(self.seed).shuffle(rows)
+        size = searched(len(rows))
+        return rows[size:], rows[:size]
+
+    def affordable(self, examples_each: int, least: int, most: int, overhead: int = 0) -> int:
+        """How many passes over `examples_each` examples fit the budget, at most `most`; raises Starved below `least`.
+
+        overhead: examples that are answered once, whatever the number of passes.
+        """
+        fits = int((self.budget / self.calls - overhead) // max(1, examples_each))
+        if fits < least:
+            raise Starved(f"needs {math.ceil((overhead + least * examples_each) * self.calls)} LM calls, its share is {self.budget}")
+        return min(most, fits)
+
+    def compare(self, candidates: Sequence[Program], rows: list[dspy.Example]) -> list[tuple[Program, Evaluation]]:
+        """The candidates that last, one or two, each with its evaluation on the rows it took to find that out.
+
+        Sequential halving (Karnin et al., 2013): every round asks twice as many rows in all and keeps at most the better half of
+        the candidates (the earlier ones on a tie), without those that are surely worse than the leader
+        (optimize.stats.race, at SURE). Sixteen candidates cost about five passes over the rows. For choosing inside a rung only.
+        """
+        rounds = max(1, (len(candidates) - 1).bit_length())
+        alive: list[tuple[Program, Evaluation]] = [(candidate, Evaluation(())) for candidate in candidates]
+        for left in reversed(range(rounds)):
+            upto = math.ceil(len(rows) / 2**left)
+            alive = sorted(self._asked(alive, rows[:upto]), key=lambda look: -look[1].interval.mean)
+            if left:
+                leader = alive[0][1].scores
+                lasting = [a for a in alive if evidence_below(0.0, differences(leader, a[1].scores), len(rows)) < SURE]
+                alive = lasting[: math.ceil(len(alive) / 2)]
+            if len(alive) == 1:
+                break
+        return alive
+
+    def _asked(self, looks: Sequence[tuple[Program, Evaluation]], rows: list[dspy.Example]) -> list[tuple[Program, Evaluation]]:
+        """The candidates with the rows they have not answered yet; one whose calls fail is dropped while another's do not.
+
+        Candidates are asked side by side, the rows of each one after the other, so that an engine reads a prompt's beginning once.
+        """
+        asking = Asking(self.task, max(1, self.threads // len(looks)))
+
+        def ask(look: tuple[Program, Evaluation]) -> tuple[Program, Evaluation] | WorkbenchError:
+            candidate, so_far = look
+            try:
+                more = evaluate(candidate, rows[len(so_far.outcomes) :], asking)
+                return candidate, Evaluation(so_far.outcomes + more.outcomes)
+            except WorkbenchError as error:
+                return error
+
+        found = list(in_threads(ask, looks, self.threads))
+        failed = [error for error in found if isinstance(error, WorkbenchError)]
+        if len(failed) == len(found):
+            raise failed[0]
+        return [look for look in found if not isinstance(look, WorkbenchError)]
+
+    def best(self, candidates: Sequence[Program], rows: list[dspy.Example]) -> Program:
+        """The candidate with the best mean score on train rows held back."""
+        return candidates[0] if len(candidates) == 1 else max(self.compare(candidates, rows), key=lambda c: c[1].interval.mean)[0]
+
+
+def fits(program: Program, rows: Sequence[dspy.Example]) -> bool:
+    """Whether the whole prompt stays within PROMPT_CHARS for each of these rows."""
+    return all(len(render(program, row)) <= PROMPT_CHARS for row in rows)
+
+
+def fitting(candidates: list[Program], rows: Sequence[dspy.Example]) -> list[Program]:
+    """The candidates that fit; the first one where none does."""
+    return [candidate for candidate in candidates if fits(candidate, rows)] or candidates[:1]
+
+
+def fresh(student: Program) -> Program:
+    """A copy an optimizer may compile: DSPy refuses a module that was compiled before."""
+    copy: Program = student.deepcopy()
+    copy._compiled = False
+    return copy
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """DSPy's optimizers print and log their progress; the climb has its own."""
+    loggers = [logging.getLogger(name) for name in ("dspy", "optuna", "gepa")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

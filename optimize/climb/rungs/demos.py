@@ -1,0 +1,86 @@
+"""Demos: drawn from the labelled rows, bootstrapped by the teacher, or the nearest ones at call time."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+
+import dspy
+
+from optimize.climb.rungs.base import BOOTSTRAP, Context, fits, fitting, fresh, hushed
+from optimize.data.rows import input_text
+from optimize.files import to_json
+from optimize.program.program import Program
+from optimize.program.retrieval import Neighbours
+from optimize.scoring.evaluate import float_metric
+from optimize.task import Task
+
+FEW, SOME, MANY = 4, 12, 36  # demos in a drawn set, as far as prompts have room; which are drawn is worth tens of points to a small LM
+NEAREST = (2, 4, 8)
+
+
+def bootstrapped(student: Program, context: Context) -> Program:
+    """DSPy's BootstrapFewShotWithRandomSearch: answers of the teacher that the metric accepts, as demos."""
+    pool, search = context.halves()
+    always = 3 * len(search) + BOOTSTRAP  # zero-shot, labelled only, and one unshuffled demo set
+    candidates = context.affordable(len(search) + BOOTSTRAP, least=1, most=4, overhead=always)
+    drawn = with_fitting(student, spread(pool, student.task, SOME, random.Random(context.seed)), search)
+    most = max(len(predictor.demos) for predictor in drawn.predictors())
+    with hushed():
+        optimizer = dspy.BootstrapFewShotWithRandomSearch(
+            metric=float_metric(context.task),
+            max_bootstrapped_demos=4,
+            max_labeled_demos=most,
+            num_candidate_programs=candidates,
+            num_threads=context.threads,
+            max_errors=len(context.train),
+            teacher_settings={"lm": context.teacher},
+        )
+        compiled: Program = optimizer.compile(fresh(student), trainset=pool[:BOOTSTRAP], valset=search)
+    return compiled
+
+
+def nearest(student: Program, context: Context) -> Program:
+    """The k labelled rows most like the input, looked up at call time; k is chosen on held-back rows."""
+    _, search = context.halves()
+    sizes = NEAREST[: context.affordable(len(search), least=1, most=len(NEAREST))]
+    return context.best(fitting([with_nearest(student, context, k) for k in sizes], search), search)
+
+
+def with_nearest(student: Program, context: Context, k: int) -> Program:
+    """The program with the k train rows most like its input as demos, in place of what it had."""
+    program = with_demos(student, [])
+    rows = tuple(dict(e) for e in context.train)
+    program.neighbours = Neighbours(k, tuple(input_text(context.task, row) for row in rows), rows)
+    return program
+
+
+def with_demos(student: Program, demos: list[dspy.Example]) -> Program:
+    """The program with these demos on every predictor whose outputs they hold, in place of what it had."""
+    program = fresh(student)
+    program.neighbours = None
+    for predictor in program.predictors():
+        usable = [demo for demo in demos if set(predictor.signature.output_fields) <= set(demo.keys())]
+        predictor.demos = [dspy.Example(**program.with_passages(dict(demo))) for demo in usable]
+    return program
+
+
+def with_fitting(student: Program, demos: list[dspy.Example], rows: list[dspy.Example]) -> Program:
+    """The program with as many of the demos as leave room for each of the rows."""
+    program = with_demos(student, demos)
+    while len(demos) > 1 and not fits(program, rows):
+        demos = demos[:-1]
+        program = with_demos(student, demos)
+    return program
+
+
+def spread(pool: list[dspy.Example], task: Task, size: int, rng: random.Random) -> list[dspy.Example]:
+    """A random draw that takes every label in turn, so that a few demos show as many labels as they can."""
+    by_label: dict[str, list[dspy.Example]] = defaultdict(list)
+    for example in rng.sample(pool, len(pool)):
+        by_label[to_json(example[task.label]) if task.label else ""].append(example)
+    drawn: list[dspy.Example] = []
+    labels = rng.sample(sorted(by_label), len(by_label))
+    while len(drawn) < min(size, len(pool)):
+        drawn += [by_label[label].pop() for label in labels if by_label[label]]
+    return drawn[:size]

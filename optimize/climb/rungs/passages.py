@@ -1,0 +1,30 @@
+"""Passages of the task's corpus in the prompt: the lever where knowledge is missing."""
+
+from __future__ import annotations
+
+import random
+
+from optimize.climb.rungs.base import Context, Skip, fitting, fresh
+from optimize.climb.rungs.demos import FEW, spread, with_fitting, with_nearest
+from optimize.program.program import Program
+from optimize.program.retrieval import Passages
+
+SIZES = (1, 3)
+
+
+def passages(student: Program, context: Context) -> Program:
+    """The k best passages at call time, with the demos there are, with drawn ones and with the nearest.
+
+    Demos show how to use passages, so those that an incumbent without passages was best with need not be best here.
+    """
+    if not context.task.corpus:
+        raise Skip("the task has no corpus.jsonl")
+    pool, search = context.halves()
+    sizes = SIZES[: context.affordable(3 * len(search), least=1, most=len(SIZES))]
+    drawn = spread(pool, context.task, FEW, random.Random(context.seed))
+    candidates = []
+    for k in sizes:
+        candidate = fresh(student)
+        candidate.use_passages(Passages(k, context.task.corpus))
+        candidates += [candidate, with_fitting(candidate, drawn, search), with_nearest(candidate, context, FEW)]
+    return context.best(fitting(candidates, search), search)

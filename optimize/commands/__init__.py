@@ -1,0 +1,1 @@
+"""One use case a file: what a command does, without its flags and its screen."""

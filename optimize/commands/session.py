@@ -1,0 +1,101 @@
+"""What one command works with: task, rows, LMs and meter, all checked before the first LM call."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+
+from optimize import lm as lms
+from optimize.climb.observer import Attempt, Observer
+from optimize.climb.verdict import History
+from optimize.config import RunConfig
+from optimize.data.rows import Splits, load_splits
+from optimize.errors import WorkbenchError
+from optimize.finetune import BACKENDS
+from optimize.finetune import forgetting as aftercheck
+from optimize.finetune.forgetting import GENERAL
+from optimize.lm.meter import Meter, MeteredLM
+from optimize.scoring.evaluate import Asking
+from optimize.store.write import Run
+from optimize.task import Task, load_task
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything one command works with. must_not_break: other tasks, with their rows, that a tuned LM is asked as well."""
+
+    root: Path
+    config: RunConfig
+    task: Task
+    splits: Splits
+    meter: Meter
+    lm: MeteredLM
+    teacher: MeteredLM
+    watch: Observer
+    must_not_break: tuple[tuple[Task, Splits], ...] = ()
+    start: float = field(default_factory=time.perf_counter)
+
+    @property
+    def target(self) -> float:
+        return self.task.target
+
+    @property
+    def asking(self) -> Asking:
+        """How val and test rows are asked."""
+        return Asking(self.task, self.config.threads, self.config.repeats, self.watch.scored)
+
+    @property
+    def teacher_name(self) -> str:
+        return self.config.teacher or "the task LM itself"
+
+    def folder(self, kind: str) -> Path:
+        return self.root / "mlruns" / kind / self.task.name
+
+
+def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> Session:
+    """Load and check everything that needs no LM call, then the LMs. Raises WorkbenchError for what is wrong."""
+    task, splits = load(root, name, config)
+    if config.finetune in BACKENDS:  # before a call is spent on the way there
+        import_module(BACKENDS[config.finetune]).check(config)
+    others = tuple(load(root, other, config.model_copy(update={"target": None})) for other in config.must_not_break if other != GENERAL)
+    if config.replay > (known := len(aftercheck.replayable(root))):
+        raise WorkbenchError(f"--replay {config.replay}: {aftercheck.REPLAY} has {known} instructions to replay.")
+    lms.configure(root)
+    meter = Meter(config.max_calls)
+    lm = lms.task_lm(config, meter, task.max_tokens)
+    return Session(root, config, task, splits, meter, lm, lms.teacher_lm(config, meter, task.max_tokens), watch, others)
+
+
+def load(root: Path, name: str, config: RunConfig) -> tuple[Task, Splits]:
+    """The task with the target asked for, and as many of its rows. Raises WorkbenchError where they do not load."""
+    task = load_task(name, root)
+    if config.target is not None:
+        task = replace(task, target=config.target)
+    return task, load_splits(task).at_most(config.val_rows, config.test_rows)
+
+
+def tracked_run(session: Session, command: str) -> Run:
+    knobs = session.config.model_dump(exclude={"api_key", "target"}, exclude_none=True) | {"target": session.target}
+    return Run(session.root, session.task.name, command, knobs, session.splits)
+
+
+class Both(Observer):
+    """What the store and the screen are both told."""
+
+    def __init__(self, tracked: Run, watch: Observer) -> None:
+        self.tracked, self.watch = tracked, watch
+
+    def started(self, rung: str) -> None:
+        self.watch.started(rung)
+
+    def scored(self, done: int, total: int, note: str = "") -> None:
+        self.watch.scored(done, total, note)
+
+    def finished(self, attempt: Attempt) -> None:
+        self.tracked.finished(attempt)
+        self.watch.finished(attempt)
+
+    def decided(self, history: History) -> None:
+        self.tracked.decided(history)

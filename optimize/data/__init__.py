@@ -1,0 +1,1 @@
+"""Labelled rows, how they are split, and whether they are sound. Knows no LM."""

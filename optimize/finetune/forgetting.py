@@ -1,0 +1,117 @@
+"""What did the tuned LM forget? General questions with programmatic checks, asked of base and tuned LM alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from optimize.errors import WorkbenchError
+from optimize.files import read_jsonl, read_text
+from optimize.lm.meter import MeteredLM
+from optimize.scoring.evaluate import Progress
+from optimize.stats.records import GainRecord, Record
+from optimize.threads import in_threads
+
+GENERAL = "general"  # what these questions are called where a task could stand
+GENERAL_TOKENS = 64  # room for an answer to a general question
+ROWS = Path("devsets/general/rows.jsonl")
+REPLAY = Path("devsets/general/replay.txt")
+
+
+class Question(BaseModel):
+    """One question and what a right answer must hold; skill is what it asks of the LM."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str
+    check: Literal["contains", "number", "regex"]
+    expected: list[str | int | float] = Field(min_length=1)
+    skill: str
+
+    @model_validator(mode="after")
+    def _checkable(self) -> Question:
+        """A check that could not run would be found out only after the training."""
+        if self.check == "regex":
+            try:
+                re.compile(str(self.expected[0]))
+            except re.error as error:
+                raise ValueError(f"{self.expected[0]!r} is not a regular expression: {error}") from None
+        if self.check == "number":
+            float(self.expected[0])
+        return self
+
+    def passes(self, answer: str) -> bool:
+        """contains: any expected text as whole words. number: the last number. regex: a match anywhere."""
+        text = answer.strip()
+        if self.check == "regex":
+            return bool(re.search(str(self.expected[0]), text, re.IGNORECASE | re.DOTALL))
+        if self.check == "number":
+            found = re.findall(r"-?\d+(?:\.\d+)?", text.replace(",", ""))
+            return bool(found) and float(found[-1]) == float(self.expected[0])
+        return any(re.search(rf"(?<!\w){re.escape(str(e))}(?!\w)", text, re.IGNORECASE) for e in self.expected)
+
+
+class ForgettingRecord(Record):
+    """The mean score of base and tuned LM on general questions, or on another task's val rows."""
+
+    name: str
+    named: bool = Field(description="whether the user said that this must not break")
+    base: float
+    tuned: float
+    n: int
+    drop: GainRecord = Field(description="tuned minus base, paired")
+    broke: bool = Field(description="surely worse, or worse by more than the margin in the mean")
+    held: bool = Field(description="shown to be worse by no more than the margin")
+    examples: list[str] = Field(description="of what got worse")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A pass (1.0), a fail (0.0) or nothing (the call failed) for each question, with the answers themselves."""
+
+    scores: tuple[float | None, ...]
+    texts: tuple[str, ...]
+
+
+def questions(root: Path) -> list[Question]:
+    """The must-not-break set. Raises WorkbenchError naming the line that does not fit."""
+    path = root / ROWS
+    if not path.is_file():
+        raise WorkbenchError(f"{path} is missing: it holds the questions that a tuned LM must still answer.")
+    found = []
+    for number, row in read_jsonl(path):
+        try:
+            found.append(Question.model_validate(row))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "row"
+            raise WorkbenchError(f"{path}:{number}: not a question: {place}: {first['msg']}.") from None
+    return found
+
+
+def replayable(root: Path) -> list[str]:
+    """The general instructions that a training may rehearse, one a line; none of the questions is among them."""
+    path = root / REPLAY
+    return [line for line in read_text(path).splitlines() if line.strip()] if path.is_file() else []
+
+
+def ask(lm: MeteredLM, asked: Sequence[Question], threads: int, progress: Progress) -> Answers:
+    """Put every question to the LM as a plain user message."""
+
+    def one(question: Question) -> tuple[float | None, str]:
+        try:
+            text = str(lm(question.question)[0])
+        except Exception as error:  # a failed call is missing, as in an evaluation
+            return None, f"{type(error).__name__}: {error}"
+        return float(question.passes(text)), text
+
+    results = []
+    for result in in_threads(one, asked, threads):
+        results.append(result)
+        progress(len(results), len(asked))
+    return Answers(tuple(score for score, _ in results), tuple(text for _, text in results))

@@ -1,0 +1,1 @@
+"""What a trainer elsewhere needs: rows, recipes, the program and a manifest."""

@@ -1,0 +1,1 @@
+"""What is prompted, saved and loaded. Knows no optimizer."""

@@ -1,0 +1,156 @@
+"""The record of one run. Knows no LM, no MLflow and no screen."""
+
+from __future__ import annotations
+
+from statistics import variance
+from typing import Literal
+
+from pydantic import Field
+
+from optimize.climb.observer import Attempt
+from optimize.climb.preflight import DIFFER, Preflight
+from optimize.climb.verdict import Decision, History, best_of
+from optimize.finetune.accept import DecisionRecord
+from optimize.finetune.effects import EffectsRecord
+from optimize.finetune.epoch import Epoch
+from optimize.finetune.forgetting import ForgettingRecord
+from optimize.finetune.gate import GateRecord
+from optimize.scoring.evaluate import Evaluation
+from optimize.scoring.failures import Diagnosis
+from optimize.stats.intervals import differences, smallest_gain
+from optimize.stats.records import GainRecord, Record, ScoreRecord
+
+
+def score_record(evaluation: Evaluation) -> ScoreRecord:
+    return ScoreRecord.of(evaluation.interval, evaluation.coverage, evaluation.noise)
+
+
+class AttemptRecord(Record):
+    rung: str
+    family: str
+    val: ScoreRecord | None = None
+    gain: GainRecord | None = Field(None, description="over the incumbent of its time, on val")
+    promoted: bool = False
+    missing: int = Field(0, description="val rows whose call failed; they are not zeros")
+    format: str | None = None
+    lm_calls: int = Field(0, description="calls sent; those answered from the cache are not among them")
+    cached_calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float | None = Field(None, description="null: the LM's price is not known")
+    seconds: float = 0.0
+    skipped: str | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> AttemptRecord:
+        usage = attempt.usage
+        return cls(
+            rung=attempt.rung,
+            family=attempt.family,
+            val=score_record(attempt.evaluation) if attempt.evaluation else None,
+            gain=GainRecord.of(attempt.gain) if attempt.gain else None,
+            promoted=attempt.promoted,
+            missing=attempt.evaluation.missing if attempt.evaluation else 0,
+            format=attempt.program.format if attempt.program else None,
+            lm_calls=usage.calls,
+            cached_calls=usage.asked - usage.calls,
+            tokens_in=usage.tokens_in,
+            tokens_out=usage.tokens_out,
+            cost_usd=usage.cost_usd,
+            seconds=round(attempt.seconds, 2),
+            skipped=attempt.skipped or None,
+            error=attempt.error or None,
+        )
+
+
+class VerdictRecord(Record):
+    """The numbers the verdict hangs on; docs/verdict.md says how."""
+
+    best: ScoreRecord = Field(description="the best prompt program on val, corrected for having been chosen")
+    optimism: float = Field(description="what the correction took off")
+    chosen_from: int
+    reached: float = Field(description="probability that the best program is at the target")
+    chance: float = Field(description="probability that it, or what further rungs may add, is")
+    next_gain: float = Field(description="what one more rung would add on average")
+    rung_calls: int = Field(description="LM calls that one more rung would likely take")
+    rows_needed: int | None = Field(description="val rows that would tell, where rows are what is lacking")
+    smallest_gain: float = Field(description="over the baseline, that these val rows show with 80 % probability")
+
+    @classmethod
+    def of(cls, decision: Decision, history: History) -> VerdictRecord:
+        best = history.tried[best_of(history.tried)]
+        found = differences(history.tried[0].scores, best.scores)
+        moved = variance(found) if len(found) > 1 and best is not history.tried[0] else DIFFER
+        return cls(
+            best=ScoreRecord.of(decision.best.interval, best.coverage),
+            optimism=decision.best.optimism,
+            chosen_from=decision.best.k,
+            reached=decision.reached,
+            chance=decision.chance,
+            next_gain=decision.next_gain,
+            rung_calls=history.rung_calls,
+            rows_needed=decision.rows,
+            smallest_gain=smallest_gain(len(found), max(moved, 1 / len(found))),
+        )
+
+
+class HeadroomRecord(Record):
+    """Scores on val that prompting may bring out at best: the best of several answers, the teacher with the same prompt."""
+
+    answers: int
+    best: ScoreRecord
+    teacher: ScoreRecord | None
+
+
+class TestRecord(Record):
+    """Scores on the held-out test rows, read once. The tuned ones are null unless an LM was fine-tuned."""
+
+    __test__ = False  # not a pytest class
+
+    baseline: ScoreRecord
+    prompt: ScoreRecord
+    tuned: ScoreRecord | None = Field(None, description="the tuned LM with the prompt, short or best, that was the better one on val")
+    tuned_other: ScoreRecord | None = Field(None, description="the tuned LM with the other prompt")
+    prompt_gain: GainRecord = Field(description="best prompt program over the baseline")
+    tuned_gain: GainRecord | None = Field(None, description="tuned over the best prompt program")
+    references: dict[str, ScoreRecord] = Field(description="scores without an LM, where the output is a label")
+
+
+class Report(Record):
+    """One run, complete: what `--json` prints and `report.json` holds."""
+
+    version: Literal[4] = 4
+    task: str
+    verdict: str
+    reason: str
+    target: float
+    target_met: bool
+    numbers: VerdictRecord
+    preflight: Preflight
+    diagnosis: Diagnosis = Field(description="of the best prompt program's failures on val")
+    headroom: HeadroomRecord | None = Field(None, description="null unless --headroom")
+    levers: list[str] = Field(description="rungs that made the best prompt program, in order")
+    test: TestRecord
+    attempts: list[AttemptRecord]
+    gate: GateRecord
+    decision: DecisionRecord | None = Field(None, description="on the tuned LM; null if none was trained")
+    effects: EffectsRecord | None = Field(None, description="of the tuning, beside the score")
+    training: list[Epoch] = Field([], description="of the tuned LM")
+    forgetting: list[ForgettingRecord] = Field([], description="general questions, and each task that must not break")
+    lm: str
+    teacher: str
+    seed: int
+    rows: dict[str, int]
+    data_hash: str
+    lm_calls: int
+    cost_usd: float | None
+    seconds: float
+    program: str
+    chart: str | None = Field(None, description="the picture of the tuning")
+    next: str
+
+    @property
+    def final(self) -> ScoreRecord:
+        """The test score of the program that was kept."""
+        return self.test.tuned if self.test.tuned and self.decision and self.decision.accepted else self.test.prompt

@@ -1,0 +1,207 @@
+"""Score a program on examples, one by one. Knows neither optimizers nor splits."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from statistics import variance
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError
+
+from optimize.errors import WorkbenchError
+from optimize.lm.meter import Usage, one_example
+from optimize.stats.intervals import Interval, differences, mean_interval
+from optimize.stats.race import surely_below
+from optimize.task import Task
+from optimize.threads import in_threads
+
+Progress = Callable[[int, int], None]
+UNPARSABLE = "unparsable answer"
+LOGPROBS = "logprobs"  # where DSPy puts a prediction's tokens
+BLOCK = 12  # rows asked between two looks at a race
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One example's result. score None: the call failed, so nothing is known; an unparsable answer scores 0.
+
+    usage: the LM calls it took. seconds: until the answer was there. repeats: its score each time it was asked, where it
+    was asked more than once; score is their mean and answer the first one's. confidence: the probability the LM gave the
+    answer, from its tokens' log-probabilities where they were asked for (optimize.lm.telling), else the share of repeats that
+    answered the same; None where neither is known.
+    """
+
+    score: float | None
+    answer: dict[str, Any]
+    feedback: str = ""
+    error: str = ""
+    usage: Usage = Usage()  # noqa: RUF009 (frozen)
+    seconds: float = 0.0
+    repeats: tuple[float, ...] = ()
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Outcomes in devset order: of all examples, or of the first ones when a race was stopped."""
+
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def scores(self) -> tuple[float | None, ...]:
+        return tuple(o.score for o in self.outcomes)
+
+    @property
+    def interval(self) -> Interval:
+        return mean_interval([s for s in self.scores if s is not None])
+
+    @property
+    def missing(self) -> int:
+        return sum(s is None for s in self.scores)
+
+    @property
+    def coverage(self) -> float:
+        """The share of examples with a score."""
+        return 1 - self.missing / len(self.outcomes)
+
+    @property
+    def noise(self) -> float | None:
+        """The part of the mean's standard error that the LM's own noise makes; None where no example was asked twice.
+
+        The mean variance between repeats of an example, divided by all answers given: one-way analysis of variance.
+        The interval holds both parts already, since each example's score is a mean of noisy ones.
+        """
+        within = [variance(o.repeats) / len(o.repeats) for o in self.outcomes if len(o.repeats) > 1]
+        return math.sqrt(math.fsum(within)) / len(within) if within else None
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How examples are asked: how many at once, how often each, and who watches. task: whose metric scores them."""
+
+    task: Task
+    threads: int
+    repeats: int = 1
+    progress: Progress = lambda done, total: None
+
+
+def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Asking) -> Evaluation:
+    """The program's outcomes on the examples; those whose call failed are asked once more when all others are done.
+
+    Raises WorkbenchError when most calls fail: that is no evaluation.
+    """
+    repeats = asking.repeats
+    jobs = [(example, repeat) for example in examples for repeat in range(repeats)]
+    found = _outcomes(program, jobs, asking, lambda done: asking.progress(done // repeats, len(examples)))
+    failed = [n for n, outcome in enumerate(found) if outcome.score is None]
+    if len(failed) > len(found) / 2:
+        first = found[failed[0]].error
+        raise WorkbenchError(f"{len(failed)} of {len(found)} calls failed, so there is no score. The first: {first}")
+    again = _outcomes(program, [jobs[n] for n in failed], asking, lambda done: None)
+    for n, outcome in zip(failed, again, strict=True):
+        found[n] = outcome
+    return Evaluation(tuple(_together(found[n : n + repeats]) for n in range(0, len(found), repeats)))
+
+
+def race(program: dspy.Module, incumbent: Evaluation, examples: Sequence[dspy.Example], asking: Asking) -> Evaluation:
+    """Evaluate a challenger block by block, and stop once it is surely no better than the incumbent on all the examples.
+
+    The test holds however often one looks (optimize.stats.race); the examples must be in random order.
+    """
+    so_far: tuple[Outcome, ...] = ()
+    while len(so_far) < len(examples):
+        seen = len(so_far)
+
+        def shown(done: int, _: int, seen: int = seen) -> None:
+            asking.progress(seen + done, len(examples))
+
+        so_far += evaluate(program, examples[seen : seen + BLOCK], replace(asking, progress=shown)).outcomes
+        known = differences(incumbent.scores, [o.score for o in so_far])
+        if surely_below(0.0, known, len(examples) - (len(so_far) - len(known))):
+            break
+    return Evaluation(so_far)
+
+
+def _outcomes(
+    program: dspy.Module, jobs: Sequence[tuple[dspy.Example, int]], asking: Asking, progress: Callable[[int], None]
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for outcome in in_threads(lambda job: _outcome(program, job, asking.task), jobs, asking.threads):
+        outcomes.append(outcome)
+        progress(len(outcomes))
+    return outcomes
+
+
+def _outcome(program: dspy.Module, job: tuple[dspy.Example, int], task: Task) -> Outcome:
+    start, (example, repeat) = time.perf_counter(), job
+    with one_example(repeat) as spent:
+        outcome = _scored(program, example, task)
+    return replace(outcome, usage=spent.usage(), seconds=time.perf_counter() - start)
+
+
+def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
+    try:
+        prediction = program(**example.inputs())
+    except AdapterParseError as error:  # the LM answered, and the program could not use it: that is the program's score
+        return Outcome(0.0, {"unparsable": str(error.lm_response)}, "The answer could not be parsed.", UNPARSABLE)
+    except Exception as error:
+        return Outcome(None, {}, error=_told(error))
+    told = None
+    if LOGPROBS in prediction and LOGPROBS not in task.fields:
+        told = prediction[LOGPROBS]
+        del prediction[LOGPROBS]  # a metric may compare all that is in it
+    answer = dict(prediction)
+    try:
+        score = task.score(example, prediction)
+    except dspy.LMError as error:  # the metric asks an LM as well, and that call failed; any other error is the metric's own
+        return Outcome(None, answer, error=_told(error))
+    return Outcome(score.value, answer, score.feedback, confidence=_probability(told) if told else None)
+
+
+def _probability(logprobs: Any) -> float:
+    """Of all the tokens an LM wrote, one after the other."""
+    return math.exp(math.fsum(token["logprob"] for token in logprobs["content"]))
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()[:300]}"
+
+
+def _together(repeats: Sequence[Outcome]) -> Outcome:
+    """One example's outcomes as one: the mean of the scores there are, the first answer, all that was spent."""
+    if len(repeats) == 1:
+        return repeats[0]
+    scores = tuple(o.score for o in repeats if o.score is not None)
+    mean = math.fsum(scores) / len(scores) if scores else None
+    first = next((o for o in repeats if o.score is not None), repeats[0])
+    usage = reduce(add, (o.usage for o in repeats))
+    same = [o.answer == first.answer for o in repeats if o.score is not None]
+    sure = first.confidence if first.confidence is not None or not same else sum(same) / len(same)
+    seconds = sum(o.seconds for o in repeats) / len(repeats)
+    return replace(first, score=mean, usage=usage, seconds=seconds, repeats=scores, confidence=sure)
+
+
+def float_metric(task: Task) -> Callable[..., float | bool]:
+    """The metric as DSPy's optimizers want it: a float, or, when a demo is bootstrapped (a trace is given), a bool."""
+
+    def metric(example: dspy.Example, prediction: dspy.Prediction, trace: object = None) -> float | bool:
+        value = task.score(example, prediction).value
+        return value >= 1.0 if trace is not None else value
+
+    return metric
+
+
+def feedback_metric(task: Task) -> Callable[..., dspy.Prediction]:
+    """The metric in GEPA's five-argument form: the score with its feedback."""
+
+    def metric(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> dspy.Prediction:
+        score = task.score(gold, pred)
+        return dspy.Prediction(score=score.value, feedback=score.feedback or f"This scored {score.value:.2f} of 1.")
+
+    return metric

@@ -1,0 +1,135 @@
+"""What kind of failure is it? The wrong val rows of the best prompt program, sorted by the lever that fits them. Asks no LM."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import dspy
+from pydantic import Field
+
+from optimize.data.baselines import MAJORITY, guesses
+from optimize.data.rows import input_text
+from optimize.files import to_text
+from optimize.program.program import Program
+from optimize.scoring.corpus_use import Knowledge
+from optimize.scoring.evaluate import UNPARSABLE, Outcome
+from optimize.stats.records import Record
+from optimize.task import Task
+
+Kind = Literal["schema", "knowledge", "labels", "boundaries", "style"]
+MEANING: dict[Kind, str] = {
+    "schema": "answers that cannot be parsed or miss a field",
+    "knowledge": "answers whose passage was not retrieved, or that name an id which does not exist",
+    "labels": "answers that every reference agrees with, against the row's own label",
+    "boundaries": "answers with another label than the row's",
+    "style": "answers that parse and are not what the row says",
+}
+LEVERS: dict[Kind, str] = {
+    "schema": "constrained output first (a format whose schema the server enforces)",
+    "knowledge": "retrieval first (a corpus.jsonl that holds the answers, and the passages rung)",
+    "labels": "look at the labels first",
+    "boundaries": "prompts (demos that show the boundary, a rule in the instruction), then weights",
+    "style": "prompts, then weights",
+}
+SHOWN = 3
+PAIRS = 5
+
+
+class Failures(Record):
+    """Wrong rows of one kind. lost: the points of the score they cost; lever: what fits them."""
+
+    kind: Kind
+    count: int
+    lost: float
+    meaning: str
+    lever: str
+    examples: list[str]
+
+
+class Diagnosis(Record):
+    """Of `scored` val rows, those the program got wrong or not wholly right, the costliest kind first."""
+
+    scored: int
+    wrong: int
+    kinds: list[Failures]
+    confusions: dict[str, int] = Field(description="label → answer, the most frequent first; empty where the output is no label")
+    retrieval_recall: float | None = Field(None, description="share of the rows whose passage is known for which it was retrieved")
+
+    def share(self, *kinds: Kind) -> float:
+        """Of the points lost, the share that went to failures of these kinds."""
+        lost = sum(k.lost for k in self.kinds)
+        return sum(k.lost for k in self.kinds if k.kind in kinds) / lost if lost else 0.0
+
+
+def diagnose(program: Program, train: Sequence[dspy.Example], rows: Sequence[dspy.Example], outcomes: Sequence[Outcome]) -> Diagnosis:
+    """Sort what went wrong. A row counts once, for the first of the kinds, in the order above, that it fits."""
+    task = program.task
+    known = Knowledge(task, program.passages)
+    said = [found for name, found in guesses(task, train, rows).items() if name != MAJORITY]
+    wrong: dict[Kind, list[tuple[float, str]]] = {}
+    pairs = [(n, row, outcome) for n, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)) if outcome.score is not None]
+    for n, row, outcome in pairs:
+        if (lost := 1.0 - (outcome.score or 0.0)) > 0:
+            kind = _kind(task, known, row, outcome, [guess[n] for guess in said])
+            wrong.setdefault(kind, []).append((lost, _shown(task, row, outcome)))
+    kinds = [
+        Failures(
+            kind=kind,
+            count=len(found),
+            lost=round(sum(lost for lost, _ in found), 6),
+            meaning=MEANING[kind],
+            lever=LEVERS[kind],
+            examples=[text for _, text in sorted(found, key=lambda f: -f[0])[:SHOWN]],
+        )
+        for kind, found in wrong.items()
+    ]
+    return Diagnosis(
+        scored=len(pairs),
+        wrong=sum(k.count for k in kinds),
+        kinds=sorted(kinds, key=lambda k: -k.lost),
+        confusions=confusions(task, rows, outcomes),
+        retrieval_recall=known.recall(rows),
+    )
+
+
+def confusions(task: Task, rows: Sequence[dspy.Example], outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """label → answer where they differ, the most frequent first; empty where the output is no label."""
+    if not (label := task.label):
+        return {}
+    pairs = ((to_text(row[label]), to_text(o.answer[label])) for row, o in zip(rows, outcomes, strict=True) if label in o.answer)
+    return dict(Counter(f"{gold} → {said}" for gold, said in pairs if gold != said).most_common(PAIRS))
+
+
+def confused(found: dict[str, int]) -> str:
+    return ", ".join(f"{pair} ({count})" for pair, count in found.items()) or "none"
+
+
+def told(found: Diagnosis) -> list[str]:
+    """What a person should know of the failures, a line a kind."""
+    out = [f"{found.wrong} of {found.scored} val rows are not wholly right."] if found.wrong else []
+    for failures in found.kinds:
+        out.append(f"{failures.count}: {failures.meaning}, such as {failures.examples[0]}. What fits: {failures.lever}.")
+    if found.confusions:
+        out.append(f"Confused most: {confused(found.confusions)}.")
+    if found.retrieval_recall is not None:
+        out.append(f"The passage that holds the answer was retrieved for {found.retrieval_recall:.0%} of the rows for which it is known.")
+    return out
+
+
+def _kind(task: Task, known: Knowledge, row: dspy.Example, outcome: Outcome, said: Sequence[Any]) -> Kind:
+    if outcome.error == UNPARSABLE or any(outcome.answer.get(name) is None != (row[name] is None) for name in task.signature.output_fields):
+        return "schema"
+    if known.invented(outcome) or known.not_found(row):
+        return "knowledge"
+    if task.label is None:
+        return "style"
+    answer = outcome.answer[task.label]
+    return "labels" if said and all(guess == answer for guess in said) else "boundaries"
+
+
+def _shown(task: Task, row: dspy.Example, outcome: Outcome) -> str:
+    gold = " / ".join(to_text(row[name]) for name in task.signature.output_fields)
+    answer = " / ".join(to_text(value) for value in outcome.answer.values())
+    return f"{input_text(task, row.inputs())[:80]!r}: {gold[:60]!r}, answered {answer[:60]!r}"
