@@ -1,4 +1,5 @@
-"""What is left of a winner's optimism after correction, and what a race costs and how often it is wrong. Simulated; no LM.
+"""What is left of a winner's optimism after correction, and what a race costs and how often it is
+wrong. Simulated; no LM.
 
 python bench/estimates.py          # half a minute; --json for machines
 """
@@ -25,7 +26,10 @@ ROWS = (48, 100, 200, 400)
 
 
 def optimism(n: int, k: int, spread: float, climbs: int) -> dict[str, Any]:
-    """Bias of the best of k programs' mean, raw and corrected, in points; how often the corrected interval holds the truth."""
+    """Bias of the best of k programs' mean, raw and corrected, in points;
+
+    how often the corrected interval holds the truth.
+    """
     rng = np.random.default_rng([n, k, int(100 * spread)])
     raw, corrected, covered = [], [], []
     for _ in range(climbs):
@@ -33,16 +37,26 @@ def optimism(n: int, k: int, spread: float, climbs: int) -> dict[str, Any]:
         latent = 0.6**0.5 * rng.standard_normal(n) + 0.4**0.5 * rng.standard_normal((k, n))
         scores = (latent < norm.ppf(truth)[:, None]).astype(float)
         best = int(scores.mean(axis=1).argmax())
-        found = corrected_best(scores[best].tolist(), [s.tolist() for i, s in enumerate(scores) if i != best]).interval
+        found = corrected_best(
+            scores[best].tolist(), [s.tolist() for i, s in enumerate(scores) if i != best]
+        ).interval
         raw.append(scores[best].mean() - truth[best])
         corrected.append(found.mean - truth[best])
         covered.append(found.low <= truth[best] <= found.high)
-    points = {"raw bias": 100 * np.mean(raw), "corrected bias": 100 * np.mean(corrected), "covered %": 100 * np.mean(covered)}
-    return {"spread": spread, "n": n, "k": k} | {name: round(float(value), 1) for name, value in points.items()}
+    points = {
+        "raw bias": 100 * np.mean(raw),
+        "corrected bias": 100 * np.mean(corrected),
+        "covered %": 100 * np.mean(covered),
+    }
+    return {"spread": spread, "n": n, "k": k} | {
+        name: round(float(value), 1) for name, value in points.items()
+    }
 
 
 def racing(rows: int, gain: float, races: int) -> dict[str, Any]:
-    """Share of races stopped early and rows asked, for a program whose mean over all rows is exactly `gain` from the incumbent's."""
+    """Share of races stopped early and rows asked, for a program whose mean over all rows is
+    exactly `gain` from the incumbent's.
+    """
     rng = np.random.default_rng([rows, int(1000 + 100 * gain)])
     net = round(gain * rows)
     lost = (round(max(0.25, -gain) * rows) - net) // 2
@@ -54,13 +68,22 @@ def racing(rows: int, gain: float, races: int) -> dict[str, Any]:
         end = next((n for n in looks if surely_below(0.0, order[:n], rows)), rows)
         stopped += end < rows
         asked += end
-    return {"rows": rows, "true gain": gain, "stopped early": round(stopped / races, 3), "rows asked": round(asked / races / rows, 2)}
+    return {
+        "rows": rows,
+        "true gain": gain,
+        "stopped early": round(stopped / races, 3),
+        "rows asked": round(asked / races / rows, 2),
+    }
 
 
 def main(json_: Annotated[bool, typer.Option("--json")] = False, repeats: int = 200) -> None:
     tables = {
-        "Optimism of the best of k, in points": [optimism(n, k, s, repeats) for s in SPREADS for n in SIZES for k in CHOICES],
-        "Races, a look after every block": [racing(n, g, 2 * repeats) for n in ROWS for g in (0.0, -0.05, -0.1, -0.2, -0.4)],
+        "Optimism of the best of k, in points": [
+            optimism(n, k, s, repeats) for s in SPREADS for n in SIZES for k in CHOICES
+        ],
+        "Races, a look after every block": [
+            racing(n, g, 2 * repeats) for n in ROWS for g in (0.0, -0.05, -0.1, -0.2, -0.4)
+        ],
     }
     if json_:
         print(json.dumps(tables, indent=1))

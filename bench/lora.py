@@ -1,4 +1,5 @@
-"""Our LoRA training against TRL's SFTTrainer: same rows, base weights, rank, batch size, rate and epochs; tokens/s and memory.
+"""Our LoRA training against TRL's SFTTrainer: same rows, base weights, rank, batch size, rate and
+epochs; tokens/s and memory.
 
 python bench/lora.py               # some ten minutes on two slow cores; --json for machines
 """
@@ -29,12 +30,18 @@ from optimize.program.program import student
 from optimize.task import load_task
 
 EPOCHS = 2
-TRAINERS = {"ours": "upper half of the blocks", "trl": "all blocks", "trl_half": "upper half of the blocks"}
+TRAINERS = {
+    "ours": "upper half of the blocks",
+    "trl": "all blocks",
+    "trl_half": "upper half of the blocks",
+}
 
 
 def measured(trainer: str, folder: Path) -> dict[str, Any]:
     """In a process of its own, so that its peak of memory is its own."""
-    done = subprocess.run([sys.executable, __file__, "--alone", trainer, str(folder)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, __file__, "--alone", trainer, str(folder)], capture_output=True, text=True
+    )
     if done.returncode:
         raise SystemExit(done.stderr)
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -43,20 +50,42 @@ def measured(trainer: str, folder: Path) -> dict[str, Any]:
 def alone(trainer: str, folder: Path) -> None:
     rows, val = json.loads((folder / "rows.json").read_text())
     start = time.perf_counter()
-    judged = ours(rows, val, folder) if trainer == "ours" else trl(rows, val, folder, half=trainer == "trl_half")
-    seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    judged = (
+        ours(rows, val, folder)
+        if trainer == "ours"
+        else trl(rows, val, folder, half=trainer == "trl_half")
+    )
+    seconds, peak = (
+        time.perf_counter() - start,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    )
     right, loss = judged()
-    _, tokenizer = lora_model.load(str(folder / "base"))
-    tokens = EPOCHS * sum(sum(map(len, lora_model.encode(tokenizer, row["messages"]))) for row in rows)
-    found = {"trainer": trainer, "adapts": TRAINERS[trainer], "tokens/s": round(tokens / seconds), "seconds": round(seconds)}
-    print(json.dumps(found | {"peak GB": round(peak, 2), "val right": round(right, 2), "val loss": round(loss, 3)}))
+    _, tokenizer = lora_model.load_model(str(folder / "base"))
+    tokens = EPOCHS * sum(
+        sum(map(len, lora_model.encode(tokenizer, row["messages"]))) for row in rows
+    )
+    found = {
+        "trainer": trainer,
+        "adapts": TRAINERS[trainer],
+        "tokens/s": round(tokens / seconds),
+        "seconds": round(seconds),
+    }
+    print(
+        json.dumps(
+            found
+            | {"peak GB": round(peak, 2), "val right": round(right, 2), "val loss": round(loss, 3)}
+        )
+    )
 
 
-Judged = Callable[[], tuple[float, float]]  # share of val answers right word for word, and the loss of their tokens, after the last epoch
+# share of val answers right word for word, and the loss of their tokens, after the last epoch
+Judged = Callable[[], tuple[float, float]]
 
 
 def ours(rows: list[Any], val: list[Any], folder: Path) -> Judged:
-    adapter = lora.train(rows, val, str(folder / "base"), folder / "ours", RunConfig(epochs=EPOCHS), lambda *_: None)
+    adapter = lora.train(
+        rows, val, str(folder / "base"), folder / "ours", RunConfig(epochs=EPOCHS), lambda *_: None
+    )
     last = lora.curve(adapter)[-1]
     return lambda: (last.val_right, last.val_loss)
 
@@ -67,7 +96,12 @@ def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> Judged:
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    sides = [Dataset.from_list([{"prompt": r["messages"][:-1], "completion": r["messages"][-1:]} for r in side]) for side in (rows, val)]
+    sides = [
+        Dataset.from_list(
+            [{"prompt": r["messages"][:-1], "completion": r["messages"][-1:]} for r in side]
+        )
+        for side in (rows, val)
+    ]
     config = SFTConfig(
         output_dir=str(folder / "trl"),
         num_train_epochs=EPOCHS,
@@ -86,15 +120,29 @@ def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> Judged:
     layers = json.loads((folder / "base" / "config.json").read_text())["num_hidden_layers"]
     adapted = {"layers_to_transform": list(range(layers // 2, layers))} if half else {}
     names = list(NAMES)
-    peft = LoraConfig(r=lora_model.RANK, lora_alpha=lora_model.ALPHA, target_modules=names, task_type="CAUSAL_LM", **adapted)
-    trainer = SFTTrainer(str(folder / "base"), args=config, train_dataset=sides[0], eval_dataset=sides[1], peft_config=peft)
+    peft = LoraConfig(
+        r=lora_model.RANK,
+        lora_alpha=lora_model.ALPHA,
+        target_modules=names,
+        task_type="CAUSAL_LM",
+        **adapted,
+    )
+    trainer = SFTTrainer(
+        str(folder / "base"),
+        args=config,
+        train_dataset=sides[0],
+        eval_dataset=sides[1],
+        peft_config=peft,
+    )
     trainer.train()
 
     def judged() -> tuple[float, float]:
         """As ours is, which leaves out the line break that a chat template puts after an answer."""
         model = trainer.model.get_base_model().eval()
         read = []
-        for prompt, answer in (lora_model.encode(trainer.processing_class, row["messages"]) for row in val):
+        for prompt, answer in (
+            lora_model.encode(trainer.processing_class, row["messages"]) for row in val
+        ):
             with torch.no_grad():
                 hidden = model.model.embed_tokens(torch.tensor(prompt + answer))
             read.append(lora_model.Row(hidden, len(prompt), torch.tensor(answer)))
@@ -109,8 +157,9 @@ def main(json_: Annotated[bool, typer.Option("--json")] = False, rows: int = 200
     splits, program = load_splits(task), tuned_student(student(task))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model, tokenizer = lora_model.load(str(weights.pull_embedded(print)))
-        model.hf_quantizer = None  # the values were put into plain float32 on loading, only the mark is left
+        model, tokenizer = lora_model.load_model(str(weights.pull_embedded(print)))
+        # the values were put into plain float32 on loading, only the mark is left
+        model.hf_quantizer = None
         del model.config.quantization_config
         model.save_pretrained(folder / "base")
         tokenizer.save_pretrained(folder / "base")

@@ -1,4 +1,5 @@
-"""LoRA on the upper half of the blocks against all of them: seconds, val loss, val score of the tuned LM on tickets.
+"""LoRA on the upper half of the blocks against all of them: seconds, val loss, val score of the
+tuned LM on tickets.
 
 python bench/lora_share.py         # about half an hour on two slow cores
 """
@@ -38,11 +39,23 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             lms.configure(Path(folder))
             start = time.perf_counter()
-            adapter = lora.train(rows, val, str(base), Path(folder), RunConfig(), lambda *shown, to=notes: to.append(shown[2]))
+            adapter = lora.train(
+                rows,
+                val,
+                str(base),
+                Path(folder),
+                RunConfig(),
+                lambda *shown, to=notes: to.append(shown[2]),
+            )
             seconds = time.perf_counter() - start
             with dspy.context(lm=lms.local_lm(base, Path(adapter), Meter(10_000), task.max_tokens)):
                 score = evaluate(program, splits.val, Asking(task, threads=4)).interval
-        table.add_row(f"{share:.0%}", f"{seconds:.0f}", notes[-1].split()[-1], f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]")
+        table.add_row(
+            f"{share:.0%}",
+            f"{seconds:.0f}",
+            notes[-1].split()[-1],
+            f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]",
+        )
     Console().print(table)
 
 

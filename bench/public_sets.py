@@ -1,4 +1,7 @@
-"""Public labelled sets from ../shared/data as tasks for the benchmarks. None of their rows ship with the project."""
+"""Public labelled sets from ../shared/data as tasks for the benchmarks.
+
+None of their rows ship with the project.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,19 @@ class PublicSet:
 
 
 def public_set(name: str) -> PublicSet:
-    """banking77_12: every sixth of the 77 intents in alphabetical order. The set's own test file is the rows to score on."""
+    """banking77_12: every sixth of the 77 intents in alphabetical order. The set's own test file is
+    the rows to score on.
+    """
     if not SETS.is_dir():
         sys.exit(f"{SETS} is not there: this benchmark reads the public sets beside the project.")
     if name == "banking77_12":
         labels = sorted({row["label"] for row in _read("banking77", "train")})[::6][:12]
-        learn = [r for f in ("train", "train_pool") for r in _read("banking77", f) if r["label"] in labels]
+        learn = [
+            r
+            for f in ("train", "train_pool")
+            for r in _read("banking77", f)
+            if r["label"] in labels
+        ]
         seen: Counter[str] = Counter()
         learn = [r for r in learn if (seen.update([r["label"]]) or seen[r["label"]] <= 25)]
         score = [r for f in ("dev", "test") for r in _read("banking77", f) if r["label"] in labels]
@@ -44,15 +54,27 @@ def public_set(name: str) -> PublicSet:
         labels = sorted({row["label"] for row in score})
         question = {
             "clinc_domain10": "Name the domain of the request.",
-            "query_wellformedness": "Is the question well formed: correct grammar and spelling, and a real question?",
+            "query_wellformedness": "Is the question well formed: correct grammar and spelling, "
+            "a real question?",
         }[name]
     shuffled = [random.Random(7).sample(rows, len(rows)) for rows in (learn, score)]
-    sides = [tuple(dspy.Example(text=r["text"], label=r["label"]).with_inputs("text") for r in rows) for rows in shuffled]
-    return PublicSet(Task(signature=_signature(question, tuple(labels)), metric=_metric, name=name, max_tokens=24), *sides)
+    sides = [
+        tuple(dspy.Example(text=r["text"], label=r["label"]).with_inputs("text") for r in rows)
+        for rows in shuffled
+    ]
+    return PublicSet(
+        Task(
+            signature=_signature(question, tuple(labels)), metric=_metric, name=name, max_tokens=24
+        ),
+        *sides,
+    )
 
 
 def _signature(question: str, labels: tuple[str, ...]) -> type[dspy.Signature]:
-    fields: dict[str, Any] = {"text": (str, dspy.InputField()), "label": (Literal[labels], dspy.OutputField())}
+    fields: dict[str, Any] = {
+        "text": (str, dspy.InputField()),
+        "label": (Literal[labels], dspy.OutputField()),
+    }
     return dspy.make_signature(fields, question)
 
 

@@ -1,6 +1,8 @@
-"""Our raced search against DSPy's optimizers: same LM, prompt format, rows and seeds; held-out score and LM calls.
+"""Our raced search against DSPy's optimizers: same LM, prompt format, rows and seeds; held-out
+score and LM calls.
 
-python bench/search.py             # over an hour on two slow cores; goes on where it was stopped; --json for machines
+python bench/search.py             # over an hour on two slow cores; goes on where it was stopped;
+--json for machines
 """
 
 from __future__ import annotations
@@ -30,16 +32,21 @@ from optimize.stats.intervals import mean_interval, paired_gain
 
 FILE = Path(__file__).parent / "search.jsonl"
 SETS = ("clinc_domain10", "banking77_12")
-POOL, SEARCH, TEST = 80, 40, 100  # rows to draw demos from, to compare candidates on, to score the winner on
+# rows to draw demos from, to compare candidates on, to score the winner on
+POOL, SEARCH, TEST = 80, 40, 100
 DSPY_CANDIDATES = 8
 
 
-def raced(program: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]) -> Program:
+def raced(
+    program: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]
+) -> Program:
     stream = candidates(program, context, pool, search)
     return context.best([next(stream) for _ in range(CANDIDATES)], search)
 
 
-def random_search(program: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]) -> Program:
+def random_search(
+    program: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]
+) -> Program:
     optimizer = dspy.BootstrapFewShotWithRandomSearch(
         metric=float_metric(context.task),
         max_bootstrapped_demos=4,
@@ -53,7 +60,9 @@ def random_search(program: Program, context: Context, pool: list[dspy.Example], 
     return found
 
 
-def mipro(program: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]) -> Program:
+def mipro(
+    program: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]
+) -> Program:
     optimizer = dspy.MIPROv2(
         metric=float_metric(context.task),
         prompt_model=context.teacher,
@@ -66,7 +75,12 @@ def mipro(program: Program, context: Context, pool: list[dspy.Example], search: 
         seed=context.seed + 1,
         verbose=False,
     )
-    arguments = {"num_trials": DSPY_CANDIDATES, "minibatch": False, "program_aware_proposer": False, "view_data_batch_size": 5}
+    arguments = {
+        "num_trials": DSPY_CANDIDATES,
+        "minibatch": False,
+        "program_aware_proposer": False,
+        "view_data_batch_size": 5,
+    }
     found: Program = optimizer.compile(fresh(program), trainset=pool, valset=search, **arguments)
     return found
 
@@ -80,14 +94,18 @@ METHODS: dict[str, Search] = {
 
 
 def measured(data: PublicSet, method: str, seed: int) -> dict[str, Any]:
-    """One search from a fresh cache: the calls it asked for, and its winner's scores on the held-out rows."""
+    """One search from a fresh cache: the calls it asked for, and its winner's scores on the
+    held-out rows.
+    """
     rows = random.Random(seed).sample(data.learn, POOL + SEARCH)
     pool, search = rows[:POOL], rows[POOL:]
     meter = Meter(100_000)
     base = weights.pull_embedded(print)
     with tempfile.TemporaryDirectory() as folder:
         lms.configure(Path(folder))
-        lm, teacher = (lms.local_lm(base, None, meter, tokens) for tokens in (24, lms.PROPOSAL_TOKENS))
+        lm, teacher = (
+            lms.local_lm(base, None, meter, tokens) for tokens in (24, lms.PROPOSAL_TOKENS)
+        )
         context = Context(data.task, tuple(rows), teacher, 100_000, 1.0, 4, seed)
         program = student(data.task)
         program.format = "compact"
@@ -95,7 +113,13 @@ def measured(data: PublicSet, method: str, seed: int) -> dict[str, Any]:
             best = METHODS[method](program, context, pool, search)
             calls = meter.usage().asked
             scores = evaluate(best, data.score[:TEST], Asking(data.task, threads=4)).scores
-    return {"task": data.task.name, "method": method, "seed": seed, "calls": calls, "scores": scores}
+    return {
+        "task": data.task.name,
+        "method": method,
+        "seed": seed,
+        "calls": calls,
+        "scores": scores,
+    }
 
 
 def main(json_: Annotated[bool, typer.Option("--json")] = False, seeds: int = 5) -> None:
@@ -104,7 +128,9 @@ def main(json_: Annotated[bool, typer.Option("--json")] = False, seeds: int = 5)
     for seed in range(seeds):
         for name, data in sets.items():
             for method in METHODS:
-                if not any((d["task"], d["method"], d["seed"]) == (name, method, seed) for d in done):
+                if not any(
+                    (d["task"], d["method"], d["seed"]) == (name, method, seed) for d in done
+                ):
                     done.append(measured(data, method, seed))
                     with FILE.open("a") as file:
                         file.write(json.dumps(done[-1]) + "\n")
@@ -114,7 +140,10 @@ def main(json_: Annotated[bool, typer.Option("--json")] = False, seeds: int = 5)
 
 
 def row(done: list[dict[str, Any]], task: str, method: str) -> dict[str, str | float]:
-    """Means over seeds. gain: ours over this method, each row's score averaged over the seeds, paired."""
+    """Means over seeds.
+
+    gain: ours over this method, each row's score averaged over the seeds, paired.
+    """
 
     def by_row(name: str) -> list[float]:
         runs = [d["scores"] for d in done if (d["task"], d["method"]) == (task, name)]
@@ -128,7 +157,9 @@ def row(done: list[dict[str, Any]], task: str, method: str) -> dict[str, str | f
         "method": method,
         "test score": f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]",
         "LM calls": round(sum(calls) / len(calls)),
-        "ours minus this": "" if method == next(iter(METHODS)) else f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
+        "ours minus this": ""
+        if method == next(iter(METHODS))
+        else f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
     }
 
 

@@ -1,4 +1,5 @@
-"""How often each stopping rule is wrong, on simulated climbs whose truth is known and on recorded real ones. No LM.
+"""How often each stopping rule is wrong, on simulated climbs whose truth is known and on recorded
+real ones. No LM.
 
 python bench/verdict.py            # a minute; --json for machines, --climbs N for more of them
 """
@@ -23,7 +24,8 @@ from optimize.climb.verdict import History, Tried, best_of, decide, promotes
 from optimize.stats.intervals import paired_gain
 
 RECORDED = Path(__file__).parent / "climbs.jsonl"
-LADDER = [(rung.name, rung.family) for rung in RUNGS if rung.family != "retrieval"]  # as for a task without a corpus
+# as for a task without a corpus
+LADDER = [(rung.name, rung.family) for rung in RUNGS if rung.family != "retrieval"]
 RECORDED_AS = {  # rung in the file → (optimizer, family)
     "zero_shot": ("zero_shot", "baseline"),
     "four_demos": ("drawn_demos", "demos"),
@@ -37,7 +39,7 @@ SIZES = (30, 50, 100, 150, 250, 400)
 
 @dataclass(frozen=True)
 class Climb:
-    """Programs in the order of their rungs: scores[k, row], the true score of each, and the target."""
+    """Programs in the order of their rungs: scores[k, row], true scores, the target."""
 
     rungs: Sequence[tuple[str, str]]
     scores: np.ndarray
@@ -47,7 +49,9 @@ class Climb:
 
 @dataclass(frozen=True)
 class Stop:
-    """After how many rungs a rule stopped, what it said, and the true score of the program it ends with."""
+    """After how many rungs a rule stopped, what it said, and the true score of the program it ends
+    with.
+    """
 
     rungs: int
     said: str
@@ -55,10 +59,12 @@ class Stop:
 
 
 def simulated(rng: np.random.Generator, n: int, headroom: float | None = None) -> Climb:
-    """A climb towards a ceiling that lies `headroom` above the target (below it, if negative), drawn if None.
+    """A climb towards a ceiling that lies `headroom` above the target (below it, if negative),
+    drawn if None.
 
-    Each rung finds nothing with probability 0.4; else it takes a share (Beta(1, 1.5)) of what is left to the ceiling. Half of
-    the rungs lose something instead (half-normal, 0.05). Rows have a common difficulty: two programs' errors correlate at 0.6.
+    Each rung finds nothing with probability 0.4; else it takes a share (Beta(1, 1.5)) of what is
+    left to the ceiling. Half of the rungs lose something instead (half-normal, 0.05). Rows have a
+    common difficulty: two programs' errors correlate at 0.6.
     """
     headroom = float(rng.uniform(-0.25, 0.15)) if headroom is None else headroom
     ceiling = float(rng.uniform(0.55, 0.9))
@@ -75,17 +81,30 @@ def simulated(rng: np.random.Generator, n: int, headroom: float | None = None) -
     difficulty = np.sqrt(0.6) * rng.standard_normal(n)
     ability = norm.ppf(true)[:, None]
     rungs = [("zero_shot", "baseline"), *LADDER]
-    return Climb(rungs, (difficulty + np.sqrt(0.4) * rng.standard_normal((len(true), n)) < ability).astype(float), true, target)
+    return Climb(
+        rungs,
+        (difficulty + np.sqrt(0.4) * rng.standard_normal((len(true), n)) < ability).astype(float),
+        true,
+        target,
+    )
 
 
 def recorded(rng: np.random.Generator, n: int) -> Iterator[Climb]:
-    """Each recorded climb on n of its rows; the truth is the score on all of them, the target lies around the best one's."""
+    """Each recorded climb on n of its rows;
+
+    the truth is the score on all of them, the target lies around the best one's.
+    """
     for line in RECORDED.read_text().splitlines():
         rungs = json.loads(line)["scores"]
         scores = np.array([[float(c) for c in row] for row in rungs.values()])
         truths = scores.mean(axis=1)
         drawn = rng.permutation(scores.shape[1])[:n]
-        yield Climb([RECORDED_AS[r] for r in rungs], scores[:, drawn], truths, float(truths.max() + rng.uniform(-0.15, 0.25)))
+        yield Climb(
+            [RECORDED_AS[r] for r in rungs],
+            scores[:, drawn],
+            truths,
+            float(truths.max() + rng.uniform(-0.15, 0.25)),
+        )
 
 
 def ours(climb: Climb) -> Stop:
@@ -105,7 +124,9 @@ def ours(climb: Climb) -> Stop:
 
 
 def patience(climb: Climb, rounds: int) -> Stop:
-    """Stop at the raw best score at target, or after so many rungs that did not raise it (gepa's NoImprovementStopper)."""
+    """Stop at the raw best score at target, or after so many rungs that did not raise it (gepa's
+    NoImprovementStopper).
+    """
     means = climb.scores.mean(axis=1)
     best = since = 0
     for k in range(len(means)):
@@ -126,10 +147,12 @@ RULES: dict[str, Callable[[Climb], Stop]] = {
 
 
 def row(rule: str, n: int, climbs: Sequence[Climb]) -> dict[str, float | int | str]:
-    """Rates over climbs. false_trigger: of climbs some rung of which truly reaches the target, those called plateau.
+    """Rates over climbs. false_trigger: of climbs some rung of which truly reaches the target,
+    those called plateau.
 
-    missed_plateau: of climbs no rung of which comes within 10 points of the target, those not called plateau.
-    wrong_reached: of all climbs, those called reached by a program that truly is below the target.
+    missed_plateau: of climbs no rung of which comes within 10 points of the target, those not
+    called plateau. wrong_reached: of all climbs, those called reached by a program that truly is
+    below the target.
     """
     stops = [RULES[rule](climb) for climb in climbs]
     both = list(zip(climbs, stops, strict=True))
@@ -151,7 +174,9 @@ def _share(hits: Sequence[bool]) -> float:
     return round(sum(hits) / len(hits), 3) if hits else 0.0
 
 
-def main(json_: Annotated[bool, typer.Option("--json")] = False, climbs: int = 300, seed: int = 0) -> None:
+def main(
+    json_: Annotated[bool, typer.Option("--json")] = False, climbs: int = 300, seed: int = 0
+) -> None:
     tables: dict[str, list[dict[str, float | int | str]]] = {"simulated": [], "recorded": []}
     for n in SIZES:
         rng = np.random.default_rng([seed, n])
@@ -162,10 +187,20 @@ def main(json_: Annotated[bool, typer.Option("--json")] = False, climbs: int = 3
         drawn = [climb for _ in range(max(1, climbs // 40)) for climb in recorded(rng, n)]
         tables["recorded"] += [row(rule, n, drawn) for rule in RULES]
     if json_:
-        print(json.dumps([{"climbs_from": source, **found} for source, rows in tables.items() for found in rows], indent=1))
+        print(
+            json.dumps(
+                [
+                    {"climbs_from": source, **found}
+                    for source, rows in tables.items()
+                    for found in rows
+                ],
+                indent=1,
+            )
+        )
         return
     for source, rows in tables.items():
-        names = [name.split("_")[0] for name in rows[0]] if rows else []  # so that 80 columns hold them
+        # so that 80 columns hold them
+        names = [name.split("_")[0] for name in rows[0]] if rows else []
         table = Table(*names, title=f"{source} climbs", box=None, title_justify="left")
         for found in rows:
             table.add_row(*map(str, found.values()))

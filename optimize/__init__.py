@@ -1,3 +1,3 @@
-"""The engine: climbs a ladder of prompt levers, decides, and hands plateaued tasks to fine-tuning."""
+"""The engine: climbs a ladder of prompt levers, decides, hands plateaued tasks to fine-tuning."""
 
 __version__ = "0.1.0"

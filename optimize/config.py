@@ -21,35 +21,79 @@ Method = Literal["sft", "dpo", "distill"]
 
 
 class RunConfig(BaseSettings):
-    """Every knob of a run. A flag beats the environment (`OPTIMIZE_…`), which beats `optimize.toml`."""
+    """Every knob of a run.
 
-    model_config = SettingsConfigDict(env_prefix="OPTIMIZE_", frozen=True, extra="forbid", validate_default=True)
+    A flag beats the environment (`OPTIMIZE_…`), which beats `optimize.toml`.
+    """
 
-    lm: str = Field("embedded", description="task LM: embedded, gguf:PATH, or a DSPy model string", min_length=1)
-    teacher: str | None = Field(None, description="LM that proposes and bootstraps; default: the task LM itself")
-    api_base: str | None = Field(None, description="address of the task LM's OpenAI-compatible endpoint")
+    model_config = SettingsConfigDict(
+        env_prefix="OPTIMIZE_", frozen=True, extra="forbid", validate_default=True
+    )
+
+    lm: str = Field(
+        "embedded", description="task LM: embedded, gguf:PATH, or a DSPy model string", min_length=1
+    )
+    teacher: str | None = Field(
+        None, description="LM that proposes and bootstraps; default: the task LM itself"
+    )
+    api_base: str | None = Field(
+        None, description="address of the task LM's OpenAI-compatible endpoint"
+    )
     teacher_api_base: str | None = Field(None, description="the same for the teacher")
-    api_key: SecretStr | None = Field(None, description="key for these addresses; best given as OPTIMIZE_API_KEY")
-    target: float | None = Field(None, ge=0, le=1, description="score to reach; default: the task's own")
-    max_calls: int = Field(5000, ge=1, description="hard cap on LM calls that are not answered from the cache")
+    api_key: SecretStr | None = Field(
+        None, description="key for these addresses; best given as OPTIMIZE_API_KEY"
+    )
+    target: float | None = Field(
+        None, ge=0, le=1, description="score to reach; default: the task's own"
+    )
+    max_calls: int = Field(
+        5000, ge=1, description="hard cap on LM calls that are not answered from the cache"
+    )
     seed: int = Field(0, ge=0, description="seed of every random choice")
     threads: int = Field(4, ge=1, le=64, description="LM calls in flight")
     val_rows: int | None = Field(None, ge=8, description="use at most so many val rows")
     test_rows: int | None = Field(None, ge=8, description="use at most so many test rows")
     temperature: float = Field(0.0, ge=0, le=2, description="of the task LM")
-    repeats: int = Field(1, ge=1, le=20, description="how often each val and test row is asked, to tell the LM's noise from the sample's")
+    repeats: int = Field(
+        1,
+        ge=1,
+        le=20,
+        description="how often each val and test row is asked, to tell the LM's noise from the "
+        "sample's",
+    )
     headroom: bool = Field(
-        False, description="after a climb short of the target: could the best of several answers, or the teacher, reach it?"
+        False,
+        description="after a climb short of the target: could the best of several answers, or the "
+        "teacher, reach it?",
     )
     finetune: Finetune = Field("bundle", description="what to do on a plateau below target")
-    waive: str | None = Field(None, description="why to tune a task that is not declared stable and owned; goes on record", min_length=3)
-    method: Method = Field("sft", description="what a tuned LM learns from: gold answers, preferences, or a teacher's answers")
-    replay: int = Field(0, ge=0, description="general instructions, answered by the base LM, to train on as well, against forgetting")
-    finetune_base: str | None = Field(
-        None, description="the LM's weights to train on: a transformers folder or a hub name; default: its GGUF"
+    waive: str | None = Field(
+        None,
+        description="why to tune a task that is not declared stable and owned; goes on record",
+        min_length=3,
     )
-    must_not_break: tuple[str, ...] = Field((), description="what a tuned LM must not get worse at to be kept: general, or another task")
-    epochs: int = Field(4, ge=1, le=50, description="passes over the training rows in a LoRA fine-tune")
+    method: Method = Field(
+        "sft",
+        description="what a tuned LM learns from: gold answers, preferences, or a teacher's "
+        "answers",
+    )
+    replay: int = Field(
+        0,
+        ge=0,
+        description="general instructions, answered by the base LM, to train on as well, against "
+        "forgetting",
+    )
+    finetune_base: str | None = Field(
+        None,
+        description="the LM's weights to train on: a transformers folder or a hub name; default: "
+        "its GGUF",
+    )
+    no_regression_on: tuple[str, ...] = Field(
+        (), description="what a tuned LM must not get worse at to be kept: general, or another task"
+    )
+    epochs: int = Field(
+        4, ge=1, le=50, description="passes over the training rows in a LoRA fine-tune"
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -77,10 +121,12 @@ def load_config(**flags: object) -> RunConfig:
     except ValidationError as error:
         first = error.errors()[0]
         knob = ".".join(str(part) for part in first["loc"])
-        known = knob in RunConfig.model_fields and knob != "api_key"  # an unknown knob's value may be a secret
+        # an unknown knob's value may be a secret
+        known = knob in RunConfig.model_fields and knob != "api_key"
         value = f" (got {first['input']!r})" if known else ""
         raise WorkbenchError(
-            f"Option {knob!r}: {first['msg']}{value}. It is set by a flag, the environment (OPTIMIZE_{knob.upper()}) or {FILE}."
+            f"Option {knob!r}: {first['msg']}{value}. It is set by a flag, the environment "
+            f"(OPTIMIZE_{knob.upper()}) or {FILE}."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise WorkbenchError(f"{find_root() / FILE} is not valid TOML: {error}.") from None
@@ -89,7 +135,9 @@ def load_config(**flags: object) -> RunConfig:
 def find_root(start: Path | None = None) -> Path:
     """The project root: the nearest folder upwards that holds `programs/`, else the current one."""
     here = (start or Path.cwd()).resolve()
-    return next((folder for folder in (here, *here.parents) if (folder / "programs").is_dir()), here)
+    return next(
+        (folder for folder in (here, *here.parents) if (folder / "programs").is_dir()), here
+    )
 
 
 def is_local(lm: str) -> bool:

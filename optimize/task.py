@@ -1,4 +1,6 @@
-"""A task: what goes in, what comes out, and how an answer is scored. Knows no rows, no LM, no optimizer."""
+"""A task: what goes in, what comes out, and how an answer is scored. Knows no rows, no LM, no
+optimizer.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,15 @@ Metric = Callable[[dspy.Example, dspy.Prediction], Score | float]
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One file in `programs/` ends with `task = Task(...)`; its rows lie in `devsets/` under the same name.
+    """One file in `programs/` ends with `task = Task(...)`; its rows lie in `devsets/` under the
+    same name.
 
-    target: the score a team lead would ask for. max_tokens: room for the longest right answer in any format.
-    data: a dataset on the Hugging Face hub instead of the folder. raters: the labels that several annotators gave a row, where
-    its extra columns hold them. stability: whether what is asked will stay as it is. owner: who maintains the task and its rows;
-    weights are only tuned for a stable task that somebody owns. least_gain: over the best prompt program, for which tuned weights
-    are worth their upkeep. name and root are filled in by `load_task`.
+    target: the score a team lead would ask for. max_tokens: room for the longest right answer in
+    any format. data: a dataset on the Hugging Face hub instead of the folder. raters: the labels
+    that several annotators gave a row, where its extra columns hold them. stability: whether what
+    is asked will stay as it is. owner: who maintains the task and its rows; weights are only tuned
+    for a stable task that somebody owns. least_gain: over the best prompt program, for which tuned
+    weights are worth their upkeep. name and root are filled in by `load_task`.
     """
 
     signature: type[dspy.Signature]
@@ -69,18 +73,27 @@ class Task:
 
     @property
     def label(self) -> str | None:
-        """The output field that holds a class label, if the task has exactly one output and it is a closed set."""
+        """The output field that holds a class label, if the task has exactly one output and it is a
+        closed set.
+        """
         outputs = list(self.signature.output_fields.items())
         return outputs[0][0] if len(outputs) == 1 and choices(outputs[0][1].annotation) else None
 
     def score(self, example: dspy.Example, prediction: dspy.Prediction) -> Score:
-        """The metric's verdict, checked: a metric that answers outside 0…1 is a bug worth stopping for."""
+        """The metric's verdict, checked: a metric that answers outside 0…1 is a bug worth stopping
+        for.
+        """
         found = self.metric(example, prediction)
         if not isinstance(found, Score | float | int):
-            raise WorkbenchError(f"The metric of task {self.name!r} returned {found!r}; return a Score or a number in 0…1.")
+            raise WorkbenchError(
+                f"The metric of task {self.name!r} returned {found!r}; return a Score or a number "
+                "in 0…1."
+            )
         score = found if isinstance(found, Score) else Score(float(found))
         if not (math.isfinite(score.value) and 0 <= score.value <= 1):
-            raise WorkbenchError(f"The metric of task {self.name!r} returned {score.value}; a score lies in 0…1.")
+            raise WorkbenchError(
+                f"The metric of task {self.name!r} returned {score.value}; a score lies in 0…1."
+            )
         return score
 
 
@@ -94,7 +107,9 @@ def choices(annotation: object) -> tuple[str, ...]:
 
 
 def field_type(field: FieldInfo) -> Any:
-    """The field's type with its constraints (`OutputField(pattern=…, ge=…)`), which pydantic keeps apart."""
+    """The field's type with its constraints (`OutputField(pattern=…, ge=…)`), which pydantic keeps
+    apart.
+    """
     return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
@@ -103,11 +118,16 @@ def task_names(root: Path) -> list[str]:
 
 
 def load_task(name: str, root: Path) -> Task:
-    """The task of `programs/NAME.py` below `root`. Raises WorkbenchError if there is none or it does not load."""
+    """The task of `programs/NAME.py` below `root`.
+
+    Raises WorkbenchError if there is none or it does not load.
+    """
     path = root / "programs" / f"{name}.py"
     if not name.isidentifier() or not path.is_file():
         known = ", ".join(task_names(root)) or f"none below {root}"
-        raise WorkbenchError(f"No task {name!r}: programs/{name}.py does not exist. Tasks: {known}.")
+        raise WorkbenchError(
+            f"No task {name!r}: programs/{name}.py does not exist. Tasks: {known}."
+        )
     spec = importlib.util.spec_from_file_location(f"programs.{name}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -115,13 +135,21 @@ def load_task(name: str, root: Path) -> Task:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise WorkbenchError(f"programs/{name}.py does not load: {type(error).__name__}: {error}") from error
+        raise WorkbenchError(
+            f"programs/{name}.py does not load: {type(error).__name__}: {error}"
+        ) from error
     task = getattr(module, "task", None)
     if not isinstance(task, Task):
-        raise WorkbenchError(f"programs/{name}.py must end with `task = Task(...)`; `task` is {task!r}.")
+        raise WorkbenchError(
+            f"programs/{name}.py must end with `task = Task(...)`; `task` is {task!r}."
+        )
     for number in ("target", "least_gain"):
         if not (isinstance(value := getattr(task, number), int | float) and 0 <= value <= 1):
-            raise WorkbenchError(f"programs/{name}.py: {number}={value!r} is no score; scores are numbers in 0…1.")
+            raise WorkbenchError(
+                f"programs/{name}.py: {number}={value!r} is no score; scores are numbers in 0…1."
+            )
     if task.stability not in (None, "stable", "changing"):
-        raise WorkbenchError(f"programs/{name}.py: stability={task.stability!r}; say 'stable' or 'changing'.")
+        raise WorkbenchError(
+            f"programs/{name}.py: stability={task.stability!r}; say 'stable' or 'changing'."
+        )
     return replace(task, name=name, root=root)

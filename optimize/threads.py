@@ -15,10 +15,14 @@ Result = TypeVar("Result")
 _above: ContextVar[tuple[threading.Event, ...]] = ContextVar("above", default=())
 
 
-def in_threads(work: Callable[[Job], Result], jobs: Iterable[Job], threads: int) -> Iterator[Result]:
-    """Each job's result, in order; a worker sees the caller's DSPy context. The first error ends the jobs not begun and is raised.
+def in_threads(
+    work: Callable[[Job], Result], jobs: Iterable[Job], threads: int
+) -> Iterator[Result]:
+    """Each job's result, in order; a worker sees the caller's DSPy context. The first error ends
+    the jobs not begun and is raised.
 
-    Where a job itself calls this function, its jobs not begun end with it, so that Ctrl-C waits for the calls in flight alone.
+    Where a job itself calls this function, its jobs not begun end with it, so that Ctrl-C waits for
+    the calls in flight alone.
     """
     ended = threading.Event()
 

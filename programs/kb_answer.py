@@ -1,4 +1,7 @@
-"""Answer a customer from the knowledge base, citing article ids. Knowledge is missing, so retrieval is the lever."""
+"""Answer a customer from the knowledge base, citing article ids.
+
+Knowledge is missing, so retrieval is the lever.
+"""
 
 import json
 import re
@@ -15,8 +18,9 @@ CORPUS = Path(__file__).parents[1] / "devsets" / "kb_answer" / "corpus.jsonl"
 
 
 class Reply(dspy.Signature):
-    """Answer the customer in one short sentence behind the id of the knowledge-base article, like [KB-0000].
-    To a billing dispute reply only: I have passed this to our billing team, who will reply within one working day."""
+    """Answer the customer in one short sentence behind the id of the knowledge-base article, like
+    [KB-0000]. To a billing dispute reply only: I have passed this to our billing team, who will
+    reply within one working day."""
 
     message: str = dspy.InputField()
     reply: str = dspy.OutputField(pattern=FORM)
@@ -24,7 +28,9 @@ class Reply(dspy.Signature):
 
 @cache
 def known_ids() -> frozenset[str]:
-    return frozenset(json.loads(line)["id"] for line in CORPUS.read_text(encoding="utf-8").split("\n") if line)
+    return frozenset(
+        json.loads(line)["id"] for line in CORPUS.read_text(encoding="utf-8").split("\n") if line
+    )
 
 
 def cited(reply: str) -> set[str]:
@@ -32,7 +38,10 @@ def cited(reply: str) -> set[str]:
 
 
 def metric(example: dspy.Example, prediction: dspy.Prediction) -> Score:
-    """F1 of the cited ids; nothing for an invented id, for ids without an answer, or for arguing a dispute."""
+    """F1 of the cited ids;
+
+    nothing for an invented id, for ids without an answer, or for arguing a dispute.
+    """
     gold, found = cited(example.reply), cited(prediction.reply)
     if not gold:
         right = DISPUTE in prediction.reply and not found
@@ -42,7 +51,9 @@ def metric(example: dspy.Example, prediction: dspy.Prediction) -> Score:
     if len(re.sub(r"\[?KB-\d+\]?", "", prediction.reply).split()) < 4:
         return Score(0.0, "Ids alone are no answer: say what the article says.")
     value = 2 * len(gold & found) / (len(gold) + len(found))
-    return Score(value, "" if value == 1 else f"Cite {sorted(gold)}, not {sorted(found) or 'nothing'}.")
+    return Score(
+        value, "" if value == 1 else f"Cite {sorted(gold)}, not {sorted(found) or 'nothing'}."
+    )
 
 
 task = Task(signature=Reply, metric=metric, target=0.7, max_tokens=80)

@@ -1,6 +1,8 @@
-"""Route a customer's message to the desk that takes it, under house rules that common sense gets wrong.
+"""Route a customer's message to the desk that takes it, under house rules that common sense gets
+wrong.
 
-The rules live in the labels (devsets/tickets/README.md), not in the prompt: prompts first, then weights.
+The rules live in the labels (devsets/tickets/README.md), not in the prompt: prompts first, then
+weights.
 """
 
 from typing import Literal
@@ -25,7 +27,16 @@ class Route(dspy.Signature):
 def metric(example: dspy.Example, prediction: dspy.Prediction) -> Score:
     if prediction.desk == example.desk:
         return Score(1.0)
-    return Score(0.0, f"The desk that takes this message is {example.desk!r}, not {prediction.desk!r}.")
+    return Score(
+        0.0, f"The desk that takes this message is {example.desk!r}, not {prediction.desk!r}."
+    )
 
 
-task = Task(signature=Route, metric=metric, target=0.9, max_tokens=24, stability="stable", owner="support operations")
+task = Task(
+    signature=Route,
+    metric=metric,
+    target=0.9,
+    max_tokens=24,
+    stability="stable",
+    owner="support operations",
+)

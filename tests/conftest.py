@@ -52,12 +52,20 @@ def mood_rows() -> list[dict[str, Any]]:
     """80 rows for Mood, half of them good, with no two texts alike."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     word = lambda n: (letters[n % 26] + letters[n * 7 // 3 % 26] + letters[n * 11 // 5 % 26]) * 2  # noqa: E731
-    return [{"text": f"{word(3 * n)} {word(3 * n + 1)} {word(3 * n + 2)}", "mood": ("good", "bad")[n % 2]} for n in range(80)]
+    return [
+        {
+            "text": f"{word(3 * n)} {word(3 * n + 1)} {word(3 * n + 2)}",
+            "mood": ("good", "bad")[n % 2],
+        }
+        for n in range(80)
+    ]
 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Callable[..., Task]:
-    """tiny(file=rows-or-text-or-bytes …) writes devsets/tiny/file.jsonl … and gives the task over them."""
+    """tiny(file=rows-or-text-or-bytes …) writes devsets/tiny/file.jsonl … and gives the task over
+    them.
+    """
 
     def make(signature: type[dspy.Signature] = Mood, **files: Sequence[Any] | str | bytes) -> Task:
         folder = tmp_path / "devsets" / "tiny"
@@ -68,7 +76,11 @@ def tiny(tmp_path: Path) -> Callable[..., Task]:
             if isinstance(content, bytes):
                 path.write_bytes(content)
             else:
-                text = content if isinstance(content, str) else "".join(json.dumps(row) + "\n" for row in content)
+                text = (
+                    content
+                    if isinstance(content, str)
+                    else "".join(json.dumps(row) + "\n" for row in content)
+                )
                 path.write_text(text, encoding="utf-8")
         return Task(signature=signature, metric=exact, name="tiny", root=tmp_path)
 

@@ -1,4 +1,6 @@
-"""What a tuned LM must still answer: the checks, the file they are read from, and the questions that ship."""
+"""What a tuned LM must still answer: the checks, the file they are read from, and the questions
+that ship.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ Shipped = Callable[[str], tuple[Task, Splits]]
     ],
 )
 def test_checks(check: str, expected: list[str | float], answer: str, passes: bool) -> None:
-    question = Question.model_validate({"question": "?", "check": check, "expected": expected, "skill": "test"})
+    question = Question.model_validate(
+        {"question": "?", "check": check, "expected": expected, "skill": "test"}
+    )
     assert question.passes(answer) is passes
 
 
@@ -50,7 +54,10 @@ GOOD = {"question": "What is 5 + 7?", "check": "number", "expected": [12], "skil
 
 def write(root: Path, *rows: Any) -> Path:
     (root / ROWS).parent.mkdir(parents=True)
-    text = "".join((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
+    text = "".join(
+        (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n"
+        for row in rows
+    )
     (root / ROWS).write_text(text, encoding="utf-8")
     return root
 
@@ -83,11 +90,18 @@ def test_a_missing_question_file_is_told(tmp_path: Path) -> None:
         questions(tmp_path)
 
 
-def test_no_shipped_question_is_passed_by_a_desk_or_without_an_answer(root: Path, shipped: Shipped) -> None:
+def test_no_shipped_question_is_passed_by_a_desk_or_without_an_answer(
+    root: Path, shipped: Shipped
+) -> None:
     """What an LM would say that lost everything to the ticket task."""
     desks = choices(shipped("tickets")[0].signature.output_fields["desk"].annotation)
     useless = ["", *desks, *map(json.dumps, desks)]
-    assert [(q.question, text) for q in questions(root) for text in (*useless, q.question) if q.passes(text)] == []
+    assert [
+        (q.question, text)
+        for q in questions(root)
+        for text in (*useless, q.question)
+        if q.passes(text)
+    ] == []
 
 
 def test_shipped_questions_are_passed_by_what_they_expect(root: Path) -> None:

@@ -1,4 +1,6 @@
-"""The two rules of the layout: imports point one way, and each third party has one door. Read from the source, nothing is run."""
+"""The two rules of the layout: imports point one way, and each third party has one door. Read from
+the source, nothing is run.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,13 @@ DOORS = {
     "mlflow": {"store.open", "store.write", "store.read"},
     "typer": {"cli.app", "cli.run", "cli.finetune", "cli.look", "cli.lm"},
     "rich": {"cli.app", "cli.look", "report.text", "cli.screen", "commands.tasks"},
-    "torch": {f"{LORA}.train", f"{LORA}.model", f"{LORA}.objective", f"{RECIPES}.trl_sft", f"{RECIPES}.trl_dpo"},
+    "torch": {
+        f"{LORA}.train",
+        f"{LORA}.model",
+        f"{LORA}.objective",
+        f"{RECIPES}.trl_sft",
+        f"{RECIPES}.trl_dpo",
+    },
     "transformers": {f"{LORA}.model"},
     "peft": {f"{LORA}.model", f"{RECIPES}.trl_sft", f"{RECIPES}.trl_dpo"},
     "trl": {f"{RECIPES}.trl_sft", f"{RECIPES}.trl_dpo"},
@@ -44,7 +52,17 @@ DOORS = {
     "xllamacpp": {"lm.embedded"},
     "gguf": {"lm.requantize", f"{LORA}.adapter_gguf"},
 }
-IN_FUNCTIONS = ("matplotlib", "mlflow", "torch", "transformers", "peft", "trl", "openai", "xllamacpp", "gguf")
+IN_FUNCTIONS = (
+    "matplotlib",
+    "mlflow",
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "openai",
+    "xllamacpp",
+    "gguf",
+)
 
 
 def dotted(path: Path) -> str:
@@ -57,7 +75,10 @@ MODULES = {dotted(path): path for path in FILES}
 
 
 def imported(nodes: list[ast.AST]) -> Iterator[str]:
-    """Every absolute name that import statements among the nodes bring in; `from a import b` counts as `a.b`."""
+    """Every absolute name that import statements among the nodes bring in;
+
+    `from a import b` counts as `a.b`.
+    """
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -72,7 +93,9 @@ def imports(path: Path) -> set[str]:
 
 def ours(path: Path) -> set[str]:
     """The modules of ours that a file imports, named as in MODULES."""
-    names = {name.removeprefix("optimize.") for name in imports(path) if name.split(".")[0] == "optimize"}
+    names = {
+        name.removeprefix("optimize.") for name in imports(path) if name.split(".")[0] == "optimize"
+    }
     return {name if name in MODULES else name.rpartition(".")[0] for name in names} - {""}
 
 
@@ -86,22 +109,33 @@ def test_every_module_has_a_place_in_the_order() -> None:
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m])
 def test_imports_point_one_way(module: str) -> None:
-    against = {found for found in ours(MODULES[module]) if unit(found) != unit(module) and RANK[unit(found)] <= RANK[unit(module)]}
+    against = {
+        found
+        for found in ours(MODULES[module])
+        if unit(found) != unit(module) and RANK[unit(found)] <= RANK[unit(module)]
+    }
     assert not against, f"{module} imports {against}, which the order puts beside or above it"
 
 
 def test_no_two_modules_import_each_other_in_a_circle() -> None:
-    TopologicalSorter({module: ours(path) - {module} for module, path in MODULES.items()}).prepare()  # raises CycleError
+    # raises CycleError
+    TopologicalSorter({module: ours(path) - {module} for module, path in MODULES.items()}).prepare()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "programs").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "programs").glob("*.py")), ids=lambda path: path.stem
+)
 def test_programs_import_optimize_task_only(path: Path) -> None:
     assert ours(path) <= {"task"}
 
 
 @pytest.mark.parametrize("package", DOORS)
 def test_each_third_party_has_one_door(package: str) -> None:
-    found = {module for module, path in MODULES.items() if package in {name.split(".")[0] for name in imports(path)}}
+    found = {
+        module
+        for module, path in MODULES.items()
+        if package in {name.split(".")[0] for name in imports(path)}
+    }
     assert found == DOORS[package]
 
 
@@ -109,6 +143,13 @@ def test_each_third_party_has_one_door(package: str) -> None:
 def test_heavy_third_parties_are_imported_inside_functions(package: str) -> None:
     for door in DOORS[package]:
         tree = ast.parse(MODULES[door].read_text(encoding="utf-8"))
-        inside = {child for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for child in ast.walk(node)}
+        inside = {
+            child
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef)
+            for child in ast.walk(node)
+        }
         outside = imported([node for node in ast.walk(tree) if node not in inside])
-        assert package not in {name.split(".")[0] for name in outside}, f"{door} imports {package} when it is itself imported"
+        assert package not in {name.split(".")[0] for name in outside}, (
+            f"{door} imports {package} when it is itself imported"
+        )

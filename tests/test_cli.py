@@ -53,8 +53,14 @@ print([name for name in {heavy} if name in sys.modules])
         (["run", "review", "--finetune", "always"], "'finetune'"),
         (["run", "review", "--lm", "gguf:none.gguf"], "does not exist"),
         (["run", "review", "--lm", "gpt"], "DSPy model string"),
-        (["run", "review", "--lm", "openai/x", "--finetune", "lora"], "LoRA trains weights in this process"),
-        (["run", "review", "--finetune", "lora", "--finetune-base", "devsets"], "neither a transformers folder"),
+        (
+            ["run", "review", "--lm", "openai/x", "--finetune", "lora"],
+            "LoRA trains weights in this process",
+        ),
+        (
+            ["run", "review", "--finetune", "lora", "--finetune-base", "devsets"],
+            "neither a transformers folder",
+        ),
         (["run", "review", "--method", "ppo"], "'method'"),
         (["run", "review", "--replay", "5"], "--replay 5: devsets/general/replay.txt has 0"),
         (["finetune", "review", "--backend", "bundle"], "'bundle' trains nothing"),
@@ -73,7 +79,9 @@ print([name for name in {heavy} if name in sys.modules])
         (["lm", "pull", "just-a-name"], "OWNER/REPO/FILE.gguf"),
     ],
 )
-def test_a_users_mistake_is_one_clear_line(project: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str) -> None:
+def test_a_users_mistake_is_one_clear_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
     monkeypatch.chdir(project)
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 2, (done.exit_code, done.stderr)
@@ -89,7 +97,10 @@ def test_a_bad_row_is_named_before_anything_is_written(project: Path) -> None:
     path.write_text("\n".join(lines))
     done = optimize(project, "run", "review")
     assert done.returncode == 2
-    assert "rows.jsonl:17" in done.stderr and "'pozitive' is not one of 'positive', 'negative'" in done.stderr
+    assert (
+        "rows.jsonl:17" in done.stderr
+        and "'pozitive' is not one of 'positive', 'negative'" in done.stderr
+    )
     assert not (project / "mlruns").exists()
 
 
@@ -103,18 +114,29 @@ def test_check_asks_no_lm_writes_nothing_and_ends_with_the_next_command(project:
     first = json.loads(path.read_text().splitlines()[0])
     first["verdict"] = "negative" if first["verdict"] == "positive" else "positive"
     with path.open("a") as file:
-        fillers = [{"text": f"{chr(97 + n) * 9} {chr(122 - n) * 7}", "verdict": ("positive", "negative")[n % 2]} for n in range(16)]
+        fillers = [
+            {
+                "text": f"{chr(97 + n) * 9} {chr(122 - n) * 7}",
+                "verdict": ("positive", "negative")[n % 2],
+            }
+            for n in range(16)
+        ]
         file.write("".join(json.dumps(row) + "\n" for row in (first, *fillers)))
     found = optimize(project, "check", "review", "--json")
     assert found.returncode == 1
-    assert json.loads(found.stdout)["findings"][0]["what"] == "inputs labelled in contradictory ways"
+    assert (
+        json.loads(found.stdout)["findings"][0]["what"] == "inputs labelled in contradictory ways"
+    )
 
 
 def test_settings_come_from_flag_then_environment_then_file(project: Path) -> None:
     (project / "optimize.toml").write_text('lm = "from-file"\n')
     assert "from-file" in optimize(project, "run", "review").stderr
     assert "from-env" in optimize(project, "run", "review", OPTIMIZE_LM="from-env").stderr
-    assert "from-flag" in optimize(project, "run", "review", "--lm", "from-flag", OPTIMIZE_LM="from-env").stderr
+    assert (
+        "from-flag"
+        in optimize(project, "run", "review", "--lm", "from-flag", OPTIMIZE_LM="from-env").stderr
+    )
     (project / "optimize.toml").write_text("lmm = 1\n")
     assert "'lmm'" in optimize(project, "run", "review").stderr
 

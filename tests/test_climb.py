@@ -1,6 +1,8 @@
-"""Every rung once, with DSPy's real optimizers, against a scripted endpoint that is fast, deterministic and countable.
+"""Every rung once, with DSPy's real optimizers, against a scripted endpoint that is fast,
+deterministic and countable.
 
-The endpoint knows a rule that only demos reveal: it repeats the colour that most of the demos in the prompt carry.
+The endpoint knows a rule that only demos reveal: it repeats the colour that most of the demos in
+the prompt carry.
 """
 
 from __future__ import annotations
@@ -68,7 +70,12 @@ def painter() -> FastAPI:
     def answer(messages: list[dict[str, str]]) -> str:
         asked = messages[-1]["content"]
         word = next((w for w in ("brick", "moss", "ocean") if w in asked), None)
-        if not word or len(messages) < 2 or "sample number" not in asked or "proposed" in asked.lower():
+        if (
+            not word
+            or len(messages) < 2
+            or "sample number" not in asked
+            or "proposed" in asked.lower()
+        ):
             return "Name the colour of the thing."  # a proposal of an instruction
         if told := re.search(rf"{word}: (\w+)", asked):
             return told[1]  # from a passage
@@ -119,7 +126,9 @@ def setup(endpoint: tuple[str, FastAPI], tmp_path: Path) -> Iterator[Setup]:
         yield Setup(TASK, splits, lm, meter, target=0.95, threads=4, seed=0)
 
 
-@pytest.mark.parametrize("rung", [rung for rung in LADDER if rung is not PASSAGES], ids=lambda rung: rung.name)
+@pytest.mark.parametrize(
+    "rung", [rung for rung in LADDER if rung is not PASSAGES], ids=lambda rung: rung.name
+)
 def test_every_rung_gives_a_program_within_its_share(setup: Setup, rung: Rung) -> None:
     found = climb(setup, [rung], Observer())
     attempt = found.attempts[1]
@@ -131,7 +140,9 @@ def test_every_rung_gives_a_program_within_its_share(setup: Setup, rung: Rung) -
         assert list(found.levers) == [rung.name]
 
 
-@pytest.mark.parametrize("rung", [rung for rung in LADDER if rung is not PASSAGES], ids=lambda rung: rung.name)
+@pytest.mark.parametrize(
+    "rung", [rung for rung in LADDER if rung is not PASSAGES], ids=lambda rung: rung.name
+)
 def test_no_rung_is_sized_beyond_its_share(setup: Setup, rung: Rung) -> None:
     """It would be stopped with nothing to show for its calls."""
     train, pulled = tuple(example(n) for n in range(300)), 0
@@ -147,8 +158,14 @@ def test_the_levers_that_won_are_those_up_to_the_best_program(setup: Setup) -> N
     found = climb(setup, [], Observer())
     base = found.attempts[0]
     gains = {"output_format": 0.1, "nearest_demos": 0.3, "mipro": -0.1}
-    tried = [replace(base, rung=name, gain=Gain(gain, gain - 0.05, gain + 0.05, 24), promoted=gain > 0) for name, gain in gains.items()]
-    assert replace(found, attempts=(base, *tried), best=tried[1]).levers == {"output_format": 0.1, "nearest_demos": 0.3}
+    tried = [
+        replace(base, rung=name, gain=Gain(gain, gain - 0.05, gain + 0.05, 24), promoted=gain > 0)
+        for name, gain in gains.items()
+    ]
+    assert replace(found, attempts=(base, *tried), best=tried[1]).levers == {
+        "output_format": 0.1,
+        "nearest_demos": 0.3,
+    }
     assert replace(found, attempts=(base, *tried), best=tried[0]).levers == {"output_format": 0.1}
     assert replace(found, attempts=(base, *tried)).levers == {}
 
@@ -156,10 +173,15 @@ def test_the_levers_that_won_are_those_up_to_the_best_program(setup: Setup) -> N
 def test_passages_bring_what_is_missing(setup: Setup, tmp_path: Path) -> None:
     corpus = tmp_path / "devsets" / "paint" / "corpus.jsonl"
     corpus.parent.mkdir(parents=True)
-    lines = [{"id": w, "title": f"a {w} sample", "text": f"{w}: {c}"} for w, c in (("brick", "red"), ("moss", "green"), ("ocean", "blue"))]
+    lines = [
+        {"id": w, "title": f"a {w} sample", "text": f"{w}: {c}"}
+        for w, c in (("brick", "red"), ("moss", "green"), ("ocean", "blue"))
+    ]
     corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = climb(replace(setup, task=replace(TASK, root=tmp_path)), [PASSAGES], Observer())
-    assert found.decision.verdict == "reached" and list(found.levers) == ["passages"], found.attempts[1]
+    assert found.decision.verdict == "reached" and list(found.levers) == ["passages"], (
+        found.attempts[1]
+    )
 
 
 def test_a_format_whose_answers_are_asked_for_twice_is_the_dearer_one(setup: Setup) -> None:
@@ -169,15 +191,27 @@ def test_a_format_whose_answers_are_asked_for_twice_is_the_dearer_one(setup: Set
     async def complete(request: Request) -> dict[str, object]:
         """Knows the colours, and puts them into JSON only."""
         body = await request.json()
-        schema, asked = json.dumps(body.get("response_format") or {}), body["messages"][-1]["content"]
+        schema, asked = (
+            json.dumps(body.get("response_format") or {}),
+            body["messages"][-1]["content"],
+        )
         right = next(example(n).colour for n in range(3) if example(n).thing.split()[0] in asked)
-        text = json.dumps({"colour": right}) if '"properties"' in schema else json.dumps("none of them")
+        text = (
+            json.dumps({"colour": right})
+            if '"properties"' in schema
+            else json.dumps("none of them")
+        )
         return completion(body["model"], text)
 
-    with served(app) as url, dspy.context(lm=lms.resolve("openai/json", url + "/v1", RunConfig(), setup.meter, 60)):
+    with (
+        served(app) as url,
+        dspy.context(lm=lms.resolve("openai/json", url + "/v1", RunConfig(), setup.meter, 60)),
+    ):
         context = Context(TASK, setup.splits.train, setup.teacher, 4000, 1.0, 4, 0)
         best = output_format(student(TASK), context)
-    assert best.format == "json", "chat has the shorter prompt, but its answers come at the second call"
+    assert best.format == "json", (
+        "chat has the shorter prompt, but its answers come at the second call"
+    )
 
 
 def test_candidates_that_are_surely_worse_answer_half_of_the_rows_only(setup: Setup) -> None:
@@ -187,19 +221,31 @@ def test_candidates_that_are_surely_worse_answer_half_of_the_rows_only(setup: Se
     taught = with_demos(student(TASK), spread(pool, TASK, 6, random.Random(0)))
     before = setup.meter.usage().asked
     assert context.best([*bare, taught], search) is taught
-    assert setup.meter.usage().asked - before == 4 * 12, "the others are surely worse, so nothing is left to compare"
+    assert setup.meter.usage().asked - before == 4 * 12, (
+        "the others are surely worse, so nothing is left to compare"
+    )
 
 
 def test_a_rung_sees_train_rows_only(setup: Setup) -> None:
     def spy(program: Program, context: Context) -> Program:
-        assert set(vars(context)) == {"task", "train", "teacher", "budget", "calls", "threads", "seed"}
+        assert set(vars(context)) == {
+            "task",
+            "train",
+            "teacher",
+            "budget",
+            "calls",
+            "threads",
+            "seed",
+        }
         assert context.train == setup.splits.train
         return program
 
     assert not climb(setup, [Rung("spy", "demos", spy)], Observer()).attempts[1].error
 
 
-def test_a_rung_that_crashes_skips_or_overspends_is_recorded_and_the_climb_goes_on(setup: Setup) -> None:
+def test_a_rung_that_crashes_skips_or_overspends_is_recorded_and_the_climb_goes_on(
+    setup: Setup,
+) -> None:
     def crash(program: Program, context: Context) -> Program:
         raise RuntimeError("boom")
 
@@ -211,7 +257,11 @@ def test_a_rung_that_crashes_skips_or_overspends_is_recorded_and_the_climb_goes_
             context.teacher(f"question {n}")
         return program
 
-    rungs = [Rung("crash", "demos", crash), Rung("skip", "format", skip), Rung("overspend", "instructions", overspend)]
+    rungs = [
+        Rung("crash", "demos", crash),
+        Rung("skip", "format", skip),
+        Rung("overspend", "instructions", overspend),
+    ]
     seen: list[Attempt] = []
 
     class Watch(Observer):
@@ -254,15 +304,22 @@ def test_rungs_that_a_small_cap_starves_end_in_budget_not_in_nothing_left(setup:
 
 def test_the_same_seed_gives_the_same_climb(setup: Setup) -> None:
     def told(found: Climb) -> list[tuple[object, ...]]:
-        return [(a.rung, a.evaluation and a.evaluation.scores, a.gain, a.promoted) for a in found.attempts]
+        return [
+            (a.rung, a.evaluation and a.evaluation.scores, a.gain, a.promoted)
+            for a in found.attempts
+        ]
 
     first = climb(setup, LADDER[:2], Observer())
     paid = setup.meter.usage().calls
     again = Meter(4000)
     setup.teacher.meter = again
-    second = climb(Setup(TASK, setup.splits, setup.teacher, again, 0.95, 4, 0), LADDER[:2], Observer())
+    second = climb(
+        Setup(TASK, setup.splits, setup.teacher, again, 0.95, 4, 0), LADDER[:2], Observer()
+    )
     assert told(first) == told(second)
-    assert paid > 0 and again.usage().calls == 0 and again.usage().asked > 0, "the second climb came from the cache"
+    assert paid > 0 and again.usage().calls == 0 and again.usage().asked > 0, (
+        "the second climb came from the cache"
+    )
 
 
 class Asked(dspy.Module):
@@ -274,21 +331,28 @@ class Asked(dspy.Module):
 
     def forward(self, **inputs: str) -> dspy.Prediction:
         answers = [self.inner(**inputs) for _ in range(self.times)]
-        return dspy.Prediction(colour="none") if inputs["thing"].endswith(self.wrong) else answers[-1]
+        return (
+            dspy.Prediction(colour="none") if inputs["thing"].endswith(self.wrong) else answers[-1]
+        )
 
 
 def test_the_climb_ends_with_the_best_program_it_built_on(setup: Setup) -> None:
-    """A cheaper program that is not surely worse is built on, but does not replace the better one in the end."""
+    """A cheaper program that is not surely worse is built on, but does not replace the better one
+    in the end.
+    """
 
     def asked(times: int, *wrong: str) -> Callable[[Program, Context], Program]:
         def pull(program: Program, context: Context) -> Program:
-            taught = with_demos(student(TASK), spread(context.halves()[0], TASK, 6, random.Random(1)))
+            taught = with_demos(
+                student(TASK), spread(context.halves()[0], TASK, 6, random.Random(1))
+            )
             taught.inner = Asked(taught.inner, times, wrong)
             return taught
 
         return pull
 
-    rungs = [Rung("twice", "demos", asked(2)), Rung("once", "demos", asked(1, " 504"))]  # 504: one val row of 24
+    # 504: one val row of 24
+    rungs = [Rung("twice", "demos", asked(2)), Rung("once", "demos", asked(1, " 504"))]
     found = climb(replace(setup, target=1.01), rungs, Observer())
     _, twice, once = found.attempts
     assert twice.promoted and once.promoted and once.gain and once.gain.mean < 0
@@ -298,4 +362,8 @@ def test_the_climb_ends_with_the_best_program_it_built_on(setup: Setup) -> None:
 def test_a_cap_below_the_baseline_is_told_before_the_climb(setup: Setup) -> None:
     setup.teacher.meter = Meter(5)
     with pytest.raises(WorkbenchError, match="Not even the baseline fits"):
-        climb(Setup(TASK, setup.splits, setup.teacher, setup.teacher.meter, 0.95, 4, 0), LADDER, Observer())
+        climb(
+            Setup(TASK, setup.splits, setup.teacher, setup.teacher.meter, 0.95, 4, 0),
+            LADDER,
+            Observer(),
+        )

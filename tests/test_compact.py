@@ -40,8 +40,13 @@ TEXT = signature(reply=str)
 LABEL = signature(desk=Literal["billing", "claims"])
 LEVEL = signature(level=Level)
 RECORD = signature(record=Record)
-RATED = dspy.Signature({"text": (str, dspy.InputField()), "stars": (int, dspy.OutputField(ge=1, le=5))}, "Do it.")
-CODED = dspy.Signature({"text": (str, dspy.InputField()), "code": (str, dspy.OutputField(pattern=r"^[A-Z]{2}[0-9]$"))}, "Do it.")
+RATED = dspy.Signature(
+    {"text": (str, dspy.InputField()), "stars": (int, dspy.OutputField(ge=1, le=5))}, "Do it."
+)
+CODED = dspy.Signature(
+    {"text": (str, dspy.InputField()), "code": (str, dspy.OutputField(pattern=r"^[A-Z]{2}[0-9]$"))},
+    "Do it.",
+)
 SEVERAL = signature(level=Level, note=str, record=Record)
 ANSWER = Record(owner="Ana", due=date(2026, 3, 4), parts=[Part(name="lid", level=Level.LOW)])
 ANSWER_JSON = '{"owner": "Ana", "due": "2026-03-04", "parts": [{"name": "lid", "level": "low"}]}'
@@ -57,13 +62,19 @@ COMPACT, TERSE = CompactAdapter(), CompactAdapter(explain=False)
         (LEVEL, "\nAnswer with one of: low, high."),
         (
             RECORD,
-            '\nAnswer with JSON: {"owner": "...", "due": "YYYY-MM-DD or null", "parts": [{"name": "...", "level": "low|high"}]}',
+            '\nAnswer with JSON: {"owner": "...", "due": "YYYY-MM-DD or null", "parts": '
+            '[{"name": "...", "level": "low|high"}]}',
         ),
-        (signature(level=Level, note=str), '\nAnswer with JSON: {"level": "low|high", "note": "..."}'),
+        (
+            signature(level=Level, note=str),
+            '\nAnswer with JSON: {"level": "low|high", "note": "..."}',
+        ),
         (signature(count=int), '\nAnswer with JSON: "int"'),
     ],
 )
-def test_the_system_message_is_the_instruction_and_the_answers_shape(asked: type[dspy.Signature], hint: str) -> None:
+def test_the_system_message_is_the_instruction_and_the_answers_shape(
+    asked: type[dspy.Signature], hint: str
+) -> None:
     assert COMPACT.format_system_message(asked) == "Do it." + hint
     assert TERSE.format_system_message(asked) == "Do it."
 
@@ -75,7 +86,11 @@ def test_the_system_message_is_the_instruction_and_the_answers_shape(asked: type
         (LABEL, {"desk": "claims"}, '"claims"'),
         (LEVEL, {"level": Level.HIGH}, '"high"'),
         (RECORD, {"record": ANSWER}, ANSWER_JSON),
-        (SEVERAL, {"level": Level.LOW, "note": "é", "record": ANSWER}, f'{{"level": "low", "note": "é", "record": {ANSWER_JSON}}}'),
+        (
+            SEVERAL,
+            {"level": Level.LOW, "note": "é", "record": ANSWER},
+            f'{{"level": "low", "note": "é", "record": {ANSWER_JSON}}}',
+        ),
     ],
 )
 def test_demos_are_turns(asked: type[dspy.Signature], outputs: dict[str, Any], answer: str) -> None:
@@ -90,9 +105,18 @@ def test_demos_are_turns(asked: type[dspy.Signature], outputs: dict[str, Any], a
 
 @pytest.mark.parametrize(
     ("asked", "answer", "value"),
-    [(CODED, '"AB1"', "AB1"), (CODED, "AB1", "AB1"), (CODED, '"ab1"', None), (CODED, "ab1", None), (RATED, "5", 5), (RATED, "6", None)],
+    [
+        (CODED, '"AB1"', "AB1"),
+        (CODED, "AB1", "AB1"),
+        (CODED, '"ab1"', None),
+        (CODED, "ab1", None),
+        (RATED, "5", 5),
+        (RATED, "6", None),
+    ],
 )
-def test_an_answer_beyond_a_fields_constraints_is_unparsable(asked: type[dspy.Signature], answer: str, value: object) -> None:
+def test_an_answer_beyond_a_fields_constraints_is_unparsable(
+    asked: type[dspy.Signature], answer: str, value: object
+) -> None:
     if value is None:
         with pytest.raises(AdapterParseError):
             COMPACT.parse(asked, answer)
@@ -114,7 +138,9 @@ def test_several_inputs_are_named() -> None:
     (RATED, 5, 6),  # a field's own constraints hold as well
     (CODED, "AB1", "ab1"),
 ])  # fmt: skip
-def test_the_schema_takes_right_answers_only(asked: type[dspy.Signature], right: Any, wrong: Any) -> None:
+def test_the_schema_takes_right_answers_only(
+    asked: type[dspy.Signature], right: Any, wrong: Any
+) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     schema = answer_schema(asked)
     jsonschema.validate(right, schema)
@@ -126,8 +152,13 @@ def test_text_has_no_schema() -> None:
     assert answer_schema(TEXT) is None
 
 
-@pytest.mark.parametrize(("any_schema", "asked", "constrained"), [(True, LABEL, True), (True, TEXT, False), (False, LABEL, False)])
-def test_an_answer_is_constrained_where_the_server_can(any_schema: bool, asked: type[dspy.Signature], constrained: bool) -> None:
+@pytest.mark.parametrize(
+    ("any_schema", "asked", "constrained"),
+    [(True, LABEL, True), (True, TEXT, False), (False, LABEL, False)],
+)
+def test_an_answer_is_constrained_where_the_server_can(
+    any_schema: bool, asked: type[dspy.Signature], constrained: bool
+) -> None:
     """What the LM is sent, seen by an LM that answers from a list."""
     lm = dspy.utils.DummyLM([{"answer": "claims"}])
     lm.any_schema = any_schema
@@ -161,7 +192,11 @@ def _stop() -> None:
         (signature(names=list[str]), '["a", "b"]', {"names": ["a", "b"]}),
         (RECORD, ANSWER_JSON, {"record": ANSWER}),
         (RECORD, f"```json\n{ANSWER_JSON}\n```", {"record": ANSWER}),
-        (signature(level=Level, note=str), '{"note": "12", "level": "low"}', {"level": Level.LOW, "note": "12"}),
+        (
+            signature(level=Level, note=str),
+            '{"note": "12", "level": "low"}',
+            {"level": Level.LOW, "note": "12"},
+        ),
     ],
 )
 def test_good_answers(asked: type[dspy.Signature], answer: str, expected: dict[str, Any]) -> None:
@@ -208,7 +243,9 @@ def test_bad_answers(asked: type[dspy.Signature], answer: str) -> None:
         (signature(first=str, second=str), {"first": "1", "second": '{"x": "y"}'}),
     ],
 )
-def test_what_is_shown_as_an_answer_is_read_back(asked: type[dspy.Signature], outputs: dict[str, Any]) -> None:
+def test_what_is_shown_as_an_answer_is_read_back(
+    asked: type[dspy.Signature], outputs: dict[str, Any]
+) -> None:
     shown = COMPACT.format_assistant_message_content(asked, outputs)
     assert COMPACT.parse(asked, shown) == outputs
     if schema := answer_schema(asked):

@@ -1,4 +1,6 @@
-"""How sure and how right: the figures by hand, what a real LM tells of its tokens, and rows out of the distribution."""
+"""How sure and how right: the figures by hand, what a real LM tells of its tokens, and rows out of
+the distribution.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def found(pairs: Sequence[tuple[float | None, float | None]]) -> Evaluation:
 
 
 def test_the_figures_by_hand() -> None:
-    """Ten answers given 0.2 of which two are right, ten given 0.9 of which six are: the second bin is 0.3 off."""
+    """Ten answers given 0.2 of which two are right, ten given 0.9 of which six are: the second bin
+    is 0.3 off.
+    """
     low, high = [(0.2, 1.0)] * 2 + [(0.2, 0.0)] * 8, [(0.9, 1.0)] * 6 + [(0.9, 0.0)] * 4
     told = confidence(found([*high, *low, (None, 1.0), (0.5, None)]))
     assert told and told.n == 20 and [b.n for b in told.bins] == [10, 10]
@@ -42,7 +46,12 @@ def test_too_few_answers_with_a_confidence_tell_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "tells"), [("openai/gpt-4.1-mini", True), ("openai/gpt-5-mini", False), ("anthropic/claude-sonnet-4-5", False)]
+    ("name", "tells"),
+    [
+        ("openai/gpt-4.1-mini", True),
+        ("openai/gpt-5-mini", False),
+        ("anthropic/claude-sonnet-4-5", False),
+    ],
 )
 def test_only_lms_that_are_known_to_tell_are_asked(name: str, tells: bool) -> None:
     lm = MeteredLM(name, meter=Meter(1), temperature=None, max_tokens=16000)
@@ -50,8 +59,12 @@ def test_only_lms_that_are_known_to_tell_are_asked(name: str, tells: bool) -> No
 
 
 @pytest.mark.lm
-def test_the_embedded_lm_tells_how_sure_it_is_and_answers_as_before(tiny: Tiny, mood_rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    """The tiny tasks' metric compares all that a prediction holds, so that no probability may be left in it."""
+def test_the_embedded_lm_tells_how_sure_it_is_and_answers_as_before(
+    tiny: Tiny, mood_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """The tiny tasks' metric compares all that a prediction holds, so that no probability may be
+    left in it.
+    """
     task = tiny(rows=mood_rows)
     splits = load_splits(task)
     program = student(task)
@@ -63,7 +76,9 @@ def test_the_embedded_lm_tells_how_sure_it_is_and_answers_as_before(tiny: Tiny, 
         with dspy.context(lm=asked):
             both.append(evaluate(program, splits.val[:8], Asking(task, 4)))
     plain, told = both
-    assert [o.answer for o in plain.outcomes] == [o.answer for o in told.outcomes] and plain.scores == told.scores
+    assert [o.answer for o in plain.outcomes] == [
+        o.answer for o in told.outcomes
+    ] and plain.scores == told.scores
     assert any(plain.scores) and all(o.confidence is None for o in plain.outcomes)
     sure = [o.confidence for o in told.outcomes]
     assert all(s is not None and 0 < s <= 1 for s in sure) and len(set(sure)) > 1
@@ -81,8 +96,12 @@ def test_where_an_lm_does_not_tell_repeats_do(tiny: Tiny) -> None:
     assert outcome.confidence == 0.75 and outcome.score == 0.75
 
 
-def test_rows_out_of_the_distribution_may_lack_an_answer_and_are_held_apart(tiny: Tiny, mood_rows: list[dict[str, Any]]) -> None:
-    task = tiny(rows=mood_rows, ood=[{"text": "what is the time?"}, {"text": "a bell", "mood": "good"}])
+def test_rows_out_of_the_distribution_may_lack_an_answer_and_are_held_apart(
+    tiny: Tiny, mood_rows: list[dict[str, Any]]
+) -> None:
+    task = tiny(
+        rows=mood_rows, ood=[{"text": "what is the time?"}, {"text": "a bell", "mood": "good"}]
+    )
     splits = load_splits(task)
     assert [set(e.keys()) for e in splits.ood] == [{"text"}, {"text", "mood"}]
     held = splits.digest
@@ -93,7 +112,9 @@ def test_rows_out_of_the_distribution_may_lack_an_answer_and_are_held_apart(tiny
     told = effects(task, splits, (test[0], test[1]), ood, 10.0, in_flight=1).ood
     assert told and (told.n, told.score_before, told.score_after) == (2, 0.5, 0.5)
     assert (told.sure_before, told.sure_after) == pytest.approx((0.6, 0.97))
-    assert (told.told_apart_before, told.told_apart_after) == (0.5, 0.0), "after the tuning it is surer where it knows nothing"
+    assert (told.told_apart_before, told.told_apart_after) == (0.5, 0.0), (
+        "after the tuning it is surer where it knows nothing"
+    )
 
 
 def test_an_ood_row_with_another_label_is_told(tiny: Tiny, mood_rows: list[dict[str, Any]]) -> None:
@@ -104,10 +125,19 @@ def test_an_ood_row_with_another_label_is_told(tiny: Tiny, mood_rows: list[dict[
 def test_a_probability_is_that_of_all_tokens() -> None:
     class Told(dspy.Module):
         def forward(self, **inputs: Any) -> dspy.Prediction:
-            return dspy.Prediction(mood="good", logprobs={"content": [{"logprob": math.log(0.5)}, {"logprob": math.log(0.4)}]})
+            return dspy.Prediction(
+                mood="good",
+                logprobs={"content": [{"logprob": math.log(0.5)}, {"logprob": math.log(0.4)}]},
+            )
 
     from tests.conftest import Mood, exact
 
     task = Task(signature=Mood, metric=exact)
-    (outcome,) = evaluate(Told(), [dspy.Example(text="x", mood="good").with_inputs("text")], Asking(task, 1)).outcomes
-    assert outcome.confidence == pytest.approx(0.2) and outcome.answer == {"mood": "good"} and outcome.score == 1.0
+    (outcome,) = evaluate(
+        Told(), [dspy.Example(text="x", mood="good").with_inputs("text")], Asking(task, 1)
+    ).outcomes
+    assert (
+        outcome.confidence == pytest.approx(0.2)
+        and outcome.answer == {"mood": "good"}
+        and outcome.score == 1.0
+    )

@@ -35,7 +35,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_a_flag_beats_the_environment_which_beats_the_file(
-    project: Path, monkeypatch: pytest.MonkeyPatch, flag: int | None, env: int | None, toml: int | None, expected: int
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flag: int | None,
+    env: int | None,
+    toml: int | None,
+    expected: int,
 ) -> None:
     if env is not None:
         monkeypatch.setenv("OPTIMIZE_SEED", str(env))
@@ -43,10 +48,13 @@ def test_a_flag_beats_the_environment_which_beats_the_file(
         (project / "optimize.toml").write_text(f"seed = {toml}\nthreads = 7\n")
     config = load_config(seed=flag)
     assert config.seed == expected
-    assert config.threads == (4 if toml is None else 7)  # what one source leaves out, the next gives
+    # what one source leaves out, the next gives
+    assert config.threads == (4 if toml is None else 7)
 
 
-def test_the_file_of_the_project_root_holds_in_its_folders(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_of_the_project_root_holds_in_its_folders(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (project / "optimize.toml").write_text("epochs = 9\n")
     (project / "devsets" / "deep").mkdir(parents=True)
     monkeypatch.chdir(project / "devsets" / "deep")
@@ -63,7 +71,11 @@ def test_the_file_of_the_project_root_holds_in_its_folders(project: Path, monkey
         ("target = 1.5", r"'target': .*less than or equal to 1"),
         ("target = nan", r"'target': "),
         ("val_rows = 7", r"'val_rows': .*greater than or equal to 8"),
-        ('finetune = "maybe"', r"'finetune': .*'bundle', 'lora', 'openai' or 'never'.*OPTIMIZE_FINETUNE.*optimize\.toml"),
+        (
+            'finetune = "maybe"',
+            r"'finetune': .*'bundle', 'lora', 'openai' or "
+            r"'never'.*OPTIMIZE_FINETUNE.*optimize\.toml",
+        ),
         ('lm = ""', r"'lm': .*at least 1 character"),
         ("seed = ", r"optimize\.toml is not valid TOML: "),
     ],
@@ -81,7 +93,9 @@ def test_a_file_that_is_not_utf8_is_told(project: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("seed", "one"), ("threads", "0"), ("target", "high")])
-def test_mistakes_in_the_environment_and_in_flags(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_mistakes_in_the_environment_and_in_flags(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     with pytest.raises(WorkbenchError, match=f"'{name}'.*got '{value}'.*OPTIMIZE_{name.upper()}"):
         load_config(**{name: value})
     monkeypatch.setenv(f"OPTIMIZE_{name.upper()}", value)
@@ -97,7 +111,13 @@ def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "toml", [f'api_key = ["{SECRET}"]', f'apikey = "{SECRET}"', f'api_key = "{SECRET}', f'api_key = "{SECRET}" seed = 1']
+    "toml",
+    [
+        f'api_key = ["{SECRET}"]',
+        f'apikey = "{SECRET}"',
+        f'api_key = "{SECRET}',
+        f'api_key = "{SECRET}" seed = 1',
+    ],
 )
 def test_a_wrong_key_is_not_shown_in_the_error(project: Path, toml: str) -> None:
     (project / "optimize.toml").write_text(toml)

@@ -48,14 +48,19 @@ class Grade(dspy.Signature):
 
 
 def orders(rows: Rows) -> Rows:
-    return [{"text": r["text"], "order": {"item": f"item {n}", "due": "2026-03-04", "tags": ["a", "b"]}} for n, r in enumerate(rows)]
+    return [
+        {"text": r["text"], "order": {"item": f"item {n}", "due": "2026-03-04", "tags": ["a", "b"]}}
+        for n, r in enumerate(rows)
+    ]
 
 
 def as_csv(rows: Rows) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]))
     writer.writeheader()
-    writer.writerows({k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()} for row in rows)
+    writer.writerows(
+        {k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()} for row in rows
+    )
     return out.getvalue()
 
 
@@ -68,14 +73,18 @@ def texts(splits: Splits) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 @pytest.mark.parametrize("nested", [False, True])
-def test_every_format_gives_the_same_rows(tiny: Tiny, mood_rows: Rows, tmp_path: Path, suffix: str, nested: bool) -> None:
+def test_every_format_gives_the_same_rows(
+    tiny: Tiny, mood_rows: Rows, tmp_path: Path, suffix: str, nested: bool
+) -> None:
     rows = orders(mood_rows) if nested else mood_rows
     task = tiny(*([Extract] if nested else []))
     path = task.folder / f"rows.{suffix}"
     if suffix == "parquet":
         datasets.Dataset.from_list(rows).to_parquet(path)
     else:
-        path.write_text(as_csv(rows) if suffix == "csv" else "\n".join(map(json.dumps, rows)), encoding="utf-8")
+        path.write_text(
+            as_csv(rows) if suffix == "csv" else "\n".join(map(json.dumps, rows)), encoding="utf-8"
+        )
     splits = load_splits(task)
     found = {e.text: e for side in splits.sides().values() for e in side}
     assert len(found) == len(rows)
@@ -92,7 +101,10 @@ def test_extra_columns_are_kept(tiny: Tiny, mood_rows: Rows) -> None:
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_text_that_looks_like_a_date_stays_text(tiny: Tiny, mood_rows: Rows, suffix: str) -> None:
-    dates = [f"20{n + 10:02}-03-04" if suffix == "jsonl" else f"20{n + 10:02}-03-04T10:00:00" for n in range(80)]
+    dates = [
+        f"20{n + 10:02}-03-04" if suffix == "jsonl" else f"20{n + 10:02}-03-04T10:00:00"
+        for n in range(80)
+    ]
     rows = [{"text": day, "mood": row["mood"]} for day, row in zip(dates, mood_rows, strict=True)]
     task = tiny(**{f"rows_{suffix}": as_csv(rows) if suffix == "csv" else rows})
     assert set().union(*texts(load_splits(task)).values()) == set(dates)
@@ -115,14 +127,18 @@ def test_labels_that_are_digits_are_read_from_csv(tiny: Tiny, mood_rows: Rows) -
     assert {e.grade for e in load_splits(tiny(Grade, rows_csv=as_csv(rows))).train} == {"1", "2"}
 
 
-def test_blank_lines_crlf_and_unusual_separators_do_not_shift_rows(tiny: Tiny, mood_rows: Rows) -> None:
+def test_blank_lines_crlf_and_unusual_separators_do_not_shift_rows(
+    tiny: Tiny, mood_rows: Rows
+) -> None:
     odd = {"text": "one\u2028two\x85three", "mood": "good"}
     lines = [json.dumps(row, ensure_ascii=False) for row in [odd, *mood_rows]]
     lines.insert(1, "")
     splits = load_splits(tiny(rows="\r\n".join(lines)))
     assert odd["text"] in set().union(*texts(splits).values())
     with pytest.raises(WorkbenchError, match=r"rows\.jsonl:5: field 'mood'"):
-        load_splits(tiny(rows="\r\n".join([*lines[:4], json.dumps({"text": "x", "mood": "so so"})])))
+        load_splits(
+            tiny(rows="\r\n".join([*lines[:4], json.dumps({"text": "x", "mood": "so so"})]))
+        )
 
 
 def test_a_byte_order_mark_is_not_part_of_the_first_row(tiny: Tiny, mood_rows: Rows) -> None:
@@ -144,14 +160,19 @@ def test_the_shares_hold_in_each_label(tiny: Tiny, mood_rows: Rows) -> None:
     splits = load_splits(tiny(rows=mood_rows))
     counts = {name: Counter(e.mood for e in rows) for name, rows in splits.sides().items()}
     for name, share in {"train": 0.6, "val": 0.15, "test": 0.25}.items():
-        assert counts[name] == {"good": pytest.approx(40 * share, abs=1), "bad": pytest.approx(40 * share, abs=1)}
+        assert counts[name] == {
+            "good": pytest.approx(40 * share, abs=1),
+            "bad": pytest.approx(40 * share, abs=1),
+        }
 
 
 def test_near_duplicates_lie_on_one_side(tiny: Tiny, mood_rows: Rows) -> None:
     twins = [row | {"text": row["text"].upper() + " !"} for row in mood_rows]
     sides = texts(load_splits(tiny(rows=mood_rows + twins)))
     home = {text: name for name, members in sides.items() for text in members}
-    assert all(home[row["text"]] == home[twin["text"]] for row, twin in zip(mood_rows, twins, strict=True))
+    assert all(
+        home[row["text"]] == home[twin["text"]] for row, twin in zip(mood_rows, twins, strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", ["val", "validation", "dev"])
@@ -159,9 +180,15 @@ def test_a_given_split_is_taken_as_it_is(tiny: Tiny, mood_rows: Rows, name: str)
     task = tiny(train=mood_rows[:50], test=mood_rows[60:], **{name: mood_rows[50:60]})
     splits = load_splits(task)
     given = (mood_rows[:50], mood_rows[50:60], mood_rows[60:])
-    assert [{e.text for e in rows} for rows in splits.sides().values()] == [{row["text"] for row in rows} for rows in given]
-    again = tiny(train=mood_rows[:50][::-1], test=mood_rows[60:][::-1], **{name: mood_rows[50:60][::-1]})
-    assert load_splits(again) == splits, "the files' order means nothing: the first rows are a fair sample of a sorted file"
+    assert [{e.text for e in rows} for rows in splits.sides().values()] == [
+        {row["text"] for row in rows} for rows in given
+    ]
+    again = tiny(
+        train=mood_rows[:50][::-1], test=mood_rows[60:][::-1], **{name: mood_rows[50:60][::-1]}
+    )
+    assert load_splits(again) == splits, (
+        "the files' order means nothing: the first rows are a fair sample of a sorted file"
+    )
 
 
 def test_the_digest_follows_rows_and_sides(tiny: Tiny, mood_rows: Rows) -> None:
@@ -170,7 +197,16 @@ def test_the_digest_follows_rows_and_sides(tiny: Tiny, mood_rows: Rows) -> None:
     flipped = [mood_rows[0] | {"mood": "bad"}, *mood_rows[1:50]]
     moved = {"train": mood_rows[:49], "val": mood_rows[49:60], "test": mood_rows[60:]}
     assert load_splits(tiny(**given)).digest == first
-    assert len({first, load_splits(tiny(**given | {"train": flipped})).digest, load_splits(tiny(**moved)).digest}) == 3
+    assert (
+        len(
+            {
+                first,
+                load_splits(tiny(**given | {"train": flipped})).digest,
+                load_splits(tiny(**moved)).digest,
+            }
+        )
+        == 3
+    )
 
 
 def test_a_changed_row_changes_the_digest_of_a_rows_file(tiny: Tiny, mood_rows: Rows) -> None:
@@ -180,7 +216,11 @@ def test_a_changed_row_changes_the_digest_of_a_rows_file(tiny: Tiny, mood_rows: 
 
 def test_a_rows_hash_does_not_see_extra_columns_or_the_order_of_fields(tiny: Tiny) -> None:
     task = tiny()
-    rows = [dspy.Example(text="a", mood="good"), dspy.Example(mood="good", by="Ana", text="a"), dspy.Example(text="a", mood="bad")]
+    rows = [
+        dspy.Example(text="a", mood="good"),
+        dspy.Example(mood="good", by="Ana", text="a"),
+        dspy.Example(text="a", mood="bad"),
+    ]
     one, other, changed = (row_hash(task, row) for row in rows)
     assert one == other != changed
 
@@ -188,7 +228,11 @@ def test_a_rows_hash_does_not_see_extra_columns_or_the_order_of_fields(tiny: Tin
 def test_at_most_cuts_val_and_test_to_their_first_rows(tiny: Tiny, mood_rows: Rows) -> None:
     splits = load_splits(tiny(rows=mood_rows))
     smaller = splits.at_most(8, 10)
-    assert (smaller.train, smaller.val, smaller.test) == (splits.train, splits.val[:8], splits.test[:10])
+    assert (smaller.train, smaller.val, smaller.test) == (
+        splits.train,
+        splits.val[:8],
+        splits.test[:10],
+    )
     assert smaller.digest != splits.digest
     assert splits.at_most(None, None) == splits.at_most(1000, 1000) == splits
 
@@ -201,14 +245,26 @@ GOOD = '{"text": "fine", "mood": "good"}\n'
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (GOOD * 2 + '{"text": "x", "mood": "so so"}\n', r"rows\.jsonl:3: field 'mood': 'so so' is not one of 'good', 'bad'"),
+        (
+            GOOD * 2 + '{"text": "x", "mood": "so so"}\n',
+            r"rows\.jsonl:3: field 'mood': 'so so' is not one of 'good', 'bad'",
+        ),
         (GOOD + '{"text": "x"}\n', r"rows\.jsonl:2: field 'mood' is missing; the row has text"),
         (GOOD + "{}\n", r"rows\.jsonl:2: field 'text' is missing; the row has none"),
         (GOOD * 2 + '{"text": "x", "mood"\n', r"rows\.jsonl:3: not JSON: Expecting ':' delimiter"),
         (GOOD + "   \n" + GOOD + '{"text"\n', r"rows\.jsonl:4: not JSON"),
-        (GOOD + '{"text": " ", "mood": "bad"}\n', r"rows\.jsonl:2: field 'text' is empty; write its text or remove the row"),
-        (GOOD + '{"text": 5, "mood": "bad"}\n', r"rows\.jsonl:2: field 'text': Input should be a valid string, got 5"),
-        (GOOD + '{"text": null, "mood": "bad"}\n', r"rows\.jsonl:2: field 'text': Input should be a valid string, got None"),
+        (
+            GOOD + '{"text": " ", "mood": "bad"}\n',
+            r"rows\.jsonl:2: field 'text' is empty; write its text or remove the row",
+        ),
+        (
+            GOOD + '{"text": 5, "mood": "bad"}\n',
+            r"rows\.jsonl:2: field 'text': Input should be a valid string, got 5",
+        ),
+        (
+            GOOD + '{"text": null, "mood": "bad"}\n',
+            r"rows\.jsonl:2: field 'text': Input should be a valid string, got None",
+        ),
         (GOOD + '["x", "good"]\n', r"rows\.jsonl:2: a row is a JSON object, found list"),
         ("", r"rows\.jsonl is empty\. Write one row with the fields text, mood a line"),
         ("\n \n", r"rows\.jsonl is empty"),
@@ -223,11 +279,21 @@ def test_mistakes_in_jsonl(tiny: Tiny, content: str | bytes, told: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [
-        ((int, dspy.OutputField(ge=1, le=5)), "6", "Input should be less than or equal to 5, got 6"),
-        ((str, dspy.OutputField(pattern="^[A-Z]+$")), '"ab"', "String should match pattern '^[A-Z]+$', got 'ab'"),
+        (
+            (int, dspy.OutputField(ge=1, le=5)),
+            "6",
+            "Input should be less than or equal to 5, got 6",
+        ),
+        (
+            (str, dspy.OutputField(pattern="^[A-Z]+$")),
+            '"ab"',
+            "String should match pattern '^[A-Z]+$', got 'ab'",
+        ),
     ],
 )
-def test_a_row_beyond_a_fields_constraints_is_told(tiny: Tiny, field: Any, value: str, told: str) -> None:
+def test_a_row_beyond_a_fields_constraints_is_told(
+    tiny: Tiny, field: Any, value: str, told: str
+) -> None:
     asked = dspy.Signature({"text": (str, dspy.InputField()), "mood": field}, "Judge it.")
     task = replace(tiny(rows=f'{{"text": "x", "mood": {value}}}\n'), signature=asked)
     with pytest.raises(WorkbenchError, match=re.escape(f"rows.jsonl:1: field 'mood': {told}")):
@@ -237,8 +303,14 @@ def test_a_row_beyond_a_fields_constraints_is_told(tiny: Tiny, field: Any, value
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("text,mood\nfine,good\nx,so so\n", r"rows\.csv row 2: field 'mood': 'so so' is not one of 'good', 'bad'"),
-        ("text,label\nfine,good\n", r"rows\.csv row 1: field 'mood' is missing; the row has text, label"),
+        (
+            "text,mood\nfine,good\nx,so so\n",
+            r"rows\.csv row 2: field 'mood': 'so so' is not one of 'good', 'bad'",
+        ),
+        (
+            "text,label\nfine,good\n",
+            r"rows\.csv row 1: field 'mood' is missing; the row has text, label",
+        ),
         ("text,mood\nfine,good\n,bad\n", r"rows\.csv row 2: field 'text'.* is empty"),
         ("", r"rows\.csv is empty\. Write one row with the fields text, mood"),
         ("text,mood\n", r"rows\.csv is empty\. Write one row with the fields text, mood"),
@@ -258,9 +330,15 @@ def test_a_file_that_is_not_parquet(tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("order", "told"),
     [
-        ({"item": "mug", "due": "soon"}, r"rows\.jsonl:2: field 'order' \(due\): Input should be a valid date.*got 'soon'"),
+        (
+            {"item": "mug", "due": "soon"},
+            r"rows\.jsonl:2: field 'order' \(due\): Input should be a valid date.*got 'soon'",
+        ),
         ({"due": "2026-03-04"}, r"rows\.jsonl:2: field 'order' \(item\): Field required"),
-        ({"item": "mug", "due": "2026-03-04", "tags": ["a", 1]}, r"rows\.jsonl:2: field 'order' \(tags\.1\).*valid string, got 1"),
+        (
+            {"item": "mug", "due": "2026-03-04", "tags": ["a", 1]},
+            r"rows\.jsonl:2: field 'order' \(tags\.1\).*valid string, got 1",
+        ),
         ("not json", r"rows\.jsonl:2: field 'order'.*JSON"),
     ],
 )
@@ -277,16 +355,27 @@ def test_mistakes_inside_a_nested_field(tiny: Tiny, order: Any, told: str) -> No
         ({"train": 50, "test": 20}, r"has a given split but lacks val\.jsonl"),
         ({"dev": 10}, r"lacks train\.jsonl, test\.jsonl"),
         ({"rows": 20}, r"'tiny': \d val rows, at least 8 are needed"),
-        ({"train": 7, "val": 20, "test": 20}, r"'tiny': 7 train rows, at least 8 are needed\. Add labelled rows to .*devsets/tiny"),
+        (
+            {"train": 7, "val": 20, "test": 20},
+            r"'tiny': 7 train rows, at least 8 are needed\. Add labelled rows to .*devsets/tiny",
+        ),
     ],
 )
-def test_missing_files_and_too_few_rows(tiny: Tiny, mood_rows: Rows, given: dict[str, int], told: str) -> None:
+def test_missing_files_and_too_few_rows(
+    tiny: Tiny, mood_rows: Rows, given: dict[str, int], told: str
+) -> None:
     with pytest.raises(WorkbenchError, match=told):
         load_splits(tiny(**{name: mood_rows[:n] for name, n in given.items()}))
 
 
 def test_a_cut_split_cut_the_same_again_is_the_same(tiny: Tiny, mood_rows: Rows) -> None:
-    """Fine-tuning from a climb on few rows finds that climb's rows, whether it is told their number or not."""
+    """Fine-tuning from a climb on few rows finds that climb's rows, whether it is told their number
+    or not.
+    """
     full = load_splits(tiny(train=mood_rows[:50], val=mood_rows[50:60], test=mood_rows[60:]))
     cut = full.at_most(8, 9)
-    assert cut != full and cut.at_most(8, 9) == cut and full.at_most(len(cut.val), len(cut.test)) == cut
+    assert (
+        cut != full
+        and cut.at_most(8, 9) == cut
+        and full.at_most(len(cut.val), len(cut.test)) == cut
+    )

@@ -1,4 +1,6 @@
-"""Evaluations: what each example cost, failed calls, repeats and races, against an endpoint whose every answer is known."""
+"""Evaluations: what each example cost, failed calls, repeats and races, against an endpoint whose
+every answer is known.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ ROWS = [dspy.Example(terms=f"{n} plus {n}", total=2 * n).with_inputs("terms") fo
 
 @dataclass
 class Adder:
-    """Adds right, but for the rows named: off by one, refused (so many times), or right only every other time."""
+    """Adds right, but for the rows named: off by one, refused (so many times), or right only every
+    other time.
+    """
 
     wrong: set[int] = field(default_factory=set)
     refused: Counter[int] = field(default_factory=Counter)
@@ -79,10 +83,16 @@ def test_each_example_knows_what_it_cost(adder: tuple[Adder, Program]) -> None:
     found = evaluate(adder[1], ROWS[:6], Asking(TASK, threads=3))
     assert found.scores == (1.0,) * 6 and found.coverage == 1.0 and found.noise is None
     for outcome in found.outcomes:
-        assert (outcome.usage.calls, outcome.usage.tokens_in, outcome.usage.tokens_out) == (1, 10, 3)
+        assert (outcome.usage.calls, outcome.usage.tokens_in, outcome.usage.tokens_out) == (
+            1,
+            10,
+            3,
+        )
         assert outcome.usage.cost_usd is None and outcome.seconds > 0
     again = evaluate(adder[1], ROWS[:6], Asking(TASK, threads=3))
-    assert all((o.usage.asked, o.usage.calls) == (1, 0) for o in again.outcomes), "answered from the cache"
+    assert all((o.usage.asked, o.usage.calls) == (1, 0) for o in again.outcomes), (
+        "answered from the cache"
+    )
 
 
 def test_a_failed_call_is_asked_once_more_and_then_missing(adder: tuple[Adder, Program]) -> None:
@@ -103,11 +113,20 @@ def test_repeats_ask_anew_and_tell_the_lms_noise(adder: tuple[Adder, Program]) -
     adder[0].moody = {0, 1}
     found = evaluate(adder[1], ROWS[:8], Asking(TASK, threads=1, repeats=4))
     assert all(adder[0].asked[n] == 4 for n in range(8))
-    assert found.scores == (0.5, 0.5, *(1.0,) * 6) and found.outcomes[0].repeats == (1.0, 0.0, 1.0, 0.0)
-    assert found.noise == pytest.approx((2 * (1 / 3) / 4) ** 0.5 / 8), "variance 1/3 within two rows of eight, four answers each"
+    assert found.scores == (0.5, 0.5, *(1.0,) * 6) and found.outcomes[0].repeats == (
+        1.0,
+        0.0,
+        1.0,
+        0.0,
+    )
+    assert found.noise == pytest.approx((2 * (1 / 3) / 4) ** 0.5 / 8), (
+        "variance 1/3 within two rows of eight, four answers each"
+    )
     assert found.outcomes[0].usage.calls == 4
     evaluate(adder[1], ROWS[:8], Asking(TASK, threads=1, repeats=4))
-    assert all(adder[0].asked[n] == 4 for n in range(8)), "every repeat has its own place in the cache"
+    assert all(adder[0].asked[n] == 4 for n in range(8)), (
+        "every repeat has its own place in the cache"
+    )
 
 
 def test_a_race_asks_a_worse_program_a_fraction_of_the_rows(adder: tuple[Adder, Program]) -> None:
@@ -123,10 +142,14 @@ def test_a_race_against_an_equal_runs_to_its_end(adder: tuple[Adder, Program]) -
     assert race(adder[1], best, ROWS, Asking(TASK, threads=3)).scores == best.scores
 
 
-def test_headroom_is_the_best_of_several_answers_and_the_teachers(adder: tuple[Adder, Program]) -> None:
+def test_headroom_is_the_best_of_several_answers_and_the_teachers(
+    adder: tuple[Adder, Program],
+) -> None:
     adder[0].wrong, adder[0].moody = {0, 1, 2}, {3, 4}
     found = headroom(adder[1], ROWS[:10], None, Asking(TASK, threads=1))
-    assert found.best.mean == pytest.approx(0.7) and found.teacher is None, "five answers mend the moody rows, not the wrong ones"
+    assert found.best.mean == pytest.approx(0.7) and found.teacher is None, (
+        "five answers mend the moody rows, not the wrong ones"
+    )
     taught = headroom(adder[1], ROWS[:10], dspy.settings.lm, Asking(TASK, threads=1))
     assert taught.teacher and taught.teacher.n == 10
 
@@ -136,4 +159,6 @@ def test_an_error_of_the_metric_itself_is_not_a_failed_call(adder: tuple[Adder, 
         raise KeyError("totl")
 
     with pytest.raises(KeyError):
-        evaluate(adder[1], ROWS[:3], Asking(Task(signature=Sum, metric=broken, name="sum"), threads=1))
+        evaluate(
+            adder[1], ROWS[:3], Asking(Task(signature=Sum, metric=broken, name="sum"), threads=1)
+        )

@@ -1,4 +1,6 @@
-"""From a plateau to a hand-off: the whole command against a scripted endpoint that no prompt can teach."""
+"""From a plateau to a hand-off: the whole command against a scripted endpoint that no prompt can
+teach.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ def metric(example, prediction):
     return Score(float(example.colour == prediction.colour))
 
 
-task = Task(signature=Paint, metric=metric, max_tokens=60, stability="stable", owner="the paint shop")
+task = Task(signature=Paint, metric=metric, max_tokens=60, stability="stable", owner="paint shop")
 '''
 
 
@@ -64,16 +66,27 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "programs" / "paint.py").write_text(PROGRAM)
     letters = lambda: "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=9))  # noqa: E731
     rows = [
-        {"thing": f"{rng.choice(('brick', 'moss', 'ocean'))} {letters()} sample number {letters()}", "colour": rng.choice(COLOURS)}
+        {
+            "thing": f"{rng.choice(('brick', 'moss', 'ocean'))} {letters()} sample number "
+            f"{letters()}",
+            "colour": rng.choice(COLOURS),
+        }
         for _ in range(200)
     ]
     (root / "devsets" / "paint").mkdir(parents=True)
-    (root / "devsets" / "paint" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "devsets" / "paint" / "rows.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows)
+    )
     return root
 
 
 def session(root: Path, url: str, **knobs: object) -> Session:
-    return open_session(root, "paint", RunConfig(lm="openai/painter", api_base=url, api_key="none", **knobs), Observer())
+    return open_session(
+        root,
+        "paint",
+        RunConfig(lm="openai/painter", api_base=url, api_key="none", **knobs),
+        Observer(),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,41 +96,96 @@ def report(project: Path, endpoint: str) -> Report:
 
 def test_a_plateau_opens_the_gate_and_writes_a_handoff(report: Report, project: Path) -> None:
     assert (report.verdict, report.gate.open) == ("plateau", True), report.gate.reasons
-    assert {k.kind for k in report.diagnosis.kinds} <= {"boundaries", "labels", "schema"} and report.diagnosis.wrong > 10
+    assert {k.kind for k in report.diagnosis.kinds} <= {
+        "boundaries",
+        "labels",
+        "schema",
+    } and report.diagnosis.wrong > 10
     folder = project / "mlruns" / "handoff" / "paint"
     manifest = read(folder)
-    assert verify(folder) == [] and manifest.before["best prompt program, test"] == report.test.prompt
-    assert manifest.gate == report.gate and manifest.rows == report.rows and "preferences/train.jsonl" not in manifest.files
+    assert (
+        verify(folder) == [] and manifest.before["best prompt program, test"] == report.test.prompt
+    )
+    assert (
+        manifest.gate == report.gate
+        and manifest.rows == report.rows
+        and "preferences/train.jsonl" not in manifest.files
+    )
     assert report.next.startswith(
-        "optimize finetune paint --backend openai --lm openai/painter   (or train elsewhere from mlruns/handoff/paint)"
+        "optimize finetune paint --backend openai --lm openai/painter   (or train elsewhere from "
+        "mlruns/handoff/paint)"
     )
 
 
 @pytest.mark.parametrize(
-    ("broke", "named", "accepted", "replay", "known", "step"),
+    ("regressed", "named", "accepted", "replay", "known", "step"),
     [
-        (True, True, False, 0, 120, "--lm openai/painter --replay 100 (general broke;"),
-        (True, True, False, 0, 7, "--lm openai/painter --replay 7 (general broke;"),
+        (True, True, False, 0, 120, "--lm openai/painter --replay 100 (general got worse;"),
+        (True, True, False, 0, 7, "--lm openai/painter --replay 7 (general got worse;"),
         (True, True, False, 0, 0, "--lm openai/painter --epochs 2 (fewer passes"),
         (True, True, False, 50, 120, "--lm openai/painter --replay 50 --epochs 2 (fewer passes"),
-        (True, False, True, 0, 120, "--lm openai/painter --replay 100 (general broke;"),
-        (True, False, False, 0, 120, "more labelled val rows to devsets/paint, then optimize run paint --finetune openai"),
-        (False, True, False, 0, 120, "more labelled val rows to devsets/paint, then optimize run paint --finetune openai"),
+        (True, False, True, 0, 120, "--lm openai/painter --replay 100 (general got worse;"),
+        (
+            True,
+            False,
+            False,
+            0,
+            120,
+            "more labelled val rows to devsets/paint, then optimize run paint --finetune openai",
+        ),
+        (
+            False,
+            True,
+            False,
+            0,
+            120,
+            "more labelled val rows to devsets/paint, then optimize run paint --finetune openai",
+        ),
         (False, False, True, 0, 120, "optimize ui"),
     ],
 )
 def test_the_next_step_after_a_tuning(
-    report: Report, tmp_path: Path, broke: bool, named: bool, accepted: bool, replay: int, known: int, step: str
+    report: Report,
+    tmp_path: Path,
+    regressed: bool,
+    named: bool,
+    accepted: bool,
+    replay: int,
+    known: int,
+    step: str,
 ) -> None:
     write_task(tmp_path, "paint")
     (tmp_path / "devsets" / "general").mkdir(parents=True)
-    (tmp_path / "devsets" / "general" / "replay.txt").write_text("".join(f"Name river {n}.\n" for n in range(known)))
-    config = RunConfig(lm="openai/painter", api_base="http://127.0.0.1:9", api_key="none", finetune="openai", epochs=4, replay=replay)
+    (tmp_path / "devsets" / "general" / "replay.txt").write_text(
+        "".join(f"Name river {n}.\n" for n in range(known))
+    )
+    config = RunConfig(
+        lm="openai/painter",
+        api_base="http://127.0.0.1:9",
+        api_key="none",
+        finetune="openai",
+        epochs=4,
+        replay=replay,
+    )
     drop = GainRecord.between([1.0] * 9, [0.0] * 9)
-    forgotten = ForgettingRecord(name="general", named=named, base=1, tuned=0, n=9, drop=drop, broke=broke, held=not broke, examples=[])
-    decision = DecisionRecord(accepted=accepted, tuned="openai", tunings=1, reasons=[], wrong_if=[], decided="2026-01-01")
+    forgotten = ForgettingRecord(
+        name="general",
+        named=named,
+        base=1,
+        tuned=0,
+        n=9,
+        drop=drop,
+        regressed=regressed,
+        held=not regressed,
+        examples=[],
+    )
+    decision = DecisionRecord(
+        accepted=accepted, tuned="openai", tunings=1, reasons=[], wrong_if=[], decided="2026-01-01"
+    )
     numbers = report.numbers.model_copy(update={"rows_needed": 400})
-    after = report.model_copy(update={"decision": decision, "forgetting": [forgotten], "numbers": numbers})
+    after = report.model_copy(
+        update={"decision": decision, "forgetting": [forgotten], "numbers": numbers}
+    )
     assert step in next_step(after, open_session(tmp_path, "paint", config, Observer()))
 
 
@@ -126,13 +194,17 @@ def test_the_handoff_is_kept_with_the_run(report: Report, project: Path) -> None
 
     client = MlflowClient(f"sqlite:///{project}/mlruns/mlflow.db")
     (experiment,) = [e.experiment_id for e in client.search_experiments() if e.name == "paint"]
-    (parent,) = [r for r in client.search_runs([experiment]) if "mlflow.parentRunId" not in r.data.tags]
+    (parent,) = [
+        r for r in client.search_runs([experiment]) if "mlflow.parentRunId" not in r.data.tags
+    ]
     kept = {item.path for item in client.list_artifacts(parent.info.run_id, "paint")}
     assert {"paint/manifest.json", "paint/README.md", "paint/chat", "paint/recipes"} <= kept
     assert parent.data.tags["gate"] == "open"
 
 
-def test_pairs_are_what_the_program_gets_wrong_on_train_rows(report: Report, project: Path, endpoint: str) -> None:
+def test_pairs_are_what_the_program_gets_wrong_on_train_rows(
+    report: Report, project: Path, endpoint: str
+) -> None:
     folder, manifest = handoff_last(session(project, endpoint), pairs=True)
     wrong = manifest.files["preferences/train.jsonl"].rows
     assert wrong and report.rows["train"] / 3 < wrong < report.rows["train"]
@@ -149,18 +221,27 @@ def test_the_command_checks_a_handoff(report: Report, project: Path) -> None:
     program = (folder / "program.json").read_text()
     (folder / "program.json").write_text(program.replace("colour", "color"))
     bad = optimize(project, "handoff", "--verify", str(folder))
-    assert bad.returncode == 1 and "program.json was changed" in bad.stderr and "Traceback" not in bad.stderr
+    assert (
+        bad.returncode == 1
+        and "program.json was changed" in bad.stderr
+        and "Traceback" not in bad.stderr
+    )
     (folder / "program.json").write_text(program)
     for arguments in (("handoff",), ("handoff", "--verify", str(project))):
         refused = optimize(project, *arguments)
         assert refused.returncode == 2 and "Traceback" not in refused.stderr
 
 
-def test_the_gate_follows_the_task_as_it_is_now(report: Report, project: Path, endpoint: str) -> None:
+def test_the_gate_follows_the_task_as_it_is_now(
+    report: Report, project: Path, endpoint: str
+) -> None:
     program = project / "programs" / "paint.py"
-    program.write_text(PROGRAM.replace(', owner="the paint shop"', ""))
+    program.write_text(PROGRAM.replace(', owner="paint shop"', ""))
     try:
-        assert not gate_last(project, "paint", None).open and gate_last(project, "paint", "a trial").open
+        assert (
+            not gate_last(project, "paint", None).open
+            and gate_last(project, "paint", "a trial").open
+        )
         with pytest.raises(WorkbenchError, match="stable and owned"):
             handoff_last(session(project, endpoint), pairs=False)
         _, manifest = handoff_last(session(project, endpoint, waive="a trial"), pairs=False)

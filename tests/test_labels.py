@@ -1,4 +1,7 @@
-"""Planted duplicates, contradictions, wrong labels and raters, counted; and published agreement figures."""
+"""Planted duplicates, contradictions, wrong labels and raters, counted;
+
+and published agreement figures.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from optimize.climb.preflight import NOISY
-from optimize.data.labels import agreement, duplicates, judge, random_share, suspects
+from optimize.data.labels import agreement, duplicates, judge, possible_label_errors, random_share
 from optimize.data.rows import Splits
 from optimize.task import Task
 
@@ -24,12 +27,14 @@ def rows(count: int = 120) -> tuple[list[str], list[str]]:
     rng = random.Random(1)
     labels = [list(TOPICS)[n % 3] for n in range(count)]
     filler = lambda: "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=7))  # noqa: E731
-    return [" ".join([*rng.sample(TOPICS[label], 6), filler(), filler(), filler()]) for label in labels], labels
+    return [
+        " ".join([*rng.sample(TOPICS[label], 6), filler(), filler(), filler()]) for label in labels
+    ], labels
 
 
 def listed(texts: list[str], labels: list[str]) -> list[tuple[int, str]]:
     judged = judge(texts, labels)
-    return suspects(judged) if judged else []
+    return possible_label_errors(judged) if judged else []
 
 
 def test_planted_duplicates_and_contradictions_are_all_found_and_nothing_else() -> None:
@@ -63,7 +68,10 @@ def test_where_texts_say_nothing_of_labels_nobody_is_accused() -> None:
     texts, labels = rows()
     rng.shuffle(labels)
     assert listed(texts, labels) == []
-    assert judge(["a", "b", "c"], ["x", "y", "x"]) is None and judge(texts, ["same"] * len(texts)) is None
+    assert (
+        judge(["a", "b", "c"], ["x", "y", "x"]) is None
+        and judge(texts, ["same"] * len(texts)) is None
+    )
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
@@ -72,7 +80,10 @@ def test_the_share_of_labels_drawn_at_random_is_estimated(shipped: Shipped, shar
     _, splits = shipped("tickets")
     rows, rng = [e for side in splits.sides().values() for e in side], random.Random(2)
     desks = sorted({e.desk for e in rows})
-    labels = [rng.choice([d for d in desks if d != e.desk]) if rng.random() < share else e.desk for e in rows]
+    labels = [
+        rng.choice([d for d in desks if d != e.desk]) if rng.random() < share else e.desk
+        for e in rows
+    ]
     judged = judge([e.message for e in rows], labels)
     assert judged and (found := random_share(judged))
     assert found.high < NOISY if share == 0 else share <= found.mean <= share + 0.15
@@ -84,7 +95,9 @@ def test_too_few_classes_tell_no_share_of_random_labels() -> None:
 
 
 def test_krippendorffs_alpha_as_published() -> None:
-    """Krippendorff (2011), 'Computing Krippendorff's alpha-reliability', examples B (two observers) and C (four, with gaps)."""
+    """Krippendorff (2011), 'Computing Krippendorff's alpha-reliability', examples B (two observers)
+    and C (four, with gaps).
+    """
     two = ["ab", "aa", "bb", "bb", "db", "cc", "cc", "cc", "ee", "dd", "dd", "ad"]
     found = agreement([tuple(pair) for pair in two])
     assert found and found.alpha == pytest.approx(0.692, abs=5e-4)
@@ -108,7 +121,9 @@ def test_krippendorffs_alpha_as_published() -> None:
 
 def test_what_a_person_scores_against_the_others() -> None:
     found = agreement([("a", "a", "a"), ("a", "a", "b")])
-    assert found and found.person == pytest.approx((1 + 2 / 3 * 0.5) / 2), "in the second row each 'a' meets a tie, 'b' never wins"
+    assert found and found.person == pytest.approx((1 + 2 / 3 * 0.5) / 2), (
+        "in the second row each 'a' meets a tie, 'b' never wins"
+    )
     assert agreement([("a",), ()]) is None
     same = agreement([("a", "a"), ("a", "a")])
     assert same and same.alpha == 1.0

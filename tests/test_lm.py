@@ -1,4 +1,6 @@
-"""LMs for real: the embedded server, the meter and its cap, the cache's key, foreign endpoints, hub downloads."""
+"""LMs for real: the embedded server, the meter and its cap, the cache's key, foreign endpoints, hub
+downloads.
+"""
 
 from __future__ import annotations
 
@@ -46,13 +48,31 @@ def served(app: FastAPI) -> Iterator[str]:
 
 def completion(model: str, text: str, tokens: tuple[int, int] = (7, 2)) -> dict[str, Any]:
     """An endpoint's answer. tokens: in and out."""
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
-    return {"id": "x", "object": "chat.completion", "created": 1, "model": model, "choices": [choice], "usage": usage}
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "message": {"role": "assistant", "content": text},
+    }
+    usage = {
+        "prompt_tokens": tokens[0],
+        "completion_tokens": tokens[1],
+        "total_tokens": sum(tokens),
+    }
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 1,
+        "model": model,
+        "choices": [choice],
+        "usage": usage,
+    }
 
 
 def chat_app(answer: Callable[[str], str | int]) -> FastAPI:
-    """An OpenAI-compatible endpoint that answers the last user message; an int is an error status."""
+    """An OpenAI-compatible endpoint that answers the last user message;
+
+    an int is an error status.
+    """
     app = FastAPI()
     app.state.bodies = []
 
@@ -62,7 +82,10 @@ def chat_app(answer: Callable[[str], str | int]) -> FastAPI:
         app.state.bodies.append(body)
         text = answer(body["messages"][-1]["content"])
         if isinstance(text, int):
-            return Response(json.dumps({"error": {"message": "refused", "type": "invalid_request_error"}}), status_code=text)
+            return Response(
+                json.dumps({"error": {"message": "refused", "type": "invalid_request_error"}}),
+                status_code=text,
+            )
         return completion(body["model"], text)
 
     return app
@@ -81,7 +104,12 @@ class Colour(dspy.Signature):
 
 
 def colour_task() -> Task:
-    return Task(signature=Colour, metric=lambda e, p: Score(float(p.colour == e.colour)), name="colour", max_tokens=40)
+    return Task(
+        signature=Colour,
+        metric=lambda e, p: Score(float(p.colour == e.colour)),
+        name="colour",
+        max_tokens=40,
+    )
 
 
 def rows(*things: str) -> list[dspy.Example]:
@@ -95,10 +123,14 @@ def test_the_embedded_server_is_closed_to_others() -> None:
     body = json.dumps({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}).encode()
     headers = {"Content-Type": "application/json", "Origin": "http://evil.example"}
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(urllib.request.Request(endpoint.url + "/chat/completions", body, headers))
+        urllib.request.urlopen(
+            urllib.request.Request(endpoint.url + "/chat/completions", body, headers)
+        )
     assert refused.value.code == 401
     headers["Authorization"] = f"Bearer {endpoint.key}"
-    with urllib.request.urlopen(urllib.request.Request(endpoint.url + "/chat/completions", body, headers)) as answer:
+    with urllib.request.urlopen(
+        urllib.request.Request(endpoint.url + "/chat/completions", body, headers)
+    ) as answer:
         assert answer.headers["Access-Control-Allow-Origin"] not in ("*", "http://evil.example")
     assert embedded.serve(weights.pull_embedded(print)) == endpoint, "one server per process"
 
@@ -111,7 +143,11 @@ def test_schema_constrained_answers_always_parse(name: str) -> None:
     program = student(colour_task())
     program.format = name
     with dspy.context(lm=lm):
-        found = evaluate(program, rows("blood", "grass", "a rainy sky", "a fire engine"), Asking(colour_task(), threads=4))
+        found = evaluate(
+            program,
+            rows("blood", "grass", "a rainy sky", "a fire engine"),
+            Asking(colour_task(), threads=4),
+        )
     assert all(o.answer.get("colour") in ("red", "green", "blue") for o in found.outcomes)
     usage = meter.usage()
     assert usage.calls == usage.asked == len(usage.latencies) == 4
@@ -146,7 +182,9 @@ def test_the_cap_is_hard_under_threads_and_cached_answers_still_come() -> None:
         with ThreadPoolExecutor(8) as pool:
             answered = list(pool.map(ask, range(40)))
         assert sum(answered) == len(app.state.bodies) == 10
-        assert ask(answered.index(True)), "an answer that is known costs nothing, also after the cap"
+        assert ask(answered.index(True)), (
+            "an answer that is known costs nothing, also after the cap"
+        )
 
 
 def test_a_rungs_share_is_hard_and_ends_with_it() -> None:
@@ -167,9 +205,13 @@ def test_what_an_optimizer_left_running_in_the_background_spends_no_more() -> No
         meter = Meter(1000)
         lm = lms.resolve("openai/any", url + "/v1", RunConfig(), meter, 40)
         with dspy.context(lm=lm):
-            questions = [dspy.Example(question=f"question {n}").with_inputs("question") for n in range(200)]
+            questions = [
+                dspy.Example(question=f"question {n}").with_inputs("question") for n in range(200)
+            ]
             with pytest.raises(ShareExhausted), meter.share(20):
-                dspy.Parallel(num_threads=4, disable_progress_bar=True)([(dspy.Predict("question -> answer"), q) for q in questions])
+                dspy.Parallel(num_threads=4, disable_progress_bar=True)(
+                    [(dspy.Predict("question -> answer"), q) for q in questions]
+                )
             for n in range(30):
                 lm(f"what the next rung asks {n}")
         assert meter.usage().asked == len(app.state.bodies) == 20 + 30
@@ -184,8 +226,14 @@ def test_a_damaged_cache_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_two_endpoints_with_the_same_model_name_do_not_share_answers() -> None:
-    with served(chat_app(lambda text: "first")) as one, served(chat_app(lambda text: "second")) as other:
-        answers = [lms.resolve("openai/same", url + "/v1", RunConfig(), Meter(9), 40)("Hello?") for url in (one, other, one)]
+    with (
+        served(chat_app(lambda text: "first")) as one,
+        served(chat_app(lambda text: "second")) as other,
+    ):
+        answers = [
+            lms.resolve("openai/same", url + "/v1", RunConfig(), Meter(9), 40)("Hello?")
+            for url in (one, other, one)
+        ]
     assert answers == [["first"], ["second"], ["first"]]
 
 
@@ -198,14 +246,24 @@ def test_a_failed_call_is_missing_and_an_unparsable_answer_is_zero() -> None:
         program = student(colour_task())
         program.format = "compact"
         with dspy.context(lm=lm):
-            found = evaluate(program, rows("blood", "broken", "odd", "fire", "rose"), Asking(colour_task(), threads=2))
+            found = evaluate(
+                program,
+                rows("blood", "broken", "odd", "fire", "rose"),
+                Asking(colour_task(), threads=2),
+            )
             assert found.scores == (1.0, None, 0.0, 1.0, 1.0)
             assert (found.interval.n, found.interval.mean, found.missing) == (4, 0.75, 1)
             with pytest.raises(WorkbenchError, match="2 of 3 calls failed"):
-                evaluate(program, rows("broken one", "broken two", "fire"), Asking(colour_task(), threads=2))
+                evaluate(
+                    program,
+                    rows("broken one", "broken two", "fire"),
+                    Asking(colour_task(), threads=2),
+                )
 
 
-def test_the_key_of_an_endpoint_is_never_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_key_of_an_endpoint_is_never_saved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("OPTIMIZE_API_KEY", "sk-very-secret")
     with served(chat_app(lambda text: '"red"')) as url:
         config = RunConfig()
@@ -213,7 +271,9 @@ def test_the_key_of_an_endpoint_is_never_saved(monkeypatch: pytest.MonkeyPatch, 
         program = student(colour_task())
         with dspy.context(lm=lm):
             evaluate(program, rows("blood"), Asking(colour_task(), threads=1))
-    assert "sk-very-secret" not in repr(config) + config.model_dump_json() + json.dumps(program.dump_state())
+    assert "sk-very-secret" not in repr(config) + config.model_dump_json() + json.dumps(
+        program.dump_state()
+    )
     stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"sk-very-secret" not in stored
 
@@ -234,9 +294,15 @@ def test_pull_takes_any_gguf_from_the_hub(tmp_path: Path) -> None:
         return Response(content, headers=headers, media_type="application/octet-stream")
 
     with served(app) as url:
-        env = os.environ | {"HF_ENDPOINT": url, "OPTIMIZE_CACHE": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
+        env = os.environ | {
+            "HF_ENDPOINT": url,
+            "OPTIMIZE_CACHE": str(tmp_path),
+            "HF_HUB_DISABLE_XET": "1",
+        }
         command = [sys.executable, "-m", "optimize", "lm", "pull"]
-        done = subprocess.run([*command, "some/model/tiny.gguf"], capture_output=True, text=True, env=env)
+        done = subprocess.run(
+            [*command, "some/model/tiny.gguf"], capture_output=True, text=True, env=env
+        )
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "hub/some/model/tiny.gguf").read_bytes() == content
         for wrong in ("some/model/other.gguf", "just-a-name"):
@@ -244,7 +310,9 @@ def test_pull_takes_any_gguf_from_the_hub(tmp_path: Path) -> None:
             assert failed.returncode == 2 and "Traceback" not in failed.stderr, failed.stderr
 
 
-def test_weights_with_another_hash_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_with_another_hash_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake = tmp_path / "fake.gguf"
     fake.write_bytes(b"not the weights")
     monkeypatch.setenv("OPTIMIZE_CACHE", str(tmp_path / "cache"))

@@ -1,4 +1,6 @@
-"""The stopping rule: every verdict, on scores small enough to check by hand. bench/verdict.py has its error rates."""
+"""The stopping rule: every verdict, on scores small enough to check by hand. bench/verdict.py has
+its error rates.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,19 @@ from dataclasses import replace
 import pytest
 from pydantic import TypeAdapter
 
-from optimize.climb.verdict import ERROR, FAMILIES, SURE, Decision, History, Tried, best_of, decide, outlook, promotes, without_headroom
+from optimize.climb.verdict import (
+    ERROR,
+    FAMILIES,
+    SURE,
+    Decision,
+    History,
+    Tried,
+    best_of,
+    decide,
+    outlook,
+    promotes,
+    without_headroom,
+)
 from optimize.stats.intervals import Interval, wilson
 
 Scores = tuple[float | None, ...]
@@ -16,7 +30,9 @@ Scores = tuple[float | None, ...]
 
 def scores(right: int, n: int) -> Scores:
     """Spread evenly, so that two of them differ on few rows."""
-    return tuple(float(math.floor((i + 1) * right / n) > math.floor(i * right / n)) for i in range(n))
+    return tuple(
+        float(math.floor((i + 1) * right / n) > math.floor(i * right / n)) for i in range(n)
+    )
 
 
 def tried(*found: tuple[str, str, Scores], baseline: Scores | None = None) -> tuple[Tried, ...]:
@@ -25,10 +41,16 @@ def tried(*found: tuple[str, str, Scores], baseline: Scores | None = None) -> tu
 
 
 HALF = scores(50, 100)
-FLAT = tried(("demo_search", "demos", HALF), ("nearest_demos", "demos", HALF), ("mipro", "instructions", HALF))
+FLAT = tried(
+    ("demo_search", "demos", HALF),
+    ("nearest_demos", "demos", HALF),
+    ("mipro", "instructions", HALF),
+)
 
 
-def verdict(history: tuple[Tried, ...], target: float, rungs_left: int = 0, budget_left: bool = True) -> Decision:
+def verdict(
+    history: tuple[Tried, ...], target: float, rungs_left: int = 0, budget_left: bool = True
+) -> Decision:
     return decide(History(history, target, rungs_left, budget_left, rung_calls=120))
 
 
@@ -45,41 +67,67 @@ def verdict(history: tuple[Tried, ...], target: float, rungs_left: int = 0, budg
         (FLAT[:3], 0.9, 3, True, "improving"),  # no instructions yet
         (FLAT[:3], 0.9, 3, False, "budget"),
         (FLAT[:3], 0.9, 0, True, "exhausted"),
-        ((*FLAT[:2], FLAT[3]), 0.9, 0, True, "exhausted"),  # two families, but neither by a second optimizer
+        # two families, but neither by a second optimizer
+        ((*FLAT[:2], FLAT[3]), 0.9, 0, True, "exhausted"),
         (FLAT, 0.53, 0, True, "indecisive"),
         (FLAT, 0.53, 0, False, "budget"),
         (FLAT, 0.49, 0, True, "indecisive"),  # a little above the target
     ],
 )
-def test_verdicts(history: tuple[Tried, ...], target: float, rungs_left: int, budget_left: bool, expected: str) -> None:
+def test_verdicts(
+    history: tuple[Tried, ...], target: float, rungs_left: int, budget_left: bool, expected: str
+) -> None:
     assert verdict(history, target, rungs_left, budget_left).verdict == expected
 
 
 @pytest.mark.parametrize("family", ["baseline", "format", "retrieval", *FAMILIES])
 def test_one_family_is_never_enough_for_a_plateau(family: str) -> None:
-    assert verdict(tried(*[(f"rung {n}", family, HALF) for n in range(6)]), 1.0).verdict == "exhausted"
+    assert (
+        verdict(tried(*[(f"rung {n}", family, HALF) for n in range(6)]), 1.0).verdict == "exhausted"
+    )
 
 
 def test_large_gains_so_far_keep_prompting_alive() -> None:
-    """The same best score; but one history rose by steps of ten points, and the next step may reach the target."""
+    """The same best score;
+
+    but one history rose by steps of ten points, and the next step may reach the target.
+    """
     steps = [scores(n, 100) for n in (20, 30, 40, 50)]
     rising = tuple(
         Tried(rung, family, s, promoted=True)
-        for rung, family, s in zip(("zero_shot", "a", "b", "c"), ("baseline", "demos", "demos", "instructions"), steps, strict=True)
+        for rung, family, s in zip(
+            ("zero_shot", "a", "b", "c"),
+            ("baseline", "demos", "demos", "instructions"),
+            steps,
+            strict=True,
+        )
     )
-    assert verdict(rising, 0.65, 1).verdict == "improving" and verdict(rising, 0.65, 1).next_gain > 0.06
+    assert (
+        verdict(rising, 0.65, 1).verdict == "improving"
+        and verdict(rising, 0.65, 1).next_gain > 0.06
+    )
     assert verdict(FLAT, 0.65, 1).verdict == "plateau" and verdict(FLAT, 0.65, 1).next_gain < 0.03
     assert verdict(rising, 0.65, 1).chance > ERROR >= verdict(FLAT, 0.65, 1).chance
 
 
 def test_where_no_rung_is_left_the_score_alone_tells() -> None:
-    """One large gain says that a further lever may bring another, but there is none to try and more rows would not bring it."""
-    leap = [Tried("zero_shot", "baseline", scores(20, 100), True), Tried("nearest_demos", "demos", scores(60, 100), True)]
-    flat = [Tried("mipro", "instructions", scores(60, 100)), Tried("gepa", "instructions", scores(60, 100))]
+    """One large gain says that a further lever may bring another, but there is none to try and more
+    rows would not bring it.
+    """
+    leap = [
+        Tried("zero_shot", "baseline", scores(20, 100), True),
+        Tried("nearest_demos", "demos", scores(60, 100), True),
+    ]
+    flat = [
+        Tried("mipro", "instructions", scores(60, 100)),
+        Tried("gepa", "instructions", scores(60, 100)),
+    ]
     found, one_left = verdict((*leap, *flat), 0.8), verdict((*leap, *flat), 0.8, 1)
     assert found.verdict == "plateau" and found.chance == pytest.approx(found.reached, abs=0.01)
     assert one_left.verdict == "improving" and one_left.next_gain == found.next_gain > 0.05
-    assert verdict((*leap, *flat), 0.8, 1, budget_left=False).verdict == "budget", "it was skipped for want of calls"
+    assert verdict((*leap, *flat), 0.8, 1, budget_left=False).verdict == "budget", (
+        "it was skipped for want of calls"
+    )
 
 
 def test_more_rungs_left_leave_a_higher_chance() -> None:
@@ -89,7 +137,9 @@ def test_more_rungs_left_leave_a_higher_chance() -> None:
 def test_a_score_short_of_certainty_does_not_count_as_reached() -> None:
     n = next(n for n in range(50, 100) if verdict(FLAT[:1], n / 100 - 0.12).reached >= SURE)
     assert n >= 50
-    assert verdict(tried(baseline=scores(8, 10)), 0.7).verdict != "reached", "8 of 10 is no proof of 0.7"
+    assert verdict(tried(baseline=scores(8, 10)), 0.7).verdict != "reached", (
+        "8 of 10 is no proof of 0.7"
+    )
     assert verdict(tried(baseline=scores(160, 200)), 0.7).verdict == "reached"
 
 
@@ -125,29 +175,55 @@ def test_missing_scores_are_not_zeros_and_below_95_percent_coverage_nothing_is_s
 
 def test_an_indecisive_verdict_says_how_many_rows_would_tell() -> None:
     found = verdict(FLAT, 0.57)
-    assert found.verdict == "indecisive" and found.rows and 100 < found.rows < 800 and str(found.rows) in found.reason
-    assert verdict(tuple(replace(t, scores=scores(50 * found.rows // 100, found.rows)) for t in FLAT), 0.57).chance < 0.1
+    assert (
+        found.verdict == "indecisive"
+        and found.rows
+        and 100 < found.rows < 800
+        and str(found.rows) in found.reason
+    )
+    assert (
+        verdict(
+            tuple(replace(t, scores=scores(50 * found.rows // 100, found.rows)) for t in FLAT), 0.57
+        ).chance
+        < 0.1
+    )
     assert verdict(FLAT, 0.5).rows is None, "at the target's very edge no number of rows tells"
 
 
 def test_the_reason_tells_the_numbers() -> None:
     found = verdict(FLAT, 0.9)
-    assert all(text in found.reason for text in ("0.500 [0.404, 0.596]", "100 val rows", "0.9", "below 0.1 %"))
-    assert "instructions" in verdict(FLAT[:3], 0.9).reason and "120 LM calls" in verdict(FLAT[:3], 0.9, 2).reason
+    assert all(
+        text in found.reason
+        for text in ("0.500 [0.404, 0.596]", "100 val rows", "0.9", "below 0.1 %")
+    )
+    assert (
+        "instructions" in verdict(FLAT[:3], 0.9).reason
+        and "120 LM calls" in verdict(FLAT[:3], 0.9, 2).reason
+    )
 
 
 def test_a_score_above_the_target_is_not_called_below_it() -> None:
     found = verdict(FLAT, 0.49, 0, budget_left=False)
-    assert found.verdict == "budget" and "at the target 0.49 without being sure" in found.reason and "below the target" not in found.reason
+    assert (
+        found.verdict == "budget"
+        and "at the target 0.49 without being sure" in found.reason
+        and "below the target" not in found.reason
+    )
     assert "below the target 0.53" in verdict(FLAT, 0.53, 0, budget_left=False).reason
 
 
 def test_no_headroom_only_where_the_climb_could_not_tell() -> None:
-    low, high = {"the best of 5 answers scores": wilson(0.3, 100)}, {"the best of 5 answers scores": wilson(0.85, 100)}
+    low, high = (
+        {"the best of 5 answers scores": wilson(0.3, 100)},
+        {"the best of 5 answers scores": wilson(0.85, 100)},
+    )
     undecided, plateau = verdict(FLAT, 0.57), verdict(FLAT, 0.9)
     assert without_headroom(undecided, low, 0.57).verdict == "no_headroom"
     assert "0.300" in without_headroom(undecided, low, 0.57).reason
-    assert without_headroom(undecided, high, 0.57) is undecided and without_headroom(plateau, low, 0.9) is plateau
+    assert (
+        without_headroom(undecided, high, 0.57) is undecided
+        and without_headroom(plateau, low, 0.9) is plateau
+    )
 
 
 def test_the_outlook_without_any_gain_seen_is_the_prior() -> None:

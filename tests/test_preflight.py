@@ -12,17 +12,21 @@ from typing import Any
 import dspy
 import pytest
 
-from optimize.climb.preflight import LEAKS, Preflight, preflight, told
+from optimize.climb.preflight import LEAKS, Preflight, preflight
 from optimize.config import RunConfig
-from optimize.data.baselines import references
+from optimize.data.baselines import baseline_scores
 from optimize.data.rows import load_splits
 from optimize.errors import WorkbenchError
+from optimize.report.sentences import preflight_sentences
 from optimize.report.text import checks
 from optimize.task import Task
 
 Tiny = Callable[..., Task]
 Rows = list[dict[str, Any]]
-WORDS = {"good": ["lovely", "superb", "splendid", "charming"], "bad": ["awful", "dreadful", "rotten", "horrid"]}
+WORDS = {
+    "good": ["lovely", "superb", "splendid", "charming"],
+    "bad": ["awful", "dreadful", "rotten", "horrid"],
+}
 
 
 @pytest.fixture
@@ -31,7 +35,10 @@ def review_rows() -> Rows:
     rng = random.Random(0)
     filler = lambda: "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=7))  # noqa: E731
     return [
-        {"text": " ".join([*rng.sample(WORDS[mood], 3), filler(), filler(), filler()]), "mood": mood}
+        {
+            "text": " ".join([*rng.sample(WORDS[mood], 3), filler(), filler(), filler()]),
+            "mood": mood,
+        }
         for _ in range(60)
         for mood in ("good", "bad")
     ]
@@ -53,7 +60,13 @@ def test_clean_rows_have_no_findings(tiny: Tiny, review_rows: Rows) -> None:
 
 def test_planted_faults_are_found_with_their_lines(tiny: Tiny, review_rows: Rows) -> None:
     wrong = review_rows[10] | {"mood": "bad"}
-    rows = [*review_rows[:10], wrong, *review_rows[11:], review_rows[0], review_rows[3] | {"mood": "good"}]
+    rows = [
+        *review_rows[:10],
+        wrong,
+        *review_rows[11:],
+        review_rows[0],
+        review_rows[3] | {"mood": "good"},
+    ]
     found = checked(tiny(rows=rows))
     assert counts(found) == {
         "inputs labelled in contradictory ways": 1,
@@ -61,15 +74,22 @@ def test_planted_faults_are_found_with_their_lines(tiny: Tiny, review_rows: Rows
         "rows whose label looks wrong": 1,
     }
     by_what = {f.what: " ".join(f.examples) for f in found.findings}
-    assert "rows.jsonl:4" in by_what["inputs labelled in contradictory ways"] and ":122" in by_what["inputs labelled in contradictory ways"]
+    assert (
+        "rows.jsonl:4" in by_what["inputs labelled in contradictory ways"]
+        and ":122" in by_what["inputs labelled in contradictory ways"]
+    )
     assert "rows.jsonl:11 is 'bad'" in by_what["rows whose label looks wrong"]
-    lines = told(found, 0.9)
-    assert next(n for n, line in enumerate(lines) if line.startswith("Fix")) < next(n for n, line in enumerate(lines) if "Look at" in line)
+    lines = preflight_sentences(found, 0.9)
+    assert next(n for n, line in enumerate(lines) if line.startswith("Fix")) < next(
+        n for n, line in enumerate(lines) if "Look at" in line
+    )
 
 
 def test_rows_on_two_sides_of_a_given_split_are_a_problem(tiny: Tiny, review_rows: Rows) -> None:
     twin = review_rows[0] | {"text": review_rows[0]["text"].upper()}
-    found = checked(tiny(train=review_rows[:80], val=review_rows[80:100], test=[*review_rows[100:], twin]))
+    found = checked(
+        tiny(train=review_rows[:80], val=review_rows[80:100], test=[*review_rows[100:], twin])
+    )
     assert found.count(LEAKS) == 1 and next(f for f in found.findings if f.what == LEAKS).problem
     assert found.label_rows == {"good": 40, "bad": 40}
 
@@ -80,31 +100,44 @@ def test_labels_that_a_side_lacks_are_told(tiny: Tiny, review_rows: Rows) -> Non
     found = checked(tiny(train=good[:40], val=good[40:50], test=good[50:] + bad[:5]))
     assert counts(found)["labels in test that train never shows"] == 1
     found = checked(tiny(train=[*good[:40], *bad[:3]], val=good[40:50] + bad[3:6], test=good[50:]))
-    assert counts(found)["labels of train that test never asks for"] == 1 and counts(found)["labels that are rare in train"] == 1
+    assert (
+        counts(found)["labels of train that test never asks for"] == 1
+        and counts(found)["labels that are rare in train"] == 1
+    )
 
 
 def test_a_reference_at_the_target_is_told_first(tiny: Tiny, review_rows: Rows) -> None:
     found = checked(tiny(rows=review_rows))
-    assert found.references["logistic regression"].score == 1.0 and found.references["majority class"].score == pytest.approx(0.5, abs=0.1)
-    assert told(found, 0.9)[0].startswith("No LM needed?")
-    assert not any("No LM needed" in line for line in told(found.model_copy(update={"references": {}}), 0.9))
+    assert found.baselines["TF-IDF + logistic regression"].score == 1.0 and found.baselines[
+        "majority class"
+    ].score == pytest.approx(0.5, abs=0.1)
+    assert preflight_sentences(found, 0.9)[0].startswith("No LM needed?")
+    assert not any(
+        "No LM needed" in line
+        for line in preflight_sentences(found.model_copy(update={"baselines": {}}), 0.9)
+    )
 
 
 def test_references_are_scored_by_the_tasks_metric(tiny: Tiny, review_rows: Rows) -> None:
     task = replace(tiny(rows=review_rows), metric=lambda example, prediction: 0.25)
     splits = load_splits(task)
-    assert {s.mean for s in references(task, splits.train, splits.test).values()} == {0.25}
+    assert {s.mean for s in baseline_scores(task, splits.train, splits.test).values()} == {0.25}
 
 
 def test_raters_put_a_ceiling_on_scores(tiny: Tiny, review_rows: Rows) -> None:
-    rows = [row | {"votes": [row["mood"]] * 2 + ["bad" if n % 4 else "good"]} for n, row in enumerate(review_rows)]
+    rows = [
+        row | {"votes": [row["mood"]] * 2 + ["bad" if n % 4 else "good"]}
+        for n, row in enumerate(review_rows)
+    ]
     found = checked(replace(tiny(rows=rows), raters=lambda row: row.votes))
     assert found.agreement and 0 < found.agreement.alpha < 1 and found.agreement.n == 120
-    assert any("asks for agreement with noise" in line for line in told(found, 0.99))
+    assert any("asks for agreement with noise" in line for line in preflight_sentences(found, 0.99))
 
 
 def test_raters_that_fail_are_a_clear_error(tiny: Tiny, review_rows: Rows) -> None:
-    with pytest.raises(WorkbenchError, match=r"Task\(raters=…\) of programs/tiny.py fails on a row: AttributeError"):
+    with pytest.raises(
+        WorkbenchError, match=r"Task\(raters=…\) of programs/tiny.py fails on a row: AttributeError"
+    ):
         checked(replace(tiny(rows=review_rows), raters=lambda row: row.votes))
 
 
@@ -116,20 +149,39 @@ def test_what_a_dev_set_can_see(tiny: Tiny, review_rows: Rows) -> None:
 
 def test_what_a_run_may_cost(tiny: Tiny, review_rows: Rows) -> None:
     task = tiny(rows=review_rows)
-    local, priced, unknown = (checked(task, lm=lm, max_calls=100).cost for lm in ("embedded", "openai/gpt-4.1-mini", "openai/nobody-knows"))
+    local, priced, unknown = (
+        checked(task, lm=lm, max_calls=100).cost
+        for lm in ("embedded", "openai/gpt-4.1-mini", "openai/nobody-knows")
+    )
     assert local.usd == 0.0 and local.calls == 100 and 0 < local.tokens_out < local.tokens_in
     assert priced.usd and priced.usd > 0 and unknown.usd is None
-    taught = [checked(task, max_calls=100, lm="embedded", teacher=t).cost.usd for t in ("openai/gpt-4.1-mini", "openai/nobody-knows")]
+    taught = [
+        checked(task, max_calls=100, lm="embedded", teacher=t).cost.usd
+        for t in ("openai/gpt-4.1-mini", "openai/nobody-knows")
+    ]
     assert taught == [priced.usd, None]
-    assert any("unknown price" in line for line in told(checked(task, lm="openai/nobody-knows"), 0.9))
-    assert any("--max-calls is 100" in line for line in told(checked(task, max_calls=100), 0.9))
+    assert any(
+        "unknown price" in line
+        for line in preflight_sentences(checked(task, lm="openai/nobody-knows"), 0.9)
+    )
+    assert any(
+        "--max-calls is 100" in line
+        for line in preflight_sentences(checked(task, max_calls=100), 0.9)
+    )
 
 
-def test_a_cap_that_is_too_small_is_told_before_the_first_call(tiny: Tiny, review_rows: Rows) -> None:
+def test_a_cap_that_is_too_small_is_told_before_the_first_call(
+    tiny: Tiny, review_rows: Rows
+) -> None:
     """Also where it is what follows the climb that makes it too small."""
     task = tiny(rows=review_rows)
     enough = checked(task).cost.enough_calls
-    found = {after: told(preflight(task, load_splits(task), RunConfig(max_calls=enough), after), task.target) for after in (0, 300)}
+    found = {
+        after: preflight_sentences(
+            preflight(task, load_splits(task), RunConfig(max_calls=enough), after), task.target
+        )
+        for after in (0, 300)
+    }
     assert not any("cut short" in line for line in found[0])
     assert any(f"fewer than {enough + 300} calls" in line for line in found[300])
 
@@ -143,7 +195,9 @@ def test_no_lm_is_asked(tiny: Tiny, review_rows: Rows) -> None:
         checks(checked(tiny(rows=review_rows)), 0.9, "tiny")
 
 
-def test_all_rows_that_do_not_fit_are_named_at_once(tiny: Tiny, review_rows: Rows, tmp_path: Path) -> None:
+def test_all_rows_that_do_not_fit_are_named_at_once(
+    tiny: Tiny, review_rows: Rows, tmp_path: Path
+) -> None:
     broken = [row | {"mood": "fair"} if n in (2, 5) else row for n, row in enumerate(review_rows)]
     task = tiny(rows=broken)
     with pytest.raises(Exception, match="2 rows do not fit") as caught:

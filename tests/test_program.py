@@ -1,4 +1,4 @@
-"""A program is saved as one file and comes back with the same prompts, or is refused with a reason."""
+"""A program is one file and comes back with the same prompts, or is refused with a reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from optimize.data.rows import Splits, input_text
 from optimize.errors import WorkbenchError
 from optimize.lm.meter import Meter, MeteredLM
 from optimize.program.compact_format import FORMATS
-from optimize.program.program import PASSAGES, Program, load, render, save, student
+from optimize.program.program import PASSAGES, Program, read_program, render, save, student
 from optimize.program.retrieval import Neighbours, Passages
 from optimize.task import Task
 
@@ -47,7 +47,9 @@ def add_passages(program: Program, splits: Splits) -> None:
 
 def add_instruction(program: Program, splits: Splits) -> None:
     for predictor in program.predictors():
-        predictor.signature = predictor.signature.with_instructions('Be exact: é, "quotes"\nand a second line.')
+        predictor.signature = predictor.signature.with_instructions(
+            'Be exact: é, "quotes"\nand a second line.'
+        )
 
 
 LEVERS: dict[str, list[Callable[[Program, Splits], None]]] = {
@@ -64,14 +66,16 @@ LEVERS: dict[str, list[Callable[[Program, Splits], None]]] = {
 @pytest.mark.parametrize("levers", LEVERS)
 @pytest.mark.parametrize("form", ["chat", "json", "compact"])
 @pytest.mark.parametrize("name", TASKS)
-def test_a_loaded_program_renders_the_same_prompts(shipped: Shipped, tmp_path: Path, name: str, form: str, levers: str) -> None:
+def test_a_loaded_program_renders_the_same_prompts(
+    shipped: Shipped, tmp_path: Path, name: str, form: str, levers: str
+) -> None:
     task, splits = shipped(name)
     program = student(task)
     program.format = form
     for lever in LEVERS[levers]:
         lever(program, splits)
     save(program, tmp_path / "deep" / "program.json")
-    again = load(task, tmp_path / "deep" / "program.json", no_lm)
+    again = read_program(task, tmp_path / "deep" / "program.json", no_lm)
     for example in splits.test[:3]:
         assert render(again, example) == render(program, example)
 
@@ -83,7 +87,9 @@ def test_each_lever_is_in_the_prompt(shipped: Shipped) -> None:
     shown = {
         add_instruction: ["and a second line."],
         add_demos: [e.reply for e in splits.train[:3]],
-        add_passages: [text.split(":")[0] for text in Passages(2, task.corpus).find(example.message)],
+        add_passages: [
+            text.split(":")[0] for text in Passages(2, task.corpus).find(example.message)
+        ],
     }
     for lever, texts in shown.items():
         program = student(task)
@@ -116,7 +122,9 @@ def test_passages_go_to_demos_added_before(shipped: Shipped) -> None:
     program = student(task)
     add_demos(program, splits)
     add_passages(program, splits)
-    assert all(len(demo[PASSAGES]) == 2 for predictor in program.predictors() for demo in predictor.demos)
+    assert all(
+        len(demo[PASSAGES]) == 2 for predictor in program.predictors() for demo in predictor.demos
+    )
 
 
 class Own(dspy.Module):
@@ -137,11 +145,17 @@ def test_a_module_of_ones_own_takes_no_passages(shipped: Shipped) -> None:
 
 def test_a_chain_of_thought_comes_back(shipped: Shipped, tmp_path: Path) -> None:
     task, splits = shipped("kb_answer")
-    thinking = Task(signature=task.signature, metric=task.metric, program=dspy.ChainOfThought, name=task.name, root=task.root)
+    thinking = Task(
+        signature=task.signature,
+        metric=task.metric,
+        program=dspy.ChainOfThought,
+        name=task.name,
+        root=task.root,
+    )
     program = student(thinking)
     add_passages(program, splits)
     save(program, tmp_path / "program.json")
-    again = load(thinking, tmp_path / "program.json", no_lm)
+    again = read_program(thinking, tmp_path / "program.json", no_lm)
     assert render(again, splits.test[0]) == render(program, splits.test[0])
 
 
@@ -151,7 +165,9 @@ def test_a_tuned_program_asks_for_its_lm(tiny: Tiny, tmp_path: Path) -> None:
     save(program, tmp_path / "program.json")
     lm = dspy.utils.DummyLM([])
     asked: list[Path] = []
-    again = load(program.task, tmp_path / "program.json", lambda adapter: asked.append(adapter) or lm)
+    again = read_program(
+        program.task, tmp_path / "program.json", lambda adapter: asked.append(adapter) or lm
+    )
     assert (asked, again.lm, again.tuned) == ([program.tuned], lm, program.tuned)
 
 
@@ -167,36 +183,45 @@ def test_a_tuned_program_asks_for_its_lm(tiny: Tiny, tmp_path: Path) -> None:
         ({"passages": {"k": 1}}, r"corpus\.jsonl is gone"),
     ],
 )
-def test_another_state_is_refused(tiny: Tiny, tmp_path: Path, change: dict[str, Any], told: str) -> None:
+def test_another_state_is_refused(
+    tiny: Tiny, tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
     program, path = student(tiny()), tmp_path / "program.json"
     save(program, path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(WorkbenchError, match=told):
-        load(program.task, path, no_lm)
+        read_program(program.task, path, no_lm)
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b'{"version": 1', b'{"version": 1}', b"[]", b"null", b'"text"', b'{"version": "\xff"}'], ids=lambda c: repr(c)
+    "content",
+    [b"", b'{"version": 1', b'{"version": 1}', b"[]", b"null", b'"text"', b'{"version": "\xff"}'],
+    ids=lambda c: repr(c),
 )
 def test_a_file_that_is_no_program_is_refused(tiny: Tiny, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "program.json"
     path.write_bytes(content)
     with pytest.raises(WorkbenchError):
-        load(tiny(), path, no_lm)
+        read_program(tiny(), path, no_lm)
 
 
 def test_a_missing_file_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(WorkbenchError, match=r"gone\.json cannot be read"):
-        load(tiny(), tmp_path / "gone.json", no_lm)
+        read_program(tiny(), tmp_path / "gone.json", no_lm)
 
 
 def output(annotation: Any, name: str = "answer") -> type[dspy.Signature]:
-    return dspy.Signature({"text": (str, dspy.InputField()), name: (annotation, dspy.OutputField())}, "Do it.")
+    return dspy.Signature(
+        {"text": (str, dspy.InputField()), name: (annotation, dspy.OutputField())}, "Do it."
+    )
 
 
 ORDER_1: type[BaseModel] = create_model("Order", item=(str, ...))
 ORDER_2: type[BaseModel] = create_model("Order", item=(str, ...), due=(str, ...))
-LEVEL_1, LEVEL_2 = enum.Enum("Level", {"LOW": "low"}), enum.Enum("Level", {"LOW": "low", "HIGH": "high"})
+LEVEL_1, LEVEL_2 = (
+    enum.Enum("Level", {"LOW": "low"}),
+    enum.Enum("Level", {"LOW": "low", "HIGH": "high"}),
+)
 
 
 @pytest.mark.parametrize(
@@ -210,11 +235,13 @@ LEVEL_1, LEVEL_2 = enum.Enum("Level", {"LOW": "low"}), enum.Enum("Level", {"LOW"
     ],
     ids=["name", "type", "literal", "model", "enum"],
 )
-def test_a_program_of_other_fields_is_refused(tiny: Tiny, tmp_path: Path, saved: Any, now: Any) -> None:
+def test_a_program_of_other_fields_is_refused(
+    tiny: Tiny, tmp_path: Path, saved: Any, now: Any
+) -> None:
     save(student(tiny(saved)), tmp_path / "program.json")
-    assert load(tiny(saved), tmp_path / "program.json", no_lm)
+    assert read_program(tiny(saved), tmp_path / "program.json", no_lm)
     with pytest.raises(WorkbenchError, match="other fields"):
-        load(tiny(now), tmp_path / "program.json", no_lm)
+        read_program(tiny(now), tmp_path / "program.json", no_lm)
 
 
 def test_the_key_of_an_lm_is_never_saved(tiny: Tiny, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""The shipped tasks: data that are what they claim, and a metric that gold answers satisfy and others do not."""
+"""The shipped tasks: data that are what they claim, and a metric that gold answers satisfy and
+others do not.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,11 @@ def test_gold_scores_one(shipped: Shipped, name: str) -> None:
 ISSUE = {"trade": "heating", "location": "flat 12", "urgency": "normal"}
 WRONG: dict[str, Callable[[dspy.Example], dict[str, object]]] = {
     "tickets": lambda e: {"desk": "orders" if e.desk != "orders" else "claims"},
-    "kb_answer": lambda e: {"reply": re.sub(r" ?\[KB-\d+\]", "", e.reply) if "KB-" in e.reply else "You owe us [KB-1006]."},
+    "kb_answer": lambda e: {
+        "reply": re.sub(r" ?\[KB-\d+\]", "", e.reply)
+        if "KB-" in e.reply
+        else "You owe us [KB-1006]."
+    },
     "extract": lambda e: {"order": e.order.model_copy(update={"building": "Nowhere House"})},
 }
 
@@ -96,7 +102,8 @@ DISPUTE = "I have passed this to our billing team, who will reply within one wor
         (GOLD, "Press the button for a while [KB-1006] [KB-1387].", 1.0),
         (GOLD, "Press the button for a while [KB-1006].", 2 / 3),
         (GOLD, "Press the button for a while.", 0.0),
-        (GOLD, "Press the button for a while [KB-1006] [KB-1387] [KB-0000].", 0.0),  # one is invented
+        # one is invented
+        (GOLD, "Press the button for a while [KB-1006] [KB-1387] [KB-0000].", 0.0),
         (GOLD, "[KB-1006] [KB-1387]", 0.0),
         (GOLD, DISPUTE, 0.0),
         (DISPUTE, DISPUTE, 1.0),
@@ -106,7 +113,9 @@ DISPUTE = "I have passed this to our billing team, who will reply within one wor
 )
 def test_the_metric_of_kb_answer(shipped: Shipped, gold: str, reply: str, score: float) -> None:
     task, _ = shipped("kb_answer")
-    assert task.score(dspy.Example(message="?", reply=gold), answer(reply=reply)).value == pytest.approx(score)
+    assert task.score(
+        dspy.Example(message="?", reply=gold), answer(reply=reply)
+    ).value == pytest.approx(score)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +133,13 @@ def test_the_metric_of_kb_answer(shipped: Shipped, gold: str, reply: str, score:
 def test_the_metric_of_extract(shipped: Shipped, change: dict[str, object], score: float) -> None:
     task, _ = shipped("extract")
     order = task.signature.output_fields["order"].annotation
-    gold = {"reporter": "Ana", "reported": "2026-03-04", "building": "Alder House", "issues": [ISSUE]}
+    gold = {
+        "reporter": "Ana",
+        "reported": "2026-03-04",
+        "building": "Alder House",
+        "issues": [ISSUE],
+    }
     example = dspy.Example(email="?", order=order.model_validate(gold))
-    assert task.score(example, answer(order=order.model_validate(gold | change))).value == pytest.approx(score)
+    assert task.score(
+        example, answer(order=order.model_validate(gold | change))
+    ).value == pytest.approx(score)

@@ -16,7 +16,9 @@ COMMANDS = sorted(set(re.findall(r"^(?:\| `)?optimize ((?:lm )?[a-z]+)", README,
 
 def help_of(command: str) -> str:
     words = [sys.executable, "-m", "optimize", *command.split(), "--help"]
-    return subprocess.run(words, capture_output=True, text=True, env={"COLUMNS": "200", "PATH": "", "TERM": "dumb"}).stdout
+    return subprocess.run(
+        words, capture_output=True, text=True, env={"COLUMNS": "200", "PATH": "", "TERM": "dumb"}
+    ).stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -25,7 +27,8 @@ def test_every_command_of_the_readme_exists(command: str) -> None:
     assert "Usage" in shown
     for line in re.findall(rf"^.*optimize {command}\b.*$", README, re.MULTILINE):
         for option in re.findall(
-            r"(?<!pip install )--[a-z][a-z-]+", line.split("#")[0].split("`")[1] if line.startswith("|") else line.split("#")[0]
+            r"(?<!pip install )--[a-z][a-z-]+",
+            line.split("#")[0].split("`")[1] if line.startswith("|") else line.split("#")[0],
         ):
             assert option in shown, (command, option)
 

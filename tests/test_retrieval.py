@@ -11,11 +11,25 @@ import pytest
 from optimize.errors import WorkbenchError
 from optimize.program.retrieval import Neighbours, Passages, read_corpus
 
-TEXTS = ("my card was declined", "my card was declined twice today", "the card reader is new", "the parcel is late", "late again")
+TEXTS = (
+    "my card was declined",
+    "my card was declined twice today",
+    "the card reader is new",
+    "the parcel is late",
+    "late again",
+)
 ARTICLES = [
     {"id": "KB-1", "title": "Parking", "text": "Leave the bike in a marked bay near the station."},
-    {"id": "KB-2", "title": "Broken lock", "text": "If the lock does not close, lock it again and report the lock."},
-    {"id": "KB-3", "title": "Refunds", "text": "We refund rides of less than two minutes. The lock must be closed."},
+    {
+        "id": "KB-2",
+        "title": "Broken lock",
+        "text": "If the lock does not close, lock it again and report the lock.",
+    },
+    {
+        "id": "KB-3",
+        "title": "Refunds",
+        "text": "We refund rides of less than two minutes. The lock must be closed.",
+    },
 ]
 
 
@@ -63,18 +77,24 @@ def test_a_text_without_known_words_still_gets_rows() -> None:
         ("the lock does not close", 1, ["KB-2"]),
         ("the lock does not close", 3, ["KB-2", "KB-3"]),  # fewer than k: parking does not match
         ("refund", 3, ["KB-3"]),
-        ("lock, refundable", 2, ["KB-3", "KB-2"]),  # the words alone say KB-2; the letters of refund outweigh them
+        # the words alone say KB-2; the letters of refund outweigh them
+        ("lock, refundable", 2, ["KB-3", "KB-2"]),
         ("where is the station?", 2, ["KB-1"]),
         ("quantum physics", 3, []),
         ("", 3, []),
     ],
 )
-def test_the_best_passage_comes_first(corpus: Path, query: str, k: int, expected: list[str]) -> None:
+def test_the_best_passage_comes_first(
+    corpus: Path, query: str, k: int, expected: list[str]
+) -> None:
     assert [text[1:5] for text in Passages(k, corpus).find(query)] == expected
 
 
 def test_a_passage_is_id_title_and_text(corpus: Path) -> None:
-    assert read_corpus(corpus)["KB-1"] == "[KB-1] Parking: Leave the bike in a marked bay near the station."
+    assert (
+        read_corpus(corpus)["KB-1"]
+        == "[KB-1] Parking: Leave the bike in a marked bay near the station."
+    )
 
 
 def test_copies_share_the_index(corpus: Path) -> None:
@@ -85,10 +105,16 @@ def test_copies_share_the_index(corpus: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ('{"id": "KB-9", "title": "x"}', r"corpus\.jsonl:4: a passage has id, title and text: KeyError\('text'\)"),
+        (
+            '{"id": "KB-9", "title": "x"}',
+            r"corpus\.jsonl:4: a passage has id, title and text: KeyError\('text'\)",
+        ),
         ('{"id": "KB-9", ', r"corpus\.jsonl:4: not JSON"),
         ("[1]", r"corpus\.jsonl:4: a passage has id, title and text"),
-        ('{"id": "KB-1", "title": "x", "text": "y"}', r"corpus\.jsonl:4: the id 'KB-1' is another passage's already"),
+        (
+            '{"id": "KB-1", "title": "x", "text": "y"}',
+            r"corpus\.jsonl:4: the id 'KB-1' is another passage's already",
+        ),
         ('"text"', r"corpus\.jsonl:4: a passage has id, title and text"),
     ],
 )
@@ -111,5 +137,8 @@ def test_a_corpus_that_is_not_utf8_is_told(corpus: Path) -> None:
 
 
 def test_a_unicode_line_separator_inside_a_text_does_not_end_the_line(corpus: Path) -> None:
-    corpus.write_text(json.dumps(ARTICLES[0] | {"text": "one\u2028two"}, ensure_ascii=False) + "\n", encoding="utf-8")
+    corpus.write_text(
+        json.dumps(ARTICLES[0] | {"text": "one\u2028two"}, ensure_ascii=False) + "\n",
+        encoding="utf-8",
+    )
     assert read_corpus(corpus) == {"KB-1": "[KB-1] Parking: one\u2028two"}

@@ -1,4 +1,6 @@
-"""The best of several on the same rows: what is taken off for having been chosen, against a simulation whose truth is known."""
+"""The best of several on the same rows: what is taken off for having been chosen, against a
+simulation whose truth is known.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,12 @@ from scipy.stats import norm
 from optimize.stats.winner import corrected_best
 
 
-def simulated(n: int, k: int, spread: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(k, n) right-or-wrong scores of programs whose errors correlate at 0.6, and their true scores around 0.65."""
+def simulated(
+    n: int, k: int, spread: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """(k, n) right-or-wrong scores of programs whose errors correlate at 0.6, and their true scores
+    around 0.65.
+    """
     truth = np.clip(0.65 + spread * rng.standard_normal(k), 0.05, 0.95)
     rows = 0.6**0.5 * rng.standard_normal(n) + 0.4**0.5 * rng.standard_normal((k, n))
     return (rows < norm.ppf(truth)[:, None]).astype(float), truth
@@ -19,7 +25,9 @@ def simulated(n: int, k: int, spread: float, rng: np.random.Generator) -> tuple[
 @pytest.mark.parametrize("spread", [0.0, 0.05])
 @pytest.mark.parametrize("k", [2, 15])
 @pytest.mark.parametrize("n", [20, 50, 200])
-def test_the_correction_takes_off_most_of_the_optimism_and_no_more(n: int, k: int, spread: float) -> None:
+def test_the_correction_takes_off_most_of_the_optimism_and_no_more(
+    n: int, k: int, spread: float
+) -> None:
     rng = np.random.default_rng([n, k])
     raw, corrected, covered = [], [], 0
     for _ in range(200):
@@ -36,7 +44,11 @@ def test_the_correction_takes_off_most_of_the_optimism_and_no_more(n: int, k: in
 def test_a_clear_winner_is_left_as_it_is() -> None:
     best, other = [1.0] * 45 + [0.0] * 5, [0.0] * 40 + [1.0] * 10
     found = corrected_best(best, [other])
-    assert found.optimism < 0.005 and found.interval.mean == pytest.approx(0.9, abs=0.005) and found.k == 2
+    assert (
+        found.optimism < 0.005
+        and found.interval.mean == pytest.approx(0.9, abs=0.005)
+        and found.k == 2
+    )
 
 
 def test_alone_or_with_programs_that_were_stopped_early_nothing_is_taken_off() -> None:
@@ -55,4 +67,7 @@ def test_graded_scores_stay_within_0_and_1() -> None:
     scores = rng.beta(1, 9, (6, 30))
     best = int(scores.mean(axis=1).argmax())
     found = corrected_best(scores[best], [s for i, s in enumerate(scores) if i != best])
-    assert 0 <= found.interval.low <= found.interval.mean <= found.interval.high <= 1 and found.optimism > 0
+    assert (
+        0 <= found.interval.low <= found.interval.mean <= found.interval.high <= 1
+        and found.optimism > 0
+    )

@@ -20,11 +20,19 @@ def hashes(n: int) -> list[str]:
 def test_the_order_of_the_rows_means_nothing(seed: int) -> None:
     rows = list(zip(hashes(90), ["a", "b", "c"] * 30, [n // 2 for n in range(90)], strict=True))
     shuffled = random.Random(seed).sample(rows, len(rows))
-    sides = [dict(zip([h for h, _, _ in rs], split_groups(*map(list, zip(*rs, strict=True))), strict=True)) for rs in (rows, shuffled)]
+    sides = [
+        dict(
+            zip([h for h, _, _ in rs], split_groups(*map(list, zip(*rs, strict=True))), strict=True)
+        )
+        for rs in (rows, shuffled)
+    ]
     assert sides[0] == sides[1]
 
 
-@pytest.mark.parametrize("sizes", [{"only": 100}, {"a": 60, "b": 40}, {"a": 100, "rare": 7}, {str(n): 20 for n in range(12)}])
+@pytest.mark.parametrize(
+    "sizes",
+    [{"only": 100}, {"a": 60, "b": 40}, {"a": 100, "rare": 7}, {str(n): 20 for n in range(12)}],
+)
 def test_each_label_is_divided_by_the_shares(sizes: dict[str, int]) -> None:
     labels = [label for label, n in sizes.items() for _ in range(n)]
     sides = split_groups(hashes(len(labels)), labels, list(range(len(labels))))
@@ -46,7 +54,11 @@ def test_a_group_is_never_divided() -> None:
     [
         ("My parcel has not arrived yet.", "My parcel has not arrived yet.", True),
         ("My parcel has not arrived yet.", "my  parcel has NOT\narrived yet.", True),
-        ("My parcel has not arrived yet, order 1234.", "My parcel has not arrived yet, order 1236.", True),
+        (
+            "My parcel has not arrived yet, order 1234.",
+            "My parcel has not arrived yet, order 1236.",
+            True,
+        ),
         ("My parcel has not arrived yet.", "The zip on my jacket broke.", False),
         ("Cancel my plan today.", "Please change the card on my account.", False),
     ],
@@ -58,7 +70,11 @@ def test_near_duplicates_share_a_group(one: str, other: str, same: bool) -> None
 
 
 def test_likeness_is_passed_on_along_a_chain() -> None:
-    words = re.findall(r"\w+", "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november")
-    chain = [" ".join(words[n : n + 9]) for n in range(6)]  # neighbours share eight words, the ends four
+    words = re.findall(
+        r"\w+",
+        "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november",
+    )
+    # neighbours share eight words, the ends four
+    chain = [" ".join(words[n : n + 9]) for n in range(6)]
     assert len(set(near_duplicate_groups(chain, near=0.7))) == 1
     assert len(set(near_duplicate_groups([chain[0], chain[-1]], near=0.7))) == 2

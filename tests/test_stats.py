@@ -1,4 +1,6 @@
-"""Intervals against published and hand-computed numbers, and against a simulation of their coverage."""
+"""Intervals against published and hand-computed numbers, and against a simulation of their
+coverage.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ def bounds(found: Interval) -> tuple[float, float]:
     return found.low, found.high
 
 
-# Newcombe (1998), table I, method 3, for 81/263, 15/148, 0/20 and 1/29; the last two by hand: n/(n+z²) is the lower end of n of n.
+# Newcombe (1998), table I, method 3, for 81/263, 15/148, 0/20 and 1/29; the last two by hand:
+# n/(n+z²) is the lower end of n of n.
 @pytest.mark.parametrize(
     ("right", "n", "low", "high"),
     [
@@ -29,16 +32,27 @@ def bounds(found: Interval) -> tuple[float, float]:
         (1, 1, 0.2065, 1.0),
     ],
 )
-def test_right_or_wrong_scores_get_wilsons_interval(right: int, n: int, low: float, high: float) -> None:
+def test_right_or_wrong_scores_get_wilsons_interval(
+    right: int, n: int, low: float, high: float
+) -> None:
     found = mean_interval([1.0] * right + [0.0] * (n - right))
     assert (found.mean, found.n) == (pytest.approx(right / n), n)
     assert bounds(found) == pytest.approx((low, high), abs=5e-5)
 
 
 @pytest.mark.parametrize(
-    "scores", [[0.2, 0.5, 0.9, 1.0, 0.4], [0.5] + [1.0] * 30, [0.0] * 30 + [0.5], [0.5, 1.0], [n / 40 for n in range(41)]]
+    "scores",
+    [
+        [0.2, 0.5, 0.9, 1.0, 0.4],
+        [0.5] + [1.0] * 30,
+        [0.0] * 30 + [0.5],
+        [0.5, 1.0],
+        [n / 40 for n in range(41)],
+    ],
 )
-def test_graded_scores_get_an_interval_around_the_mean_within_their_range(scores: list[float]) -> None:
+def test_graded_scores_get_an_interval_around_the_mean_within_their_range(
+    scores: list[float],
+) -> None:
     found = mean_interval(scores)
     assert found.mean == pytest.approx(sum(scores) / len(scores))
     assert min(scores) <= found.low < found.mean < found.high <= max(scores)
@@ -47,7 +61,9 @@ def test_graded_scores_get_an_interval_around_the_mean_within_their_range(scores
 def test_the_bootstrap_is_close_to_the_textbook_interval_for_a_large_sample() -> None:
     scores = np.random.default_rng(1).beta(2, 3, 400)
     half = 1.96 * scores.std(ddof=1) / 20
-    assert bounds(mean_interval(list(scores))) == pytest.approx((scores.mean() - half, scores.mean() + half), abs=0.003)
+    assert bounds(mean_interval(list(scores))) == pytest.approx(
+        (scores.mean() - half, scores.mean() + half), abs=0.003
+    )
 
 
 def test_an_interval_is_the_same_each_time() -> None:
@@ -64,7 +80,9 @@ def test_equal_scores_do_not_claim_certainty(value: float, n: int) -> None:
 
 @pytest.mark.parametrize("scores", [[0.3, 0.1 + 0.2], [0.3, 0.1 + 0.2] * 20])
 def test_scores_equal_but_for_rounding_count_as_equal(scores: list[float]) -> None:
-    assert bounds(mean_interval(scores)) == pytest.approx(bounds(mean_interval([0.3] * len(scores))))
+    assert bounds(mean_interval(scores)) == pytest.approx(
+        bounds(mean_interval([0.3] * len(scores)))
+    )
 
 
 def test_no_score_has_no_interval() -> None:
@@ -72,7 +90,8 @@ def test_no_score_has_no_interval() -> None:
         mean_interval([])
 
 
-# By hand, with z = 1.95996: won and lost are each one more than seen, over n + 2 pairs: d ± z·√(((won + lost) − (won − lost)²/N)/N²).
+# By hand, with z = 1.95996: won and lost are each one more than seen, over n + 2 pairs: d ±
+# z·√(((won + lost) − (won − lost)²/N)/N²).
 @pytest.mark.parametrize(
     ("won", "lost", "tied", "low", "high", "p"),
     [
@@ -82,13 +101,19 @@ def test_no_score_has_no_interval() -> None:
         (4, 0, 0, 0.0703, 1.0, 2 / 2**4),  # N 6: 4/6 ± z·√(6 − 16/6)/6 = 0.0703 … 1.2631, cut
     ],
 )
-def test_right_or_wrong_pairs_get_the_adjusted_wald_interval(won: int, lost: int, tied: int, low: float, high: float, p: float) -> None:
+def test_right_or_wrong_pairs_get_the_adjusted_wald_interval(
+    won: int, lost: int, tied: int, low: float, high: float, p: float
+) -> None:
     before = [0.0] * won + [1.0] * lost + [1.0] * tied
     after = [1.0] * won + [0.0] * lost + [1.0] * tied
     found = paired_gain(before, after)
-    assert (found.mean, found.n) == (pytest.approx((won - lost) / (won + lost + tied)), won + lost + tied)
+    assert (found.mean, found.n) == (
+        pytest.approx((won - lost) / (won + lost + tied)),
+        won + lost + tied,
+    )
     assert bounds(found) == pytest.approx((low, high), abs=5e-5)
-    assert (found.better, found.worse, found.p) == (won, lost, pytest.approx(p))  # p: 2 · P(at most the lesser of won + lost flips)
+    # p: 2 · P(at most the lesser of won + lost flips)
+    assert (found.better, found.worse, found.p) == (won, lost, pytest.approx(p))
 
 
 def test_missing_scores_drop_their_pairs() -> None:
@@ -100,7 +125,9 @@ def test_the_shorter_sequence_ends_the_pairing() -> None:
     assert paired_gain([0.0, 1.0, 0.0, 1.0], [1.0, 1.0]) == paired_gain([0.0, 1.0], [1.0, 1.0])
 
 
-@pytest.mark.parametrize(("before", "after"), [([], []), ([None], [1.0]), ([1.0, None], [None, 1.0])])
+@pytest.mark.parametrize(
+    ("before", "after"), [([], []), ([None], [1.0]), ([1.0, None], [None, 1.0])]
+)
 def test_no_pair_has_no_gain(before: list[float | None], after: list[float | None]) -> None:
     with pytest.raises(ValueError, match="at least one example"):
         paired_gain(before, after)
@@ -111,10 +138,13 @@ def test_no_pair_has_no_gain(before: list[float | None], after: list[float | Non
     [
         ([0.0, 1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 0.0, 1.0, 0.0], 1e-12),
         ([0.25] * 6, [0.5] * 6, 1e-12),
-        ([n / 50 for n in range(50)], [(n * 7 % 50) / 60 + 0.1 for n in range(50)], 0.02),  # bootstrap: random draws
+        # bootstrap: random draws
+        ([n / 50 for n in range(50)], [(n * 7 % 50) / 60 + 0.1 for n in range(50)], 0.02),
     ],
 )
-def test_swapping_the_sides_swaps_the_sign(before: list[float], after: list[float], slack: float) -> None:
+def test_swapping_the_sides_swaps_the_sign(
+    before: list[float], after: list[float], slack: float
+) -> None:
     there, back = paired_gain(before, after), paired_gain(after, before)
     assert there.mean == pytest.approx(-back.mean)
     assert bounds(there) == pytest.approx((-back.high, -back.low), abs=slack)
@@ -137,12 +167,19 @@ def covered(intervals: Sequence[Interval], truth: float) -> float:
 
 
 def test_coverage_of_a_mean_of_right_or_wrong_scores() -> None:
-    """Exact: every outcome of 40 rows, weighed by its probability, for true rates from 0.1 to 0.9."""
+    """Exact: every outcome of 40 rows, weighed by probability, for true rates from 0.1 to 0.9."""
     from scipy.stats import binom
 
     found = [mean_interval([1.0] * right + [0.0] * (40 - right)) for right in range(41)]
     rates = [percent / 100 for percent in range(10, 91)]
-    coverage = [sum(binom.pmf(right, 40, p) for right in range(41) if found[right].low <= p <= found[right].high) for p in rates]
+    coverage = [
+        sum(
+            binom.pmf(right, 40, p)
+            for right in range(41)
+            if found[right].low <= p <= found[right].high
+        )
+        for p in rates
+    ]
     assert sum(coverage) / len(rates) >= 0.945
     assert min(coverage) >= 0.92
 
@@ -155,8 +192,12 @@ def test_coverage_of_a_mean_of_graded_scores() -> None:
 def test_coverage_of_a_gain_in_right_or_wrong_scores() -> None:
     rng = np.random.default_rng(4)
     before = rng.random((SETS, 40)) < 0.6
-    after = np.where(before, rng.random((SETS, 40)) < 0.9, rng.random((SETS, 40)) < 0.5)  # 0.6·0.9 + 0.4·0.5 = 0.74
-    found = [paired_gain(list(map(float, b)), list(map(float, a))) for b, a in zip(before, after, strict=True)]
+    # 0.6·0.9 + 0.4·0.5 = 0.74
+    after = np.where(before, rng.random((SETS, 40)) < 0.9, rng.random((SETS, 40)) < 0.5)
+    found = [
+        paired_gain(list(map(float, b)), list(map(float, a)))
+        for b, a in zip(before, after, strict=True)
+    ]
     assert covered(found, 0.14) >= 0.93
 
 

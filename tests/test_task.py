@@ -31,7 +31,11 @@ def write(root: Path, name: str, text: str) -> Path:
 
 def test_a_task_knows_its_name_and_folder(tmp_path: Path) -> None:
     task = load_task("review_loaded", write(tmp_path, "review_loaded", PROGRAM))
-    assert (task.name, task.root, task.folder) == ("review_loaded", tmp_path, tmp_path / "devsets" / "review_loaded")
+    assert (task.name, task.root, task.folder) == (
+        "review_loaded",
+        tmp_path,
+        tmp_path / "devsets" / "review_loaded",
+    )
     assert task.corpus is None
     task.folder.mkdir(parents=True)
     (task.folder / "corpus.jsonl").write_text("{}\n")
@@ -50,12 +54,24 @@ def test_names_leave_out_private_files(tmp_path: Path) -> None:
         ("x = 1", r"programs/broken\.py must end with `task = Task\(\.\.\.\)`; `task` is None"),
         ("task = 'mine'", r"programs/broken\.py must end with .*`task` is 'mine'"),
         ("def (:", r"programs/broken\.py does not load: SyntaxError: .*line 1"),
-        ("import no_such_package_here", r"programs/broken\.py does not load: ModuleNotFoundError: No module named"),
+        (
+            "import no_such_package_here",
+            r"programs/broken\.py does not load: ModuleNotFoundError: No module named",
+        ),
         ("1 / 0", r"programs/broken\.py does not load: ZeroDivisionError"),
         (PROGRAM.replace("target=0.9", "target=90"), r"programs/broken\.py: target=90 is no score"),
-        (PROGRAM.replace("target=0.9", "target='0.9'"), r"target='0\.9' is no score; scores are numbers in 0…1"),
-        (PROGRAM.replace("task = Task(", "task = Task(least_gain=-1, "), r"least_gain=-1 is no score"),
-        (PROGRAM.replace("task = Task(", "task = Task(stability='Stable', "), r"stability='Stable'; say 'stable' or 'changing'"),
+        (
+            PROGRAM.replace("target=0.9", "target='0.9'"),
+            r"target='0\.9' is no score; scores are numbers in 0…1",
+        ),
+        (
+            PROGRAM.replace("task = Task(", "task = Task(least_gain=-1, "),
+            r"least_gain=-1 is no score",
+        ),
+        (
+            PROGRAM.replace("task = Task(", "task = Task(stability='Stable', "),
+            r"stability='Stable'; say 'stable' or 'changing'",
+        ),
     ],
 )
 def test_a_file_that_is_no_task(tmp_path: Path, text: str, told: str) -> None:
@@ -76,18 +92,29 @@ def test_no_task_at_all(tmp_path: Path) -> None:
 
 
 def task_with(answer: Any, output: Any = str) -> Task:
-    signature = dspy.Signature({"text": (str, dspy.InputField()), "answer": (output, dspy.OutputField())})
+    signature = dspy.Signature(
+        {"text": (str, dspy.InputField()), "answer": (output, dspy.OutputField())}
+    )
     return Task(signature=signature, metric=lambda example, prediction: answer, name="tiny")
 
 
 @pytest.mark.parametrize(
-    ("answer", "score"), [(0, Score(0.0)), (0.25, Score(0.25)), (True, Score(1.0)), (Score(0.5, "half"), Score(0.5, "half"))]
+    ("answer", "score"),
+    [
+        (0, Score(0.0)),
+        (0.25, Score(0.25)),
+        (True, Score(1.0)),
+        (Score(0.5, "half"), Score(0.5, "half")),
+    ],
 )
 def test_a_metric_may_answer_a_number_or_a_score(answer: Any, score: Score) -> None:
     assert task_with(answer).score(dspy.Example(), dspy.Prediction()) == score
 
 
-@pytest.mark.parametrize("answer", [-0.1, 1.01, float("nan"), float("inf"), Score(2.0), Score(float("nan")), None, "good"])
+@pytest.mark.parametrize(
+    "answer",
+    [-0.1, 1.01, float("nan"), float("inf"), Score(2.0), Score(float("nan")), None, "good"],
+)
 def test_a_metric_that_answers_no_score_is_told(answer: Any) -> None:
     with pytest.raises(WorkbenchError, match=r"metric of task 'tiny' .*0…1"):
         task_with(answer).score(dspy.Example(), dspy.Prediction())
@@ -110,11 +137,18 @@ def test_choices(annotation: Any, expected: tuple[str, ...]) -> None:
     assert choices(annotation) == expected
 
 
-@pytest.mark.parametrize(("output", "label"), [(Literal["a", "b"], "answer"), (Level, "answer"), (str, None), (list[str], None)])
+@pytest.mark.parametrize(
+    ("output", "label"),
+    [(Literal["a", "b"], "answer"), (Level, "answer"), (str, None), (list[str], None)],
+)
 def test_the_label_is_a_single_closed_output(output: Any, label: str | None) -> None:
     assert task_with(1, output).label == label
 
 
 def test_two_outputs_have_no_label() -> None:
-    fields = {"text": (str, dspy.InputField()), "one": (Level, dspy.OutputField()), "two": (Level, dspy.OutputField())}
+    fields = {
+        "text": (str, dspy.InputField()),
+        "one": (Level, dspy.OutputField()),
+        "two": (Level, dspy.OutputField()),
+    }
     assert Task(signature=dspy.Signature(fields), metric=lambda e, p: 1.0).label is None

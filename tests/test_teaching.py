@@ -1,4 +1,6 @@
-"""What a tuned LM learns from, made with the real LM: preferences, a teacher's answers, replayed instructions."""
+"""What a tuned LM learns from, made with the real LM: preferences, a teacher's answers, replayed
+instructions.
+"""
 
 from __future__ import annotations
 
@@ -37,23 +39,31 @@ class Mood(dspy.Signature):
     mood: Literal["good", "bad"] = dspy.OutputField()
 
 
-task = Task(signature=Mood, metric=lambda example, answer: float(example.mood == answer.mood), max_tokens=8)
+task = Task(signature=Mood, metric=lambda row, answer: float(row.mood == answer.mood), max_tokens=8)
 """
 Opened = Callable[..., tuple[Session, Program]]
 
 
 @pytest.fixture
 def opened(tmp_path: Path, mood_rows: list[dict[str, Any]], root: Path) -> Opened:
-    """A task with ten unlabelled inputs, two of which are rows typed twice, and its student in the format of small LMs."""
+    """A task with ten unlabelled inputs, two of which are rows typed twice, and its student in the
+    format of small LMs.
+    """
     (tmp_path / "programs").mkdir()
     (tmp_path / "programs" / "mood.py").write_text(PROGRAM)
-    more = [{"text": f"the {thing} is {how}"} for thing in ("saddle", "bell", "lamp", "lock") for how in ("lovely", "broken")]
+    more = [
+        {"text": f"the {thing} is {how}"}
+        for thing in ("saddle", "bell", "lamp", "lock")
+        for how in ("lovely", "broken")
+    ]
     for name, rows in (("mood/rows", mood_rows), ("mood/unlabelled", more)):
         path = tmp_path / "devsets" / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "devsets" / "general").mkdir()
-    (tmp_path / "devsets" / "general" / "replay.txt").write_text("\n".join(replayable(root)[:3]) + "\n")
+    (tmp_path / "devsets" / "general" / "replay.txt").write_text(
+        "\n".join(replayable(root)[:3]) + "\n"
+    )
 
     def make(**knobs: Any) -> tuple[Session, Program]:
         session = open_session(tmp_path, "mood", RunConfig(max_calls=300, **knobs), Observer())
@@ -87,18 +97,23 @@ def test_preferences_are_gold_over_what_the_best_program_got_wrong(opened: Opene
 
 
 @pytest.mark.lm
-def test_a_teacher_teaches_what_it_gets_right_and_what_it_agrees_with_itself_on(opened: Opened) -> None:
+def test_a_teacher_teaches_what_it_gets_right_and_what_it_agrees_with_itself_on(
+    opened: Opened,
+) -> None:
     session, best = opened(method="distill")
     held = session.splits.test[0].text
     path = session.task.folder / "unlabelled.jsonl"
     path.write_text(path.read_text() + json.dumps({"text": held.upper()}) + "\n")
     session, best = opened(method="distill")
-    session.meter.ask(3, cached=True)  # for the input that is a test row typed twice, which is not asked
+    # for the input that is a test row typed twice, which is not asked
+    session.meter.ask(3, cached=True)
     rows = made(session, best)
     gold = {e.text: e.mood for e in session.splits.train}
     asked = [row["messages"][1]["content"] for row in rows]
     labelled = [row for row in rows if row["messages"][1]["content"] in gold]
-    assert len(labelled) >= 20 and all(gold[r["messages"][1]["content"]] in r["messages"][2]["content"] for r in labelled)
+    assert len(labelled) >= 20 and all(
+        gold[r["messages"][1]["content"]] in r["messages"][2]["content"] for r in labelled
+    )
     assert held.upper() not in asked and any(text.startswith("the ") for text in asked)
 
 
@@ -121,7 +136,11 @@ def test_replayed_instructions_come_with_the_base_lms_own_answers(opened: Opened
     session, best = opened(replay=3)
     rows = made(session, best)
     assert len(rows) == len(session.splits.train) + 3
-    assert all([m["role"] for m in row["messages"]] == ["user", "assistant"] and row["messages"][1]["content"] for row in rows[-3:])
+    assert all(
+        [m["role"] for m in row["messages"]] == ["user", "assistant"]
+        and row["messages"][1]["content"]
+        for row in rows[-3:]
+    )
 
 
 def test_more_to_replay_than_there_is_is_told_before_a_call(opened: Opened) -> None:
@@ -134,7 +153,12 @@ def test_too_few_lessons_are_told(opened: Opened) -> None:
     session, best = opened(method="dpo")
     rows = session.splits.train[:21]
     object.__setattr__(session.splits, "train", rows)
-    with dspy.context(lm=session.lm), pytest.raises(WorkbenchError, match=r"--method dpo leaves .* rows to learn from, at least 20"):
+    with (
+        dspy.context(lm=session.lm),
+        pytest.raises(
+            WorkbenchError, match=r"--method dpo leaves .* rows to learn from, at least 20"
+        ),
+    ):
         lessons(session, best, tuned_student(best))
 
 

@@ -25,7 +25,9 @@ def test_results_come_in_the_order_of_the_jobs() -> None:
 
 
 def test_an_error_ends_what_other_jobs_have_begun() -> None:
-    """As Ctrl-C does while candidates are compared: each is a job that asks its rows in threads of its own."""
+    """As Ctrl-C does while candidates are compared: each is a job that asks its rows in threads of
+    its own.
+    """
     done, begun = [], threading.Event()
 
     def row(number: int) -> None:

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print, exit code. Nothing heavy is imported before a command runs."""
+"""The command line: parse, call, print, exit code. Nothing heavy is imported before one runs."""
 
 from optimize.cli import run  # noqa: F401  (each module adds its commands, and help lists them in this order)
 

@@ -15,38 +15,83 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Climb the prompt ladder on a DSPy task; fine-tune only when prompting has plateaued below the target.",
+    help="Climb the prompt ladder on a DSPy task; fine-tune only when prompting has plateaued "
+    "below the target.",
 )
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="a file in programs/, without .py")]
 Target = Annotated[float | None, typer.Option(help="score to reach, 0…1; default: the task's own")]
-Lm = Annotated[str | None, typer.Option(help="embedded, gguf:PATH, or a DSPy model string such as openai/gpt-4.1-mini")]
-Teacher = Annotated[str | None, typer.Option(help="a stronger LM to propose and bootstrap; default: the LM itself")]
+Lm = Annotated[
+    str | None,
+    typer.Option(help="embedded, gguf:PATH, or a DSPy model string such as openai/gpt-4.1-mini"),
+]
+Teacher = Annotated[
+    str | None, typer.Option(help="a stronger LM to propose and bootstrap; default: the LM itself")
+]
 ApiBase = Annotated[str | None, typer.Option(help="address of the LM's OpenAI-compatible endpoint")]
 TeacherBase = Annotated[str | None, typer.Option(help="the same for the teacher")]
-MaxCalls = Annotated[int | None, typer.Option(help="hard cap on LM calls; answers from the cache are free")]
+MaxCalls = Annotated[
+    int | None, typer.Option(help="hard cap on LM calls; answers from the cache are free")
+]
 Seed = Annotated[int | None, typer.Option(help="seed of every random choice")]
 Threads = Annotated[int | None, typer.Option(help="LM calls in flight")]
 Epochs = Annotated[int | None, typer.Option(help="passes over the train rows in a LoRA fine-tune")]
-FinetuneBase = Annotated[str | None, typer.Option(help="weights to train on: a transformers folder or hub name; default: the LM's GGUF")]
-Method = Annotated[str | None, typer.Option(help="what a tuned LM learns from: sft (gold answers), dpo (preferences), distill (a teacher)")]
-Replay = Annotated[int | None, typer.Option(help="train on so many general instructions too, answered by the base LM: it forgets less")]
-ValRows = Annotated[int | None, typer.Option(help="use at most so many val rows: faster, and less can be told")]
+FinetuneBase = Annotated[
+    str | None,
+    typer.Option(
+        help="weights to train on: a transformers folder or hub name; default: the LM's GGUF"
+    ),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        help="what a tuned LM learns from: sft (gold answers), dpo (preferences), distill (a "
+        "teacher)"
+    ),
+]
+Replay = Annotated[
+    int | None,
+    typer.Option(
+        help="train on so many general instructions too, answered by the base LM: it forgets less"
+    ),
+]
+ValRows = Annotated[
+    int | None, typer.Option(help="use at most so many val rows: faster, and less can be told")
+]
 TestRows = Annotated[int | None, typer.Option(help="the same for test rows")]
 Temperature = Annotated[float | None, typer.Option(help="of the task LM, 0…2")]
-Repeats = Annotated[int | None, typer.Option(help="ask each val and test row so often: tells the LM's noise from the sample's")]
-Waive = Annotated[str | None, typer.Option(help="why to tune a task that is not declared stable and owned; goes on record")]
-MustNotBreak = Annotated[list[str] | None, typer.Option(help="what a tuned LM must not get worse at: general, or a task; repeatable")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="TASK: its last run; TASK~1: the one before; or the start of a run's id")]
-Json = Annotated[bool, typer.Option("--json", help="the report on stdout, everything else on stderr")]
+Repeats = Annotated[
+    int | None,
+    typer.Option(help="ask each val and test row so often: tells the LM's noise from the sample's"),
+]
+Waive = Annotated[
+    str | None,
+    typer.Option(help="why to tune a task that is not declared stable and owned; goes on record"),
+]
+NoRegressionOn = Annotated[
+    list[str] | None,
+    typer.Option(help="what a tuned LM must not get worse at: general, or a task; repeatable"),
+]
+RunName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="TASK: its last run; TASK~1: the one before; or the start of a run's id"
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="the report on stdout, everything else on stderr")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 
 def guarded(debug: bool, work: Callable[[], int]) -> None:
-    """Run a command's body: a user's mistake is one line and exit code 2, never a traceback unless --debug."""
+    """Run a command's body: a user's mistake is one line and exit code 2, never a traceback unless
+    --debug.
+    """
     from optimize.errors import BudgetExhausted, JobLeft, WorkbenchError
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped command closes its MLflow run, as with Ctrl-C
+    # a stopped command closes its MLflow run, as with Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = work()
     except WorkbenchError as error:
@@ -55,24 +100,38 @@ def guarded(debug: bool, work: Callable[[], int]) -> None:
         typer.secho(f"Error: {error}", fg="red", err=True)
         code = 2
     except BudgetExhausted as error:
-        typer.secho(f"Error: {error} Give the same command a higher --max-calls: what is known is cached.", fg="red", err=True)
+        typer.secho(
+            f"Error: {error} Give the same command a higher --max-calls: what is known is cached.",
+            fg="red",
+            err=True,
+        )
         code = 2
     except JobLeft as left:
-        if sys.stdin.isatty() and typer.confirm(f"Cancel job {left.job} at the provider as well?", err=True):
+        if sys.stdin.isatty() and typer.confirm(
+            f"Cancel job {left.job} at the provider as well?", err=True
+        ):
             left.cancel()
             typer.secho(f"Job {left.job} is cancelled.", err=True)
         else:
-            typer.secho(f"Job {left.job} goes on at the provider; the same command waits for it again.", err=True)
+            typer.secho(
+                f"Job {left.job} goes on at the provider; the same command waits for it again.",
+                err=True,
+            )
         code = 130
     except KeyboardInterrupt:
-        typer.secho("Stopped. What was answered is cached; the same command goes on from there.", err=True)
+        typer.secho(
+            "Stopped. What was answered is cached; the same command goes on from there.", err=True
+        )
         sys.stdout.flush()
         os._exit(130)  # an optimizer's worker threads would go on asking until their queue is empty
     raise typer.Exit(code)
 
 
 def print_found(found: Any, shown: Any, json: bool) -> None:
-    """What a command found, as a person reads it; with --json the record itself on stdout and that on stderr."""
+    """What a command found, as a person reads it;
+
+    with --json the record itself on stdout and that on stderr.
+    """
     from rich.console import Console
 
     Console(stderr=json).print(shown)
@@ -80,7 +139,9 @@ def print_found(found: Any, shown: Any, json: bool) -> None:
         typer.echo(found.model_dump_json(indent=1))
 
 
-def reported(task: str, flags: dict[str, Any], json: bool, debug: bool, use_case: Callable[[Any], Any]) -> None:
+def reported(
+    task: str, flags: dict[str, Any], json: bool, debug: bool, use_case: Callable[[Any], Any]
+) -> None:
     """Run a use case that ends in a report, under the screen, and print what it found."""
 
     def work() -> int:
@@ -106,7 +167,10 @@ def session(task: str, flags: dict[str, Any], watch: Any = None) -> Any:
 
 
 def project(flags: dict[str, Any]) -> tuple[Path, Any]:
-    """The project's root and the configuration. The environment is set before DSPy or MLflow are imported."""
+    """The project's root and the configuration.
+
+    The environment is set before DSPy or MLflow are imported.
+    """
     from optimize.config import find_root, load_config
 
     config = load_config(**flags)

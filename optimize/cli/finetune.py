@@ -16,7 +16,7 @@ from optimize.cli.app import (
     Lm,
     MaxCalls,
     Method,
-    MustNotBreak,
+    NoRegressionOn,
     Repeats,
     Replay,
     Seed,
@@ -53,15 +53,29 @@ def gate(task: TaskName, waive: Waive = None, json: Json = False, debug: Debug =
 
 @app.command()
 def handoff(
-    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="a file in programs/, without .py", show_default=False)] = None,
-    pairs: Annotated[bool, typer.Option("--pairs", help="ask the best prompt program for train rows too, for preference pairs")] = False,
-    verify: Annotated[Path | None, typer.Option(help="check the hand-off in this folder instead of writing one")] = None,
+    task: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TASK]", help="a file in programs/, without .py", show_default=False
+        ),
+    ] = None,
+    pairs: Annotated[
+        bool,
+        typer.Option(
+            "--pairs", help="ask the best prompt program for train rows too, for preference pairs"
+        ),
+    ] = False,
+    verify: Annotated[
+        Path | None, typer.Option(help="check the hand-off in this folder instead of writing one")
+    ] = None,
     lm: Lm = None,
     max_calls: MaxCalls = None,
     waive: Waive = None,
     debug: Debug = False,
 ) -> None:
-    """Write the fine-tuning hand-off (rows, recipes, program, manifest) of the last climb of TASK, or check one."""
+    """Write the fine-tuning hand-off (rows, recipes, program, manifest) of the last climb of TASK,
+    or check one.
+    """
 
     def work() -> int:
         if verify:
@@ -81,7 +95,10 @@ def handoff(
             for name, f in manifest.files.items()
             if name.startswith(("chat/", "preferences/"))
         )
-        typer.echo(f"Hand-off written: {folder.relative_to(opened.root)}\nRows: {rows}\nNext: {command(task, manifest.lm)}")
+        typer.echo(
+            f"Hand-off written: {folder.relative_to(opened.root)}\nRows: {rows}\nNext: "
+            f"{command(task, manifest.lm)}"
+        )
         return 0
 
     guarded(debug, work)
@@ -93,7 +110,11 @@ def _verified(folder: Path) -> int:
     wrong = manifest.verify(folder)
     for line in wrong:
         typer.secho(line, fg="red", err=True)
-    held = f"{len(wrong)} claims of the manifest do not hold." if wrong else "every hash and claim of the manifest holds."
+    held = (
+        f"{len(wrong)} claims of the manifest do not hold."
+        if wrong
+        else "every hash and claim of the manifest holds."
+    )
     typer.echo(f"{folder}: {held}")
     return 1 if wrong else 0
 
@@ -115,7 +136,7 @@ def finetune(
     replay: Replay = None,
     finetune_base: FinetuneBase = None,
     epochs: Epochs = None,
-    must_not_break: MustNotBreak = None,
+    no_regression_on: NoRegressionOn = None,
     waive: Waive = None,
     json: Json = False,
     debug: Debug = False,

@@ -14,14 +14,21 @@ app.add_typer(lm_app, name="lm")
 
 @lm_app.command("pull")
 def lm_pull(
-    name: Annotated[str, typer.Argument(help="embedded, or OWNER/REPO/FILE.gguf on the hub")] = "embedded", debug: Debug = False
+    name: Annotated[
+        str, typer.Argument(help="embedded, or OWNER/REPO/FILE.gguf on the hub")
+    ] = "embedded",
+    debug: Debug = False,
 ) -> None:
     """Fetch model weights into the per-user cache."""
 
     def work() -> int:
         from optimize.lm import weights
 
-        path = weights.pull_embedded(typer.echo) if name == "embedded" else weights.pull_hub(name, typer.echo)
+        path = (
+            weights.pull_embedded(typer.echo)
+            if name == "embedded"
+            else weights.pull_hub(name, typer.echo)
+        )
         typer.echo(path)
         return 0
 
@@ -48,7 +55,10 @@ def lm_list(debug: Debug = False) -> None:
 
 @lm_app.command("ask")
 def lm_ask(
-    question: Annotated[str, typer.Argument(help="what to ask")], lm: Lm = None, api_base: ApiBase = None, debug: Debug = False
+    question: Annotated[str, typer.Argument(help="what to ask")],
+    lm: Lm = None,
+    api_base: ApiBase = None,
+    debug: Debug = False,
 ) -> None:
     """Ask the configured LM one question, as a check."""
 

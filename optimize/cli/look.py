@@ -39,9 +39,10 @@ def compare(before: RunName, after: RunName, json: Json = False, debug: Debug = 
 
         from optimize.commands import compare as comparing
         from optimize.config import find_root
+        from optimize.report.sentences import comparison_sentences
 
         found = comparing.compare(find_root(), before, after)
-        print_found(found, Text("\n".join(comparing.told(found))), json)
+        print_found(found, Text("\n".join(comparison_sentences(found))), json)
         return 0
 
     guarded(debug, work)
@@ -80,7 +81,10 @@ def tasks(debug: Debug = False) -> None:
 
 
 @app.command()
-def new(name: Annotated[str, typer.Argument(help="name of the task: letters, digits, underscores")], debug: Debug = False) -> None:
+def new(
+    name: Annotated[str, typer.Argument(help="name of the task: letters, digits, underscores")],
+    debug: Debug = False,
+) -> None:
     """Write a new task: programs/NAME.py and devsets/NAME/ with a small runnable example."""
 
     def work() -> int:
@@ -96,7 +100,9 @@ def new(name: Annotated[str, typer.Argument(help="name of the task: letters, dig
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 5000, debug: Debug = False) -> None:
+def ui(
+    port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 5000, debug: Debug = False
+) -> None:
     """Open the MLflow UI on this project's runs."""
 
     def work() -> int:

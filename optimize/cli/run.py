@@ -15,7 +15,7 @@ from optimize.cli.app import (
     Lm,
     MaxCalls,
     Method,
-    MustNotBreak,
+    NoRegressionOn,
     Repeats,
     Replay,
     Seed,
@@ -53,10 +53,10 @@ def check(
     def work() -> int:
         root, config = project(flags)
         from optimize.climb.preflight import preflight
-        from optimize.commands.session import load
+        from optimize.commands.session import load_task_and_rows
         from optimize.report.text import checks
 
-        loaded, splits = load(root, task, config)
+        loaded, splits = load_task_and_rows(root, task, config)
         found = preflight(loaded, splits, config)
         print_found(found, checks(found, loaded.target, task), json)
         return 1 if any(f.problem for f in found.findings) else 0
@@ -78,14 +78,20 @@ def run(
     temperature: Temperature = None,
     repeats: Repeats = None,
     headroom: Annotated[
-        bool | None, typer.Option("--headroom", help="short of the target: could the best of 5 answers, or the teacher, reach it?")
+        bool | None,
+        typer.Option(
+            "--headroom",
+            help="short of the target: could the best of 5 answers, or the teacher, reach it?",
+        ),
     ] = None,
-    finetune: Annotated[str | None, typer.Option(help="on a plateau below target: bundle, lora, openai or never")] = None,
+    finetune: Annotated[
+        str | None, typer.Option(help="on a plateau below target: bundle, lora, openai or never")
+    ] = None,
     method: Method = None,
     replay: Replay = None,
     finetune_base: FinetuneBase = None,
     epochs: Epochs = None,
-    must_not_break: MustNotBreak = None,
+    no_regression_on: NoRegressionOn = None,
     waive: Waive = None,
     val_rows: ValRows = None,
     test_rows: TestRows = None,

@@ -1,4 +1,6 @@
-"""The live view of a climb in a terminal: attempts so far, the rung at work, its progress. Draws on stderr."""
+"""The live view of a climb in a terminal: attempts so far, the rung at work, its progress. Draws on
+stderr.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,14 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from optimize.climb.observer import Attempt, Observer
 from optimize.report.record import AttemptRecord
@@ -15,17 +24,28 @@ from optimize.report.text import attempts_table
 
 
 class Screen(Observer):
-    """A table that fills as rungs end. Where stderr is not a terminal, one plain line a finished rung."""
+    """A table that fills as rungs end.
+
+    Where stderr is not a terminal, one plain line a finished rung.
+    """
 
     def __init__(self) -> None:
-        self.console = Console(file=sys.stderr)  # bound now: optimizers' output is hushed by redirecting sys.stderr
+        # bound now: optimizers' output is hushed by redirecting sys.stderr
+        self.console = Console(file=sys.stderr)
         self.records: list[AttemptRecord] = []
         self.progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"), console=self.console,
-        )  # fmt: skip
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+        )
         self.bar = self.progress.add_task("loading the task", total=None, note="")
-        self.live = Live(console=self.console, get_renderable=self._view, transient=True, refresh_per_second=4)
+        self.live = Live(
+            console=self.console, get_renderable=self._view, transient=True, refresh_per_second=4
+        )
 
     def __enter__(self) -> Screen:
         if self.console.is_terminal:
@@ -36,8 +56,10 @@ class Screen(Observer):
         if self.console.is_terminal:
             self.live.stop()
 
-    def told(self, line: str) -> None:
-        self.console.print(f"· {line}", soft_wrap=not self.console.is_terminal, highlight=False, markup=False)
+    def noted(self, line: str) -> None:
+        self.console.print(
+            f"· {line}", soft_wrap=not self.console.is_terminal, highlight=False, markup=False
+        )
 
     def started(self, rung: str) -> None:
         self.progress.reset(self.bar, description=rung, total=None, note="")
@@ -53,7 +75,14 @@ class Screen(Observer):
         if not self.console.is_terminal:
             scored = record.val and f"{record.val.with_n} {record.gain or ''}"
             outcome = scored or record.skipped or record.error
-            self.console.print(f"{record.rung}: {outcome} ({record.seconds:.0f} s, {record.lm_calls} calls)", soft_wrap=True)
+            self.console.print(
+                f"{record.rung}: {outcome} ({record.seconds:.0f} s, {record.lm_calls} calls)",
+                soft_wrap=True,
+            )
 
     def _view(self) -> Group:
-        return Group(attempts_table(self.records), self.progress) if self.records else Group(self.progress)
+        return (
+            Group(attempts_table(self.records), self.progress)
+            if self.records
+            else Group(self.progress)
+        )

@@ -1,4 +1,6 @@
-"""Climb: try rungs, race each result against the incumbent on val, promote, stop. Knows nothing of MLflow or screens."""
+"""Climb: try rungs, race each result against the incumbent on val, promote, stop. Knows nothing of
+MLflow or screens.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ class Climb:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a climb runs on. after: LM calls that must be left when it ends, beside those for the test rows.
+    """What a climb runs on. after: LM calls that must be left when it ends, beside those for the
+    test rows.
 
     repeats: how often each val and test row is asked.
     """
@@ -59,8 +62,14 @@ class Setup:
         return Asking(self.task, self.threads, self.repeats, watch.scored)
 
     def left(self, baseline: Attempt, best: Attempt) -> int:
-        """LM calls the climb may still make: baseline and best program are yet to answer the test rows."""
-        return self.meter.remaining() - self.after - int(self.repeats * len(self.splits.test) * (baseline.calls + best.calls))
+        """LM calls the climb may still make: baseline and best program are yet to answer the test
+        rows.
+        """
+        return (
+            self.meter.remaining()
+            - self.after
+            - int(self.repeats * len(self.splits.test) * (baseline.calls + best.calls))
+        )
 
 
 def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
@@ -75,7 +84,13 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
         starved = sum(a.starved for a in attempts)
         asked = [a.usage.asked for a in scored[1:]] or [scored[0].usage.asked]
         budget_left = left > 0 and (rung is not None or not starved)
-        history = History(tried, setup.target, rungs_left + starved, budget_left, rung_calls=sum(asked) // len(asked))
+        history = History(
+            tried,
+            setup.target,
+            rungs_left + starved,
+            budget_left,
+            rung_calls=sum(asked) // len(asked),
+        )
         watch.decided(history)
         decision = decide(history)
         if decision.verdict != "improving" or rung is None:
@@ -89,7 +104,10 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
 
 
 def _baseline(setup: Setup, watch: Observer) -> Attempt:
-    """The zero-shot student. Without a score for it there is nothing to climb from, so failures are the caller's."""
+    """The zero-shot student.
+
+    Without a score for it there is nothing to climb from, so failures are the caller's.
+    """
     watch.started("zero_shot")
     before, start = setup.meter.usage(), time.perf_counter()
     program = student(setup.task)
@@ -97,21 +115,36 @@ def _baseline(setup: Setup, watch: Observer) -> Attempt:
         evaluation = evaluate(program, setup.splits.val, setup.asking(watch))
     except BudgetExhausted as error:
         need = 2 * setup.repeats * len(setup.splits.val)
-        raise WorkbenchError(f"{error} Not even the baseline fits: it needs up to {need} calls.") from None
+        raise WorkbenchError(
+            f"{error} Not even the baseline fits: it needs up to {need} calls."
+        ) from None
     usage = setup.meter.usage() - before
     calls = usage.asked / len(evaluation.outcomes) / setup.repeats
     seconds = time.perf_counter() - start
-    attempt = Attempt("zero_shot", "baseline", program, evaluation, usage=usage, seconds=seconds, promoted=True, calls=calls)
+    attempt = Attempt(
+        "zero_shot",
+        "baseline",
+        program,
+        evaluation,
+        usage=usage,
+        seconds=seconds,
+        promoted=True,
+        calls=calls,
+    )
     watch.finished(attempt)
     return attempt
 
 
-def _try(setup: Setup, rung: Rung, incumbent: Attempt, left: int, rungs_left: int, watch: Observer) -> Attempt:
-    """Pull one lever on a copy of the incumbent and race the result. Whatever happens is an Attempt.
+def _try(
+    setup: Setup, rung: Rung, incumbent: Attempt, left: int, rungs_left: int, watch: Observer
+) -> Attempt:
+    """Pull one lever on a copy of the incumbent and race the result. Whatever happens is an
+    Attempt.
 
-    left: LM calls for this rung and the ones after it. Its share is up to twice an equal one: cheap rungs come first,
-    what they leave or skip goes to the later ones, and most climbs end before the last. Where that is too little to do
-    anything with, the rung takes what it needs: a few rungs done are worth more than all of them begun.
+    left: LM calls for this rung and the ones after it. Its share is up to twice an equal one: cheap
+    rungs come first, what they leave or skip goes to the later ones, and most climbs end before the
+    last. Where that is too little to do anything with, the rung takes what it needs: a few rungs
+    done are worth more than all of them begun.
     """
     assert incumbent.program and incumbent.evaluation
     spent, start = setup.meter.usage(), time.perf_counter()
@@ -123,17 +156,30 @@ def _try(setup: Setup, rung: Rung, incumbent: Attempt, left: int, rungs_left: in
     try:
         budget = share - val
         if budget <= 0:
-            raise Starved(f"its share of {share} LM calls does not cover the {len(setup.splits.val)} val rows")
-        context = Context(setup.task, setup.splits.train, setup.teacher, budget, calls, setup.threads, setup.seed)
+            raise Starved(
+                f"its share of {share} LM calls does not cover the {len(setup.splits.val)} val rows"
+            )
+        context = Context(
+            setup.task, setup.splits.train, setup.teacher, budget, calls, setup.threads, setup.seed
+        )
         with setup.meter.share(min(int(budget * SLACK), left - val)):
             program = rung.pull(incumbent.program, context)
         pulled = setup.meter.usage()
         evaluation = race(program, incumbent.evaluation, setup.splits.val, setup.asking(watch))
         gain = paired_gain(incumbent.evaluation.scores, evaluation.scores)
         calls = (setup.meter.usage() - pulled).asked / len(evaluation.outcomes) / setup.repeats
-        whole = len(evaluation.outcomes) == len(setup.splits.val) and evaluation.coverage >= COVERAGE
+        whole = (
+            len(evaluation.outcomes) == len(setup.splits.val) and evaluation.coverage >= COVERAGE
+        )
         promoted = whole and promotes(gain, calls < incumbent.calls)
-        attempt = replace(attempt, program=program, evaluation=evaluation, gain=gain, promoted=promoted, calls=calls)
+        attempt = replace(
+            attempt,
+            program=program,
+            evaluation=evaluation,
+            gain=gain,
+            promoted=promoted,
+            calls=calls,
+        )
     except Skip as skip:
         attempt = replace(attempt, skipped=str(skip), starved=isinstance(skip, Starved))
     except (BudgetExhausted, ShareExhausted) as error:
@@ -145,4 +191,6 @@ def _try(setup: Setup, rung: Rung, incumbent: Attempt, left: int, rungs_left: in
 
 def _tried(attempt: Attempt) -> Tried:
     assert attempt.evaluation
-    return Tried(attempt.rung, attempt.family, attempt.evaluation.scores, attempt.promoted, attempt.calls)
+    return Tried(
+        attempt.rung, attempt.family, attempt.evaluation.scores, attempt.promoted, attempt.calls
+    )

@@ -13,10 +13,11 @@ from optimize.stats.intervals import Gain
 
 @dataclass(frozen=True)
 class Attempt:
-    """One rung's outcome against the incumbent of its time. gain: paired, on val; None for the baseline.
+    """One rung's outcome against the incumbent of its time. gain: paired, on val; None for the
+    baseline.
 
-    skipped or error say why there is no evaluation; starved: it was skipped for want of LM calls. promoted: it became the
-    incumbent. calls: LM calls an example takes.
+    skipped or error say why there is no evaluation; starved: it was skipped for want of LM calls.
+    promoted: it became the incumbent. calls: LM calls an example takes.
     """
 
     rung: str
@@ -36,7 +37,7 @@ class Attempt:
 class Observer:
     """What a command tells those who watch. Each method may be left out."""
 
-    def told(self, line: str) -> None: ...
+    def noted(self, line: str) -> None: ...
 
     def started(self, rung: str) -> None: ...
 

@@ -12,8 +12,15 @@ from optimize import lm as lms
 from optimize.climb.rungs import LADDER
 from optimize.climb.rungs.base import PASSES, PROMPT_CHARS, searched
 from optimize.config import RunConfig
-from optimize.data.baselines import references
-from optimize.data.labels import Judged, agreement, duplicates, judge, random_share, suspects
+from optimize.data.baselines import baseline_scores
+from optimize.data.labels import (
+    Judged,
+    agreement,
+    duplicates,
+    judge,
+    possible_label_errors,
+    random_share,
+)
 from optimize.data.rows import Splits, input_text, row_hash
 from optimize.errors import WorkbenchError
 from optimize.files import to_json
@@ -22,7 +29,9 @@ from optimize.stats.intervals import rows_to_see, smallest_gain
 from optimize.stats.records import Record, ScoreRecord
 from optimize.task import Task, choices
 
-DIFFER = 0.25  # share of rows on which two programs' right-or-wrong scores are taken to differ before any is measured
+# share of rows on which two programs' right-or-wrong scores are taken to differ before any is
+# measured
+DIFFER = 0.25
 MARGINS = (0.05, 0.1)
 CHARS_A_TOKEN = 4  # of English, on most tokenizers
 SHOWN = 5  # examples of each finding
@@ -33,7 +42,10 @@ LEAKS = "inputs that occur, or nearly so, on more than one side of the split"
 
 
 class Finding(Record):
-    """Something about the rows worth knowing. problem: it makes scores wrong; else it is a thing to look at."""
+    """Something about the rows worth knowing.
+
+    problem: it makes scores wrong; else it is a thing to look at.
+    """
 
     what: str
     count: int
@@ -45,7 +57,10 @@ class AgreementRecord(Record):
     """How far the annotators of this task agree, on n rows that several of them labelled."""
 
     alpha: float = Field(description="Krippendorff's alpha, nominal: 1 perfect, 0 chance")
-    person: float = Field(description="how often one annotator gives the label that most others gave: a person's score")
+    person: float = Field(
+        description="how often one annotator gives the label that most others gave: a person's "
+        "score"
+    )
     n: int
 
 
@@ -63,13 +78,20 @@ class Preflight(Record):
     """What is known before the first call."""
 
     rows: dict[str, int]
-    label_rows: dict[str, int] = Field(description="train rows of each label that the signature names; empty where the output is no label")
+    label_rows: dict[str, int] = Field(
+        description="train rows of each label that the signature names; empty where the output is "
+        "no label"
+    )
     findings: list[Finding]
-    random_labels: ScoreRecord | None = Field(description="share of labels that look drawn at random; null where that cannot be told")
+    random_labels: ScoreRecord | None = Field(
+        description="share of labels that look drawn at random; null where that cannot be told"
+    )
     agreement: AgreementRecord | None
     smallest_gain: float = Field(description="that the val rows show with 80 % probability")
-    rows_to_see: dict[str, int] = Field(description="val rows that show a gain of so many points with 80 % probability")
-    references: dict[str, ScoreRecord] = Field(description="scores on val without an LM")
+    rows_to_see: dict[str, int] = Field(
+        description="val rows that show a gain of so many points with 80 % probability"
+    )
+    baselines: dict[str, ScoreRecord] = Field(description="scores on val without an LM")
     cost: CostRecord
 
     def count(self, what: str) -> int:
@@ -82,9 +104,16 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
 
     after: LM calls that the run keeps for what follows its climb, beside the test rows.
     """
-    found = {name: ScoreRecord.of(score) for name, score in references(task, splits.train, splits.val).items()}
+    found = {
+        name: ScoreRecord.of(score)
+        for name, score in baseline_scores(task, splits.train, splits.val).items()
+    }
     everything = [e for rows in splits.sides().values() for e in rows]
-    judged = judge([input_text(task, e) for e in everything], _labels(task, everything)) if task.label else None
+    judged = (
+        judge([input_text(task, e) for e in everything], _labels(task, everything))
+        if task.label
+        else None
+    )
     share = random_share(judged) if judged else None
     return Preflight(
         rows={name: len(rows) for name, rows in splits.sides().items()},
@@ -94,7 +123,7 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
         agreement=_agreement(task, splits),
         smallest_gain=smallest_gain(len(splits.val), DIFFER),
         rows_to_see={f"{margin:.0%}": rows_to_see(margin, DIFFER) for margin in MARGINS},
-        references=found,
+        baselines=found,
         cost=_cost(task, splits, config, after),
     )
 
@@ -105,12 +134,18 @@ def _rows(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
     outputs = [to_json({name: e[name] for name in task.signature.output_fields}) for _, e in rows]
     labels = _labels(task, [e for _, e in rows]) if task.label else outputs
     texts = [input_text(task, e) for _, e in rows]
-    where = {row: " and ".join(p.removeprefix(f"{task.root}/") for p in places) for row, places in splits.places.items()}
+    where = {
+        row: " and ".join(p.removeprefix(f"{task.root}/") for p in places)
+        for row, places in splits.places.items()
+    }
     places = [where.get(row_hash(task, e), side) for side, e in rows]
     found = duplicates(texts, outputs, [side for side, _ in rows])
 
     def groups(what: str, groups: tuple[tuple[int, ...], ...], problem: bool = False) -> Finding:
-        said = ["; ".join(f"{places[r]} {labels[r][:60]!r}" for r in rows[:4]) for rows in groups[:SHOWN]]
+        said = [
+            "; ".join(f"{places[r]} {labels[r][:60]!r}" for r in rows[:4])
+            for rows in groups[:SHOWN]
+        ]
         return Finding(what=what, count=len(groups), examples=said, problem=problem)
 
     findings = [
@@ -121,9 +156,16 @@ def _rows(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
     ]
     if judged:
         contradicted = {row for group in found.conflicts for row in group}
-        listed = [(row, guess) for row, guess in suspects(judged) if row not in contradicted]
-        said = [f"{places[r]} is {labels[r]!r}, others like it {guess!r}: {texts[r][:60]!r}" for r, guess in listed[:SHOWN]]
-        findings.append(Finding(what="rows whose label looks wrong", count=len(listed), examples=said))
+        listed = [
+            (row, guess) for row, guess in possible_label_errors(judged) if row not in contradicted
+        ]
+        said = [
+            f"{places[r]} is {labels[r]!r}, others like it {guess!r}: {texts[r][:60]!r}"
+            for r, guess in listed[:SHOWN]
+        ]
+        findings.append(
+            Finding(what="rows whose label looks wrong", count=len(listed), examples=said)
+        )
     return [f for f in findings if f.count]
 
 
@@ -136,12 +178,31 @@ def _coverage(task: Task, splits: Splits) -> list[Finding]:
     findings = []
     for side in ("val", "test"):
         unseen = sorted(set(sides[side]) - seen)
-        findings.append(Finding(what=f"labels in {side} that train never shows", count=len(unseen), examples=unseen[:SHOWN], problem=True))
+        findings.append(
+            Finding(
+                what=f"labels in {side} that train never shows",
+                count=len(unseen),
+                examples=unseen[:SHOWN],
+                problem=True,
+            )
+        )
         absent = sorted(seen - set(sides[side]))
-        findings.append(Finding(what=f"labels of train that {side} never asks for", count=len(absent), examples=absent[:SHOWN]))
+        findings.append(
+            Finding(
+                what=f"labels of train that {side} never asks for",
+                count=len(absent),
+                examples=absent[:SHOWN],
+            )
+        )
     least = RARE * len(sides["train"]) / len(seen)
-    rare = [f"{label} ({sides['train'].count(label)} rows)" for label in sorted(seen) if sides["train"].count(label) < least]
-    findings.append(Finding(what="labels that are rare in train", count=len(rare), examples=rare[:SHOWN]))
+    rare = [
+        f"{label} ({sides['train'].count(label)} rows)"
+        for label in sorted(seen)
+        if sides["train"].count(label) < least
+    ]
+    findings.append(
+        Finding(what="labels that are rare in train", count=len(rare), examples=rare[:SHOWN])
+    )
     return [f for f in findings if f.count]
 
 
@@ -149,8 +210,12 @@ def _label_rows(task: Task, splits: Splits) -> dict[str, int]:
     if not task.label:
         return {}
     given = [e[task.label] for e in splits.train]
-    shown = Counter(str(getattr(label, "value", label)) for label in given)  # as `choices` writes them
-    return {label: shown[label] for label in choices(task.signature.output_fields[task.label].annotation)}
+    # as `choices` writes them
+    shown = Counter(str(getattr(label, "value", label)) for label in given)
+    return {
+        label: shown[label]
+        for label in choices(task.signature.output_fields[task.label].annotation)
+    }
 
 
 def _labels(task: Task, rows: Sequence[dspy.Example]) -> list[str]:
@@ -164,12 +229,17 @@ def _agreement(task: Task, splits: Splits) -> AgreementRecord | None:
     try:
         found = agreement([tuple(task.raters(e)) for rows in splits.sides().values() for e in rows])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise WorkbenchError(f"Task(raters=…) of programs/{task.name}.py fails on a row: {type(error).__name__}: {error}.") from error
+        raise WorkbenchError(
+            f"Task(raters=…) of programs/{task.name}.py fails on a row: {type(error).__name__}: "
+            f"{error}."
+        ) from error
     return AgreementRecord(alpha=found.alpha, person=found.person, n=found.rows) if found else None
 
 
 def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostRecord:
-    """The cap on calls, each with the longest prompt a rung may build and the longest answer, at the dearer LM's price."""
+    """The cap on calls, each with the longest prompt a rung may build and the longest answer, at
+    the dearer LM's price.
+    """
     shown = splits.val[:20]
     longest = max(len(render(student(task), row)) for row in shown) + PROMPT_CHARS
     calls = config.max_calls
@@ -182,44 +252,16 @@ def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostReco
         calls=calls,
         tokens_in=tokens_in,
         tokens_out=tokens_out,
-        usd=max(tokens_in * into + tokens_out * out for into, out in known) if len(known) == len(prices) else None,
+        usd=max(tokens_in * into + tokens_out * out for into, out in known)
+        if len(known) == len(prices)
+        else None,
         enough_calls=_enough(splits, config.repeats) + after,
     )
 
 
 def _enough(splits: Splits, repeats: int) -> int:
-    """Calls with which hardly a rung is skipped for want of them: two for a row of the chat baseline, one for the others'."""
+    """Calls with which hardly a rung is skipped for want of them: two for a row of the chat
+    baseline, one for the others'.
+    """
     val, test = repeats * len(splits.val), repeats * len(splits.test)
     return 2 * (val + test) + test + len(LADDER) * (val + PASSES * searched(len(splits.train)))
-
-
-def told(found: Preflight, target: float) -> list[str]:
-    """What a person should know, a sentence a line, the most important first."""
-    out = []
-    for name, score in found.references.items():
-        if score.score >= target:
-            out.append(f"No LM needed? {name} alone scores {score} on val, at the target {target}.")
-    for finding in sorted(found.findings, key=lambda f: not f.problem):
-        out.append(f"{'Fix' if finding.problem else 'Look at'}: {finding.count} {finding.what}, such as {' | '.join(finding.examples[:2])}")
-    if (share := found.random_labels) and share.low > NOISY:
-        out.append(
-            f"Fix: some {share.score:.0%} [{share.low:.0%}, {share.high:.0%}] of the labels look drawn at random; "
-            "no prompt and no training mends that."
-        )
-    if found.agreement:
-        a = found.agreement
-        above = " The target is above what a person scores: it asks for agreement with noise." if target > a.person else ""
-        out.append(f"Annotators agree with alpha {a.alpha:.2f}; a person scores {a.person:.2f} against the others ({a.n} rows).{above}")
-    needed = ", ".join(f"{points} needs {n}" for points, n in found.rows_to_see.items())
-    out.append(
-        f"{found.rows['val']} val rows show a gain of {found.smallest_gain:.2f} or more with 80 % probability "
-        f"(if two programs differ on a quarter of the rows); a gain of {needed} rows."
-    )
-    if found.references:
-        out.append("Without an LM, on val: " + "; ".join(f"{name} {s.score:.2f}" for name, s in found.references.items()) + ".")
-    c = found.cost
-    usd = "unknown price" if c.usd is None else f"${c.usd:.2f}"
-    out.append(f"A run takes at most {c.calls} LM calls, {c.tokens_in / 1e6:.1f} M tokens in, {c.tokens_out / 1e6:.1f} M out ({usd}).")
-    if c.calls < c.enough_calls:
-        out.append(f"With fewer than {c.enough_calls} calls some rungs may be skipped or cut short (--max-calls is {c.calls}).")
-    return out

@@ -1,4 +1,6 @@
-"""The verdict: a pure function of what was tried and how each val row was scored. docs/verdict.md is this rule in words."""
+"""The verdict: a pure function of what was tried and how each val row was scored. docs/verdict.md
+is this rule in words.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +12,29 @@ from typing import Literal
 from optimize.stats.intervals import Gain, Interval, paired_gain
 from optimize.stats.winner import Corrected, corrected_best
 
-Verdict = Literal["reached", "improving", "plateau", "indecisive", "budget", "exhausted", "no_headroom"]
-FAMILIES = ("demos", "instructions")  # the kinds of lever that must have been tried before prompting is given up
+Verdict = Literal[
+    "reached", "improving", "plateau", "indecisive", "budget", "exhausted", "no_headroom"
+]
+# the kinds of lever that must have been tried before prompting is given up
+FAMILIES = ("demos", "instructions")
 SURE = 0.9  # probability of being at the target from which it counts as reached
-ERROR = 0.05  # chance of still reaching the target up to which prompting is given up; bench/verdict.py has what comes of it
+# chance of still reaching the target up to which prompting is given up; bench/verdict.py has what
+# comes of it
+ERROR = 0.05
 COVERAGE = 0.95  # share of rows with a score below which no verdict is drawn
-PRIOR_MEAN, PRIOR_SPREAD = 0.05, 0.1  # of a rung's true gain before any is seen: normal mean's and half-normal spread's scale
+# of a rung's true gain before any is seen: normal mean's and half-normal spread's scale
+PRIOR_MEAN, PRIOR_SPREAD = 0.05, 0.1
 DRAWS = 2000
 MOST_ROWS = 20  # times the val rows there are: needing more than that is no advice
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One scored program: its rung, the family of its lever, its score for each val example (None: missing).
+    """One scored program: its rung, the family of its lever, its score for each val example (None:
+    missing).
 
-    promoted: the rungs after it built on it. calls: LM calls an example takes. A race stopped early has fewer scores.
+    promoted: the rungs after it built on it. calls: LM calls an example takes. A race stopped early
+    has fewer scores.
     """
 
     rung: str
@@ -45,8 +55,8 @@ class Tried:
 
 @dataclass(frozen=True)
 class History:
-    """All that a verdict is drawn from. tried: baseline first, in order. rungs_left: those that could still be tried,
-    those included that were skipped for want of calls.
+    """All that a verdict is drawn from. tried: baseline first, in order. rungs_left: those that
+    could still be tried, those included that were skipped for want of calls.
 
     rung_calls: LM calls that one more rung would likely take, as the ones so far did on average.
     """
@@ -62,9 +72,10 @@ class History:
 class Decision:
     """The verdict with the numbers it hangs on.
 
-    best: the best program's corrected score. reached: probability that it is at the target. chance: probability that it, or
-    what the rungs left may add to it, is. next_gain: what one more rung would add on average, which is often nothing.
-    rows: val rows that would decide, where more rows are what it takes.
+    best: the best program's corrected score. reached: probability that it is at the target. chance:
+    probability that it, or what the rungs left may add to it, is. next_gain: what one more rung
+    would add on average, which is often nothing. rows: val rows that would decide, where more rows
+    are what it takes.
     """
 
     verdict: Verdict
@@ -77,24 +88,26 @@ class Decision:
 
 
 def promotes(gain: Interval, cheaper: bool) -> bool:
-    """Whether the rungs that follow build on a challenger: it gains more than one standard error, or it takes fewer
-    calls and is not surely worse.
+    """Whether the rungs that follow build on a challenger: it gains more than one standard error,
+    or it takes fewer calls and is not surely worse.
 
-    After the one-standard-error rule of Breiman et al. (1984): what costs more must be better by more than noise.
-    It is a rule for building on, not a proof: the climb ends with the best of all it built on, and the score that counts
-    is the one on test, which no choice has touched.
+    After the one-standard-error rule of Breiman et al. (1984): what costs more must be better by
+    more than noise. It is a rule for building on, not a proof: the climb ends with the best of all
+    it built on, and the score that counts is the one on test, which no choice has touched.
     """
     return gain.mean > gain.error or (cheaper and gain.high > 0)
 
 
 def best_of(tried: Sequence[Tried]) -> int:
-    """Which program the climb ends with: the best it built on, on a tie the one with fewer calls, then the earlier one."""
+    """Which program the climb ends with: the best it built on, on a tie the one with fewer calls,
+    then the earlier one.
+    """
     promoted = [n for n, t in enumerate(tried) if t.promoted]
     return max(promoted, key=lambda n: (tried[n].mean, -tried[n].calls, -n))
 
 
 def decide(history: History) -> Decision:
-    """Whether the target is reached, out of reach of prompting, or not decidable on this val set."""
+    """Is the target reached, out of reach of prompting, or not decidable on this val set."""
     tried, target, rungs_left = history.tried, history.target, history.rungs_left
     best = tried[best_of(tried)]
     corrected = corrected_best(best.scores, [t.scores for t in tried if t is not best])
@@ -104,19 +117,36 @@ def decide(history: History) -> Decision:
         return Decision(verdict, reason, corrected, reached, chance, next_gain, rows)
 
     score = _said(best, corrected)
-    at = f"below the target {target}" if corrected.interval.mean < target else f"at the target {target} without being sure of it"
-    brings = f"one more rung would add {next_gain:.3f} on average for some {history.rung_calls} LM calls"
+    at = (
+        f"below the target {target}"
+        if corrected.interval.mean < target
+        else f"at the target {target} without being sure of it"
+    )
+    brings = (
+        f"one more rung would add {next_gain:.3f} on average for some {history.rung_calls} LM calls"
+    )
     on = f"the chance of reaching it is {_percent(chance)}, {brings}"
     if best.coverage < COVERAGE:
         return decision(
-            "indecisive", f"Only {best.coverage:.0%} of the val rows have a score, the other calls failed: no verdict is drawn."
+            "indecisive",
+            f"Only {best.coverage:.0%} of the val rows have a score, the other calls failed: no "
+            "verdict is drawn.",
         )
     if corrected.interval.mean >= target and reached >= SURE:
-        return decision("reached", f"Prompting reaches the target {target}, with a probability of {_percent(reached)}. {score}")
+        return decision(
+            "reached",
+            f"Prompting reaches the target {target}, with a probability of {_percent(reached)}. "
+            f"{score}",
+        )
     lacking = _lacking(tried)
     if not lacking and chance <= ERROR:
-        left = {0: "", 1: ", or with the rung left,"}.get(rungs_left, f", or what the {rungs_left} rungs left may add to it,")
-        said = f"Prompting stays below the target {target}: the chance that the best program{left} gets there is"
+        left = {0: "", 1: ", or with the rung left,"}.get(
+            rungs_left, f", or what the {rungs_left} rungs left may add to it,"
+        )
+        said = (
+            f"Prompting stays below the target {target}: the chance that the best program{left} "
+            "gets there is"
+        )
         return decision("plateau", f"{said} {_percent(chance)}. {score}")
     if rungs_left and history.budget_left:
         return decision("improving", f"Prompting is {at} so far; {on}. {score}")
@@ -124,40 +154,68 @@ def decide(history: History) -> Decision:
         return decision("budget", f"The cap on LM calls ended the climb {at}; {on}. {score}")
     if lacking:
         return decision(
-            "exhausted", f"No rung is left, but {lacking}, so it is not known whether prompting reaches the target {target}. {score}"
+            "exhausted",
+            f"No rung is left, but {lacking}, so it is not known whether prompting reaches the "
+            f"target {target}. {score}",
         )
     rows = _rows_needed(corrected.interval, target)
-    advice = f"some {rows} in all would" if rows else "nor would any number within reach: the score is at the target's edge"
+    advice = (
+        f"some {rows} in all would"
+        if rows
+        else "nor would any number within reach: the score is at the target's edge"
+    )
     few = f"{len(best.scores)} val rows cannot tell whether prompting reaches the target {target}"
     return decision("indecisive", f"{few}, {advice}; {on}. {score}", rows)
 
 
 def _percent(probability: float) -> str:
-    return "below 0.1 %" if probability < 0.001 else "above 99.9 %" if probability > 0.999 else f"{100 * probability:.1f} %"
+    return (
+        "below 0.1 %"
+        if probability < 0.001
+        else "above 99.9 %"
+        if probability > 0.999
+        else f"{100 * probability:.1f} %"
+    )
 
 
-def without_headroom(decision: Decision, ceilings: Mapping[str, Interval], target: float) -> Decision:
-    """no_headroom, where the climb could not decide and everything that prompting might bring out stays below the target.
+def without_headroom(
+    decision: Decision, ceilings: Mapping[str, Interval], target: float
+) -> Decision:
+    """no_headroom, where the climb could not decide and everything that prompting might bring out
+    stays below the target.
 
     A plateau stays one: that verdict says more.
     """
-    if decision.verdict not in ("indecisive", "exhausted", "budget") or not all(c.high < target for c in ceilings.values()):
+    if decision.verdict not in ("indecisive", "exhausted", "budget") or not all(
+        c.high < target for c in ceilings.values()
+    ):
         return decision
-    shown = ", ".join(f"{name} {c.mean:.3f} [{c.low:.3f}, {c.high:.3f}]" for name, c in ceilings.items())
+    shown = ", ".join(
+        f"{name} {c.mean:.3f} [{c.low:.3f}, {c.high:.3f}]" for name, c in ceilings.items()
+    )
     return replace(
-        decision, verdict="no_headroom", reason=f"Not a matter of prompting: {shown} on val, below the target {target}.", rows=None
+        decision,
+        verdict="no_headroom",
+        reason=f"Not a matter of prompting: {shown} on val, below the target {target}.",
+        rows=None,
     )
 
 
 def _said(best: Tried, corrected: Corrected) -> str:
     own = corrected.interval
     score = f"{own.mean:.3f} [{own.low:.3f}, {own.high:.3f}] on {own.n} val rows"
-    removed = f", {corrected.optimism:.3f} taken off for having been chosen among {corrected.k}" if corrected.optimism >= 0.0005 else ""
+    removed = (
+        f", {corrected.optimism:.3f} taken off for having been chosen among {corrected.k}"
+        if corrected.optimism >= 0.0005
+        else ""
+    )
     return f"The best program ({best.rung}) scores {score}{removed}."
 
 
 def _lacking(tried: Sequence[Tried]) -> str:
-    """What must still be tried before prompting is given up: two families of levers, one of them by two optimizers."""
+    """What must still be tried before prompting is given up: two families of levers, one of them by
+    two optimizers.
+    """
     rungs = {(t.family, t.rung) for t in tried if t.coverage >= COVERAGE}
     if missing := [family for family in FAMILIES if family not in {f for f, _ in rungs}]:
         return f"none of {', '.join(missing)} could be scored"
@@ -177,35 +235,54 @@ def _gains(tried: Sequence[Tried]) -> list[Gain]:
     return gains
 
 
-def outlook(gains: Sequence[Interval], best: Interval, target: float, rungs: int) -> tuple[float, float, float]:
-    """(probability that the best program is at the target, that it is after so many rungs more, mean addition of one rung).
+def outlook(
+    gains: Sequence[Interval], best: Interval, target: float, rungs: int
+) -> tuple[float, float, float]:
+    """(probability that the best program is at the target, that it is after so many rungs more,
+    mean addition of one rung).
 
-    True gains are taken as draws from one normal distribution; its mean and spread are inferred from the gains so far
-    with their standard errors, and the next gains predicted from it: the predictive distribution of a random-effects
-    meta-analysis (Higgins et al., 2009), by a grid over mean and spread. A rung that loses adds nothing.
+    True gains are taken as draws from one normal distribution; its mean and spread are inferred
+    from the gains so far with their standard errors, and the next gains predicted from it: the
+    predictive distribution of a random-effects meta-analysis (Higgins et al., 2009), by a grid over
+    mean and spread. A rung that loses adds nothing.
     """
     import numpy as np
     from scipy.stats import norm
 
     drawn = max(1, rungs)  # also where none is left it is worth knowing what one would add
-    mean, spread = (axis.ravel() for axis in np.meshgrid(np.linspace(-0.3, 0.6, 46), np.linspace(0.005, 0.6, 40)))
+    mean, spread = (
+        axis.ravel()
+        for axis in np.meshgrid(np.linspace(-0.3, 0.6, 46), np.linspace(0.005, 0.6, 40))
+    )
     weight = norm.logpdf(mean, 0, PRIOR_MEAN) + norm.logpdf(spread, 0, PRIOR_SPREAD)
     for gain in gains:
         weight += norm.logpdf(gain.mean, mean, np.sqrt(spread**2 + gain.error**2))
     share = np.exp(weight - weight.max())
     rng = np.random.default_rng(0)
     picked = rng.choice(len(share), DRAWS, p=share / share.sum())
-    added = np.clip(mean[picked, None] + spread[picked, None] * rng.standard_normal((DRAWS, drawn)), 0, None)
+    added = np.clip(
+        mean[picked, None] + spread[picked, None] * rng.standard_normal((DRAWS, drawn)), 0, None
+    )
     error = max(best.error, 1e-9)
     start = best.mean + error * rng.standard_normal(DRAWS)
     reached = float(norm.sf(target, best.mean, error))
-    return reached, float((start + added[:, :rungs].sum(axis=1) >= target).mean()), float(added[:, 0].mean())
+    return (
+        reached,
+        float((start + added[:, :rungs].sum(axis=1) >= target).mean()),
+        float(added[:, 0].mean()),
+    )
 
 
 def _rows_needed(best: Interval, target: float) -> int | None:
-    """Val rows on which a score as far from the target as this one would be told from it; None where no advice helps."""
+    """Val rows on which a score as far from the target as this one would be told from it;
+
+    None where no advice helps.
+    """
     from scipy.stats import norm
 
-    far, sure = abs(best.mean - target), float(norm.ppf(1 - ERROR / 2 if best.mean < target else SURE))
+    far, sure = (
+        abs(best.mean - target),
+        float(norm.ppf(1 - ERROR / 2 if best.mean < target else SURE)),
+    )
     rows = math.ceil(best.n * (sure * best.error / far) ** 2) if far else math.inf
     return int(rows) if best.n < rows <= MOST_ROWS * best.n else None

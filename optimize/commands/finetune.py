@@ -15,10 +15,14 @@ from optimize.scoring.evaluate import evaluate
 
 
 def finetune_last(session: Session) -> Report:
-    """Fine-tune from the last climb, without climbing again; its calls are answered from the cache."""
+    """Fine-tune from the last climb, without climbing again;
+
+    its calls are answered from the cache.
+    """
     if session.config.finetune not in BACKENDS:
         raise WorkbenchError(
-            f"{session.config.finetune!r} trains nothing: {', '.join(BACKENDS)}. `optimize handoff` writes rows for trainers elsewhere."
+            f"{session.config.finetune!r} trains nothing: {', '.join(BACKENDS)}. `optimize "
+            "handoff` writes rows for trainers elsewhere."
         )
     session, last, opened, best = last_climb(session)
     with tracked_run(session, "finetune") as tracked, dspy.context(lm=session.lm):

@@ -1,4 +1,6 @@
-"""Settle: read the test rows, once, with the programs found; keep the best, write and register the report."""
+"""Settle: read the test rows, once, with the programs found; keep the best, write and register the
+report.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,22 @@ from optimize import lm as lms
 from optimize.climb.preflight import Preflight
 from optimize.commands.next_step import next_step
 from optimize.commands.session import Session
-from optimize.data.baselines import references
+from optimize.data.baselines import baseline_scores
 from optimize.data.rows import row_hash
-from optimize.finetune.accept import DecisionRecord, decide, level
+from optimize.finetune.accept import DecisionRecord, accept, level
 from optimize.finetune.effects import EffectsRecord, effects
 from optimize.finetune.gate import GateRecord
 from optimize.finetune.tuned import Tuned
 from optimize.program.program import Program, save, student
 from optimize.report.chart import tuning_chart
-from optimize.report.record import AttemptRecord, HeadroomRecord, Report, TestRecord, VerdictRecord, score_record
+from optimize.report.record import (
+    AttemptRecord,
+    HeadroomRecord,
+    Report,
+    TestRecord,
+    VerdictRecord,
+    score_record,
+)
 from optimize.scoring.evaluate import Evaluation, evaluate
 from optimize.scoring.failures import Diagnosis
 from optimize.stats.intervals import paired_gain
@@ -32,7 +41,10 @@ from optimize.store.write import Run
 
 @dataclass(frozen=True)
 class Findings:
-    """What a command knows before the test rows are read. attempts: of the climb. best_val: the best prompt program's on val."""
+    """What a command knows before the test rows are read.
+
+    attempts: of the climb. best_val: the best prompt program's on val.
+    """
 
     verdict: str
     reason: str
@@ -49,9 +61,12 @@ class Findings:
 
 
 def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecord) -> Report:
-    """All programs on test, once; the tuned LM is accepted if it wins on val and on test and nothing that must not has broken."""
+    """All programs on test, once;
+
+    the tuned LM is accepted if it wins on val and on test and nothing that must not has broken.
+    """
     tuned = findings.tuned
-    programs = {"baseline": student(session.task), "prompt": findings.best}
+    programs = {"zero_shot": student(session.task), "prompt": findings.best}
     for attempt in tuned.attempts if tuned else ():
         assert attempt.program
         programs["tuned" if tuned and attempt is tuned.chosen else "tuned_other"] = attempt.program
@@ -61,15 +76,23 @@ def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecor
         with dspy.context(lm=lms.telling(session.lm)):
             found[name] = evaluate(program, session.splits.test, session.asking)
     test = _test_record(session, found)
-    hashes = {side: [row_hash(session.task, e) for e in session.splits.sides()[side]] for side in ("val", "test")}
+    hashes = {
+        side: [row_hash(session.task, e) for e in session.splits.sides()[side]]
+        for side in ("val", "test")
+    }
     judged = _judged(session, tuned, found, hashes["test"]) if tuned else None
     kept = "tuned" if judged and judged.decision.accepted else "prompt"
     path = session.folder("programs") / f"{tracked.id}.json"
     save(programs[kept], path)
     report = _report(session, findings, opened, test, judged, path)
-    val = {"prompt": findings.best_val, **({"tuned": tuned.chosen.evaluation} if tuned and tuned.chosen.evaluation else {})}
+    val = {
+        "prompt": findings.best_val,
+        **({"tuned": tuned.chosen.evaluation} if tuned and tuned.chosen.evaluation else {}),
+    }
     for side, evaluated in (("val", val), ("test", found)):
-        scores = {name: list(e.scores) for name, e in (evaluated | {"final": evaluated[kept]}).items()}
+        scores = {
+            name: list(e.scores) for name, e in (evaluated | {"final": evaluated[kept]}).items()
+        }
         tracked.scores(side, RowScores(rows=hashes[side], programs=scores))
     tracked.settle(report, programs[kept], findings.best)
     if report.chart:
@@ -88,17 +111,35 @@ class _Judged:
     effects: EffectsRecord
 
 
-def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation], rows: Sequence[str]) -> _Judged:
+def _judged(
+    session: Session, tuned: Tuned, found: Mapping[str, Evaluation], rows: Sequence[str]
+) -> _Judged:
     test = before, after = found["prompt"], found["tuned"]
     tunings = len({after.scores, *earlier_tunings(session.root, session.task.name, rows)})
     gain = paired_gain(before.scores, after.scores, level(tunings))
     assert tuned.chosen.gain
-    seen = effects(session.task, session.splits, test, tuned.ood, tuned.train_seconds, session.config.threads)
-    decision = decide(tuned.chosen.rung, tuned.chosen.gain, gain, tunings, tuned.forgetting, session.task.least_gain)
+    seen = effects(
+        session.task, session.splits, test, tuned.ood, tuned.train_seconds, session.config.threads
+    )
+    decision = accept(
+        tuned.chosen.rung,
+        tuned.chosen.gain,
+        gain,
+        tunings,
+        tuned.forgetting,
+        session.task.least_gain,
+    )
     return _Judged(decision, seen)
 
 
-def _report(session: Session, findings: Findings, opened: GateRecord, test: TestRecord, judged: _Judged | None, path: Path) -> Report:
+def _report(
+    session: Session,
+    findings: Findings,
+    opened: GateRecord,
+    test: TestRecord,
+    judged: _Judged | None,
+    path: Path,
+) -> Report:
     usage = session.meter.usage()
     final = test.tuned if judged and judged.decision.accepted and test.tuned else test.prompt
     report = Report(
@@ -113,7 +154,10 @@ def _report(session: Session, findings: Findings, opened: GateRecord, test: Test
         headroom=findings.headroom,
         levers=list(findings.levers),
         test=test,
-        attempts=[*findings.attempts, *map(AttemptRecord.of, findings.tuned.attempts if findings.tuned else ())],
+        attempts=[
+            *findings.attempts,
+            *map(AttemptRecord.of, findings.tuned.attempts if findings.tuned else ()),
+        ],
         gate=opened,
         decision=judged.decision if judged else None,
         effects=judged.effects if judged else None,
@@ -128,7 +172,9 @@ def _report(session: Session, findings: Findings, opened: GateRecord, test: Test
         cost_usd=usage.cost_usd,
         seconds=round(time.perf_counter() - session.start, 1),
         program=str(path.relative_to(session.root)),
-        chart=str(session.folder("charts").relative_to(session.root) / path.stem / "tuning.png") if judged else None,
+        chart=str(session.folder("charts").relative_to(session.root) / path.stem / "tuning.png")
+        if judged
+        else None,
         next="",
     )
     return report.model_copy(update={"next": next_step(report, session)})
@@ -137,7 +183,14 @@ def _report(session: Session, findings: Findings, opened: GateRecord, test: Test
 def _test_record(session: Session, found: dict[str, Evaluation]) -> TestRecord:
     return TestRecord(
         **{name: score_record(e) for name, e in found.items()},
-        prompt_gain=GainRecord.between(found["baseline"].scores, found["prompt"].scores),
-        tuned_gain=GainRecord.between(found["prompt"].scores, found["tuned"].scores) if "tuned" in found else None,
-        references={n: ScoreRecord.of(s) for n, s in references(session.task, session.splits.train, session.splits.test).items()},
+        prompt_gain=GainRecord.between(found["zero_shot"].scores, found["prompt"].scores),
+        tuned_gain=GainRecord.between(found["prompt"].scores, found["tuned"].scores)
+        if "tuned" in found
+        else None,
+        baselines={
+            n: ScoreRecord.of(s)
+            for n, s in baseline_scores(
+                session.task, session.splits.train, session.splits.test
+            ).items()
+        },
     )

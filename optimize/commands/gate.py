@@ -11,7 +11,7 @@ from optimize.commands.tune import tuned_lm
 from optimize.errors import WorkbenchError
 from optimize.finetune.criteria import Case
 from optimize.finetune.gate import GateRecord, gate
-from optimize.program.program import Program, load, student
+from optimize.program.program import Program, read_program, student
 from optimize.report.record import Report
 from optimize.store.read import last_run
 from optimize.task import Task, load_task
@@ -39,20 +39,31 @@ def case_of(task: Task, report: Report | Findings) -> Case:
 
 
 def last_climb(session: Session) -> tuple[Session, Report, GateRecord, Program]:
-    """The session on the rows of the last climb, its report, its gate as it is now, and its best prompt program.
+    """The session on the rows of the last climb, its report, its gate as it is now, and its best
+    prompt program.
 
     Raises WorkbenchError where they cannot be tuned from.
     """
     report, path = last_run(session.root, session.task.name, "prompt_program.json")
-    session = replace(session, splits=session.splits.at_most(report.rows["val"], report.rows["test"]))
+    session = replace(
+        session, splits=session.splits.at_most(report.rows["val"], report.rows["test"])
+    )
     if report.data_hash != session.splits.digest:
         raise WorkbenchError(
-            f"The rows of {session.task.name!r} changed since the last climb; run `optimize run {session.task.name}` again."
+            f"The rows of {session.task.name!r} changed since the last climb; run `optimize run "
+            f"{session.task.name}` again."
         )
     if report.lm != session.config.lm:
-        raise WorkbenchError(f"The last climb was on LM {report.lm!r}, not {session.config.lm!r}; give --lm {report.lm}.")
-    best = load(session.task, path, lambda tuned: tuned_lm(session, tuned, session.task.max_tokens))
+        raise WorkbenchError(
+            f"The last climb was on LM {report.lm!r}, not {session.config.lm!r}; give --lm "
+            f"{report.lm}."
+        )
+    best = read_program(
+        session.task, path, lambda tuned: tuned_lm(session, tuned, session.task.max_tokens)
+    )
     found = gate(session.task, case_of(session.task, report), session.config.waive)
     if not found.open:
-        raise WorkbenchError(f"The fine-tune gate of the last climb is closed: {' '.join(found.reasons)}")
+        raise WorkbenchError(
+            f"The fine-tune gate of the last climb is closed: {' '.join(found.reasons)}"
+        )
     return session, report, found, best

@@ -18,9 +18,11 @@ from optimize.scoring.evaluate import Outcome, evaluate
 
 
 def handoff_last(session: Session, pairs: bool) -> tuple[Path, Manifest]:
-    """Write the hand-off of the last climb's best prompt program; raises WorkbenchError where the gate is closed.
+    """Write the hand-off of the last climb's best prompt program; raises WorkbenchError where the
+    gate is closed.
 
-    pairs: ask that program for the train rows as well, and make preference pairs of what it gets wrong.
+    pairs: ask that program for the train rows as well, and make preference pairs of what it gets
+    wrong.
     """
     session, last, opened, best = last_climb(session)
     report = last.model_copy(update={"gate": opened})
@@ -28,13 +30,21 @@ def handoff_last(session: Session, pairs: bool) -> tuple[Path, Manifest]:
     if pairs:
         session.watch.started("best prompt program on train")
         with dspy.context(lm=session.lm):
-            outcomes = evaluate(best, session.splits.train, replace(session.asking, repeats=1)).outcomes
+            outcomes = evaluate(
+                best, session.splits.train, replace(session.asking, repeats=1)
+            ).outcomes
     return bundle(session, report, best, outcomes)
 
 
-def bundle(session: Session, report: Report, best: Program, outcomes: Sequence[Outcome] = ()) -> tuple[Path, Manifest]:
+def bundle(
+    session: Session, report: Report, best: Program, outcomes: Sequence[Outcome] = ()
+) -> tuple[Path, Manifest]:
     """The hand-off's folder and what it says of itself."""
-    test = {"zero-shot": report.test.baseline, "best prompt program": report.test.prompt, **report.test.references}
+    test = {
+        "zero-shot": report.test.zero_shot,
+        "best prompt program": report.test.prompt,
+        **report.test.baselines,
+    }
     before = {f"{name}, test": score for name, score in test.items()}
     facts = Facts(
         lm=report.lm,

@@ -87,9 +87,15 @@ NEGATIVE = (
 
 
 def write_task(root: Path, name: str) -> list[Path]:
-    """Write programs/NAME.py and devsets/NAME/{rows.jsonl, README.md}; raises WorkbenchError rather than overwrite."""
+    """Write programs/NAME.py and devsets/NAME/{rows.jsonl, README.md};
+
+    raises WorkbenchError rather than overwrite.
+    """
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
-        raise WorkbenchError(f"{name!r} cannot name a task: use letters, digits and underscores, such as 'refund_reason'.")
+        raise WorkbenchError(
+            f"{name!r} cannot name a task: use letters, digits and underscores, such as "
+            "'refund_reason'."
+        )
     program, folder = root / "programs" / f"{name}.py", root / "devsets" / name
     for path in (program, folder):
         if path.exists():
@@ -102,7 +108,8 @@ def write_task(root: Path, name: str) -> list[Path]:
     texts = {
         program: PROGRAM,
         folder / "rows.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
-        folder / "README.md": f"# {name}\n\nOrigin and licence of the rows, and how they were labelled.\n",
+        folder
+        / "README.md": f"# {name}\n\nOrigin and licence of the rows, and how they were labelled.\n",
     }
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,8 @@ from optimize.finetune import command
 from optimize.finetune.forgetting import replayable
 from optimize.report.record import Report
 
-REPLAYED = 100  # general instructions that are advised where a tuned LM has forgotten too much; docs/results.md
+# general instructions that are advised where a tuned LM has forgotten too much; docs/results.md
+REPLAYED = 100
 
 
 def next_step(report: Report, session: Session) -> str:
@@ -20,27 +21,36 @@ def next_step(report: Report, session: Session) -> str:
         if step := _after_tuning(report, session):
             return step
     elif report.gate.open:
-        elsewhere = f"   (or train elsewhere from {session.folder('handoff').relative_to(session.root)})"
+        elsewhere = (
+            f"   (or train elsewhere from {session.folder('handoff').relative_to(session.root)})"
+        )
         return command(task, config.lm) + (elsewhere if config.finetune == "bundle" else "")
     elif report.final.low >= report.target:  # beyond its interval
         return "optimize ui"
     return {
         "budget": f"optimize run {task} --max-calls {2 * config.max_calls}",
         "indecisive": _more_rows(report),
-        "no_headroom": f"optimize check {task} (are the labels and the metric right?), then a stronger --lm",
-        "exhausted": f"optimize run {task} --teacher openai/… (a stronger LM to write instructions)",
+        "no_headroom": f"optimize check {task} (are the labels and the metric right?), then a "
+        "stronger --lm",
+        "exhausted": f"optimize run {task} --teacher openai/… (a stronger LM to write "
+        "instructions)",
     }.get(report.verdict, "optimize ui")
 
 
 def _after_tuning(report: Report, session: Session) -> str:
-    """Forget less, where something broke that had to hold or that is all there is against the tuned LM; else more rows."""
+    """Forget less, where something broke that had to hold or that is all there is against the tuned
+    LM; else more rows.
+    """
     assert report.decision
     config, accepted = session.config, report.decision.accepted
-    broke = [f for f in report.forgetting if f.broke]
-    vetoed, again = any(f.named for f in broke), command(report.task, config.lm)
+    regressed = [f for f in report.forgetting if f.regressed]
+    vetoed, again = any(f.named for f in regressed), command(report.task, config.lm)
     replay = min(REPLAYED, len(replayable(session.root)))
-    if broke and (vetoed or accepted) and replay > config.replay == 0:
-        return f"{again} --replay {replay} ({broke[0].name} broke; this keeps more of what the LM could do)"
+    if regressed and (vetoed or accepted) and replay > config.replay == 0:
+        return (
+            f"{again} --replay {replay} ({regressed[0].name} got worse; this keeps more of what the LM "
+            "could do)"
+        )
     if vetoed:
         replayed = f" --replay {config.replay}" if config.replay else ""
         return f"{again}{replayed} --epochs {max(1, config.epochs // 2)} (fewer passes forget less)"

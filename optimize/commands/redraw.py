@@ -19,8 +19,16 @@ class Redrawn(Record):
 
 
 def redraw(root: Path, run: str) -> Redrawn:
-    """The verdict on the scores that the run left, by today's rule. Raises WorkbenchError where there is no such run."""
+    """The verdict on the scores that the run left, by today's rule.
+
+    Raises WorkbenchError where there is no such run.
+    """
     found = find_run(root, run)
     history: History = found.read(HISTORY, History)
     decision = decide(history)
-    return Redrawn(run=found.id, verdict=decision.verdict, reason=decision.reason, numbers=VerdictRecord.of(decision, history))
+    return Redrawn(
+        run=found.id,
+        verdict=decision.verdict,
+        reason=decision.reason,
+        numbers=VerdictRecord.of(decision, history),
+    )

@@ -1,4 +1,6 @@
-"""The use case `run`: check the data, climb, decide, fine-tune or hand off if the gate opens, settle on test."""
+"""The use case `run`: check the data, climb, decide, fine-tune or hand off if the gate opens,
+settle on test.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from dataclasses import replace
 import dspy
 
 from optimize.climb.climb import Climb, Setup, climb
-from optimize.climb.preflight import Preflight, preflight, told
+from optimize.climb.preflight import Preflight, preflight
 from optimize.climb.rungs import LADDER, Rung
 from optimize.climb.verdict import without_headroom
 from optimize.commands.finish import Findings, settle
@@ -19,17 +21,22 @@ from optimize.commands.tune import tune, tuning_calls
 from optimize.finetune import BACKENDS
 from optimize.finetune.gate import gate
 from optimize.report.record import AttemptRecord, HeadroomRecord, Report, VerdictRecord
+from optimize.report.sentences import preflight_sentences
 from optimize.scoring.failures import diagnose
 from optimize.scoring.headroom import ANSWERS, calls_needed, headroom
 from optimize.stats.records import ScoreRecord
 
 
 def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
-    """Check the data, climb, decide, fine-tune or hand off if the gate opens, settle on test, record everything."""
-    after = (tuning_calls(session) if session.config.finetune in BACKENDS else 0) + _headroom_calls(session)
+    """Check the data, climb, decide, fine-tune or hand off if the gate opens, settle on test,
+    record everything.
+    """
+    after = (tuning_calls(session) if session.config.finetune in BACKENDS else 0) + _headroom_calls(
+        session
+    )
     checked = preflight(session.task, session.splits, session.config, after)
-    for line in told(checked, session.target):
-        session.watch.told(line)
+    for line in preflight_sentences(checked, session.target):
+        session.watch.noted(line)
     with tracked_run(session, "run") as tracked, dspy.context(lm=session.lm):
         setup = Setup(
             session.task,
@@ -57,7 +64,9 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
         return report
 
 
-def findings_of(session: Session, found: Climb, checked: Preflight, room: HeadroomRecord | None = None) -> Findings:
+def findings_of(
+    session: Session, found: Climb, checked: Preflight, room: HeadroomRecord | None = None
+) -> Findings:
     """What a climb has found, before the gate and the test rows."""
     best, evaluation = found.best.program, found.best.evaluation
     assert best and evaluation
@@ -79,11 +88,14 @@ def findings_of(session: Session, found: Climb, checked: Preflight, room: Headro
 def _headroom_calls(session: Session) -> int:
     if not session.config.headroom:
         return 0
-    return 2 * calls_needed(len(session.splits.val), session.config.teacher is not None)  # a chat answer may take two calls
+    # a chat answer may take two calls
+    return 2 * calls_needed(len(session.splits.val), session.config.teacher is not None)
 
 
 def _with_headroom(session: Session, found: Climb) -> tuple[Climb, HeadroomRecord | None]:
-    """The climb with its verdict in the light of what prompting may bring out at best, where that was asked for."""
+    """The climb with its verdict in the light of what prompting may bring out at best, where that
+    was asked for.
+    """
     if not session.config.headroom or found.decision.verdict == "reached":
         return found, None
     assert found.best.program
@@ -93,5 +105,11 @@ def _with_headroom(session: Session, found: Climb) -> tuple[Climb, HeadroomRecor
     ceilings = {f"the best of {ANSWERS} answers scores": room.best}
     if room.teacher:
         ceilings["the teacher with the same prompt"] = room.teacher
-    record = HeadroomRecord(answers=ANSWERS, best=ScoreRecord.of(room.best), teacher=ScoreRecord.of(room.teacher) if room.teacher else None)
-    return replace(found, decision=without_headroom(found.decision, ceilings, session.target)), record
+    record = HeadroomRecord(
+        answers=ANSWERS,
+        best=ScoreRecord.of(room.best),
+        teacher=ScoreRecord.of(room.teacher) if room.teacher else None,
+    )
+    return replace(
+        found, decision=without_headroom(found.decision, ceilings, session.target)
+    ), record

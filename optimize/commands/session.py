@@ -14,7 +14,7 @@ from optimize.config import RunConfig
 from optimize.data.rows import Splits, load_splits
 from optimize.errors import WorkbenchError
 from optimize.finetune import BACKENDS
-from optimize.finetune import forgetting as aftercheck
+from optimize.finetune import forgetting as forgetting
 from optimize.finetune.forgetting import GENERAL
 from optimize.lm.meter import Meter, MeteredLM
 from optimize.scoring.evaluate import Asking
@@ -24,7 +24,10 @@ from optimize.task import Task, load_task
 
 @dataclass(frozen=True)
 class Session:
-    """Everything one command works with. must_not_break: other tasks, with their rows, that a tuned LM is asked as well."""
+    """Everything one command works with.
+
+    no_regression_on: other tasks, with their rows, that a tuned LM is asked as well.
+    """
 
     root: Path
     config: RunConfig
@@ -34,7 +37,7 @@ class Session:
     lm: MeteredLM
     teacher: MeteredLM
     watch: Observer
-    must_not_break: tuple[tuple[Task, Splits], ...] = ()
+    no_regression_on: tuple[tuple[Task, Splits], ...] = ()
     start: float = field(default_factory=time.perf_counter)
 
     @property
@@ -55,21 +58,43 @@ class Session:
 
 
 def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> Session:
-    """Load and check everything that needs no LM call, then the LMs. Raises WorkbenchError for what is wrong."""
-    task, splits = load(root, name, config)
+    """Load and check everything that needs no LM call, then the LMs.
+
+    Raises WorkbenchError for what is wrong.
+    """
+    task, splits = load_task_and_rows(root, name, config)
     if config.finetune in BACKENDS:  # before a call is spent on the way there
-        import_module(BACKENDS[config.finetune]).check(config)
-    others = tuple(load(root, other, config.model_copy(update={"target": None})) for other in config.must_not_break if other != GENERAL)
-    if config.replay > (known := len(aftercheck.replayable(root))):
-        raise WorkbenchError(f"--replay {config.replay}: {aftercheck.REPLAY} has {known} instructions to replay.")
+        import_module(BACKENDS[config.finetune]).check_config(config)
+    others = tuple(
+        load_task_and_rows(root, other, config.model_copy(update={"target": None}))
+        for other in config.no_regression_on
+        if other != GENERAL
+    )
+    if config.replay > (known := len(forgetting.replayable(root))):
+        raise WorkbenchError(
+            f"--replay {config.replay}: {forgetting.REPLAY} has {known} instructions to replay."
+        )
     lms.configure(root)
     meter = Meter(config.max_calls)
     lm = lms.task_lm(config, meter, task.max_tokens)
-    return Session(root, config, task, splits, meter, lm, lms.teacher_lm(config, meter, task.max_tokens), watch, others)
+    return Session(
+        root,
+        config,
+        task,
+        splits,
+        meter,
+        lm,
+        lms.teacher_lm(config, meter, task.max_tokens),
+        watch,
+        others,
+    )
 
 
-def load(root: Path, name: str, config: RunConfig) -> tuple[Task, Splits]:
-    """The task with the target asked for, and as many of its rows. Raises WorkbenchError where they do not load."""
+def load_task_and_rows(root: Path, name: str, config: RunConfig) -> tuple[Task, Splits]:
+    """The task with the target asked for, and as many of its rows.
+
+    Raises WorkbenchError where they do not load.
+    """
     task = load_task(name, root)
     if config.target is not None:
         task = replace(task, target=config.target)
@@ -77,7 +102,9 @@ def load(root: Path, name: str, config: RunConfig) -> tuple[Task, Splits]:
 
 
 def tracked_run(session: Session, command: str) -> Run:
-    knobs = session.config.model_dump(exclude={"api_key", "target"}, exclude_none=True) | {"target": session.target}
+    knobs = session.config.model_dump(exclude={"api_key", "target"}, exclude_none=True) | {
+        "target": session.target
+    }
     return Run(session.root, session.task.name, command, knobs, session.splits)
 
 

@@ -15,7 +15,17 @@ from optimize.task import load_task, task_names
 
 def overview(root: Path) -> Table:
     """One line a task; a task that does not load says why in its line."""
-    table = Table("task", "train", "val", "test", "target", "last run: verdict", "score on test", box=None, pad_edge=False)
+    table = Table(
+        "task",
+        "train",
+        "val",
+        "test",
+        "target",
+        "last run: verdict",
+        "score on test",
+        box=None,
+        pad_edge=False,
+    )
     for name in task_names(root):
         try:
             task = load_task(name, root)
@@ -26,7 +36,13 @@ def overview(root: Path) -> Table:
         found = _last(root, name)
         best = found.final if found else None
         counts = [str(len(rows)) for rows in sides.values()]
-        table.add_row(name, *counts, f"{task.target}", found.verdict if found else "not run yet", best.with_n if best else "–")
+        table.add_row(
+            name,
+            *counts,
+            f"{task.target}",
+            found.verdict if found else "not run yet",
+            best.with_n if best else "–",
+        )
     return table
 
 

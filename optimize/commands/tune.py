@@ -1,4 +1,6 @@
-"""Train, put the tuned LM into the program, compare it on val, and ask base and tuned LM what must not have been forgotten."""
+"""Train, put the tuned LM into the program, compare it on val, and ask base and tuned LM what must
+not have been forgotten.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,13 @@ from optimize.commands.session import Session
 from optimize.data.rows import input_text
 from optimize.errors import WorkbenchError
 from optimize.finetune import BACKENDS
-from optimize.finetune import forgetting as aftercheck
+from optimize.finetune import forgetting as forgetting
 from optimize.finetune.effects import Pair
 from optimize.finetune.forgetting import GENERAL, GENERAL_TOKENS, Answers, ForgettingRecord
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.finetune.tuned import Tuned, better
 from optimize.lm.meter import MeteredLM
-from optimize.program.program import Program, load, student
+from optimize.program.program import Program, read_program, student
 from optimize.scoring.evaluate import Evaluation, evaluate
 from optimize.stats.intervals import paired_gain
 from optimize.stats.records import GainRecord
@@ -35,7 +37,8 @@ SHOWN = 3
 
 
 def tune(session: Session, best: Program, prompt_val: Evaluation) -> Tuned:
-    """The tuned LM in two programs, with the short prompt it was trained on and with the best prompt, both on val.
+    """The tuned LM in two programs, with the short prompt it was trained on and with the best
+    prompt, both on val.
 
     prompt_val: the best prompt program's outcomes on val, which both are compared with.
     """
@@ -46,12 +49,18 @@ def tune(session: Session, best: Program, prompt_val: Evaluation) -> Tuned:
     short = tuned_student(best)
     rows, val_rows = lessons(session, best, short), chat_rows(short, session.splits.val)
     session.watch.started(backend)
-    tuned: str = trainer.train(rows, val_rows, base, session.folder("adapters"), config, session.watch.scored)
+    tuned: str = trainer.train(
+        rows, val_rows, base, session.folder("adapters"), config, session.watch.scored
+    )
     epochs = tuple(trainer.curve(tuned))
-    trained = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))  # an adapter that was there has cost as much
+    # an adapter that was there has cost as much
+    trained = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))
     attempts = []
     for name, program in ((backend, short), (f"{backend}, best prompt", best.deepcopy())):
-        program.tuned, program.lm = tuned, lms.telling(tuned_lm(session, tuned, session.task.max_tokens))
+        program.tuned, program.lm = (
+            tuned,
+            lms.telling(tuned_lm(session, tuned, session.task.max_tokens)),
+        )
         session.watch.started(f"{name} on val")
         evaluation = evaluate(program, session.splits.val, session.asking)
         gain = paired_gain(prompt_val.scores, evaluation.scores)
@@ -63,21 +72,32 @@ def tune(session: Session, best: Program, prompt_val: Evaluation) -> Tuned:
 
 
 def tuning_calls(session: Session) -> int:
-    """What making its rows and comparing a tuned LM takes: val and test rows for each of two programs, the rest for base and tuned LM."""
+    """What making its rows and comparing a tuned LM takes: val and test rows for each of two
+    programs, the rest for base and tuned LM.
+    """
     rows = len(session.splits.val) + len(session.splits.test)
-    others = sum(len(splits.val) for _, splits in session.must_not_break)
+    others = sum(len(splits.val) for _, splits in session.no_regression_on)
     rows += len(session.splits.ood)
-    return lesson_calls(session) + 2 * (session.config.repeats * rows + len(aftercheck.questions(session.root)) + others)
+    return lesson_calls(session) + 2 * (
+        session.config.repeats * rows + len(forgetting.questions(session.root)) + others
+    )
 
 
 def tuned_lm(session: Session, tuned: str, tokens: int) -> MeteredLM:
-    """The LM of an adapter file, or of a provider's model. Raises WorkbenchError where the file, or the base weights, are gone."""
+    """The LM of an adapter file, or of a provider's model.
+
+    Raises WorkbenchError where the file, or the base weights, are gone.
+    """
     config = session.config
     if not tuned.endswith(".gguf"):
-        return lms.task_lm(config.model_copy(update={"lm": f"openai/{tuned}"}), session.meter, tokens)
+        return lms.task_lm(
+            config.model_copy(update={"lm": f"openai/{tuned}"}), session.meter, tokens
+        )
     base, adapter = lms.gguf_path(config.lm), Path(tuned)
     if base is None or not adapter.is_file():
-        raise WorkbenchError(f"The program was tuned; its adapter {adapter} or the base weights are gone.")
+        raise WorkbenchError(
+            f"The program was tuned; its adapter {adapter} or the base weights are gone."
+        )
     return lms.local_lm(base, adapter, session.meter, tokens, config.temperature)
 
 
@@ -89,38 +109,64 @@ def _out_of_distribution(session: Session, best: Program, tuned: Attempt) -> Pai
     outputs, scored = set(session.task.signature.output_fields), session.task.metric
 
     def metric(row: dspy.Example, answer: dspy.Prediction) -> Score | float:
-        return scored(row, answer) if outputs <= set(row.keys()) else Score(0.0, "No answer to this is right.")
+        return (
+            scored(row, answer)
+            if outputs <= set(row.keys())
+            else Score(0.0, "No answer to this is right.")
+        )
 
     found = []
     for name, program in (("best prompt program", best), ("tuned LM", tuned.program)):
         session.watch.started(f"ood rows, {name}")
         with dspy.context(lm=lms.telling(session.lm)):
-            found.append(evaluate(program, session.splits.ood, replace(session.asking, task=replace(session.task, metric=metric))))
+            found.append(
+                evaluate(
+                    program,
+                    session.splits.ood,
+                    replace(session.asking, task=replace(session.task, metric=metric)),
+                )
+            )
     return found[0], found[1]
 
 
 def _forgetting(session: Session, tuned: str) -> Iterator[ForgettingRecord]:
-    """The general questions, and each task the user named, asked of the base and of the tuned LM."""
-    asked = aftercheck.questions(session.root)
+    """The general questions, and each named task, asked of the base and of the tuned LM."""
+    asked = forgetting.questions(session.root)
 
     def questioned(lm: MeteredLM) -> Answers:
-        return aftercheck.ask(lm, asked, session.config.threads, session.watch.scored)
+        return forgetting.ask(lm, asked, session.config.threads, session.watch.scored)
 
-    named = GENERAL in session.config.must_not_break
-    yield _compared(GENERAL, named, [q.question for q in asked], *_both(session, tuned, GENERAL, GENERAL_TOKENS, questioned))
-    for task, splits in session.must_not_break:
+    named = GENERAL in session.config.no_regression_on
+    yield _compared(
+        GENERAL,
+        named,
+        [q.question for q in asked],
+        *_both(session, tuned, GENERAL, GENERAL_TOKENS, questioned),
+    )
+    for task, splits in session.no_regression_on:
         program = _best_or_student(session, task)
 
-        def answered(lm: MeteredLM, task: Task = task, rows: Sequence[dspy.Example] = splits.val, program: Program = program) -> Answers:
+        def answered(
+            lm: MeteredLM,
+            task: Task = task,
+            rows: Sequence[dspy.Example] = splits.val,
+            program: Program = program,
+        ) -> Answers:
             with dspy.context(lm=lm):
-                outcomes = evaluate(program, rows, replace(session.asking, task=task, repeats=1)).outcomes
+                outcomes = evaluate(
+                    program, rows, replace(session.asking, task=task, repeats=1)
+                ).outcomes
             return Answers(tuple(o.score for o in outcomes), tuple(str(o.answer) for o in outcomes))
 
         texts = [input_text(task, e.inputs()) for e in splits.val]
-        yield _compared(task.name, True, texts, *_both(session, tuned, task.name, task.max_tokens, answered))
+        yield _compared(
+            task.name, True, texts, *_both(session, tuned, task.name, task.max_tokens, answered)
+        )
 
 
-def _both(session: Session, tuned: str, name: str, tokens: int, ask: Callable[[MeteredLM], Answers]) -> tuple[Answers, Answers]:
+def _both(
+    session: Session, tuned: str, name: str, tokens: int, ask: Callable[[MeteredLM], Answers]
+) -> tuple[Answers, Answers]:
     """The base LM's answers and the tuned LM's."""
     session.watch.started(f"{name}, base LM")
     before = ask(lms.task_lm(session.config, session.meter, tokens))
@@ -129,21 +175,33 @@ def _both(session: Session, tuned: str, name: str, tokens: int, ask: Callable[[M
 
 
 def _best_or_student(session: Session, task: Task) -> Program:
-    """The task's best prompt program, or, where it was never climbed, its student in the format small LMs answer best."""
+    """The task's best prompt program, or, where it was never climbed, its student in the format
+    small LMs answer best.
+    """
     try:
         _, path = last_run(session.root, task.name, "prompt_program.json")
-        return load(task, path, lambda tuned: tuned_lm(session, tuned, task.max_tokens))
+        return read_program(task, path, lambda tuned: tuned_lm(session, tuned, task.max_tokens))
     except WorkbenchError:
         program = student(task)
         program.format = "compact"
         return program
 
 
-def _compared(name: str, named: bool, asked: Sequence[str], base: Answers, tuned: Answers) -> ForgettingRecord:
+def _compared(
+    name: str, named: bool, asked: Sequence[str], base: Answers, tuned: Answers
+) -> ForgettingRecord:
     drop = GainRecord.between(base.scores, tuned.scores)
-    both = [(b, t) for b, t in zip(base.scores, tuned.scores, strict=True) if b is not None and t is not None]
+    both = [
+        (b, t)
+        for b, t in zip(base.scores, tuned.scores, strict=True)
+        if b is not None and t is not None
+    ]
     base_rate, tuned_rate = (sum(side) / len(both) for side in zip(*both, strict=True))
-    lost = [n for n, (b, t) in enumerate(zip(base.scores, tuned.scores, strict=True)) if b is not None and t is not None and t < b]
+    lost = [
+        n
+        for n, (b, t) in enumerate(zip(base.scores, tuned.scores, strict=True))
+        if b is not None and t is not None and t < b
+    ]
     return ForgettingRecord(
         name=name,
         named=named,
@@ -151,7 +209,11 @@ def _compared(name: str, named: bool, asked: Sequence[str], base: Answers, tuned
         tuned=tuned_rate,
         n=len(both),
         drop=drop,
-        broke=drop.high < 0 or drop.mean < -MARGIN,
+        regressed=drop.high < 0 or drop.mean < -MARGIN,
         held=drop.low >= -MARGIN,
-        examples=[f"{asked[n][:80]!r}: {base.texts[n].strip()[:60]!r} became {tuned.texts[n].strip()[:60]!r}" for n in lost[:SHOWN]],
+        examples=[
+            f"{asked[n][:80]!r}: {base.texts[n].strip()[:60]!r} became "
+            f"{tuned.texts[n].strip()[:60]!r}"
+            for n in lost[:SHOWN]
+        ],
     )

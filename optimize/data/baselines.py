@@ -1,4 +1,6 @@
-"""What a label costs without an LM: majority class, nearest neighbour, logistic regression. Knows no LM, no program."""
+"""What a label costs without an LM: majority class, nearest neighbour, logistic regression. Knows
+no LM, no program.
+"""
 
 from __future__ import annotations
 
@@ -16,27 +18,43 @@ from optimize.task import Task
 MAJORITY = "majority class"
 
 
-def references(task: Task, train: Sequence[dspy.Example], rows: Sequence[dspy.Example]) -> dict[str, Interval]:
-    """The score of each reference on the rows, by the metric; none where the task's output is no label."""
+def baseline_scores(
+    task: Task, train: Sequence[dspy.Example], rows: Sequence[dspy.Example]
+) -> dict[str, Interval]:
+    """The score of each reference on the rows, by the metric;
+
+    none where the task's output is no label.
+    """
     if not (label := task.label):
         return {}
 
     def score(row: dspy.Example, guess: Any) -> float:
         return task.score(row, dspy.Prediction(**{label: guess})).value
 
-    return {name: mean_interval(list(map(score, rows, found))) for name, found in guesses(task, train, rows).items()}
+    return {
+        name: mean_interval(list(map(score, rows, found)))
+        for name, found in baseline_answers(task, train, rows).items()
+    }
 
 
-def guesses(task: Task, train: Sequence[dspy.Example], rows: Sequence[dspy.Example]) -> dict[str, list[Any]]:
-    """Each reference's label for each row, learnt from train; none where the task's output is no label."""
+def baseline_answers(
+    task: Task, train: Sequence[dspy.Example], rows: Sequence[dspy.Example]
+) -> dict[str, list[Any]]:
+    """Each reference's label for each row, learnt from train;
+
+    none where the task's output is no label.
+    """
     if not task.label:
         return {}
     known = {to_json(e[task.label]): e[task.label] for e in train}
     texts, labels = [input_text(task, e) for e in train], [to_json(e[task.label]) for e in train]
     asked = [input_text(task, e) for e in rows]
     if len(known) == 1:
-        return {name: [known[labels[0]]] * len(rows) for name in _REFERENCES}
-    return {name: [known[str(g)] for g in make().fit(texts, labels).predict(asked)] for name, make in _REFERENCES.items()}
+        return {name: [known[labels[0]]] * len(rows) for name in BASELINES}
+    return {
+        name: [known[str(g)] for g in make().fit(texts, labels).predict(asked)]
+        for name, make in BASELINES.items()
+    }
 
 
 def _majority() -> Any:
@@ -50,11 +68,14 @@ def _nearest() -> Any:
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
 
-    return make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), KNeighborsClassifier(1, metric="cosine"))
+    return make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+        KNeighborsClassifier(1, metric="cosine"),
+    )
 
 
-_REFERENCES: dict[str, Callable[[], Any]] = {
+BASELINES: dict[str, Callable[[], Any]] = {
     MAJORITY: _majority,
-    "nearest row's label": _nearest,
-    "logistic regression": classifier,
+    "nearest neighbour": _nearest,
+    "TF-IDF + logistic regression": classifier,
 }

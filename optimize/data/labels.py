@@ -1,4 +1,7 @@
-"""Are the labels themselves sound? Duplicates, contradictions, suspects and how far annotators agree. Knows no LM."""
+"""Are the labels themselves sound?
+
+Duplicates, contradictions, possible_label_errors and how far annotators agree. Knows no LM.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,11 @@ LEAST_CLASSES = 4  # below which a label far down a ranking is not told from the
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Groups of row numbers. same: one input, one label, written more than once. conflicts: one input, several labels.
+    """Groups of row numbers. same: one input, one label, written more than once. conflicts: one
+    input, several labels.
 
-    near: almost the same input with several labels, which may be right. leaks: almost the same input on several sides.
+    near: almost the same input with several labels, which may be right. leaks: almost the same
+    input on several sides.
     """
 
     same: tuple[tuple[int, ...], ...]
@@ -30,7 +35,9 @@ class Duplicates:
 
 
 def duplicates(texts: Sequence[str], labels: Sequence[str], sides: Sequence[str]) -> Duplicates:
-    """Rows whose inputs are equal but for case and white space, and nearly equal ones (optimize.data.split)."""
+    """Rows whose inputs are equal but for case and white space, and nearly equal ones
+    (optimize.data.split).
+    """
     exact: dict[str, list[int]] = defaultdict(list)
     for row, text in enumerate(texts):
         exact[folded(text)].append(row)
@@ -40,14 +47,24 @@ def duplicates(texts: Sequence[str], labels: Sequence[str], sides: Sequence[str]
     repeated = [tuple(rows) for rows in exact.values() if len(rows) > 1]
     conflicts = [rows for rows in repeated if _disagree(rows, labels)]
     told = {row for rows in conflicts for row in rows}
-    near = [tuple(rows) for rows in groups.values() if _disagree(rows, labels) and not told & set(rows)]
+    near = [
+        tuple(rows) for rows in groups.values() if _disagree(rows, labels) and not told & set(rows)
+    ]
     leaks = [tuple(rows) for rows in groups.values() if _disagree(rows, sides)]
-    return Duplicates(tuple(rows for rows in repeated if not _disagree(rows, labels)), tuple(conflicts), tuple(near), tuple(leaks))
+    return Duplicates(
+        tuple(rows for rows in repeated if not _disagree(rows, labels)),
+        tuple(conflicts),
+        tuple(near),
+        tuple(leaks),
+    )
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What the other rows say of each row's label. names: the classes. y: each row's own, as a number. chance: rows × classes."""
+    """What the other rows say of each row's label.
+
+    names: the classes. y: each row's own, as a number. chance: rows × classes.
+    """
 
     texts: tuple[str, ...]
     names: Any
@@ -56,7 +73,10 @@ class Judged:
 
 
 def judge(texts: Sequence[str], labels: Sequence[str]) -> Judged | None:
-    """Cross-validated TF-IDF + logistic regression on the rows; None where a class has too few of them to judge one by."""
+    """Cross-validated TF-IDF + logistic regression on the rows;
+
+    None where a class has too few of them to judge one by.
+    """
     import numpy as np
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
@@ -64,14 +84,21 @@ def judge(texts: Sequence[str], labels: Sequence[str]) -> Judged | None:
     if len(names) < 2 or min(np.bincount(y)) < 2 or len(y) < 4 * len(names):
         return None
     folds = StratifiedKFold(min(FOLDS, int(min(np.bincount(y)))), shuffle=True, random_state=0)
-    return Judged(tuple(texts), names, y, cross_val_predict(classifier(), list(texts), y, cv=folds, method="predict_proba"))
+    return Judged(
+        tuple(texts),
+        names,
+        y,
+        cross_val_predict(classifier(), list(texts), y, cv=folds, method="predict_proba"),
+    )
 
 
 def random_share(judged: Judged) -> Interval | None:
-    """An estimate, some 5 to 12 points high, of the share of labels drawn at random; None below LEAST_CLASSES classes.
+    """An estimate, some 5 to 12 points high, of the share of labels drawn at random; None below
+    LEAST_CLASSES classes.
 
-    A label drawn at random is as likely the last as the second in its row's ranking of the classes; a right one on a hard row is
-    seldom in the lower half. So the rows whose label is there, scaled up, are counted. docs/results.md has what that finds.
+    A label drawn at random is as likely the last as the second in its row's ranking of the classes;
+    a right one on a hard row is seldom in the lower half. So the rows whose label is there, scaled
+    up, are counted. docs/results.md has what that finds.
     """
     import numpy as np
 
@@ -81,16 +108,20 @@ def random_share(judged: Judged) -> Interval | None:
     rank = (judged.chance > judged.chance[np.arange(len(judged.y)), judged.y][:, None]).sum(axis=1)
     upper = (classes + 1) // 2
     low, scale = wilson(float((rank >= upper).mean()), len(rank)), (classes - 1) / (classes - upper)
-    return Interval(min(1.0, scale * low.mean), min(1.0, scale * low.low), min(1.0, scale * low.high), low.n)
+    return Interval(
+        min(1.0, scale * low.mean), min(1.0, scale * low.low), min(1.0, scale * low.high), low.n
+    )
 
 
-def suspects(judged: Judged) -> list[tuple[int, str]]:
-    """(row, the label that others suggest) for rows that look mislabelled, the most striking first: a list to look at.
+def possible_label_errors(judged: Judged) -> list[tuple[int, str]]:
+    """(row, the label that others suggest) for rows that look mislabelled, the most striking first:
+    a list to look at.
 
-    Confident learning (Northcutt et al., 2021): the row is predicted to be of another class with at least the probability that
-    this class's own rows have on average. And none of its nearest neighbours carries its label, so that a classifier's blind
-    spot alone accuses nobody. Where texts say too little about labels for the classifier to be right on RELIABLE of the
-    rows, none is accused.
+    Confident learning (Northcutt et al., 2021): the row is predicted to be of another class with at
+    least the probability that this class's own rows have on average. And none of its nearest
+    neighbours carries its label, so that a classifier's blind spot alone accuses nobody. Where
+    texts say too little about labels for the classifier to be right on RELIABLE of the rows, none
+    is accused.
     """
     import numpy as np
     from sklearn.neighbors import NearestNeighbors
@@ -102,7 +133,11 @@ def suspects(judged: Judged) -> list[tuple[int, str]]:
         return []
     vectors = classifier()[:-1].fit_transform(list(judged.texts))
     count = min(NEIGHBOURS, len(y) - 1)
-    near = NearestNeighbors(n_neighbors=count, metric="cosine").fit(vectors).kneighbors(return_distance=False)
+    near = (
+        NearestNeighbors(n_neighbors=count, metric="cosine")
+        .fit(vectors)
+        .kneighbors(return_distance=False)
+    )
     alone = (y[near] != y[:, None]).all(axis=1)
     rows = np.flatnonzero((guess != y) & (chance[np.arange(len(y)), guess] >= own[guess]) & alone)
     margin = chance[rows, guess[rows]] - chance[rows, y[rows]]
@@ -118,16 +153,18 @@ def classifier() -> Any:
 
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-    regression = LogisticRegression(C=10, solver="liblinear", dual=True, max_iter=1000)  # fast where words outnumber rows
+    # fast where words outnumber rows
+    regression = LogisticRegression(C=10, solver="liblinear", dual=True, max_iter=1000)
     return make_pipeline(make_union(words, letters), OneVsRestClassifier(regression))
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far annotators agree. alpha: Krippendorff's, 1 perfect, 0 chance. rows: those with two labels or more.
+    """How far annotators agree. alpha: Krippendorff's, 1 perfect, 0 chance. rows: those with two
+    labels or more.
 
-    person: how often one annotator gives the label that most of the others gave: what a program that is as good as a person
-    scores against such labels.
+    person: how often one annotator gives the label that most of the others gave: what a program
+    that is as good as a person scores against such labels.
     """
 
     alpha: float
@@ -136,7 +173,10 @@ class Agreement:
 
 
 def agreement(ratings: Sequence[Sequence[Hashable]]) -> Agreement | None:
-    """Krippendorff's alpha for nominal labels (Krippendorff 2011), any number of annotators a row; None below two labels a row."""
+    """Krippendorff's alpha for nominal labels (Krippendorff 2011), any number of annotators a row;
+
+    None below two labels a row.
+    """
     rated = [Counter(row) for row in ratings if len(row) > 1]
     if not rated:
         return None
@@ -153,7 +193,10 @@ def agreement(ratings: Sequence[Sequence[Hashable]]) -> Agreement | None:
 
 
 def _one_against_the_others(counts: Counter[Hashable]) -> float:
-    """How often an annotator of this row gives the label most others gave; ties among the others count in part."""
+    """How often an annotator of this row gives the label most others gave;
+
+    ties among the others count in part.
+    """
     hits = 0.0
     for label, count in counts.items():
         others = counts - Counter([label])

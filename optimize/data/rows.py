@@ -1,4 +1,7 @@
-"""Labelled rows → validated Examples → Splits. Knows no LM; `split.py` decides which row goes where."""
+"""Labelled rows → validated Examples → Splits.
+
+Knows no LM; `split.py` decides which row goes where.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,9 @@ SMALLEST = {"train": 8, "val": 8, "test": 8}
 class Splits:
     """train: optimizers learn. val: programs are compared. test: read once, at the end.
 
-    digest: SHA-256 over every row and its side. places: file and line of each row, by its hash. ood: rows out of the others'
-    distribution, which a tuned LM is asked as well; one without outputs has no right answer. unlabelled: inputs a teacher may answer.
+    digest: SHA-256 over every row and its side. places: file and line of each row, by its hash.
+    ood: rows out of the others' distribution, which a tuned LM is asked as well; one without
+    outputs has no right answer. unlabelled: inputs a teacher may answer.
     """
 
     train: tuple[dspy.Example, ...]
@@ -47,16 +51,23 @@ class Splits:
         return {"train": self.train, "val": self.val, "test": self.test}
 
     def at_most(self, val: int | None, test: int | None) -> Splits:
-        """The same split with val and test cut to their first rows (in content-hash order: a random sample)."""
+        """The same split with val and test cut to their first rows (in content-hash order: a random
+        sample).
+        """
         smaller = replace(self, val=self.val[:val], test=self.test[:test])
-        return smaller if smaller == self else replace(smaller, digest=f"{self.digest}:{len(smaller.val)}:{len(smaller.test)}")
+        return (
+            smaller
+            if smaller == self
+            else replace(smaller, digest=f"{self.digest}:{len(smaller.val)}:{len(smaller.test)}")
+        )
 
 
 def load_splits(task: Task) -> Splits:
     """The task's rows, checked against its signature and divided.
 
-    Three files train/val/test in the task's folder (or three splits on the hub) are taken as they are; a single
-    `rows` file is split by content hash. Raises WorkbenchError naming file, line and field.
+    Three files train/val/test in the task's folder (or three splits on the hub) are taken as they
+    are; a single `rows` file is split by content hash. Raises WorkbenchError naming file, line and
+    field.
     """
     placed = _read_hub(task) if task.data else _read_folder(task)
     places: dict[str, tuple[str, ...]] = {}
@@ -66,27 +77,39 @@ def load_splits(task: Task) -> Splits:
             hashes[id(example)] = row = row_hash(task, example)
             places[row] = (*places.get(row, ()), place)
     sides = {name: [example for _, example in rows] for name, rows in placed.items()}
-    sides = {name: sorted(rows, key=lambda e: hashes[id(e)]) for name, rows in sides.items()}  # so that a file's order means nothing
+    # so that a file's order means nothing
+    sides = {name: sorted(rows, key=lambda e: hashes[id(e)]) for name, rows in sides.items()}
     if set(sides) == {"rows"}:
         mixed = sides["rows"]
         groups = near_duplicate_groups([input_text(task, e) for e in mixed])
         names = split_groups([hashes[id(e)] for e in mixed], _labels(task, mixed), groups)
-        sides = {name: [e for e, n in zip(mixed, names, strict=True) if n == name] for name in NAMES}
+        sides = {
+            name: [e for e, n in zip(mixed, names, strict=True) if n == name] for name in NAMES
+        }
     for name, least in SMALLEST.items():
         if len(sides[name]) < least:
             raise WorkbenchError(
                 f"Task {task.name!r}: {len(sides[name])} {name} rows, at least {least} are needed. "
                 f"Add labelled rows to {task.data or task.folder}."
             )
-    digest = hashlib.sha256("\n".join(f"{name} {hashes[id(e)]}" for name in NAMES for e in sides[name]).encode()).hexdigest()
+    digest = hashlib.sha256(
+        "\n".join(f"{name} {hashes[id(e)]}" for name in NAMES for e in sides[name]).encode()
+    ).hexdigest()
     beside = {stem: path for stem in BESIDE if (path := task.folder / f"{stem}.jsonl").is_file()}
-    extra = {stem: tuple(example for _, example in _read_file(task, path)) for stem, path in beside.items()}
-    return Splits(tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]), digest, places, **extra)
+    extra = {
+        stem: tuple(example for _, example in _read_file(task, path))
+        for stem, path in beside.items()
+    }
+    return Splits(
+        tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]), digest, places, **extra
+    )
 
 
 def row_hash(task: Task, example: dspy.Example) -> str:
     """SHA-256 of the row's fields, independent of file, order and extra columns."""
-    return hashlib.sha256(to_json({name: example[name] for name in task.fields}).encode()).hexdigest()
+    return hashlib.sha256(
+        to_json({name: example[name] for name in task.fields}).encode()
+    ).hexdigest()
 
 
 def input_text(task: Task, row: Mapping[str, Any]) -> str:
@@ -100,28 +123,37 @@ def _labels(task: Task, rows: list[dspy.Example]) -> list[str]:
 
 
 def _read_folder(task: Task) -> dict[str, list[Placed]]:
-    files = {path.stem: path for path in sorted(task.folder.glob("*")) if path.suffix[1:] in FORMATS}
-    found = {name: next((files[a] for a in alias if a in files), None) for name, alias in NAMES.items()}
+    files = {
+        path.stem: path for path in sorted(task.folder.glob("*")) if path.suffix[1:] in FORMATS
+    }
+    found = {
+        name: next((files[a] for a in alias if a in files), None) for name, alias in NAMES.items()
+    }
     if all(found.values()):
         return {name: _read_file(task, path) for name, path in found.items() if path}
     if any(found.values()):
         missing = ", ".join(f"{name}.jsonl" for name, path in found.items() if not path)
-        raise WorkbenchError(f"{task.folder} has a given split but lacks {missing}. Add it, or use one rows.jsonl.")
+        raise WorkbenchError(
+            f"{task.folder} has a given split but lacks {missing}. Add it, or use one rows.jsonl."
+        )
     if "rows" not in files:
         raise WorkbenchError(
-            f"{task.folder} holds no rows. Put rows.jsonl there (or .csv, .parquet; or train, val and test files): "
-            f"one row with the fields {', '.join(task.fields)} a line."
+            f"{task.folder} holds no rows. Put rows.jsonl there (or .csv, .parquet; or train, val "
+            f"and test files): one row with the fields {', '.join(task.fields)} a line."
         )
     return {"rows": _read_file(task, files["rows"])}
 
 
 def _read_file(task: Task, path: Path) -> list[Placed]:
-    if path.suffix == ".jsonl":  # line by line: `datasets` would guess at dates and lose the line numbers
+    # line by line: `datasets` would guess at dates and lose the line numbers
+    if path.suffix == ".jsonl":
         rows = [(f"{path}:{number}", row) for number, row in read_jsonl(path)]
     else:
         rows = [(f"{path} row {number}", row) for number, row in enumerate(_read_table(path), 1)]
     if not rows:
-        raise WorkbenchError(f"{path} is empty. Write one row with the fields {', '.join(task.fields)} a line.")
+        raise WorkbenchError(
+            f"{path} is empty. Write one row with the fields {', '.join(task.fields)} a line."
+        )
     return _examples(task, rows, unlabelled=path.stem in BESIDE)
 
 
@@ -136,11 +168,24 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
     options: dict[str, Any] = {}
     if is_csv:  # text, or `datasets` makes 7 of 007 and nothing of NA
         header = next(csv.reader(io.StringIO(read_text(path))))
-        options = {"features": datasets.Features({name: datasets.Value("string") for name in header}), "keep_default_na": False}
+        options = {
+            "features": datasets.Features({name: datasets.Value("string") for name in header}),
+            "keep_default_na": False,
+        }
     try:
-        return list(datasets.load_dataset(FORMATS[path.suffix[1:]], data_files=str(path), split="train", keep_in_memory=True, **options))
+        return list(
+            datasets.load_dataset(
+                FORMATS[path.suffix[1:]],
+                data_files=str(path),
+                split="train",
+                keep_in_memory=True,
+                **options,
+            )
+        )
     except Exception as error:
-        raise WorkbenchError(f"{path} cannot be read: {_first_line(error.__cause__ or error)}") from error
+        raise WorkbenchError(
+            f"{path} cannot be read: {_first_line(error.__cause__ or error)}"
+        ) from error
 
 
 def _read_hub(task: Task) -> dict[str, list[Placed]]:
@@ -150,18 +195,26 @@ def _read_hub(task: Task) -> dict[str, list[Placed]]:
     try:
         found = datasets.load_dataset(task.data)
     except Exception as error:
-        raise WorkbenchError(f"Dataset {task.data!r} cannot be loaded from the hub: {_first_line(error)}") from error
-    sides = {name: next((found[a] for a in alias if a in found), None) for name, alias in NAMES.items()}
+        raise WorkbenchError(
+            f"Dataset {task.data!r} cannot be loaded from the hub: {_first_line(error)}"
+        ) from error
+    sides = {
+        name: next((found[a] for a in alias if a in found), None) for name, alias in NAMES.items()
+    }
     if not all(sides.values()):
         sides = {"rows": datasets.concatenate_datasets(list(found.values()))}
     return {
-        name: _examples(task, ((f"{task.data}/{name} row {n}", row) for n, row in enumerate(rows, 1)))
+        name: _examples(
+            task, ((f"{task.data}/{name} row {n}", row) for n, row in enumerate(rows, 1))
+        )
         for name, rows in sides.items()
         if rows is not None
     }
 
 
-def _examples(task: Task, rows: Iterable[tuple[str, Any]], unlabelled: bool = False) -> list[Placed]:
+def _examples(
+    task: Task, rows: Iterable[tuple[str, Any]], unlabelled: bool = False
+) -> list[Placed]:
     """Validated rows. Raises one WorkbenchError for all that do not fit, naming the first ones."""
     found, errors = [], []
     for place, row in rows:
@@ -171,21 +224,33 @@ def _examples(task: Task, rows: Iterable[tuple[str, Any]], unlabelled: bool = Fa
             errors.append(str(error))
     if len(errors) > 1:
         more = [f"… and {len(errors) - ERRORS} more"] if len(errors) > ERRORS else []
-        raise WorkbenchError("\n".join([f"{len(errors)} rows do not fit the signature:", *errors[:ERRORS], *more]))
+        raise WorkbenchError(
+            "\n".join([f"{len(errors)} rows do not fit the signature:", *errors[:ERRORS], *more])
+        )
     if errors:
         raise WorkbenchError(errors[0])
     return found
 
 
 def _example(task: Task, row: Any, place: str, unlabelled: bool) -> dspy.Example:
-    """A validated row; columns the signature does not name are kept as they are. unlabelled: it may lack all outputs."""
+    """A validated row;
+
+    columns the signature does not name are kept as they are. unlabelled: it may lack all outputs.
+    """
     if not isinstance(row, dict):
         raise WorkbenchError(f"{place}: a row is a JSON object, found {type(row).__name__}.")
     values = dict(row)
-    known = task.fields if not unlabelled or task.signature.output_fields.keys() & row.keys() else task.signature.input_fields
+    known = (
+        task.fields
+        if not unlabelled or task.signature.output_fields.keys() & row.keys()
+        else task.signature.input_fields
+    )
     for name, info in known.items():
         if name not in row:
-            raise WorkbenchError(f"{place}: field {name!r} is missing; the row has {', '.join(map(str, row)) or 'none'}.")
+            raise WorkbenchError(
+                f"{place}: field {name!r} is missing; the row has "
+                f"{', '.join(map(str, row)) or 'none'}."
+            )
         values[name] = _value(row[name], info, f"{place}: field {name!r}")
     return dspy.Example(**values).with_inputs(*task.signature.input_fields)
 
@@ -205,7 +270,11 @@ def _value(value: Any, field: FieldInfo, place: str) -> Any:
         first = error.errors()[0]
         inside = ".".join(str(part) for part in first["loc"])
         known = choices(field.annotation)
-        problem = f"{value!r} is not one of {', '.join(map(repr, known))}" if known else f"{first['msg']}, got {first['input']!r}"
+        problem = (
+            f"{value!r} is not one of {', '.join(map(repr, known))}"
+            if known
+            else f"{first['msg']}, got {first['input']!r}"
+        )
         raise WorkbenchError(f"{place}{f' ({inside})' if inside else ''}: {problem}.") from None
 
 

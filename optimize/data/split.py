@@ -1,4 +1,6 @@
-"""Which row goes to which side: by content hash, stratified, near-duplicates together. Numbers and texts in, names out."""
+"""Which row goes to which side: by content hash, stratified, near-duplicates together. Numbers and
+texts in, names out.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,17 @@ def near_duplicate_groups(texts: list[str], near: float = NEAR) -> list[int]:
     from sklearn.neighbors import NearestNeighbors
 
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit_transform(texts)
-    graph = NearestNeighbors(metric="cosine", radius=1 - near).fit(vectors).radius_neighbors_graph(vectors)
+    graph = (
+        NearestNeighbors(metric="cosine", radius=1 - near)
+        .fit(vectors)
+        .radius_neighbors_graph(vectors)
+    )
     return [int(group) for group in connected_components(graph, directed=False)[1]]
 
 
 def split_groups(hashes: list[str], labels: list[str], groups: list[int]) -> list[str]:
-    """A side for each row. Within a label, groups of rows in hash order go to the side that lacks most of its share.
+    """A side for each row. Within a label, groups of rows in hash order go to the side that lacks
+    most of its share.
 
     The same rows give the same split, whatever their order in the file.
     """

@@ -1,4 +1,6 @@
-"""What fine-tuning hangs on, a function a criterion: its value on record, the threshold, and what would meet it."""
+"""What fine-tuning hangs on, a function a criterion: its value on record, the threshold, and what
+would meet it.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,20 @@ from optimize.stats.intervals import smallest_gain
 from optimize.stats.records import Record, ScoreRecord
 from optimize.task import Task
 
-LEAST_ROWS, FEW_ROWS, GOOD_ROWS = 50, 100, 500  # train rows: OpenAI's guide names 50 to 100 as the first to help; 500 is a rule of thumb
+# train rows: OpenAI's guide names 50 to 100 as the first to help; 500 is a rule of thumb
+LEAST_ROWS, FEW_ROWS, GOOD_ROWS = 50, 100, 500
 REASONING_ROWS = 1000  # the same for programs that reason before they answer
 LEAST_A_LABEL = 5
-OUTSIDE: tuple[Kind, ...] = ("schema", "knowledge", "labels")  # failures that weights are the wrong remedy for
+# failures that weights are the wrong remedy for
+OUTSIDE: tuple[Kind, ...] = ("schema", "knowledge", "labels")
 OUTSIDE_SHARE = 0.5  # of the points lost
 
 
 class Criterion(Record):
-    """One thing fine-tuning hangs on. passed: null where it is a warning. source: where the value comes from."""
+    """One thing fine-tuning hangs on.
+
+    passed: null where it is a warning. source: where the value comes from.
+    """
 
     name: str
     passed: bool | None
@@ -33,10 +40,11 @@ class Criterion(Record):
 
 @dataclass(frozen=True)
 class Case:
-    """What a gate judges, all of it on record. best: the corrected val score. levers: gain of each rung that won.
+    """What a gate judges, all of it on record. best: the corrected val score. levers: gain of each
+    rung that won.
 
-    families: of the levers that were scored. reasons: the program reasons before it answers. teacher: another LM's val score with
-    the same prompt, where it was asked.
+    families: of the levers that were scored. reasons: the program reasons before it answers.
+    teacher: another LM's val score with the same prompt, where it was asked.
     """
 
     verdict: str
@@ -53,9 +61,14 @@ class Case:
 def verdict(task: Task, case: Case) -> Criterion:
     advice = {
         "reached": f"Prompting reached the target{_credit(case)}; weights need not change.",
-        "budget": f"It is not shown that prompting cannot reach the target: optimize run {task.name} with a higher --max-calls.",
+        "budget": "It is not shown that prompting cannot reach the target: optimize run "
+        f"{task.name} with a higher --max-calls.",
         "no_headroom": "Mend labels and metric, or take a stronger LM.",
-    }.get(case.verdict, "It is not shown that prompting cannot reach the target: see the verdict for what would show it.")
+    }.get(
+        case.verdict,
+        "It is not shown that prompting cannot reach the target: see the verdict for what would "
+        "show it.",
+    )
     passed = case.verdict == "plateau"
     return Criterion(
         name="verdict",
@@ -84,7 +97,10 @@ def retrieval(task: Task, case: Case) -> Criterion | None:
         value="scored" if passed else "not scored",
         threshold="tried where the task has a corpus",
         source="the climb",
-        advice="" if passed else f"Missing knowledge is no case for weights: optimize run {task.name} with a higher --max-calls.",
+        advice=""
+        if passed
+        else f"Missing knowledge is no case for weights: optimize run {task.name} with a higher "
+        "--max-calls.",
     )
 
 
@@ -107,14 +123,22 @@ def kind_of_failure(task: Task, case: Case) -> Criterion:
 
 def train_rows(case: Case) -> Criterion:
     rows, good = case.preflight.rows["train"], REASONING_ROWS if case.reasons else GOOD_ROWS
-    passed = False if rows < LEAST_ROWS else None if rows < (good if case.reasons else FEW_ROWS) else True
+    passed = (
+        False
+        if rows < LEAST_ROWS
+        else None
+        if rows < (good if case.reasons else FEW_ROWS)
+        else True
+    )
     return Criterion(
         name="train rows",
         passed=passed,
         value=f"{rows} train rows to learn from",
         threshold=f"{LEAST_ROWS} at least, better {FEW_ROWS}, good {good}",
         source="the split",
-        advice="" if passed else f"Label {max(FEW_ROWS, good if case.reasons else 0) - rows} more rows.",
+        advice=""
+        if passed
+        else f"Label {max(FEW_ROWS, good if case.reasons else 0) - rows} more rows.",
     )
 
 
@@ -122,12 +146,16 @@ def labels_covered(case: Case) -> Criterion | None:
     shown = case.preflight.label_rows
     if not shown:
         return None
-    missing, few = [name for name, n in shown.items() if n == 0], [name for name, n in shown.items() if 0 < n < LEAST_A_LABEL]
+    missing, few = (
+        [name for name, n in shown.items() if n == 0],
+        [name for name, n in shown.items() if 0 < n < LEAST_A_LABEL],
+    )
     passed = False if missing else None if few else True
     return Criterion(
         name="labels covered",
         passed=passed,
-        value=f"{len(shown) - len(missing)} of {len(shown)}, the rarest with {min(shown.values())} rows",
+        value=f"{len(shown) - len(missing)} of {len(shown)}, the rarest with {min(shown.values())} "
+        "rows",
         threshold=f"every label, better with {LEAST_A_LABEL} train rows",
         source="the train rows",
         advice="" if passed else f"Add train rows for {', '.join((missing or few)[:5])}.",
@@ -136,17 +164,30 @@ def labels_covered(case: Case) -> Criterion | None:
 
 def contradictions(task: Task, case: Case) -> Criterion:
     found = case.preflight.count(CONFLICTS)
-    return _none_of("contradictions", found, CONFLICTS, f"Decide which label is right: optimize check {task.name} lists them.")
+    return _none_of(
+        "contradictions",
+        found,
+        CONFLICTS,
+        f"Decide which label is right: optimize check {task.name} lists them.",
+    )
 
 
 def overlap(task: Task, case: Case) -> Criterion:
-    advice = f"Move or remove them: optimize check {task.name} lists them; a single rows.jsonl is split without overlap."
+    advice = (
+        f"Move or remove them: optimize check {task.name} lists them; a single rows.jsonl is split "
+        "without overlap."
+    )
     return _none_of("overlap", case.preflight.count(LEAKS), LEAKS, advice)
 
 
 def _none_of(name: str, found: int, what: str, advice: str) -> Criterion:
     return Criterion(
-        name=name, passed=not found, value=f"{found} {what}", threshold="none", source="the preflight", advice=advice if found else ""
+        name=name,
+        passed=not found,
+        value=f"{found} {what}",
+        threshold="none",
+        source="the preflight",
+        advice=advice if found else "",
     )
 
 
@@ -161,7 +202,10 @@ def random_labels(task: Task, case: Case) -> Criterion | None:
         value=f"{share.score:.0%} [{share.low:.0%}, {share.high:.0%}]",
         threshold=f"not surely above {NOISY:.0%}",
         source="the preflight (an estimate, some 5 to 12 points high)",
-        advice="" if passed else f"Mend the labels first, a tuned LM would learn them: optimize check {task.name} lists suspects.",
+        advice=""
+        if passed
+        else f"Mend the labels first, a tuned LM would learn them: optimize check {task.name} "
+        "lists suspects.",
     )
 
 
@@ -176,15 +220,17 @@ def annotators(case: Case) -> Criterion | None:
         value=f"a person scores {found.person:.2f} against the others (alpha {found.alpha:.2f})",
         threshold=f"the target, {case.target}",
         source="the raters' labels",
-        advice="" if passed else "Sharpen the labelling rule, or lower the target to what a person reaches.",
+        advice=""
+        if passed
+        else "Sharpen the labelling rule, or lower the target to what a person reaches.",
     )
 
 
 def no_lm_needed(case: Case) -> Criterion | None:
     """A cheaper answer than weights."""
-    if not case.preflight.references:
+    if not case.preflight.baselines:
         return None
-    name, score = max(case.preflight.references.items(), key=lambda item: item[1].score)
+    name, score = max(case.preflight.baselines.items(), key=lambda item: item[1].score)
     passed = score.score < case.target
     return Criterion(
         name="no LM needed",
@@ -197,19 +243,32 @@ def no_lm_needed(case: Case) -> Criterion | None:
 
 
 def gain_to_be_had(task: Task, case: Case) -> Criterion | None:
-    """A gain that is not worth weights, or that the test rows could not show, could not be accepted either."""
-    missing, seen = case.target - case.best.score, smallest_gain(case.preflight.rows["test"], DIFFER)
+    """A gain that is not worth weights, or that the test rows could not show, could not be accepted
+    either.
+    """
+    missing, seen = (
+        case.target - case.best.score,
+        smallest_gain(case.preflight.rows["test"], DIFFER),
+    )
     if missing <= 0:
         return None
     passed = False if missing < task.least_gain else None if missing < seen else True
-    small = f"So little is not worth weights by Task(least_gain={task.least_gain}); lower that if it is."
+    small = (
+        f"So little is not worth weights by Task(least_gain={task.least_gain}); lower that if it "
+        "is."
+    )
     return Criterion(
         name="gain to be had",
         passed=passed,
         value=f"{missing:.2f} short of the target",
-        threshold=f"{task.least_gain} at least, better {seen:.2f}, what {case.preflight.rows['test']} test rows show with 80 % probability",
+        threshold=f"{task.least_gain} at least, better {seen:.2f}, what "
+        f"{case.preflight.rows['test']} test rows show with 80 % probability",
         source="the corrected score",
-        advice={False: small, None: "Add test rows: a gain of that size could not be shown.", True: ""}[passed],
+        advice={
+            False: small,
+            None: "Add test rows: a gain of that size could not be shown.",
+            True: "",
+        }[passed],
     )
 
 
@@ -223,18 +282,24 @@ def teacher(task: Task, case: Case) -> Criterion | None:
         value=f"scores {case.teacher} with the same prompt",
         threshold="below the target, or distil it",
         source="--headroom",
-        advice=f"What fails is the price. Use the teacher, or distil it: optimize finetune {task.name} --method distill --teacher LM.",
+        advice="What fails is the price. Use the teacher, or distil it: optimize finetune "
+        f"{task.name} --method distill --teacher LM.",
     )
 
 
 def declared(task: Task, waived: str | None) -> Criterion:
     declared = task.stability == "stable" and bool(task.owner)
-    value = f"{task.stability or 'stability not said'}, {'owner ' + task.owner if task.owner else 'no owner'}"
+    value = (
+        f"{task.stability or 'stability not said'}, "
+        f"{'owner ' + task.owner if task.owner else 'no owner'}"
+    )
     return Criterion(
         name="stable and owned" if declared or not waived else "waived",
         passed=declared or bool(waived),
         value=value if declared or not waived else f"{value}; waived: {waived}",
         threshold="declared stable, with an owner who will mend and train it again",
         source=f"programs/{task.name}.py",
-        advice="" if declared or waived else 'Say so in Task(stability="stable", owner="…"), or give --waive "reason".',
+        advice=""
+        if declared or waived
+        else 'Say so in Task(stability="stable", owner="…"), or give --waive "reason".',
     )

@@ -1,4 +1,6 @@
-"""What the tuning changed beside the score: slices, classes, confidence, invented ids, and what an answer costs. Asks no LM."""
+"""What the tuning changed beside the score: slices, classes, confidence, invented ids, and what an
+answer costs. Asks no LM.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from optimize.files import to_json
 from optimize.scoring.calibration import ConfidenceRecord, confidence
 from optimize.scoring.corpus_use import Knowledge
 from optimize.scoring.evaluate import Evaluation
-from optimize.scoring.failures import confused, confusions
+from optimize.scoring.failures import confusions
 from optimize.scoring.slices import SliceRecord, by_slice, slices
 from optimize.stats.records import Record
 from optimize.task import Task
@@ -22,7 +24,10 @@ Pair = tuple[Evaluation, Evaluation]  # of the best prompt program, and of the t
 
 
 class ClassesRecord(Record):
-    """Accuracy, and precision, recall and F1 as means over the labels. An unparsable answer is right for none."""
+    """Accuracy, and precision, recall and F1 as means over the labels.
+
+    An unparsable answer is right for none.
+    """
 
     accuracy: float
     precision: float
@@ -32,9 +37,11 @@ class ClassesRecord(Record):
 
 
 class PriceRecord(Record):
-    """What an answer takes on average, as measured; a right one: the same for each point of the score.
+    """What an answer takes on average, as measured; a right one: the same for each point of the
+    score.
 
-    usd: null where the LM's price is not known. seconds: with as many calls in flight as the run had.
+    usd: null where the LM's price is not known. seconds: with as many calls in flight as the run
+    had.
     """
 
     tokens_in: float
@@ -48,8 +55,9 @@ class PriceRecord(Record):
 class OodRecord(Record):
     """Rows out of the distribution, asked of the best prompt program and of the tuned one.
 
-    score: on those that have a right answer; an answer to any other row scores 0. sure: the mean confidence. told_apart: the
-    chance that a test row is answered with more confidence than one of these (AUROC; 0.5: the LM does not notice).
+    score: on those that have a right answer; an answer to any other row scores 0. sure: the mean
+    confidence. told_apart: the chance that a test row is answered with more confidence than one of
+    these (AUROC; 0.5: the LM does not notice).
     """
 
     n: int
@@ -65,22 +73,40 @@ class EffectsRecord(Record):
     """Best prompt program (before) against tuned program (after), on the test rows."""
 
     slices: list[SliceRecord] = Field(description="the worst gain first")
-    classes_before: ClassesRecord | None = Field(None, description="null where the output is no label")
+    classes_before: ClassesRecord | None = Field(
+        None, description="null where the output is no label"
+    )
     classes_after: ClassesRecord | None = None
-    confidence_before: ConfidenceRecord | None = Field(None, description="null where the LM does not tell how sure it is")
+    confidence_before: ConfidenceRecord | None = Field(
+        None, description="null where the LM does not tell how sure it is"
+    )
     confidence_after: ConfidenceRecord | None = None
-    invented_before: float | None = Field(None, description="share of invented ids; null where the corpus has none or no answer names one")
+    invented_before: float | None = Field(
+        None,
+        description="share of invented ids; null where the corpus has none or no answer names one",
+    )
     invented_after: float | None = None
     ood: OodRecord | None = Field(None, description="null without ood.jsonl")
     price_before: PriceRecord | None = Field(None, description="null where the cache answered all")
     price_after: PriceRecord | None = None
     train_seconds: float
-    in_flight: int = Field(description="calls at once, which share the machine: an answer keeps it busy for its seconds divided by them")
-    pays_after: int | None = Field(description="answers after which the seconds saved make up for the training; null: none are saved")
+    in_flight: int = Field(
+        description="calls at once, which share the machine: an answer keeps it busy for its "
+        "seconds divided by them"
+    )
+    pays_after: int | None = Field(
+        description="answers after which the seconds saved make up for the training; null: none "
+        "are saved"
+    )
 
 
-def effects(task: Task, splits: Splits, test: Pair, ood: Pair | None, train_seconds: float, in_flight: int) -> EffectsRecord:
-    """Of evaluations of all test rows, and of the ood rows, before and after. train_seconds: what the tuning took, set-up included."""
+def effects(
+    task: Task, splits: Splits, test: Pair, ood: Pair | None, train_seconds: float, in_flight: int
+) -> EffectsRecord:
+    """Of evaluations of all test rows, and of the ood rows, before and after.
+
+    train_seconds: what the tuning took, set-up included.
+    """
     rows, (before, after), known = splits.test, test, Knowledge(task)
     costs = price(before), price(after)
     saved = costs[0].seconds - costs[1].seconds if costs[0] and costs[1] else 0.0
@@ -103,7 +129,10 @@ def effects(task: Task, splits: Splits, test: Pair, ood: Pair | None, train_seco
 
 def _ood(test: Pair, ood: Pair) -> OodRecord:
     sure = [fmean(known) if (known := _sure(found)) else None for found in ood]
-    apart = [_told_apart(_sure(inside), _sure(outside)) for inside, outside in zip(test, ood, strict=True)]
+    apart = [
+        _told_apart(_sure(inside), _sure(outside))
+        for inside, outside in zip(test, ood, strict=True)
+    ]
     return OodRecord(
         n=len(ood[0].outcomes),
         score_before=ood[0].interval.mean,
@@ -132,16 +161,30 @@ def classes(task: Task, rows: Sequence[dspy.Example], found: Evaluation) -> Clas
         return None
     from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-    pairs = [(to_json(e[label]), to_json(o.answer.get(label))) for e, o in zip(rows, found.outcomes, strict=True) if o.score is not None]
+    pairs = [
+        (to_json(e[label]), to_json(o.answer.get(label)))
+        for e, o in zip(rows, found.outcomes, strict=True)
+        if o.score is not None
+    ]
     gold, answers = (list(side) for side in zip(*pairs, strict=True))
-    figures = precision_recall_fscore_support(gold, answers, labels=sorted(set(gold)), average="macro", zero_division=0)
+    figures = precision_recall_fscore_support(
+        gold, answers, labels=sorted(set(gold)), average="macro", zero_division=0
+    )
     precision, recall, f1 = (float(figure) for figure in figures[:3])
     mixed = confusions(task, rows, found.outcomes)
-    return ClassesRecord(accuracy=float(accuracy_score(gold, answers)), precision=precision, recall=recall, f1=f1, confusions=mixed)
+    return ClassesRecord(
+        accuracy=float(accuracy_score(gold, answers)),
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        confusions=mixed,
+    )
 
 
 def price(found: Evaluation) -> PriceRecord | None:
-    """Means over the rows that were asked anew: what the cache answered says nothing. None where that is all."""
+    """Means over the rows that were asked anew: what the cache answered says nothing. None where
+    that is all.
+    """
     asked = [o for o in found.outcomes if o.usage.calls]
     if not asked:
         return None
@@ -157,56 +200,3 @@ def price(found: Evaluation) -> PriceRecord | None:
         seconds_right=seconds / points if points else None,
         usd_right=total / points if points and total is not None else None,
     )
-
-
-def told(found: EffectsRecord) -> list[str]:
-    """The worst slice, the classes, and what an answer takes."""
-    out = []
-    if found.slices:
-        worst = found.slices[0]
-        changed = f"{worst.before:.2f} to {worst.after:.2f}, {worst.gain}, n={worst.gain.n}"
-        out += [f"Worst of {len(found.slices)} slices of the test rows, {worst.name}: {changed}."]
-    if found.classes_before and found.classes_after:
-        out += [f"Macro F1 on test: {found.classes_before.f1:.2f} before, {found.classes_after.f1:.2f} after the tuning."]
-        was, now = confused(found.classes_before.confusions), confused(found.classes_after.confusions)
-        out += [f"Confused most on test before: {was}; after: {now}."]
-    if found.confidence_before and found.confidence_after:
-        out += [_confidence_told(found.confidence_before, found.confidence_after)]
-    if found.invented_after is not None:
-        earlier = "none named" if found.invented_before is None else f"{found.invented_before:.0%}"
-        out += [f"Of the ids that answers name, {earlier} before and {found.invented_after:.0%} after do not exist."]
-    if found.ood:
-        out += [_ood_told(found.ood)]
-    if found.price_before and found.price_after:
-        pays = f"made up for after some {found.pays_after} answers" if found.pays_after else "and no time is saved an answer"
-        out += [f"{_price_told(found.price_before, found.price_after)}; the training took {found.train_seconds:.0f} s, {pays}."]
-    return out
-
-
-def _price_told(before: PriceRecord, after: PriceRecord) -> str:
-    told = (
-        f"An answer took {before.tokens_in:.0f} tokens in and {before.seconds:.2f} s with the best prompt, "
-        f"{after.tokens_in:.0f} and {after.seconds:.2f} s tuned"
-    )
-    if before.seconds_right and after.seconds_right:
-        told += f" (a right one {before.seconds_right:.2f} and {after.seconds_right:.2f} s)"
-    if before.usd_right and after.usd_right:
-        told += f"; a right one ${before.usd_right:.5f} and ${after.usd_right:.5f}"
-    return told
-
-
-def _confidence_told(before: ConfidenceRecord, after: ConfidenceRecord) -> str:
-    return (
-        f"How sure the LM is and how right it is lie {before.ece:.2f} apart before, {after.ece:.2f} after (expected calibration error; "
-        f"Brier score {before.brier:.2f}, {after.brier:.2f}); the surer half of the answers scores "
-        f"{before.surest_half:.2f}, {after.surest_half:.2f}."
-    )
-
-
-def _ood_told(found: OodRecord) -> str:
-    """What the tuning did to rows out of the distribution."""
-    told = f"Out of distribution ({found.n} rows): score {found.score_before:.2f} before, {found.score_after:.2f} after"
-    if None in (found.sure_before, found.sure_after, found.told_apart_before, found.told_apart_after):
-        return told + "."
-    sure = f"mean confidence {found.sure_before:.2f}, {found.sure_after:.2f}"
-    return f"{told}; {sure}; told apart from test rows by it (AUROC) {found.told_apart_before:.2f}, {found.told_apart_after:.2f}."

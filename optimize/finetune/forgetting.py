@@ -1,4 +1,7 @@
-"""What did the tuned LM forget? General questions with programmatic checks, asked of base and tuned LM alike."""
+"""What did the tuned LM forget?
+
+General questions with programmatic checks, asked of base and tuned LM alike.
+"""
 
 from __future__ import annotations
 
@@ -40,20 +43,27 @@ class Question(BaseModel):
             try:
                 re.compile(str(self.expected[0]))
             except re.error as error:
-                raise ValueError(f"{self.expected[0]!r} is not a regular expression: {error}") from None
+                raise ValueError(
+                    f"{self.expected[0]!r} is not a regular expression: {error}"
+                ) from None
         if self.check == "number":
             float(self.expected[0])
         return self
 
     def passes(self, answer: str) -> bool:
-        """contains: any expected text as whole words. number: the last number. regex: a match anywhere."""
+        """contains: any expected text as whole words. number: the last number. regex: a match
+        anywhere.
+        """
         text = answer.strip()
         if self.check == "regex":
             return bool(re.search(str(self.expected[0]), text, re.IGNORECASE | re.DOTALL))
         if self.check == "number":
             found = re.findall(r"-?\d+(?:\.\d+)?", text.replace(",", ""))
             return bool(found) and float(found[-1]) == float(self.expected[0])
-        return any(re.search(rf"(?<!\w){re.escape(str(e))}(?!\w)", text, re.IGNORECASE) for e in self.expected)
+        return any(
+            re.search(rf"(?<!\w){re.escape(str(e))}(?!\w)", text, re.IGNORECASE)
+            for e in self.expected
+        )
 
 
 class ForgettingRecord(Record):
@@ -65,24 +75,30 @@ class ForgettingRecord(Record):
     tuned: float
     n: int
     drop: GainRecord = Field(description="tuned minus base, paired")
-    broke: bool = Field(description="surely worse, or worse by more than the margin in the mean")
+    regressed: bool = Field(
+        description="surely worse, or worse by more than the margin in the mean"
+    )
     held: bool = Field(description="shown to be worse by no more than the margin")
     examples: list[str] = Field(description="of what got worse")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A pass (1.0), a fail (0.0) or nothing (the call failed) for each question, with the answers themselves."""
+    """A pass (1.0), a fail (0.0) or nothing (the call failed) for each question, with the answers
+    themselves.
+    """
 
     scores: tuple[float | None, ...]
     texts: tuple[str, ...]
 
 
 def questions(root: Path) -> list[Question]:
-    """The must-not-break set. Raises WorkbenchError naming the line that does not fit."""
+    """The no-regression-on set. Raises WorkbenchError naming the line that does not fit."""
     path = root / ROWS
     if not path.is_file():
-        raise WorkbenchError(f"{path} is missing: it holds the questions that a tuned LM must still answer.")
+        raise WorkbenchError(
+            f"{path} is missing: it holds the questions that a tuned LM must still answer."
+        )
     found = []
     for number, row in read_jsonl(path):
         try:
@@ -90,12 +106,17 @@ def questions(root: Path) -> list[Question]:
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "row"
-            raise WorkbenchError(f"{path}:{number}: not a question: {place}: {first['msg']}.") from None
+            raise WorkbenchError(
+                f"{path}:{number}: not a question: {place}: {first['msg']}."
+            ) from None
     return found
 
 
 def replayable(root: Path) -> list[str]:
-    """The general instructions that a training may rehearse, one a line; none of the questions is among them."""
+    """The general instructions that a training may rehearse, one a line;
+
+    none of the questions is among them.
+    """
     path = root / REPLAY
     return [line for line in read_text(path).splitlines() if line.strip()] if path.is_file() else []
 

@@ -9,7 +9,10 @@ from optimize.task import Task
 
 
 class GateRecord(Record):
-    """Open only if no criterion failed. waived: the operator's reason for going on without a stable task or an owner."""
+    """Open only if no criterion failed.
+
+    waived: the operator's reason for going on without a stable task or an owner.
+    """
 
     open: bool
     criteria: list[Criterion]
@@ -18,13 +21,23 @@ class GateRecord(Record):
     @property
     def reasons(self) -> list[str]:
         """Why it is closed, and what would open it; or what it stands on, and what to mind."""
-        told = {c.name: f"{c.name}: {c.value} ({c.threshold}). {c.advice}".strip() for c in self.criteria}
+        told = {
+            c.name: f"{c.name}: {c.value} ({c.threshold}). {c.advice}".strip()
+            for c in self.criteria
+        }
         closed = [told[c.name] for c in self.criteria if c.passed is False]
-        return closed or [told[c.name] for c in self.criteria if c.passed is None or c.name in ("verdict", "train rows")]
+        return closed or [
+            told[c.name]
+            for c in self.criteria
+            if c.passed is None or c.name in ("verdict", "train rows")
+        ]
 
 
 def gate(task: Task, case: Case, waived: str | None = None) -> GateRecord:
-    """Every criterion of the task's case. Only a plateau below target, of a kind that weights mend, on sound rows, opens it."""
+    """Every criterion of the task's case.
+
+    Only a plateau below target, of a kind that weights mend, on sound rows, opens it.
+    """
     found = [
         criteria.verdict(task, case),
         criteria.retrieval(task, case),
@@ -41,4 +54,6 @@ def gate(task: Task, case: Case, waived: str | None = None) -> GateRecord:
         criteria.declared(task, waived),
     ]
     judged = [criterion for criterion in found if criterion]
-    return GateRecord(open=all(c.passed is not False for c in judged), criteria=judged, waived=waived)
+    return GateRecord(
+        open=all(c.passed is not False for c in judged), criteria=judged, waived=waived
+    )

@@ -1,7 +1,8 @@
-"""Fine-tuning jobs at OpenAI, Azure and any provider that speaks their API: upload, job, poll. The only module that imports openai.
+"""Fine-tuning jobs at OpenAI, Azure and any provider that speaks their API: upload, job, poll. The
+only module that imports openai.
 
-What was paid for is on record before the next step: files before the job, the job before the first poll. So the same command
-after a crash goes on with the same job.
+What was paid for is on record before the next step: files before the job, the job before the first
+poll. So the same command after a crash goes on with the same job.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from optimize.config import RunConfig
 from optimize.errors import JobLeft, WorkbenchError
-from optimize.finetune.epoch import Epoch, Progress
+from optimize.finetune.epoch import Epoch, TrainingProgress
 from optimize.stats.records import Record
 
 FIRST_POLL, LAST_POLL = 2.0, 60.0  # seconds between two looks at a job, growing by half
@@ -36,23 +37,32 @@ class Job(Record):
     tuned: str | None = None
 
 
-def check(config: RunConfig) -> None:
+def check_config(config: RunConfig) -> None:
     """Raises WorkbenchError where a job could not even be asked for."""
     if not config.lm.startswith(("openai/", "azure/")) and not config.api_base:
         raise WorkbenchError(
-            f"--finetune openai trains a hosted LM: --lm openai/MODEL, or any LM with --api-base whose provider speaks OpenAI's "
-            f"fine-tuning API, not {config.lm!r}."
+            "--finetune openai trains a hosted LM: --lm openai/MODEL, or any LM with --api-base "
+            f"whose provider speaks OpenAI's fine-tuning API, not {config.lm!r}."
         )
     if not _key(config):
         raise WorkbenchError("--finetune openai needs a key: OPTIMIZE_API_KEY, or OPENAI_API_KEY.")
     if config.method == "dpo" and config.replay:
-        raise WorkbenchError("--finetune openai trains on preferences or on answers, not on both: leave out --replay or --method dpo.")
+        raise WorkbenchError(
+            "--finetune openai trains on preferences or on answers, not on both: leave out "
+            "--replay or --method dpo."
+        )
 
 
 def train(
-    rows: Sequence[dict[str, Any]], val: Sequence[dict[str, Any]], base: str, out: Path, config: RunConfig, progress: Progress
+    rows: Sequence[dict[str, Any]],
+    val: Sequence[dict[str, Any]],
+    base: str,
+    out: Path,
+    config: RunConfig,
+    progress: TrainingProgress,
 ) -> str:
-    """The provider's name of the tuned model. The same rows, base and config go on with the job they began.
+    """The provider's name of the tuned model. The same rows, base and config go on with the job
+    they began.
 
     Raises WorkbenchError in the provider's words where it refuses or fails, and JobLeft on Ctrl-C.
     """
@@ -63,9 +73,15 @@ def train(
     with _told(base):
         if record.job.id is None:
             _check_base(client, base)
-            record.note(train_file=record.job.train_file or _upload(client, rows, f"{identity}-train.jsonl"))
-            if config.method != "dpo":  # a provider wants a validation file of the same form, and val rows have no rejected answer
-                record.note(val_file=record.job.val_file or _upload(client, val, f"{identity}-val.jsonl"))
+            record.note(
+                train_file=record.job.train_file or _upload(client, rows, f"{identity}-train.jsonl")
+            )
+            # a provider wants a validation file of the same form, and val rows have no rejected
+            # answer
+            if config.method != "dpo":
+                record.note(
+                    val_file=record.job.val_file or _upload(client, val, f"{identity}-val.jsonl")
+                )
             record.note(id=_begun(client, record.job) or _begin(client, record.job, config))
         if record.job.tuned is None:
             try:
@@ -86,7 +102,9 @@ class _Record:
 
     def __init__(self, path: Path, model: str) -> None:
         self.path = path
-        self.job = Job.model_validate_json(path.read_bytes()) if path.is_file() else Job(model=model)
+        self.job = (
+            Job.model_validate_json(path.read_bytes()) if path.is_file() else Job(model=model)
+        )
 
     def note(self, **known: str | None) -> None:
         self.job = self.job.model_copy(update=known)
@@ -113,10 +131,15 @@ def _check_base(client: Any, base: str) -> None:
     try:
         found = client.models.retrieve(base)
     except openai.NotFoundError:
-        raise WorkbenchError(f"The provider knows no model {base!r}: give a --lm that it fine-tunes.") from None
+        raise WorkbenchError(
+            f"The provider knows no model {base!r}: give a --lm that it fine-tunes."
+        ) from None
     day = getattr(found, "shutdown_date", None)
     if day and str(day) <= time.strftime("%Y-%m-%d"):
-        raise WorkbenchError(f"The provider has retired {base!r} on {day}, and with it every fine-tune on it. Choose another --lm.")
+        raise WorkbenchError(
+            f"The provider has retired {base!r} on {day}, and with it every fine-tune on it. "
+            "Choose another --lm."
+        )
 
 
 def _upload(client: Any, rows: Sequence[dict[str, Any]], name: str) -> str:
@@ -128,11 +151,17 @@ def _theirs(row: dict[str, Any]) -> dict[str, Any]:
     """A chat row as it is, a preference by the names this API gives its parts."""
     if "messages" in row:
         return row
-    return {"input": {"messages": row["prompt"]}, "preferred_output": row["chosen"], "non_preferred_output": row["rejected"]}
+    return {
+        "input": {"messages": row["prompt"]},
+        "preferred_output": row["chosen"],
+        "non_preferred_output": row["rejected"],
+    }
 
 
 def _begun(client: Any, job: Job) -> str | None:
-    """The job that was begun on this very file, where a crash came between its creation and our note of it."""
+    """The job that was begun on this very file, where a crash came between its creation and our
+    note of it.
+    """
     found = client.fine_tuning.jobs.list(limit=100)
     ours = (j for j in found.data if j.training_file == job.train_file and j.status not in ENDED)
     return next((str(j.id) for j in ours), None)
@@ -141,11 +170,17 @@ def _begun(client: Any, job: Job) -> str | None:
 def _begin(client: Any, job: Job, config: RunConfig) -> str:
     kind = "dpo" if config.method == "dpo" else "supervised"
     method = {"type": kind, kind: {"hyperparameters": {"n_epochs": config.epochs}}}
-    files = {"training_file": job.train_file} | ({"validation_file": job.val_file} if job.val_file else {})
-    return str(client.fine_tuning.jobs.create(model=job.model, suffix=SUFFIX, seed=config.seed, method=method, **files).id)
+    files = {"training_file": job.train_file} | (
+        {"validation_file": job.val_file} if job.val_file else {}
+    )
+    return str(
+        client.fine_tuning.jobs.create(
+            model=job.model, suffix=SUFFIX, seed=config.seed, method=method, **files
+        ).id
+    )
 
 
-def _await(client: Any, job: str, progress: Progress) -> str:
+def _await(client: Any, job: str, progress: TrainingProgress) -> str:
     """The tuned model's name, once there is one; each new event is shown."""
     pause, seen = FIRST_POLL, 0
     try:
@@ -160,7 +195,8 @@ def _await(client: Any, job: str, progress: Progress) -> str:
             if found.status in ENDED:
                 why = found.error.message if found.error and found.error.message else last
                 raise WorkbenchError(
-                    f"Job {job} has {found.status}: {why or 'the provider gives no reason'}. Delete its record to begin anew."
+                    f"Job {job} has {found.status}: {why or 'the provider gives no reason'}. "
+                    "Delete its record to begin anew."
                 )
             time.sleep(pause)
             pause = min(LAST_POLL, 1.5 * pause)
@@ -176,16 +212,24 @@ def _told(base: str) -> Iterator[None]:
     try:
         yield
     except openai.AuthenticationError:
-        raise WorkbenchError("The provider refuses the key. Give another in OPTIMIZE_API_KEY or OPENAI_API_KEY.") from None
+        raise WorkbenchError(
+            "The provider refuses the key. Give another in OPTIMIZE_API_KEY or OPENAI_API_KEY."
+        ) from None
     except openai.PermissionDeniedError as error:
         raise WorkbenchError(
-            f"The provider does not let this account fine-tune {base!r}: {_said(error)} OpenAI has closed job creation to new accounts and "
-            "ends it for all on 2027-01-06; hand off instead (optimize handoff), or train open weights (--finetune lora)."
+            f"The provider does not let this account fine-tune {base!r}: {_said(error)} OpenAI has "
+            "closed job creation to new accounts and ends it for all on 2027-01-06; hand off "
+            "instead (optimize handoff), or train open weights (--finetune lora)."
         ) from None
     except openai.APIStatusError as error:
-        raise WorkbenchError(f"The provider answered {error.status_code}: {_said(error)} The same command goes on from there.") from None
+        raise WorkbenchError(
+            f"The provider answered {error.status_code}: {_said(error)} The same command goes on "
+            "from there."
+        ) from None
     except openai.APIConnectionError as error:
-        raise WorkbenchError(f"The provider cannot be reached: {error}. The same command goes on from there.") from None
+        raise WorkbenchError(
+            f"The provider cannot be reached: {error}. The same command goes on from there."
+        ) from None
 
 
 def _said(error: Any) -> str:

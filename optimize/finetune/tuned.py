@@ -13,7 +13,8 @@ from optimize.finetune.forgetting import ForgettingRecord
 
 @dataclass(frozen=True)
 class Tuned:
-    """A tuned LM in two programs, each an Attempt against the best prompt program; its training and what it forgot.
+    """A tuned LM in two programs, each an Attempt against the best prompt program; its training and
+    what it forgot.
 
     tuned: the adapter file, or the provider's name of the model.
     """

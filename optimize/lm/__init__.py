@@ -1,4 +1,6 @@
-"""From a name to an LM: `embedded`, `gguf:PATH`, or any DSPy model string, every call through one meter."""
+"""From a name to an LM: `embedded`, `gguf:PATH`, or any DSPy model string, every call through one
+meter.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,20 @@ def configure(root: Path) -> None:
     """
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"dspy|optimize")
     warnings.filterwarnings("ignore", message="Passing OpenAI-style message")
-    warnings.filterwarnings("ignore", message="rollout_id has no effect")  # it has: a place of its own in the cache
-    logging.getLogger("dspy.clients.lm").setLevel(logging.ERROR)  # a truncated answer is scored, not shouted about
+    # it has: a place of its own in the cache
+    warnings.filterwarnings("ignore", message="rollout_id has no effect")
+    # a truncated answer is scored, not shouted about
+    logging.getLogger("dspy.clients.lm").setLevel(logging.ERROR)
     folder = state_dir(root) / "cache"
     try:
-        dspy.configure_cache(enable_disk_cache=True, enable_memory_cache=True, disk_cache_dir=str(folder))
+        dspy.configure_cache(
+            enable_disk_cache=True, enable_memory_cache=True, disk_cache_dir=str(folder)
+        )
     except sqlite3.DatabaseError as error:
-        raise WorkbenchError(f"The answer cache {folder} is damaged ({error}). Move it away: what it knew will be asked again.") from error
+        raise WorkbenchError(
+            f"The answer cache {folder} is damaged ({error}). Move it away: what it knew will be "
+            "asked again."
+        ) from error
 
 
 def task_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
@@ -45,26 +54,49 @@ def task_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
 
 
 def telling(lm: MeteredLM) -> MeteredLM:
-    """The LM, asked for its tokens' log-probabilities too, where it is known to tell them; its answers stay the same."""
-    known = lm.local or (not lm.any_schema and "logprobs" in lm.supported_params and not lm.supports_reasoning)
+    """The LM, asked for its tokens' log-probabilities too, where it is known to tell them;
+
+    its answers stay the same.
+    """
+    known = lm.local or (
+        not lm.any_schema and "logprobs" in lm.supported_params and not lm.supports_reasoning
+    )
     return lm.copy(logprobs=True) if known else lm
 
 
 def teacher_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
-    """The teacher, or the task LM itself, with room to write an instruction, or an answer of so many tokens."""
-    name, base = (config.teacher, config.teacher_api_base) if config.teacher else (config.lm, config.api_base)
+    """The teacher, or the task LM itself, with room to write an instruction, or an answer of so
+    many tokens.
+    """
+    name, base = (
+        (config.teacher, config.teacher_api_base)
+        if config.teacher
+        else (config.lm, config.api_base)
+    )
     return resolve(name, base, config, meter, max(PROPOSAL_TOKENS, max_tokens))
 
 
-def resolve(name: str, api_base: str | None, config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
-    """The LM of that name. Raises WorkbenchError for a missing file or a name DSPy does not take."""
+def resolve(
+    name: str, api_base: str | None, config: RunConfig, meter: Meter, max_tokens: int
+) -> MeteredLM:
+    """The LM of that name.
+
+    Raises WorkbenchError for a missing file or a name DSPy does not take.
+    """
     if path := gguf_path(name):
         return local_lm(path, None, meter, max_tokens)
     if "/" not in name:
-        raise WorkbenchError(f"LM {name!r}: use 'embedded', 'gguf:PATH' or a DSPy model string such as 'openai/gpt-4.1-mini'.")
+        raise WorkbenchError(
+            f"LM {name!r}: use 'embedded', 'gguf:PATH' or a DSPy model string such as "
+            "'openai/gpt-4.1-mini'."
+        )
     options: dict[str, Any] = {"temperature": 0.0, "max_tokens": max_tokens}
     if api_base:
-        key = config.api_key.get_secret_value() if config.api_key else os.environ.get("OPENAI_API_KEY", "none")
+        key = (
+            config.api_key.get_secret_value()
+            if config.api_key
+            else os.environ.get("OPENAI_API_KEY", "none")
+        )
         model = declare_endpoint(name.split("/", 1)[1], api_base.rstrip("/"))
         return MeteredLM(model, meter=meter, any_schema=True, api_key=key, **options)
     try:
@@ -87,37 +119,60 @@ def price(name: str, api_base: str | None) -> tuple[float, float] | None:
 
 
 def gguf_path(name: str) -> Path | None:
-    """The weights file behind `embedded` or `gguf:PATH`; None for a hosted LM. Fetches the embedded one if missing."""
+    """The weights file behind `embedded` or `gguf:PATH`;
+
+    None for a hosted LM. Fetches the embedded one if missing.
+    """
     if name == "embedded":
         return weights.pull_embedded(log.warning)
-    return Path(name.removeprefix("gguf:")).expanduser().resolve() if name.startswith("gguf:") else None
+    return (
+        Path(name.removeprefix("gguf:")).expanduser().resolve()
+        if name.startswith("gguf:")
+        else None
+    )
 
 
-def local_lm(path: Path, adapter: Path | None, meter: Meter, max_tokens: int, temperature: float = 0.0) -> MeteredLM:
+def local_lm(
+    path: Path, adapter: Path | None, meter: Meter, max_tokens: int, temperature: float = 0.0
+) -> MeteredLM:
     """The LM of a GGUF file in this process, tuned by `adapter` if one is given."""
     endpoint = embedded.serve(path, adapter)
     model = declare_endpoint(path.stem, endpoint.url, _identity(path, adapter))
     options = {"temperature": temperature, "max_tokens": max_tokens}
-    return MeteredLM(model, meter=meter, local=True, any_schema=True, api_key=endpoint.key, **options)
+    return MeteredLM(
+        model, meter=meter, local=True, any_schema=True, api_key=endpoint.key, **options
+    )
 
 
 @cache  # the process serves a file as it was at first use, and reading it again takes a while
 def _identity(path: Path, adapter: Path | None) -> str:
-    """What a local LM's answers depend on: its weights, not the address of this process's server."""
+    """What a local LM's answers depend on: its weights, not the address of the server."""
     return weights.sha256(path) + (weights.sha256(adapter) if adapter else "")
 
 
 def declare_endpoint(model: str, url: str, identity: str | None = None) -> str:
     """Register an OpenAI-compatible endpoint with DSPy; returns the model string that reaches it.
 
-    DSPy's cache key holds the model string but not the address, so the provider's name is derived from the
-    endpoint: no server is ever credited with another's answers.
+    DSPy's cache key holds the model string but not the address, so the provider's name is derived
+    from the endpoint: no server is ever credited with another's answers.
     """
-    from dspy.lm15 import AccessPolicy, ModelSupport, OpenAIChatCompat, ProviderDefinition, register_provider
+    from dspy.lm15 import (
+        AccessPolicy,
+        ModelSupport,
+        OpenAIChatCompat,
+        ProviderDefinition,
+        register_provider,
+    )
 
     provider = "endpoint-" + hashlib.sha256((identity or url).encode()).hexdigest()[:12]
-    policy = AccessPolicy(provider, auth_scheme=("bearer",), env_keys=("OPTIMIZE_API_KEY",), base_url=url)
-    register_provider(ProviderDefinition.chat(policy, compat=OpenAIChatCompat()), supports=ModelSupport(response_schema=True), replace=True)
+    policy = AccessPolicy(
+        provider, auth_scheme=("bearer",), env_keys=("OPTIMIZE_API_KEY",), base_url=url
+    )
+    register_provider(
+        ProviderDefinition.chat(policy, compat=OpenAIChatCompat()),
+        supports=ModelSupport(response_schema=True),
+        replace=True,
+    )
     return f"{provider}/{model}"
 
 
@@ -127,4 +182,6 @@ def ask(config: RunConfig, question: str) -> str:
     try:
         return str(lm(question)[0])
     except Exception as error:
-        raise WorkbenchError(f"LM {config.lm!r} did not answer: {type(error).__name__}: {str(error).strip()[:300]}") from error
+        raise WorkbenchError(
+            f"LM {config.lm!r} did not answer: {type(error).__name__}: {str(error).strip()[:300]}"
+        ) from error

@@ -1,4 +1,6 @@
-"""The embedded LM: llama.cpp's server in this process, on loopback. The only module that imports xllamacpp."""
+"""The embedded LM: llama.cpp's server in this process, on loopback. The only module that imports
+xllamacpp.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,13 @@ _servers: dict[tuple[Path, Path | None], tuple[Any, Endpoint]] = {}
 
 
 def serve(weights: Path, adapter: Path | None = None) -> Endpoint:
-    """The endpoint that serves `weights`, with `adapter` (a LoRA as GGUF) applied if given; started on first use.
+    """The endpoint that serves `weights`, with `adapter` (a LoRA as GGUF) applied if given; started
+    on first use.
 
-    One server per process for each pair; the weights are mapped into memory once. A server listens on loopback only,
-    wants a random key, refuses browsers of other origins and ends with the process. One server could choose an adapter
-    per request, but it then hands prompt prefixes read with the adapter to the base LM (docs/results.md).
+    One server per process for each pair; the weights are mapped into memory once. A server listens
+    on loopback only, wants a random key, refuses browsers of other origins and ends with the
+    process. One server could choose an adapter per request, but it then hands prompt prefixes read
+    with the adapter to the base LM (docs/results.md).
     """
     with _lock:
         if (weights, adapter) not in _servers:
@@ -46,7 +50,9 @@ def _start(weights: Path, adapter: Path | None, endpoint: Endpoint) -> Any:
     import xllamacpp
 
     if not weights.is_file():
-        raise WorkbenchError(f"{weights} does not exist. `optimize lm list` shows the files that do.")
+        raise WorkbenchError(
+            f"{weights} does not exist. `optimize lm list` shows the files that do."
+        )
     params = xllamacpp.CommonParams()
     params.model.path = str(weights)
     params.n_ctx = CONTEXT * SLOTS
@@ -63,7 +69,9 @@ def _start(weights: Path, adapter: Path | None, endpoint: Endpoint) -> Any:
     try:
         return xllamacpp.Server(params)
     except Exception as error:
-        raise WorkbenchError(f"{weights} cannot be served: {error}. Is it a GGUF file of a text model?") from error
+        raise WorkbenchError(
+            f"{weights} cannot be served: {error}. Is it a GGUF file of a text model?"
+        ) from error
 
 
 def _free_port() -> int:

@@ -21,8 +21,9 @@ from optimize.errors import BudgetExhausted, ShareExhausted
 class Usage:
     """What a stretch of work asked of LMs.
 
-    asked counts every call, calls those that were sent (not answered from the cache), failed those of them that
-    raised. Tokens and seconds are those of calls sent. unpriced counts calls sent whose price is not known.
+    asked counts every call, calls those that were sent (not answered from the cache), failed those
+    of them that raised. Tokens and seconds are those of calls sent. unpriced counts calls sent
+    whose price is not known.
     """
 
     asked: int = 0
@@ -39,7 +40,11 @@ class Usage:
         return Usage(**numbers)
 
     def __sub__(self, before: Usage) -> Usage:
-        numbers = {f.name: getattr(self, f.name) - getattr(before, f.name) for f in fields(self) if f.name != "latencies"}
+        numbers = {
+            f.name: getattr(self, f.name) - getattr(before, f.name)
+            for f in fields(self)
+            if f.name != "latencies"
+        }
         return Usage(**numbers, latencies=self.latencies[len(before.latencies) :])
 
     @property
@@ -62,7 +67,8 @@ _repeat: ContextVar[int] = ContextVar("repeat", default=0)
 def one_example(repeat: int = 0) -> Iterator[Meter]:
     """A meter of its own for the calls made within, in this thread or task: what one example costs.
 
-    repeat: 0 for the first time an example is asked; another number asks the LM anew, with a place of its own in the cache.
+    repeat: 0 for the first time an example is asked; another number asks the LM anew, with a place
+    of its own in the cache.
     """
     spent = Meter(sys.maxsize)
     tokens = _stretch.set(spent), _repeat.set(repeat)
@@ -75,8 +81,9 @@ def one_example(repeat: int = 0) -> Iterator[Meter]:
 
 @dataclass
 class _Share:
-    """Calls that a stretch of work may ask a meter for. It travels in DSPy's settings, which DSPy hands to every thread it starts:
-    what an optimizer has left running in the background when it was stopped knows by it that it is over."""
+    """Calls that a stretch of work may ask a meter for. It travels in DSPy's settings, which DSPy
+    hands to every thread it starts: what an optimizer has left running in the background when it
+    was stopped knows by it that it is over."""
 
     meter: Meter
     calls: int
@@ -101,13 +108,18 @@ class Meter:
             return Usage(**self._numbers, latencies=tuple(self._latencies))
 
     def remaining(self) -> int:
-        """Calls left under the cap, cached ones counted, so that a run from the cache plans as the first one did."""
+        """Calls left under the cap, cached ones counted, so that a run from the cache plans as the
+        first one did.
+        """
         with self._lock:
             return max(0, self.max_calls - int(self._numbers["asked"]))
 
     @contextlib.contextmanager
     def share(self, calls: int) -> Iterator[None]:
-        """A stretch of work that may ask for at most `calls`, cached or not; one more, or one made afterwards, raises ShareExhausted."""
+        """A stretch of work that may ask for at most `calls`, cached or not;
+
+        one more, or one made afterwards, raises ShareExhausted.
+        """
         share = _Share(self, calls, self.usage().asked + calls)
         try:
             with dspy.context(share=share):
@@ -116,11 +128,20 @@ class Meter:
             share.over = True
 
     def ask(self, calls: int, cached: bool) -> None:
-        """Note a call about to be made; raises BudgetExhausted instead of letting one too many through."""
+        """Note a call about to be made;
+
+        raises BudgetExhausted instead of letting one too many through.
+        """
         share: _Share | None = dspy.settings.get("share")
         with self._lock:
-            if share and share.meter is self and (share.over or self._numbers["asked"] + calls > share.end):
-                raise ShareExhausted(f"stopped: it asked for more than its share of {share.calls} LM calls")
+            if (
+                share
+                and share.meter is self
+                and (share.over or self._numbers["asked"] + calls > share.end)
+            ):
+                raise ShareExhausted(
+                    f"stopped: it asked for more than its share of {share.calls} LM calls"
+                )
             if not cached and self._numbers["calls"] + calls > self.max_calls:
                 raise BudgetExhausted(f"The cap of {self.max_calls} LM calls is reached.")
             self._numbers["asked"] += calls
@@ -136,10 +157,19 @@ class Meter:
 class MeteredLM(dspy.LM):
     """A `dspy.LM` whose every call passes the meter; DSPy's growing history is replaced by it.
 
-    local: calls cost no money. any_schema: the server constrains answers to any JSON Schema, not only objects.
+    local: calls cost no money. any_schema: the server constrains answers to any JSON Schema, not
+    only objects.
     """
 
-    def __init__(self, model: str, *, meter: Meter, local: bool = False, any_schema: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        meter: Meter,
+        local: bool = False,
+        any_schema: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(model, **kwargs)
         self.meter = meter
         self.local = local

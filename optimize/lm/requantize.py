@@ -1,5 +1,6 @@
-"""The embedded weights stored as Q8_0. The engine multiplies Q8_0 1.4 to 1.7 times as fast as the Q4_1 of the package on
-CPUs (docs/results.md); every Q4_1 value is kept to within half an 8-bit step of its block. Knows files only."""
+"""The embedded weights stored as Q8_0. The engine multiplies Q8_0 1.4 to 1.7 times as fast as the
+Q4_1 of the package on CPUs (docs/results.md); every Q4_1 value is kept to within half an 8-bit step
+of its block. Knows files only."""
 
 from __future__ import annotations
 
@@ -8,7 +9,10 @@ from typing import Any
 
 
 def to_q8(source: Path, target: Path) -> None:
-    """Write `source` again with every quantized tensor as Q8_0; metadata and full-precision tensors unchanged."""
+    """Write `source` again with every quantized tensor as Q8_0;
+
+    metadata and full-precision tensors unchanged.
+    """
     import gguf
     from gguf.quants import dequantize, quantize
 
@@ -22,7 +26,9 @@ def to_q8(source: Path, target: Path) -> None:
         if tensor.tensor_type == gguf.GGMLQuantizationType.F32:
             writer.add_tensor(tensor.name, tensor.data)
         else:
-            writer.add_tensor(tensor.name, quantize(dequantize(tensor.data, tensor.tensor_type), q8), raw_dtype=q8)
+            writer.add_tensor(
+                tensor.name, quantize(dequantize(tensor.data, tensor.tensor_type), q8), raw_dtype=q8
+            )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

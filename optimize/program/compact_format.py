@@ -1,4 +1,5 @@
-"""A prompt format for small LMs: the instruction as system, demos as turns, the answer bare and constrained.
+"""A prompt format for small LMs: the instruction as system, demos as turns, the answer bare and
+constrained.
 
 Measured on the embedded LM, the format is worth more than any instruction (docs/results.md).
 """
@@ -22,10 +23,12 @@ Signature = type[dspy.Signature]
 
 
 class CompactAdapter(ChatAdapter):
-    """One output is answered by its bare value (text for `str`, JSON else), several by one JSON object.
+    """One output is answered by its bare value (text for `str`, JSON else), several by one JSON
+    object.
 
-    Where the server constrains to any JSON Schema (`lm.any_schema`), the answer is constrained to the outputs' type.
-    With explain=False the system message is the instruction alone: enough for an LM tuned on these very prompts.
+    Where the server constrains to any JSON Schema (`lm.any_schema`), the answer is constrained to
+    the outputs' type. With explain=False the system message is the instruction alone: enough for an
+    LM tuned on these very prompts.
     """
 
     def __init__(self, explain: bool = True) -> None:
@@ -33,12 +36,20 @@ class CompactAdapter(ChatAdapter):
         self.explain = explain
 
     def __call__(
-        self, lm: Any, lm_kwargs: dict[str, Any], signature: Signature, demos: list[Any], inputs: dict[str, Any]
+        self,
+        lm: Any,
+        lm_kwargs: dict[str, Any],
+        signature: Signature,
+        demos: list[Any],
+        inputs: dict[str, Any],
     ) -> list[dict[str, Any]]:
         schema = answer_schema(signature)
         if schema and getattr(lm, "any_schema", False):
             spec = {"name": "answer", "schema": schema, "strict": True}
-            lm_kwargs = {**lm_kwargs, "response_format": {"type": "json_schema", "json_schema": spec}}
+            lm_kwargs = {
+                **lm_kwargs,
+                "response_format": {"type": "json_schema", "json_schema": spec},
+            }
         return Adapter.__call__(self, lm, lm_kwargs, signature, demos, inputs)  # type: ignore[no-any-return]
 
     def format_system_message(self, signature: Signature) -> str:
@@ -46,9 +57,16 @@ class CompactAdapter(ChatAdapter):
         return "\n".join(filter(None, [signature.instructions, hint]))
 
     def format_user_message_content(
-        self, signature: Signature, inputs: dict[str, Any], prefix: str = "", suffix: str = "", main_request: bool = False
+        self,
+        signature: Signature,
+        inputs: dict[str, Any],
+        prefix: str = "",
+        suffix: str = "",
+        main_request: bool = False,
     ) -> str:
-        given = {name: inputs[name] for name in signature.input_fields if inputs.get(name) is not None}
+        given = {
+            name: inputs[name] for name in signature.input_fields if inputs.get(name) is not None
+        }
         if len(signature.input_fields) == 1:
             body = "".join(_text(value) for value in given.values())
         else:
@@ -56,9 +74,14 @@ class CompactAdapter(ChatAdapter):
         return "\n\n".join(filter(None, [prefix, body, suffix]))
 
     def format_assistant_message_content(
-        self, signature: Signature, outputs: dict[str, Any], missing_field_message: str | None = None
+        self,
+        signature: Signature,
+        outputs: dict[str, Any],
+        missing_field_message: str | None = None,
     ) -> str:
-        values = {name: outputs.get(name, missing_field_message) for name in signature.output_fields}
+        values = {
+            name: outputs.get(name, missing_field_message) for name in signature.output_fields
+        }
         if len(values) > 1:
             return _json(values)
         value = next(iter(values.values()))
@@ -69,7 +92,9 @@ class CompactAdapter(ChatAdapter):
         try:
             if len(signature.output_fields) > 1:
                 found = parse_value(text, dict[str, Any])
-                return {name: _parsed(found[name], f) for name, f in signature.output_fields.items()}
+                return {
+                    name: _parsed(found[name], f) for name, f in signature.output_fields.items()
+                }
             name, field = next(iter(signature.output_fields.items()))
             if _is_text(signature):
                 return {name: text}
@@ -80,7 +105,9 @@ class CompactAdapter(ChatAdapter):
                 bare = text if text in options else text.strip("\"'`. \n")
                 return {name: _parsed(bare, field)}
         except Exception as error:
-            raise AdapterParseError("CompactAdapter", signature, completion, message=str(error)) from error
+            raise AdapterParseError(
+                "CompactAdapter", signature, completion, message=str(error)
+            ) from error
 
 
 def answer_schema(signature: Signature) -> dict[str, Any] | None:
@@ -88,21 +115,32 @@ def answer_schema(signature: Signature) -> dict[str, Any] | None:
     if _is_text(signature):
         return None
     fields = list(signature.output_fields.values())
-    return dict(_strict(TypeAdapter(field_type(fields[0])).json_schema())) if len(fields) == 1 else object_schema(signature)
+    return (
+        dict(_strict(TypeAdapter(field_type(fields[0])).json_schema()))
+        if len(fields) == 1
+        else object_schema(signature)
+    )
 
 
 def object_schema(signature: Signature) -> dict[str, Any]:
     """The JSON Schema of all outputs as one object."""
-    schemas = {name: TypeAdapter(field_type(f)).json_schema() for name, f in signature.output_fields.items()}
-    shared = {key: value for schema in schemas.values() for key, value in schema.pop("$defs", {}).items()}
+    schemas = {
+        name: TypeAdapter(field_type(f)).json_schema()
+        for name, f in signature.output_fields.items()
+    }
+    shared = {
+        key: value for schema in schemas.values() for key, value in schema.pop("$defs", {}).items()
+    }
     schema = {"type": "object", "properties": schemas}
     return dict(_strict({**schema, "$defs": shared} if shared else schema))
 
 
 def _strict(schema: Any) -> Any:
-    """The schema with every property required and no other allowed, as OpenAI's strict mode demands.
+    """The schema with every property required and no other allowed, as OpenAI's strict mode
+    demands.
 
-    llama.cpp puts what is not required last, where demos do not have it, and a small LM then leaves it out.
+    llama.cpp puts what is not required last, where demos do not have it, and a small LM then leaves
+    it out.
     """
     if isinstance(schema, list):
         return [_strict(item) for item in schema]
@@ -119,7 +157,9 @@ def _is_text(signature: Signature) -> bool:
 
 
 def _parsed(value: Any, field: FieldInfo) -> Any:
-    """The value as DSPy reads it, checked against the field's constraints, which DSPy only mentions in its prompts."""
+    """The value as DSPy reads it, checked against the field's constraints, which DSPy only mentions
+    in its prompts.
+    """
     return TypeAdapter(field_type(field)).validate_python(parse_value(value, field.annotation))
 
 
@@ -129,7 +169,11 @@ def _answer_hint(signature: Signature) -> str:
     types = [f.annotation for f in signature.output_fields.values()]
     if len(types) == 1 and choices(types[0]):
         return f"Answer with one of: {', '.join(choices(types[0]))}."
-    shape = _shape(types[0]) if len(types) == 1 else {name: _shape(f.annotation) for name, f in signature.output_fields.items()}
+    shape = (
+        _shape(types[0])
+        if len(types) == 1
+        else {name: _shape(f.annotation) for name, f in signature.output_fields.items()}
+    )
     return f"Answer with JSON: {json.dumps(shape, ensure_ascii=False)}"
 
 
@@ -144,7 +188,9 @@ def _shape(annotation: Any) -> Any:
         return [_shape(arguments[0])]
     if type(None) in arguments:
         return f"{_shape(next(a for a in arguments if a is not type(None)))} or null"
-    return {"str": "...", "date": "YYYY-MM-DD"}.get(getattr(annotation, "__name__", ""), getattr(annotation, "__name__", "value"))
+    return {"str": "...", "date": "YYYY-MM-DD"}.get(
+        getattr(annotation, "__name__", ""), getattr(annotation, "__name__", "value")
+    )
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,5 @@
-"""A task's program with what the ladder adds around it: output format, demos and passages found at call time.
+"""A task's program with what the ladder adds around it: output format, demos and passages found at
+call time.
 
 Saved as one JSON file and loaded back to the same prompts. Knows no optimizer.
 """
@@ -28,9 +29,11 @@ PASSAGES = "passages"  # the input field a program with passages has
 
 
 class Program(dspy.Module):
-    """The task's module (`inner`) in an output format, with demos and passages looked up for each call.
+    """The task's module (`inner`) in an output format, with demos and passages looked up for each
+    call.
 
-    tuned: the adapter file or the provider's name of the tuned LM this program must run on, with `lm` that LM; None: the LM in context.
+    tuned: the adapter file or the provider's name of the tuned LM this program must run on, with
+    `lm` that LM; None: the LM in context.
     """
 
     def __init__(self, inner: dspy.Module, task: Task) -> None:
@@ -47,7 +50,9 @@ class Program(dspy.Module):
         text = input_text(self.task, inputs)
         adapter = FORMATS[self.format]
         if self.neighbours:
-            adapter = _WithDemos(adapter, [self.with_passages(row) for row in self.neighbours.find(text)])
+            adapter = _WithDemos(
+                adapter, [self.with_passages(row) for row in self.neighbours.find(text)]
+            )
         with ExitStack() as stack:
             stack.enter_context(dspy.context(adapter=adapter))
             if self.lm:
@@ -57,16 +62,25 @@ class Program(dspy.Module):
     @property
     def reasons(self) -> bool:
         """Whether it takes more than one step, written out or not, to its answer."""
-        return len(self.predictors()) > 1 or any("reasoning" in p.signature.output_fields for p in self.predictors())
+        return len(self.predictors()) > 1 or any(
+            "reasoning" in p.signature.output_fields for p in self.predictors()
+        )
 
     def with_passages(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row, or an input, with the passages its inputs retrieve, if this program retrieves any."""
-        return {PASSAGES: self.passages.find(input_text(self.task, row)), **row} if self.passages else row
+        """The row, or an input, with the passages its inputs retrieve, if this program retrieves
+        any.
+        """
+        return (
+            {PASSAGES: self.passages.find(input_text(self.task, row)), **row}
+            if self.passages
+            else row
+        )
 
     def use_passages(self, passages: Passages) -> None:
         """Give every predictor a passages input, before the others, and its demos their passages.
 
-        Raises WorkbenchError where the task's module does not pass unknown inputs on to its predictors.
+        Raises WorkbenchError where the task's module does not pass unknown inputs on to its
+        predictors.
         """
         if not isinstance(self.inner, dspy.Predict | dspy.ChainOfThought):
             raise WorkbenchError("passages are handed to dspy.Predict and dspy.ChainOfThought only")
@@ -76,7 +90,9 @@ class Program(dspy.Module):
                 predictor.signature = predictor.signature.prepend(PASSAGES, field, list[str])
         self.passages = passages
         for predictor in self.predictors():
-            demos = [{k: v for k, v in dict(demo).items() if k != PASSAGES} for demo in predictor.demos]
+            demos = [
+                {k: v for k, v in dict(demo).items() if k != PASSAGES} for demo in predictor.demos
+            ]
             predictor.demos = [dspy.Example(**self.with_passages(demo)) for demo in demos]
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
@@ -85,25 +101,38 @@ class Program(dspy.Module):
             "task": self.task.name,
             "signature": signature_hash(self.task),
             "format": self.format,
-            "neighbours": self.neighbours and {"k": self.neighbours.k, "rows": plain(self.neighbours.rows)},
+            "neighbours": self.neighbours
+            and {"k": self.neighbours.k, "rows": plain(self.neighbours.rows)},
             "passages": self.passages and {"k": self.passages.k},
             "tuned": self.tuned,
             "predictors": super().dump_state(json_mode=json_mode),
         }
 
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> None:
-        """Take over a saved state. Raises WorkbenchError for another version or another signature."""
+        """Take over a saved state.
+
+        Raises WorkbenchError for another version or another signature.
+        """
         if state.get("version") != STATE_VERSION:
-            raise WorkbenchError(f"The saved program has version {state.get('version')!r}; this reads {STATE_VERSION}.")
+            raise WorkbenchError(
+                f"The saved program has version {state.get('version')!r}; this reads "
+                f"{STATE_VERSION}."
+            )
         if state["signature"] != signature_hash(self.task):
-            raise WorkbenchError(f"The program was saved for other fields than programs/{self.task.name}.py has now.")
+            raise WorkbenchError(
+                f"The program was saved for other fields than programs/{self.task.name}.py has now."
+            )
         self.format = state["format"]
         if state["neighbours"]:
             rows = tuple(state["neighbours"]["rows"])
-            self.neighbours = Neighbours(state["neighbours"]["k"], tuple(input_text(self.task, r) for r in rows), rows)
+            self.neighbours = Neighbours(
+                state["neighbours"]["k"], tuple(input_text(self.task, r) for r in rows), rows
+            )
         if state["passages"]:
             if not self.task.corpus:
-                raise WorkbenchError(f"The program retrieves passages, but {self.task.folder}/corpus.jsonl is gone.")
+                raise WorkbenchError(
+                    f"The program retrieves passages, but {self.task.folder}/corpus.jsonl is gone."
+                )
             self.use_passages(Passages(state["passages"]["k"], self.task.corpus))
         self.tuned = state["tuned"]
         super().load_state(state["predictors"], allow_unsafe_lm_state=allow_unsafe_lm_state)
@@ -117,7 +146,12 @@ class _WithDemos(Adapter):
         self.adapter, self.demos = adapter, demos
 
     def __call__(
-        self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, demos: list[Any], inputs: dict[str, Any]
+        self,
+        lm: Any,
+        lm_kwargs: dict[str, Any],
+        signature: Any,
+        demos: list[Any],
+        inputs: dict[str, Any],
     ) -> list[dict[str, Any]]:
         fitting = [demo for demo in self.demos if set(signature.output_fields) <= set(demo)]
         return self.adapter(lm, lm_kwargs, signature, [*demos, *fitting], inputs)  # type: ignore[no-any-return]
@@ -129,7 +163,9 @@ def student(task: Task) -> Program:
 
 
 def signature_hash(task: Task) -> str:
-    """A hash of the task's field names and their JSON Schemas, so that a program is not loaded into another signature."""
+    """A hash of the task's field names and their JSON Schemas, so that a program is not loaded into
+    another signature.
+    """
     types = [(name, TypeAdapter(field_type(f)).json_schema()) for name, f in task.fields.items()]
     return hashlib.sha256(json.dumps(types).encode()).hexdigest()[:16]
 
@@ -144,7 +180,7 @@ def save(program: Program, path: Path) -> None:
     path.write_text(to_text(program), encoding="utf-8")
 
 
-def load(task: Task, path: Path, tuned_lm: Callable[[str], dspy.LM]) -> Program:
+def read_program(task: Task, path: Path, tuned_lm: Callable[[str], dspy.LM]) -> Program:
     """The saved program; `tuned_lm` gives the LM that a tuned program runs on."""
     program = student(task)
     try:

@@ -1,4 +1,6 @@
-"""Rows and passages found for an input at call time: TF-IDF neighbours and matching passages. Knows no LM."""
+"""Rows and passages found for an input at call time: TF-IDF neighbours and matching passages. Knows
+no LM.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,9 @@ class Neighbours:
 class Passages:
     """A corpus, of which the k passages that best match an input are put into its prompt.
 
-    The match is BM25 over words plus the cosine of character n-grams, which sees through endings and typos; each is
-    divided by its best, as in convex fusion (Bruch et al., 2023). docs/results.md has what the second one adds.
+    The match is BM25 over words plus the cosine of character n-grams, which sees through endings
+    and typos; each is divided by its best, as in convex fusion (Bruch et al., 2023).
+    docs/results.md has what the second one adds.
     """
 
     k: int
@@ -86,10 +89,16 @@ def read_corpus(path: Path) -> dict[str, str]:
         try:
             name, found = str(row["id"]), f"[{row['id']}] {row['title']}: {row['text']}"
         except (KeyError, TypeError) as error:
-            raise WorkbenchError(f"{path}:{number}: a passage has id, title and text: {error!r}.") from None
+            raise WorkbenchError(
+                f"{path}:{number}: a passage has id, title and text: {error!r}."
+            ) from None
         if name in passages:
-            raise WorkbenchError(f"{path}:{number}: the id {name!r} is another passage's already; give each its own.")
+            raise WorkbenchError(
+                f"{path}:{number}: the id {name!r} is another passage's already; give each its own."
+            )
         passages[name] = found
     if not passages:
-        raise WorkbenchError(f"{path} is empty; write one passage (id, title, text) a line or remove the file.")
+        raise WorkbenchError(
+            f"{path} is empty; write one passage (id, title, text) a line or remove the file."
+        )
     return passages

@@ -1,4 +1,6 @@
-"""One picture of a tuning: its losses, how sure and how right the LM is, and when the training pays."""
+"""One picture of a tuning: its losses, how sure and how right the LM is, and when the training
+pays.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,15 @@ def tuning_chart(report: Report, path: Path) -> None:
     losses, sure, pays = figure.subplots(1, 3)
     for axes, draw in ((losses, _losses), (sure, _sure), (pays, _pays)):
         if not draw(axes, report):
-            axes.text(0.5, 0.5, "not known", ha="center", va="center", transform=axes.transAxes, color="gray")
+            axes.text(
+                0.5,
+                0.5,
+                "not known",
+                ha="center",
+                va="center",
+                transform=axes.transAxes,
+                color="gray",
+            )
     figure.suptitle(f"{report.task}: best prompt program (before) and tuned LM (after)")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
@@ -39,7 +49,13 @@ def _losses(axes: Any, report: Report) -> bool:
 
 
 def _sure(axes: Any, report: Report) -> bool:
-    axes.set(title="How sure, how right (test rows)", xlabel="confidence", ylabel="score", xlim=(0, 1), ylim=(0, 1))
+    axes.set(
+        title="How sure, how right (test rows)",
+        xlabel="confidence",
+        ylabel="score",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
     effects = report.effects
     known = (effects.confidence_before, effects.confidence_after) if effects else ()
     if not any(known):
@@ -64,8 +80,15 @@ def _pays(axes: Any, report: Report) -> bool:
         ("after", AFTER, found.train_seconds, found.price_after),
     ):
         each = price.seconds / found.in_flight
-        axes.plot((0, until), (start / 60, (start + until * each) / 60), color=color, label=f"{name}: {each:.2f} s an answer")
+        axes.plot(
+            (0, until),
+            (start / 60, (start + until * each) / 60),
+            color=color,
+            label=f"{name}: {each:.2f} s an answer",
+        )
     if found.pays_after:
-        axes.axvline(found.pays_after, ls=":", color="gray", label=f"after {found.pays_after} answers")
+        axes.axvline(
+            found.pays_after, ls=":", color="gray", label=f"after {found.pays_after} answers"
+        )
     axes.legend()
     return True

@@ -33,7 +33,9 @@ class AttemptRecord(Record):
     promoted: bool = False
     missing: int = Field(0, description="val rows whose call failed; they are not zeros")
     format: str | None = None
-    lm_calls: int = Field(0, description="calls sent; those answered from the cache are not among them")
+    lm_calls: int = Field(
+        0, description="calls sent; those answered from the cache are not among them"
+    )
     cached_calls: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
@@ -67,15 +69,21 @@ class AttemptRecord(Record):
 class VerdictRecord(Record):
     """The numbers the verdict hangs on; docs/verdict.md says how."""
 
-    best: ScoreRecord = Field(description="the best prompt program on val, corrected for having been chosen")
+    best: ScoreRecord = Field(
+        description="the best prompt program on val, corrected for having been chosen"
+    )
     optimism: float = Field(description="what the correction took off")
     chosen_from: int
     reached: float = Field(description="probability that the best program is at the target")
     chance: float = Field(description="probability that it, or what further rungs may add, is")
     next_gain: float = Field(description="what one more rung would add on average")
     rung_calls: int = Field(description="LM calls that one more rung would likely take")
-    rows_needed: int | None = Field(description="val rows that would tell, where rows are what is lacking")
-    smallest_gain: float = Field(description="over the baseline, that these val rows show with 80 % probability")
+    rows_needed: int | None = Field(
+        description="val rows that would tell, where rows are what is lacking"
+    )
+    smallest_gain: float = Field(
+        description="over the baseline, that these val rows show with 80 % probability"
+    )
 
     @classmethod
     def of(cls, decision: Decision, history: History) -> VerdictRecord:
@@ -96,7 +104,9 @@ class VerdictRecord(Record):
 
 
 class HeadroomRecord(Record):
-    """Scores on val that prompting may bring out at best: the best of several answers, the teacher with the same prompt."""
+    """Scores on val that prompting may bring out at best: the best of several answers, the teacher
+    with the same prompt.
+    """
 
     answers: int
     best: ScoreRecord
@@ -104,17 +114,25 @@ class HeadroomRecord(Record):
 
 
 class TestRecord(Record):
-    """Scores on the held-out test rows, read once. The tuned ones are null unless an LM was fine-tuned."""
+    """Scores on the held-out test rows, read once.
+
+    The tuned ones are null unless an LM was fine-tuned.
+    """
 
     __test__ = False  # not a pytest class
 
-    baseline: ScoreRecord
+    zero_shot: ScoreRecord
     prompt: ScoreRecord
-    tuned: ScoreRecord | None = Field(None, description="the tuned LM with the prompt, short or best, that was the better one on val")
+    tuned: ScoreRecord | None = Field(
+        None,
+        description="the tuned LM with the prompt, short or best, that was the better one on val",
+    )
     tuned_other: ScoreRecord | None = Field(None, description="the tuned LM with the other prompt")
     prompt_gain: GainRecord = Field(description="best prompt program over the baseline")
     tuned_gain: GainRecord | None = Field(None, description="tuned over the best prompt program")
-    references: dict[str, ScoreRecord] = Field(description="scores without an LM, where the output is a label")
+    baselines: dict[str, ScoreRecord] = Field(
+        description="scores without an LM, where the output is a label"
+    )
 
 
 class Report(Record):
@@ -134,10 +152,14 @@ class Report(Record):
     test: TestRecord
     attempts: list[AttemptRecord]
     gate: GateRecord
-    decision: DecisionRecord | None = Field(None, description="on the tuned LM; null if none was trained")
+    decision: DecisionRecord | None = Field(
+        None, description="on the tuned LM; null if none was trained"
+    )
     effects: EffectsRecord | None = Field(None, description="of the tuning, beside the score")
     training: list[Epoch] = Field([], description="of the tuned LM")
-    forgetting: list[ForgettingRecord] = Field([], description="general questions, and each task that must not break")
+    forgetting: list[ForgettingRecord] = Field(
+        [], description="general questions, and each task that must not break"
+    )
     lm: str
     teacher: str
     seed: int
@@ -153,4 +175,26 @@ class Report(Record):
     @property
     def final(self) -> ScoreRecord:
         """The test score of the program that was kept."""
-        return self.test.tuned if self.test.tuned and self.decision and self.decision.accepted else self.test.prompt
+        return (
+            self.test.tuned
+            if self.test.tuned and self.decision and self.decision.accepted
+            else self.test.prompt
+        )
+
+
+class Side(Record):
+    """Scores of the two runs' final programs on the rows of one side that both scored."""
+
+    before: ScoreRecord
+    after: ScoreRecord
+    gain: GainRecord
+
+
+class Comparison(Record):
+    """One task, two runs. A side is null where they share no scored row."""
+
+    task: str
+    before: str
+    after: str
+    val: Side | None
+    test: Side | None

@@ -1,4 +1,6 @@
-"""What a task's corpus says about a row and an answer: was the passage retrieved, is the id real? Asks no LM."""
+"""What a task's corpus says about a row and an answer: was the passage retrieved, is the id real?
+Asks no LM.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,11 @@ class Knowledge:
     @cached_property
     def _shape(self) -> re.Pattern[str] | None:
         """What an id looks like, where ids hold digits: KB-0012 → KB-\\d+."""
-        shapes = {re.sub(r"\d+", r"\\d+", re.escape(name)) for name in self.corpus if re.search(r"\d", name)}
+        shapes = {
+            re.sub(r"\d+", r"\\d+", re.escape(name))
+            for name in self.corpus
+            if re.search(r"\d", name)
+        }
         shapes -= {r"\d+"}  # a bare number is not told from any other
         return re.compile(rf"(?<!\w)(?:{'|'.join(sorted(shapes))})(?!\w)") if shapes else None
 
@@ -40,16 +46,20 @@ class Knowledge:
         return bool(self.ids(_said(outcome)) - self.corpus.keys())
 
     def needed(self, row: dspy.Example) -> set[str]:
-        """The passages that the row's own answer cites, or else those that hold it word for word."""
+        """The passages the row's own answer cites, or else those that hold it word for word."""
         if cited := self._cited(row):
             return cited
         gold = self._gold(row)
         if self.task.label or len(gold) < SHORTEST:
             return set()
-        return {name for name, passage in self.corpus.items() if gold.casefold() in passage.casefold()}
+        return {
+            name for name, passage in self.corpus.items() if gold.casefold() in passage.casefold()
+        }
 
     def not_found(self, row: dspy.Example) -> bool:
-        """Whether the answer is in the corpus, and none (or not all, where several are cited) of it was put into the prompt."""
+        """Whether the answer is in the corpus, and none (or not all, where several are cited) of it
+        was put into the prompt.
+        """
         needed = self.needed(row)
         if not needed:
             return False
@@ -57,12 +67,18 @@ class Knowledge:
         return found < needed if self._cited(row) else not found
 
     def invented_share(self, outcomes: Sequence[Outcome]) -> float | None:
-        """Of the answers that name an id, the share that names one which does not exist; None where none does, or ids have no shape."""
+        """Of the answers that name an id, the share that names one which does not exist;
+
+        None where none does, or ids have no shape.
+        """
         naming = [self.invented(o) for o in outcomes if self.ids(_said(o))]
         return sum(naming) / len(naming) if naming else None
 
     def recall(self, rows: Sequence[dspy.Example]) -> float | None:
-        """Of the rows whose passages are known, the share for which they were retrieved; None where none is known."""
+        """Of the rows whose passages are known, the share for which they were retrieved;
+
+        None where none is known.
+        """
         asked = [row for row in rows if self.needed(row)]
         return sum(not self.not_found(row) for row in asked) / len(asked) if asked else None
 

@@ -29,12 +29,14 @@ BLOCK = 12  # rows asked between two looks at a race
 
 @dataclass(frozen=True)
 class Outcome:
-    """One example's result. score None: the call failed, so nothing is known; an unparsable answer scores 0.
+    """One example's result. score None: the call failed, so nothing is known; an unparsable answer
+    scores 0.
 
-    usage: the LM calls it took. seconds: until the answer was there. repeats: its score each time it was asked, where it
-    was asked more than once; score is their mean and answer the first one's. confidence: the probability the LM gave the
-    answer, from its tokens' log-probabilities where they were asked for (optimize.lm.telling), else the share of repeats that
-    answered the same; None where neither is known.
+    usage: the LM calls it took. seconds: until the answer was there. repeats: its score each time
+    it was asked, where it was asked more than once; score is their mean and answer the first one's.
+    confidence: the probability the LM gave the answer, from its tokens' log-probabilities where
+    they were asked for (optimize.lm.telling), else the share of repeats that answered the same;
+    None where neither is known.
     """
 
     score: float | None
@@ -72,10 +74,12 @@ class Evaluation:
 
     @property
     def noise(self) -> float | None:
-        """The part of the mean's standard error that the LM's own noise makes; None where no example was asked twice.
+        """The part of the mean's standard error that the LM's own noise makes; None where no
+        example was asked twice.
 
-        The mean variance between repeats of an example, divided by all answers given: one-way analysis of variance.
-        The interval holds both parts already, since each example's score is a mean of noisy ones.
+        The mean variance between repeats of an example, divided by all answers given: one-way
+        analysis of variance. The interval holds both parts already, since each example's score is a
+        mean of noisy ones.
         """
         within = [variance(o.repeats) / len(o.repeats) for o in self.outcomes if len(o.repeats) > 1]
         return math.sqrt(math.fsum(within)) / len(within) if within else None
@@ -83,7 +87,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Asking:
-    """How examples are asked: how many at once, how often each, and who watches. task: whose metric scores them."""
+    """How examples are asked: how many at once, how often each, and who watches. task: whose metric
+    scores them.
+    """
 
     task: Task
     threads: int
@@ -92,27 +98,38 @@ class Asking:
 
 
 def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Asking) -> Evaluation:
-    """The program's outcomes on the examples; those whose call failed are asked once more when all others are done.
+    """The program's outcomes on the examples; those whose call failed are asked once more when all
+    others are done.
 
     Raises WorkbenchError when most calls fail: that is no evaluation.
     """
     repeats = asking.repeats
     jobs = [(example, repeat) for example in examples for repeat in range(repeats)]
-    found = _outcomes(program, jobs, asking, lambda done: asking.progress(done // repeats, len(examples)))
+    found = _outcomes(
+        program, jobs, asking, lambda done: asking.progress(done // repeats, len(examples))
+    )
     failed = [n for n, outcome in enumerate(found) if outcome.score is None]
     if len(failed) > len(found) / 2:
         first = found[failed[0]].error
-        raise WorkbenchError(f"{len(failed)} of {len(found)} calls failed, so there is no score. The first: {first}")
+        raise WorkbenchError(
+            f"{len(failed)} of {len(found)} calls failed, so there is no score. The first: {first}"
+        )
     again = _outcomes(program, [jobs[n] for n in failed], asking, lambda done: None)
     for n, outcome in zip(failed, again, strict=True):
         found[n] = outcome
-    return Evaluation(tuple(_together(found[n : n + repeats]) for n in range(0, len(found), repeats)))
+    return Evaluation(
+        tuple(_together(found[n : n + repeats]) for n in range(0, len(found), repeats))
+    )
 
 
-def race(program: dspy.Module, incumbent: Evaluation, examples: Sequence[dspy.Example], asking: Asking) -> Evaluation:
-    """Evaluate a challenger block by block, and stop once it is surely no better than the incumbent on all the examples.
+def race(
+    program: dspy.Module, incumbent: Evaluation, examples: Sequence[dspy.Example], asking: Asking
+) -> Evaluation:
+    """Evaluate a challenger block by block, and stop once it is surely no better than the incumbent
+    on all the examples.
 
-    The test holds however often one looks (optimize.stats.race); the examples must be in random order.
+    The test holds however often one looks (optimize.stats.race); the examples must be in random
+    order.
     """
     so_far: tuple[Outcome, ...] = ()
     while len(so_far) < len(examples):
@@ -121,7 +138,9 @@ def race(program: dspy.Module, incumbent: Evaluation, examples: Sequence[dspy.Ex
         def shown(done: int, _: int, seen: int = seen) -> None:
             asking.progress(seen + done, len(examples))
 
-        so_far += evaluate(program, examples[seen : seen + BLOCK], replace(asking, progress=shown)).outcomes
+        so_far += evaluate(
+            program, examples[seen : seen + BLOCK], replace(asking, progress=shown)
+        ).outcomes
         known = differences(incumbent.scores, [o.score for o in so_far])
         if surely_below(0.0, known, len(examples) - (len(so_far) - len(known))):
             break
@@ -129,10 +148,15 @@ def race(program: dspy.Module, incumbent: Evaluation, examples: Sequence[dspy.Ex
 
 
 def _outcomes(
-    program: dspy.Module, jobs: Sequence[tuple[dspy.Example, int]], asking: Asking, progress: Callable[[int], None]
+    program: dspy.Module,
+    jobs: Sequence[tuple[dspy.Example, int]],
+    asking: Asking,
+    progress: Callable[[int], None],
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    for outcome in in_threads(lambda job: _outcome(program, job, asking.task), jobs, asking.threads):
+    for outcome in in_threads(
+        lambda job: _outcome(program, job, asking.task), jobs, asking.threads
+    ):
         outcomes.append(outcome)
         progress(len(outcomes))
     return outcomes
@@ -148,8 +172,14 @@ def _outcome(program: dspy.Module, job: tuple[dspy.Example, int], task: Task) ->
 def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
     try:
         prediction = program(**example.inputs())
-    except AdapterParseError as error:  # the LM answered, and the program could not use it: that is the program's score
-        return Outcome(0.0, {"unparsable": str(error.lm_response)}, "The answer could not be parsed.", UNPARSABLE)
+    # the LM answered, and the program could not use it: that is the program's score
+    except AdapterParseError as error:
+        return Outcome(
+            0.0,
+            {"unparsable": str(error.lm_response)},
+            "The answer could not be parsed.",
+            UNPARSABLE,
+        )
     except Exception as error:
         return Outcome(None, {}, error=_told(error))
     told = None
@@ -159,9 +189,12 @@ def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
     answer = dict(prediction)
     try:
         score = task.score(example, prediction)
-    except dspy.LMError as error:  # the metric asks an LM as well, and that call failed; any other error is the metric's own
+    # the metric asks an LM as well, and that call failed; any other error is the metric's own
+    except dspy.LMError as error:
         return Outcome(None, answer, error=_told(error))
-    return Outcome(score.value, answer, score.feedback, confidence=_probability(told) if told else None)
+    return Outcome(
+        score.value, answer, score.feedback, confidence=_probability(told) if told else None
+    )
 
 
 def _probability(logprobs: Any) -> float:
@@ -174,7 +207,9 @@ def _told(error: Exception) -> str:
 
 
 def _together(repeats: Sequence[Outcome]) -> Outcome:
-    """One example's outcomes as one: the mean of the scores there are, the first answer, all that was spent."""
+    """One example's outcomes as one: the mean of the scores there are, the first answer, all that
+    was spent.
+    """
     if len(repeats) == 1:
         return repeats[0]
     scores = tuple(o.score for o in repeats if o.score is not None)
@@ -188,9 +223,13 @@ def _together(repeats: Sequence[Outcome]) -> Outcome:
 
 
 def float_metric(task: Task) -> Callable[..., float | bool]:
-    """The metric as DSPy's optimizers want it: a float, or, when a demo is bootstrapped (a trace is given), a bool."""
+    """The metric as DSPy's optimizers want it: a float, or, when a demo is bootstrapped (a trace is
+    given), a bool.
+    """
 
-    def metric(example: dspy.Example, prediction: dspy.Prediction, trace: object = None) -> float | bool:
+    def metric(
+        example: dspy.Example, prediction: dspy.Prediction, trace: object = None
+    ) -> float | bool:
         value = task.score(example, prediction).value
         return value >= 1.0 if trace is not None else value
 
@@ -200,8 +239,12 @@ def float_metric(task: Task) -> Callable[..., float | bool]:
 def feedback_metric(task: Task) -> Callable[..., dspy.Prediction]:
     """The metric in GEPA's five-argument form: the score with its feedback."""
 
-    def metric(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> dspy.Prediction:
+    def metric(
+        gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None
+    ) -> dspy.Prediction:
         score = task.score(gold, pred)
-        return dspy.Prediction(score=score.value, feedback=score.feedback or f"This scored {score.value:.2f} of 1.")
+        return dspy.Prediction(
+            score=score.value, feedback=score.feedback or f"This scored {score.value:.2f} of 1."
+        )
 
     return metric

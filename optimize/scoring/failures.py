@@ -1,4 +1,7 @@
-"""What kind of failure is it? The wrong val rows of the best prompt program, sorted by the lever that fits them. Asks no LM."""
+"""What kind of failure is it?
+
+The wrong val rows of the best prompt program, sorted by the lever that fits them. Asks no LM.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any, Literal
 import dspy
 from pydantic import Field
 
-from optimize.data.baselines import MAJORITY, guesses
+from optimize.data.baselines import MAJORITY, baseline_answers
 from optimize.data.rows import input_text
 from optimize.files import to_text
 from optimize.program.program import Program
@@ -49,13 +52,19 @@ class Failures(Record):
 
 
 class Diagnosis(Record):
-    """Of `scored` val rows, those the program got wrong or not wholly right, the costliest kind first."""
+    """Of `scored` val rows, those the program got wrong or not wholly right, the costliest kind
+    first.
+    """
 
     scored: int
     wrong: int
     kinds: list[Failures]
-    confusions: dict[str, int] = Field(description="label → answer, the most frequent first; empty where the output is no label")
-    retrieval_recall: float | None = Field(None, description="share of the rows whose passage is known for which it was retrieved")
+    confusions: dict[str, int] = Field(
+        description="label → answer, the most frequent first; empty where the output is no label"
+    )
+    retrieval_recall: float | None = Field(
+        None, description="share of the rows whose passage is known for which it was retrieved"
+    )
 
     def share(self, *kinds: Kind) -> float:
         """Of the points lost, the share that went to failures of these kinds."""
@@ -63,13 +72,27 @@ class Diagnosis(Record):
         return sum(k.lost for k in self.kinds if k.kind in kinds) / lost if lost else 0.0
 
 
-def diagnose(program: Program, train: Sequence[dspy.Example], rows: Sequence[dspy.Example], outcomes: Sequence[Outcome]) -> Diagnosis:
-    """Sort what went wrong. A row counts once, for the first of the kinds, in the order above, that it fits."""
+def diagnose(
+    program: Program,
+    train: Sequence[dspy.Example],
+    rows: Sequence[dspy.Example],
+    outcomes: Sequence[Outcome],
+) -> Diagnosis:
+    """Sort what went wrong.
+
+    A row counts once, for the first of the kinds, in the order above, that it fits.
+    """
     task = program.task
     known = Knowledge(task, program.passages)
-    said = [found for name, found in guesses(task, train, rows).items() if name != MAJORITY]
+    said = [
+        found for name, found in baseline_answers(task, train, rows).items() if name != MAJORITY
+    ]
     wrong: dict[Kind, list[tuple[float, str]]] = {}
-    pairs = [(n, row, outcome) for n, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)) if outcome.score is not None]
+    pairs = [
+        (n, row, outcome)
+        for n, (row, outcome) in enumerate(zip(rows, outcomes, strict=True))
+        if outcome.score is not None
+    ]
     for n, row, outcome in pairs:
         if (lost := 1.0 - (outcome.score or 0.0)) > 0:
             kind = _kind(task, known, row, outcome, [guess[n] for guess in said])
@@ -94,32 +117,32 @@ def diagnose(program: Program, train: Sequence[dspy.Example], rows: Sequence[dsp
     )
 
 
-def confusions(task: Task, rows: Sequence[dspy.Example], outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """label → answer where they differ, the most frequent first; empty where the output is no label."""
+def confusions(
+    task: Task, rows: Sequence[dspy.Example], outcomes: Sequence[Outcome]
+) -> dict[str, int]:
+    """label → answer where they differ, the most frequent first;
+
+    empty where the output is no label.
+    """
     if not (label := task.label):
         return {}
-    pairs = ((to_text(row[label]), to_text(o.answer[label])) for row, o in zip(rows, outcomes, strict=True) if label in o.answer)
-    return dict(Counter(f"{gold} → {said}" for gold, said in pairs if gold != said).most_common(PAIRS))
+    pairs = (
+        (to_text(row[label]), to_text(o.answer[label]))
+        for row, o in zip(rows, outcomes, strict=True)
+        if label in o.answer
+    )
+    return dict(
+        Counter(f"{gold} → {said}" for gold, said in pairs if gold != said).most_common(PAIRS)
+    )
 
 
-def confused(found: dict[str, int]) -> str:
-    return ", ".join(f"{pair} ({count})" for pair, count in found.items()) or "none"
-
-
-def told(found: Diagnosis) -> list[str]:
-    """What a person should know of the failures, a line a kind."""
-    out = [f"{found.wrong} of {found.scored} val rows are not wholly right."] if found.wrong else []
-    for failures in found.kinds:
-        out.append(f"{failures.count}: {failures.meaning}, such as {failures.examples[0]}. What fits: {failures.lever}.")
-    if found.confusions:
-        out.append(f"Confused most: {confused(found.confusions)}.")
-    if found.retrieval_recall is not None:
-        out.append(f"The passage that holds the answer was retrieved for {found.retrieval_recall:.0%} of the rows for which it is known.")
-    return out
-
-
-def _kind(task: Task, known: Knowledge, row: dspy.Example, outcome: Outcome, said: Sequence[Any]) -> Kind:
-    if outcome.error == UNPARSABLE or any(outcome.answer.get(name) is None != (row[name] is None) for name in task.signature.output_fields):
+def _kind(
+    task: Task, known: Knowledge, row: dspy.Example, outcome: Outcome, said: Sequence[Any]
+) -> Kind:
+    if outcome.error == UNPARSABLE or any(
+        outcome.answer.get(name) is None != (row[name] is None)
+        for name in task.signature.output_fields
+    ):
         return "schema"
     if known.invented(outcome) or known.not_found(row):
         return "knowledge"

@@ -1,4 +1,7 @@
-"""Is there anything for a prompt to bring out? The best of several answers, and the teacher with the same prompt."""
+"""Is there anything for a prompt to bring out?
+
+The best of several answers, and the teacher with the same prompt.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ TEMPERATURE = 1.0
 
 @dataclass(frozen=True)
 class Headroom:
-    """best: the score if each row's best of ANSWERS answers counted. teacher: with the same prompt; None where there is no other LM."""
+    """best: the score if each row's best of ANSWERS answers counted. teacher: with the same prompt;
+    None where there is no other LM.
+    """
 
     best: Interval
     teacher: Interval | None
@@ -27,10 +32,13 @@ def calls_needed(rows: int, teacher: bool) -> int:
     return rows * (ANSWERS + teacher)
 
 
-def headroom(program: Program, examples: Sequence[dspy.Example], teacher: dspy.LM | None, asking: Asking) -> Headroom:
+def headroom(
+    program: Program, examples: Sequence[dspy.Example], teacher: dspy.LM | None, asking: Asking
+) -> Headroom:
     """Ask the LM in context for several answers a row, and the teacher for one.
 
-    What no answer of several gets right, no choice of words will likely bring out (pass@k: Chen et al., 2021).
+    What no answer of several gets right, no choice of words will likely bring out (pass@k: Chen et
+    al., 2021).
     """
     with dspy.context(lm=dspy.settings.lm.copy(temperature=TEMPERATURE)):
         asked = evaluate(program, examples, replace(asking, repeats=ANSWERS))

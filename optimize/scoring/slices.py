@@ -1,4 +1,7 @@
-"""Where did it get better, and where worse? Rows by label, length, source and nearness to train rows. Knows no LM."""
+"""Where did it get better, and where worse?
+
+Rows by label, length, source and nearness to train rows. Knows no LM.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ SOURCE = "source"  # an extra column that says where a row comes from
 
 
 class SliceRecord(Record):
-    """The mean score of two programs on the rows of one slice that both scored, and the paired gain."""
+    """The mean score of two programs on the rows of one slice that both scored, and the paired
+    gain.
+    """
 
     name: str
     before: float
@@ -26,8 +31,13 @@ class SliceRecord(Record):
     gain: GainRecord
 
 
-def slices(task: Task, train: Sequence[dspy.Example], rows: Sequence[dspy.Example]) -> dict[str, list[int]]:
-    """Row numbers by slice. Rows lie in several: their label, a third by length, their source, the nearer or farther half."""
+def slices(
+    task: Task, train: Sequence[dspy.Example], rows: Sequence[dspy.Example]
+) -> dict[str, list[int]]:
+    """Row numbers by slice.
+
+    Rows lie in several: their label, a third by length, their source, the nearer or farther half.
+    """
     texts = [input_text(task, e.inputs()) for e in rows]
     found: dict[str, list[int]] = defaultdict(list)
     for n, row in enumerate(rows):
@@ -37,22 +47,40 @@ def slices(task: Task, train: Sequence[dspy.Example], rows: Sequence[dspy.Exampl
             found[f"source {row[SOURCE]}"].append(n)
     for names, order in (
         (("short", "middling", "long"), sorted(range(len(rows)), key=lambda n: len(texts[n]))),
-        (("unlike any train row", "like some train row"), _by_likeness([input_text(task, e.inputs()) for e in train], texts)),
+        (
+            ("unlike any train row", "like some train row"),
+            _by_likeness([input_text(task, e.inputs()) for e in train], texts),
+        ),
     ):
         for place, n in enumerate(order):
             found[names[place * len(names) // len(order)]].append(n)
     return {name: sorted(numbers) for name, numbers in found.items() if len(numbers) >= LEAST}
 
 
-def by_slice(groups: Mapping[str, Sequence[int]], before: Sequence[float | None], after: Sequence[float | None]) -> list[SliceRecord]:
-    """The slices' scores, the worst gain first. Of many slices some look bad by chance: their intervals say how bad."""
+def by_slice(
+    groups: Mapping[str, Sequence[int]],
+    before: Sequence[float | None],
+    after: Sequence[float | None],
+) -> list[SliceRecord]:
+    """The slices' scores, the worst gain first.
+
+    Of many slices some look bad by chance: their intervals say how bad.
+    """
     out = []
     for name, numbers in groups.items():
         first, second = [before[n] for n in numbers], [after[n] for n in numbers]
-        both = [(b, a) for b, a in zip(first, second, strict=True) if b is not None and a is not None]
+        both = [
+            (b, a) for b, a in zip(first, second, strict=True) if b is not None and a is not None
+        ]
         if len(differences(first, second)) >= LEAST:
             means = (sum(side) / len(both) for side in zip(*both, strict=True))
-            out.append(SliceRecord(name=name, **dict(zip(("before", "after"), means, strict=True)), gain=GainRecord.between(first, second)))
+            out.append(
+                SliceRecord(
+                    name=name,
+                    **dict(zip(("before", "after"), means, strict=True)),
+                    gain=GainRecord.between(first, second),
+                )
+            )
     return sorted(out, key=lambda s: s.gain.mean)
 
 

@@ -30,8 +30,9 @@ class Interval:
 def mean_interval(scores: Sequence[float]) -> Interval:
     """The mean of scores in [0, 1].
 
-    Right-or-wrong scores: Wilson's interval. Graded ones: the BCa bootstrap (Efron 1987), or Wilson's,
-    which is wider, where all scores are equal and a bootstrap would claim certainty. Raises ValueError without scores.
+    Right-or-wrong scores: Wilson's interval. Graded ones: the BCa bootstrap (Efron 1987), or
+    Wilson's, which is wider, where all scores are equal and a bootstrap would claim certainty.
+    Raises ValueError without scores.
     """
     n = len(scores)
     if n == 0:
@@ -42,7 +43,9 @@ def mean_interval(scores: Sequence[float]) -> Interval:
 
 
 def wilson(mean: float, n: int) -> Interval:
-    """Wilson's interval (Wilson 1927) of a mean of n scores in [0, 1]: exact enough for 0/1 scores, wide for graded ones."""
+    """Wilson's interval (Wilson 1927) of a mean of n scores in [0, 1]: exact enough for 0/1 scores,
+    wide for graded ones.
+    """
     z2 = z(LEVEL) ** 2
     middle, half = mean + z2 / (2 * n), math.sqrt(z2 * (mean * (1 - mean) / n + z2 / (4 * n * n)))
     low, high = (middle - half) / (1 + z2 / n), (middle + half) / (1 + z2 / n)
@@ -64,8 +67,9 @@ def differences(before: Sequence[float | None], after: Sequence[float | None]) -
 
 @dataclass(frozen=True)
 class Gain(Interval):
-    """A mean paired difference with its interval; how many examples got better and worse; and McNemar's exact p: how likely so
-    uneven a change is if neither side is better (McNemar 1947). p is None for graded scores, where only the interval speaks.
+    """A mean paired difference with its interval; how many examples got better and worse; and
+    McNemar's exact p: how likely so uneven a change is if neither side is better (McNemar 1947). p
+    is None for graded scores, where only the interval speaks.
     """
 
     better: int = 0
@@ -73,12 +77,15 @@ class Gain(Interval):
     p: float | None = None
 
 
-def paired_gain(before: Sequence[float | None], after: Sequence[float | None], level: float = LEVEL) -> Gain:
-    """How much better `after` is than `before` on the same examples; pairs with a missing score are left out.
+def paired_gain(
+    before: Sequence[float | None], after: Sequence[float | None], level: float = LEVEL
+) -> Gain:
+    """How much better `after` is than `before` on the same examples; pairs with a missing score are
+    left out.
 
-    Right-or-wrong scores: the adjusted Wald interval of Bonett & Price (2012), which counts one more pair won and
-    one more lost. Graded ones: the BCa bootstrap of the differences. The shorter sequence ends the pairing, as when
-    a race was stopped early. Raises ValueError without a pair.
+    Right-or-wrong scores: the adjusted Wald interval of Bonett & Price (2012), which counts one
+    more pair won and one more lost. Graded ones: the BCa bootstrap of the differences. The shorter
+    sequence ends the pairing, as when a race was stopped early. Raises ValueError without a pair.
     """
     found = differences(before, after)
     n = len(found)
@@ -105,23 +112,29 @@ def _mcnemar(better: int, worse: int) -> float:
 
 
 def smallest_gain(n: int, variance: float) -> float:
-    """The smallest true gain that n pairs show as significant (two-sided, LEVEL) with probability POWER.
+    """The smallest true gain that n pairs show as significant (two-sided, LEVEL) with probability
+    POWER.
 
-    variance: of one pair's difference; for 0/1 scores the share of examples on which two programs differ.
-    Solves gain² n = (z + z')² (variance - gain²), the normal approximation of Connor (1987). 1.0 where nothing less is seen.
+    variance: of one pair's difference; for 0/1 scores the share of examples on which two programs
+    differ. Solves gain² n = (z + z')² (variance - gain²), the normal approximation of Connor
+    (1987). 1.0 where nothing less is seen.
     """
     c = (z(LEVEL) + z(2 * POWER - 1)) ** 2
     return min(1.0, math.sqrt(c * variance / (n + c)))
 
 
 def rows_to_see(gain: float, variance: float) -> int:
-    """How many pairs show a true gain of this size with probability POWER: smallest_gain the other way round."""
+    """How many pairs show a true gain of this size with probability POWER: smallest_gain the other
+    way round.
+    """
     c = (z(LEVEL) + z(2 * POWER - 1)) ** 2
     return max(1, math.ceil(c * max(0.0, variance - gain**2) / gain**2))
 
 
 def _equal(values: Sequence[float]) -> bool:
-    """Whether all values are the same but for rounding, so that a bootstrap has nothing to resample."""
+    """Whether all values are the same but for rounding, so that a bootstrap has nothing to
+    resample.
+    """
     return max(values) - min(values) < 1e-9
 
 
@@ -130,6 +143,13 @@ def _bootstrap(values: Sequence[float], level: float = LEVEL) -> Interval:
     from scipy.stats import bootstrap
 
     found = bootstrap(
-        (np.asarray(values),), np.mean, confidence_level=level, n_resamples=DRAWS, method="BCa", rng=np.random.default_rng(0)
+        (np.asarray(values),),
+        np.mean,
+        confidence_level=level,
+        n_resamples=DRAWS,
+        method="BCa",
+        rng=np.random.default_rng(0),
     ).confidence_interval
-    return Interval(math.fsum(values) / len(values), float(found.low), float(found.high), len(values))
+    return Interval(
+        math.fsum(values) / len(values), float(found.low), float(found.high), len(values)
+    )

@@ -24,7 +24,11 @@ class ScoreRecord(Record):
     high: float
     n: int
     coverage: float = 1.0
-    lm_noise: float | None = Field(None, description="the LM's own part of the standard error; null unless rows were asked repeatedly")
+    lm_noise: float | None = Field(
+        None,
+        description="the LM's own part of the standard error; null unless rows were asked "
+        "repeatedly",
+    )
 
     def __str__(self) -> str:
         return f"{self.score:.2f} [{self.low:.2f}, {self.high:.2f}]"
@@ -35,8 +39,17 @@ class ScoreRecord(Record):
         return f"{self} n={self.n}"
 
     @classmethod
-    def of(cls, interval: Interval, coverage: float = 1.0, noise: float | None = None) -> ScoreRecord:
-        return cls(score=interval.mean, low=interval.low, high=interval.high, n=interval.n, coverage=coverage, lm_noise=noise)
+    def of(
+        cls, interval: Interval, coverage: float = 1.0, noise: float | None = None
+    ) -> ScoreRecord:
+        return cls(
+            score=interval.mean,
+            low=interval.low,
+            high=interval.high,
+            n=interval.n,
+            coverage=coverage,
+            lm_noise=noise,
+        )
 
 
 class GainRecord(Record):
@@ -59,7 +72,11 @@ class GainRecord(Record):
     @property
     def changed(self) -> str:
         """How many rows changed each way, and how likely so uneven a change is by chance."""
-        p = "" if self.p is None else f", p {'< 0.001' if self.p < 0.001 else f'= {self.p:.3f}'} (exact McNemar)"
+        p = (
+            ""
+            if self.p is None
+            else f", p {'< 0.001' if self.p < 0.001 else f'= {self.p:.3f}'} (exact McNemar)"
+        )
         return f"{self.better} rows better, {self.worse} worse{p}"
 
     @classmethod
@@ -73,7 +90,10 @@ class GainRecord(Record):
 
 
 class RowScores(Record):
-    """How programs scored each row. rows: content hashes; programs: name → score a row, null where the call failed."""
+    """How programs scored each row.
+
+    rows: content hashes; programs: name → score a row, null where the call failed.
+    """
 
     rows: list[str]
     programs: dict[str, list[float | None]]

@@ -1,1 +1,3 @@
-"""The MLflow store: experiment = task, run = command, nested run = attempt. The only package that imports mlflow."""
+"""The MLflow store: experiment = task, run = command, nested run = attempt. The only package that
+imports mlflow.
+"""

@@ -14,7 +14,8 @@ from filelock import FileLock
 
 from optimize.errors import WorkbenchError
 
-# Without these MLflow's server deadlocks offline when litellm cannot fetch its price map, and phones home.
+# Without these MLflow's server deadlocks offline when litellm cannot fetch its price map, and
+# phones home.
 QUIET = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -26,7 +27,10 @@ QUIET = {
 
 def tracking_uri(root: Path) -> str:
     """Where runs are kept: `MLFLOW_TRACKING_URI`, else SQLite below the project's mlruns/."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlruns' / 'mlflow.db').resolve()}"
+    return (
+        os.environ.get("MLFLOW_TRACKING_URI")
+        or f"sqlite:///{(root / 'mlruns' / 'mlflow.db').resolve()}"
+    )
 
 
 def client(root: Path) -> Any:
@@ -48,14 +52,26 @@ def client(root: Path) -> Any:
             found = MlflowClient(uri)
             found.search_experiments(max_results=1)
             with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-                database.execute("PRAGMA journal_mode=WAL")  # four times faster writes, and the UI may read meanwhile
+                # four times faster writes, and the UI may read meanwhile
+                database.execute("PRAGMA journal_mode=WAL")
         return found
     except (MlflowException, OSError, sqlite3.Error) as error:
-        raise WorkbenchError(f"The MLflow store {uri} cannot be opened: {str(error).splitlines()[0]}") from error
+        raise WorkbenchError(
+            f"The MLflow store {uri} cannot be opened: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def ui_command(root: Path, port: int) -> list[str]:
     """The command that opens the MLflow UI on this store, on loopback."""
     client(root)
-    local = ["--backend-store-uri", tracking_uri(root), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    local = [
+        "--backend-store-uri",
+        tracking_uri(root),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     return [sys.executable, "-m", "mlflow", "server", *local]

@@ -34,18 +34,28 @@ class Found:
         try:
             return Path(self.store.download_artifacts(self.id, name, folder))
         except (MlflowException, OSError):
-            raise WorkbenchError(f"Run {self.name} keeps no {name}: it was stopped too early, or an older version made it.") from None
+            raise WorkbenchError(
+                f"Run {self.name} keeps no {name}: it was stopped too early, or an older version "
+                "made it."
+            ) from None
 
     def read(self, name: str, kind: type[Any]) -> Any:
-        """That file as the type it was written from. Raises WorkbenchError where an older version wrote it otherwise."""
+        """That file as the type it was written from.
+
+        Raises WorkbenchError where an older version wrote it otherwise.
+        """
         try:
             return TypeAdapter(kind).validate_json(self.artifact(name).read_bytes())
         except ValidationError:
-            raise WorkbenchError(f"{name} of run {self.name} was written by another version; make the run again.") from None
+            raise WorkbenchError(
+                f"{name} of run {self.name} was written by another version; make the run again."
+            ) from None
 
 
 def find_run(root: Path, name: str) -> Found:
-    """TASK: its last finished run; TASK~1: the one before; or an id's first letters. Raises WorkbenchError if there is none."""
+    """TASK: its last finished run; TASK~1: the one before; or an id's first letters. Raises
+    WorkbenchError if there is none.
+    """
     store = client(root)
     return _of_task(store, name) or _by_id(store, name)
 
@@ -57,7 +67,10 @@ def _of_task(store: Any, name: str) -> Found | None:
     if experiment is None:
         return None
     if back and not back.isdecimal():
-        raise WorkbenchError(f"Run {name!r}: write {task}~1 for the run before the last, {task}~2 for the one before that.")
+        raise WorkbenchError(
+            f"Run {name!r}: write {task}~1 for the run before the last, {task}~2 for the one "
+            "before that."
+        )
     filters = "attributes.status = 'FINISHED' and tags.verdict != ''"
     runs = store.search_runs([experiment.experiment_id], filters, max_results=int(back or 0) + 1)
     if len(runs) <= int(back or 0):
@@ -69,35 +82,52 @@ def _of_task(store: Any, name: str) -> Found | None:
 def _by_id(store: Any, name: str) -> Found:
     experiments = [e.experiment_id for e in store.search_experiments()]
     runs = store.search_runs(experiments, max_results=50_000) if len(name) >= 6 else []
-    found = [run for run in runs if run.info.run_id.startswith(name) and "mlflow.parentRunId" not in run.data.tags]
+    found = [
+        run
+        for run in runs
+        if run.info.run_id.startswith(name) and "mlflow.parentRunId" not in run.data.tags
+    ]
     if len(found) != 1:
         raise WorkbenchError(
-            f"No run {name!r}: give a task with a finished run, TASK~1 for the run before it, or six or more letters of a run's id."
+            f"No run {name!r}: give a task with a finished run, TASK~1 for the run before it, or "
+            "six or more letters of a run's id."
         )
     return Found(store, found[0].info.run_id, found[0].data.tags.get("task", ""), name)
 
 
 def earlier_tunings(root: Path, task: str, rows: Sequence[str]) -> set[tuple[float | None, ...]]:
-    """How each tuned LM of the task's finished runs scored on the test rows, where most of them were these ones.
+    """How each tuned LM of the task's finished runs scored on the test rows, where most of them
+    were these ones.
 
     rows: hashes of the test rows. Runs that keep no such scores are left out.
     """
     store = client(root)
     experiment = store.get_experiment_by_name(task)
     filters = "attributes.status = 'FINISHED' and metrics.test_score_tuned >= 0"
-    runs = store.search_runs([experiment.experiment_id], filters, max_results=1000) if experiment else []
+    runs = (
+        store.search_runs([experiment.experiment_id], filters, max_results=1000)
+        if experiment
+        else []
+    )
     found = set()
     for run in runs:
         with suppress(WorkbenchError):
-            scores = Found(store, run.info.run_id, task, run.info.run_id).read("test_scores.json", RowScores)
+            scores = Found(store, run.info.run_id, task, run.info.run_id).read(
+                "test_scores.json", RowScores
+            )
             if 2 * len(set(rows) & set(scores.rows)) > len(rows):
                 found.add(tuple(scores.programs["tuned"]))
     return found
 
 
 def last_run(root: Path, task: str, program_name: str = "program.json") -> tuple[Report, Path]:
-    """The report and a program's file of the task's last finished run. Raises WorkbenchError if there is none."""
+    """The report and a program's file of the task's last finished run.
+
+    Raises WorkbenchError if there is none.
+    """
     found = _of_task(client(root), task)
     if found is None:
-        raise WorkbenchError(f"Task {task!r} has no finished run yet. Run `optimize run {task}` first.")
+        raise WorkbenchError(
+            f"Task {task!r} has no finished run yet. Run `optimize run {task}` first."
+        )
     return found.read("report.json", Report), found.artifact(program_name)

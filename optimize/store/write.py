@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,14 +31,23 @@ HISTORY = "history.json"  # what the verdict is drawn from
 class Run(Observer):
     """One command's run and its nested runs, one a finished attempt. Use as a context manager."""
 
-    def __init__(self, root: Path, task: str, command: str, config: Mapping[str, Any], splits: Splits) -> None:
+    def __init__(
+        self, root: Path, task: str, command: str, config: Mapping[str, Any], splits: Splits
+    ) -> None:
         self.client = client(root)
         self.splits = splits
         found = self.client.get_experiment_by_name(task)
         self.experiment = found.experiment_id if found else self._create_experiment(root, task)
         self.task = task
-        tags = {"task": task, "command": command, "mlflow.source.name": "optimize", "mlflow.user": ""}
-        self.id = self.client.create_run(self.experiment, run_name=f"{command} {time.strftime('%m-%d %H:%M')}", tags=tags).info.run_id
+        tags = {
+            "task": task,
+            "command": command,
+            "mlflow.source.name": "optimize",
+            "mlflow.user": "",
+        }
+        self.id = self.client.create_run(
+            self.experiment, run_name=f"{command} {time.strftime('%m-%d %H:%M')}", tags=tags
+        ).info.run_id
         for name, value in {**config, "data_hash": splits.digest, **_versions()}.items():
             self.client.log_param(self.id, name, value)
         self._log_inputs()
@@ -48,7 +58,14 @@ class Run(Observer):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.client.set_terminated(self.id, "KILLED" if kind and issubclass(kind, KeyboardInterrupt) else "FAILED" if kind else "FINISHED")
+        self.client.set_terminated(
+            self.id,
+            "KILLED"
+            if kind and issubclass(kind, KeyboardInterrupt)
+            else "FAILED"
+            if kind
+            else "FINISHED",
+        )
 
     def finished(self, attempt: Attempt) -> None:
         tags = {"rung": attempt.rung, "family": attempt.family, "promoted": str(attempt.promoted)}
@@ -67,7 +84,9 @@ class Run(Observer):
             "seconds": attempt.seconds,
         }
         if attempt.program and attempt.evaluation:
-            numbers |= _interval("val", attempt.evaluation.interval) | {"coverage": attempt.evaluation.coverage}
+            numbers |= _interval("val", attempt.evaluation.interval) | {
+                "coverage": attempt.evaluation.coverage
+            }
             numbers |= _interval("gain", attempt.gain) if attempt.gain else {}
             self.client.log_param(run, "format", attempt.program.format)
             self._log_program(run, attempt.program, attempt.evaluation)
@@ -92,12 +111,14 @@ class Run(Observer):
         log(self.id, str(path), path.name if path.is_dir() else None)
 
     def settle(self, report: Report, program: Program, prompt_program: Program) -> None:
-        """The verdict, the test scores and the best program, registered as a version of the task's model.
+        """The verdict, the test scores and the best program, registered as a version of the task's
+        model.
 
-        program: the best of all; prompt_program: the best without tuned weights, from which to fine-tune later.
+        program: the best of all; prompt_program: the best without tuned weights, from which to
+        fine-tune later.
         """
         numbers: dict[str, float | None] = {}
-        for name in ("baseline", "prompt", "tuned"):
+        for name in ("zero_shot", "prompt", "tuned"):
             if record := getattr(report.test, name):
                 suffix = "" if name == "prompt" else f"_{name}"
                 values = {"score": record.score, "low": record.low, "high": record.high}
@@ -105,10 +126,26 @@ class Run(Observer):
         for found in report.forgetting:
             numbers |= {f"{found.name}_base": found.base, f"{found.name}_tuned": found.tuned}
         n = report.numbers
-        numbers |= {"val_corrected": n.best.score, "optimism": n.optimism, "reached": n.reached, "chance": n.chance}
-        numbers |= {f"test_score_{name.replace(' ', '_')}".replace("'s", ""): s.score for name, s in report.test.references.items()}
-        self._log(self.id, numbers | {"lm_calls": report.lm_calls, "cost_usd": report.cost_usd, "seconds": report.seconds})
-        tags = {"verdict": report.verdict, "target_met": report.target_met, "gate": "open" if report.gate.open else "closed"}
+        numbers |= {
+            "val_corrected": n.best.score,
+            "optimism": n.optimism,
+            "reached": n.reached,
+            "chance": n.chance,
+        }
+        numbers |= {
+            re.sub(r"\W+", "_", f"test_score_{name}"): s.score
+            for name, s in report.test.baselines.items()
+        }
+        self._log(
+            self.id,
+            numbers
+            | {"lm_calls": report.lm_calls, "cost_usd": report.cost_usd, "seconds": report.seconds},
+        )
+        tags = {
+            "verdict": report.verdict,
+            "target_met": report.target_met,
+            "gate": "open" if report.gate.open else "closed",
+        }
         for name, value in (tags | {"mlflow.note.content": markdown(report)}).items():
             self.client.set_tag(self.id, name, str(value))
         self.client.log_text(self.id, report.model_dump_json(indent=1), "report.json")
@@ -122,20 +159,27 @@ class Run(Observer):
     def _create_experiment(self, root: Path, task: str) -> str:
         local = "MLFLOW_TRACKING_URI" not in os.environ
         place = (root / "mlruns" / "artifacts" / task).resolve().as_uri() if local else None
-        tags = {"mlflow.experimentKind": "custom_model_development"}  # so that the UI opens on runs and charts
+        # so that the UI opens on runs and charts
+        tags = {"mlflow.experimentKind": "custom_model_development"}
         return str(self.client.create_experiment(task, artifact_location=place, tags=tags))
 
     def _nested(self, name: str, tags: dict[str, str], seconds: float) -> str:
         """A nested run for work that took so long and ends now."""
         tags |= {"mlflow.parentRunId": self.id, "task": self.task}
         began = int((time.time() - seconds) * 1000)
-        return str(self.client.create_run(self.experiment, start_time=began, run_name=name, tags=tags).info.run_id)
+        return str(
+            self.client.create_run(
+                self.experiment, start_time=began, run_name=name, tags=tags
+            ).info.run_id
+        )
 
     def _log(self, run: str, numbers: Mapping[str, float | None]) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self.client.log_batch(run, [Metric(k, float(v), now, 0) for k, v in numbers.items() if v is not None])
+        self.client.log_batch(
+            run, [Metric(k, float(v), now, 0) for k, v in numbers.items() if v is not None]
+        )
 
     def _log_inputs(self) -> None:
         """The dev set as dataset inputs, with its digest; rows stay in devsets/."""
@@ -145,7 +189,9 @@ class Run(Observer):
         for side, rows in self.splits.sides().items():
             profile = json.dumps({"num_rows": len(rows)})
             source = json.dumps({"path": f"devsets/{self.task}"})
-            dataset = Dataset(f"{self.task}-{side}", self.splits.digest[:12], "local", source, profile=profile)
+            dataset = Dataset(
+                f"{self.task}-{side}", self.splits.digest[:12], "local", source, profile=profile
+            )
             inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", side)]))
         self.client.log_inputs(self.id, inputs)
 
@@ -153,12 +199,27 @@ class Run(Observer):
         self._log_state(run, program, "program.json")
         self.client.log_text(run, render(program, self.splits.val[0]), "prompt.txt")
         pairs = list(zip(self.splits.val, evaluation.outcomes, strict=False))
-        table: dict[str, list[Any]] = {name: [files.to_text(e[name]) for e, _ in pairs] for name in program.task.signature.input_fields}
-        table |= {f"gold {name}": [files.to_text(e[name]) for e, _ in pairs] for name in program.task.signature.output_fields}
-        table |= {"answer": [files.to_text(o.answer) for _, o in pairs], "score": [o.score for _, o in pairs]}
+        table: dict[str, list[Any]] = {
+            name: [files.to_text(e[name]) for e, _ in pairs]
+            for name in program.task.signature.input_fields
+        }
+        table |= {
+            f"gold {name}": [files.to_text(e[name]) for e, _ in pairs]
+            for name in program.task.signature.output_fields
+        }
+        table |= {
+            "answer": [files.to_text(o.answer) for _, o in pairs],
+            "score": [o.score for _, o in pairs],
+        }
         table |= {"feedback": [o.feedback for _, o in pairs], "error": [o.error for _, o in pairs]}
-        table |= {"row": [row_hash(program.task, e)[:12] for e, _ in pairs], "seconds": [round(o.seconds, 3) for _, o in pairs]}
-        table |= {"tokens_in": [o.usage.tokens_in for _, o in pairs], "tokens_out": [o.usage.tokens_out for _, o in pairs]}
+        table |= {
+            "row": [row_hash(program.task, e)[:12] for e, _ in pairs],
+            "seconds": [round(o.seconds, 3) for _, o in pairs],
+        }
+        table |= {
+            "tokens_in": [o.usage.tokens_in for _, o in pairs],
+            "tokens_out": [o.usage.tokens_out for _, o in pairs],
+        }
         table |= {"cost_usd": [o.usage.cost_usd for _, o in pairs]}
         self.client.log_table(run, table, "examples.json")
 
@@ -174,8 +235,14 @@ class Run(Observer):
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         run = self.client.get_run(self.id)
-        version = self.client.create_model_version(self.task, f"{run.info.artifact_uri}/program.json", self.id)
-        for name, value in {"verdict": report.verdict, "lm": report.lm, "test_score": report.test.prompt.score}.items():
+        version = self.client.create_model_version(
+            self.task, f"{run.info.artifact_uri}/program.json", self.id
+        )
+        for name, value in {
+            "verdict": report.verdict,
+            "lm": report.lm,
+            "test_score": report.test.prompt.score,
+        }.items():
             self.client.set_model_version_tag(self.task, version.version, name, str(value))
 
 
@@ -187,4 +254,8 @@ def _interval(name: str, interval: Interval) -> dict[str, float | None]:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {"dspy": dspy.__version__, "mlflow": version("mlflow"), "optimize": version("optimize-workbench")}
+    return {
+        "dspy": dspy.__version__,
+        "mlflow": version("mlflow"),
+        "optimize": version("optimize-workbench"),
+    }

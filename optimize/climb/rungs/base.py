@@ -21,11 +21,18 @@ from optimize.stats.race import evidence_below
 from optimize.task import Task
 from optimize.threads import in_threads
 
-SEARCH = 24  # train rows a rung holds back to compare its own candidates, at most a third of train: enough for a handful
+# train rows a rung holds back to compare its own candidates, at most a third of train: enough for a
+# handful
+SEARCH = 24
 PASSES = 4  # over these rows, with which most rungs can do something
-PROMPT_CHARS = 5000  # demos and passages must fit a small LM's context: 2048 tokens, of JSON at worst, with the answer
-SURE = 3.0  # evidence against a candidate that drops it at once: wrong once in three, which halving is more often
-BOOTSTRAP = 24  # train rows a bootstrapping teacher may be asked on for one demo set; a weak one is asked on all of them
+# demos and passages must fit a small LM's context: 2048 tokens, of JSON at worst, with the answer
+PROMPT_CHARS = 5000
+# evidence against a candidate that drops it at once: wrong once in three, which halving is more
+# often
+SURE = 3.0
+# train rows a bootstrapping teacher may be asked on for one demo set; a weak one is asked on all of
+# them
+BOOTSTRAP = 24
 
 
 def searched(train: int) -> int:
@@ -45,7 +52,8 @@ class Starved(Skip):
 class Context:
     """What a rung may use. budget: the LM calls it may make; it is stopped hard some way beyond.
 
-    calls: how many calls the incumbent makes for one example (a format that does not parse asks twice).
+    calls: how many calls the incumbent makes for one example (a format that does not parse asks
+    twice).
     """
 
     task: Task
@@ -57,46 +65,66 @@ class Context:
     seed: int
 
     def halves(self) -> tuple[list[dspy.Example], list[dspy.Example]]:
-        """(rows to learn from, rows to compare candidates on): the same for every rung, so that their calls are shared."""
+        """(rows to learn from, rows to compare candidates on): the same for every rung, so that
+        their calls are shared.
+        """
         rows = list(self.train)
         random.Random(self.seed).shuffle(rows)
         size = searched(len(rows))
         return rows[size:], rows[:size]
 
     def affordable(self, examples_each: int, least: int, most: int, overhead: int = 0) -> int:
-        """How many passes over `examples_each` examples fit the budget, at most `most`; raises Starved below `least`.
+        """How many passes over `examples_each` examples fit the budget, at most `most`; raises
+        Starved below `least`.
 
         overhead: examples that are answered once, whatever the number of passes.
         """
         fits = int((self.budget / self.calls - overhead) // max(1, examples_each))
         if fits < least:
-            raise Starved(f"needs {math.ceil((overhead + least * examples_each) * self.calls)} LM calls, its share is {self.budget}")
+            raise Starved(
+                f"needs {math.ceil((overhead + least * examples_each) * self.calls)} LM calls, its "
+                f"share is {self.budget}"
+            )
         return min(most, fits)
 
-    def compare(self, candidates: Sequence[Program], rows: list[dspy.Example]) -> list[tuple[Program, Evaluation]]:
-        """The candidates that last, one or two, each with its evaluation on the rows it took to find that out.
+    def compare(
+        self, candidates: Sequence[Program], rows: list[dspy.Example]
+    ) -> list[tuple[Program, Evaluation]]:
+        """The candidates that last, one or two, each with its evaluation on the rows it took to
+        find that out.
 
-        Sequential halving (Karnin et al., 2013): every round asks twice as many rows in all and keeps at most the better half of
-        the candidates (the earlier ones on a tie), without those that are surely worse than the leader
-        (optimize.stats.race, at SURE). Sixteen candidates cost about five passes over the rows. For choosing inside a rung only.
+        Sequential halving (Karnin et al., 2013): every round asks twice as many rows in all and
+        keeps at most the better half of the candidates (the earlier ones on a tie), without those
+        that are surely worse than the leader (optimize.stats.race, at SURE). Sixteen candidates
+        cost about five passes over the rows. For choosing inside a rung only.
         """
         rounds = max(1, (len(candidates) - 1).bit_length())
-        alive: list[tuple[Program, Evaluation]] = [(candidate, Evaluation(())) for candidate in candidates]
+        alive: list[tuple[Program, Evaluation]] = [
+            (candidate, Evaluation(())) for candidate in candidates
+        ]
         for left in reversed(range(rounds)):
             upto = math.ceil(len(rows) / 2**left)
             alive = sorted(self._asked(alive, rows[:upto]), key=lambda look: -look[1].interval.mean)
             if left:
                 leader = alive[0][1].scores
-                lasting = [a for a in alive if evidence_below(0.0, differences(leader, a[1].scores), len(rows)) < SURE]
+                lasting = [
+                    a
+                    for a in alive
+                    if evidence_below(0.0, differences(leader, a[1].scores), len(rows)) < SURE
+                ]
                 alive = lasting[: math.ceil(len(alive) / 2)]
             if len(alive) == 1:
                 break
         return alive
 
-    def _asked(self, looks: Sequence[tuple[Program, Evaluation]], rows: list[dspy.Example]) -> list[tuple[Program, Evaluation]]:
-        """The candidates with the rows they have not answered yet; one whose calls fail is dropped while another's do not.
+    def _asked(
+        self, looks: Sequence[tuple[Program, Evaluation]], rows: list[dspy.Example]
+    ) -> list[tuple[Program, Evaluation]]:
+        """The candidates with the rows they have not answered yet; one whose calls fail is dropped
+        while another's do not.
 
-        Candidates are asked side by side, the rows of each one after the other, so that an engine reads a prompt's beginning once.
+        Candidates are asked side by side, the rows of each one after the other, so that an engine
+        reads a prompt's beginning once.
         """
         asking = Asking(self.task, max(1, self.threads // len(looks)))
 
@@ -116,7 +144,11 @@ class Context:
 
     def best(self, candidates: Sequence[Program], rows: list[dspy.Example]) -> Program:
         """The candidate with the best mean score on train rows held back."""
-        return candidates[0] if len(candidates) == 1 else max(self.compare(candidates, rows), key=lambda c: c[1].interval.mean)[0]
+        return (
+            candidates[0]
+            if len(candidates) == 1
+            else max(self.compare(candidates, rows), key=lambda c: c[1].interval.mean)[0]
+        )
 
 
 def fits(program: Program, rows: Sequence[dspy.Example]) -> bool:

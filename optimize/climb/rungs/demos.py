@@ -1,4 +1,6 @@
-"""Demos: drawn from the labelled rows, bootstrapped by the teacher, or the nearest ones at call time."""
+"""Demos: drawn from the labelled rows, bootstrapped by the teacher, or the nearest ones at call
+time.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,22 @@ from optimize.program.retrieval import Neighbours
 from optimize.scoring.evaluate import float_metric
 from optimize.task import Task
 
-FEW, SOME, MANY = 4, 12, 36  # demos in a drawn set, as far as prompts have room; which are drawn is worth tens of points to a small LM
+# demos in a drawn set, as far as prompts have room; which are drawn is worth tens of points to a
+# small LM
+FEW, SOME, MANY = 4, 12, 36
 NEAREST = (2, 4, 8)
 
 
 def bootstrapped(student: Program, context: Context) -> Program:
-    """DSPy's BootstrapFewShotWithRandomSearch: answers of the teacher that the metric accepts, as demos."""
+    """DSPy's BootstrapFewShotWithRandomSearch: answers of the teacher that the metric accepts, as
+    demos.
+    """
     pool, search = context.halves()
     always = 3 * len(search) + BOOTSTRAP  # zero-shot, labelled only, and one unshuffled demo set
     candidates = context.affordable(len(search) + BOOTSTRAP, least=1, most=4, overhead=always)
-    drawn = with_fitting(student, spread(pool, student.task, SOME, random.Random(context.seed)), search)
+    drawn = with_fitting(
+        student, spread(pool, student.task, SOME, random.Random(context.seed)), search
+    )
     most = max(len(predictor.demos) for predictor in drawn.predictors())
     with hushed():
         optimizer = dspy.BootstrapFewShotWithRandomSearch(
@@ -36,12 +44,17 @@ def bootstrapped(student: Program, context: Context) -> Program:
             max_errors=len(context.train),
             teacher_settings={"lm": context.teacher},
         )
-        compiled: Program = optimizer.compile(fresh(student), trainset=pool[:BOOTSTRAP], valset=search)
+        compiled: Program = optimizer.compile(
+            fresh(student), trainset=pool[:BOOTSTRAP], valset=search
+        )
     return compiled
 
 
 def nearest(student: Program, context: Context) -> Program:
-    """The k labelled rows most like the input, looked up at call time; k is chosen on held-back rows."""
+    """The k labelled rows most like the input, looked up at call time;
+
+    k is chosen on held-back rows.
+    """
     _, search = context.halves()
     sizes = NEAREST[: context.affordable(len(search), least=1, most=len(NEAREST))]
     return context.best(fitting([with_nearest(student, context, k) for k in sizes], search), search)
@@ -56,11 +69,15 @@ def with_nearest(student: Program, context: Context, k: int) -> Program:
 
 
 def with_demos(student: Program, demos: list[dspy.Example]) -> Program:
-    """The program with these demos on every predictor whose outputs they hold, in place of what it had."""
+    """The program with these demos on every predictor whose outputs they hold, in place of what it
+    had.
+    """
     program = fresh(student)
     program.neighbours = None
     for predictor in program.predictors():
-        usable = [demo for demo in demos if set(predictor.signature.output_fields) <= set(demo.keys())]
+        usable = [
+            demo for demo in demos if set(predictor.signature.output_fields) <= set(demo.keys())
+        ]
         predictor.demos = [dspy.Example(**program.with_passages(dict(demo))) for demo in usable]
     return program
 
@@ -74,8 +91,12 @@ def with_fitting(student: Program, demos: list[dspy.Example], rows: list[dspy.Ex
     return program
 
 
-def spread(pool: list[dspy.Example], task: Task, size: int, rng: random.Random) -> list[dspy.Example]:
-    """A random draw that takes every label in turn, so that a few demos show as many labels as they can."""
+def spread(
+    pool: list[dspy.Example], task: Task, size: int, rng: random.Random
+) -> list[dspy.Example]:
+    """A random draw that takes every label in turn, so that a few demos show as many labels as they
+    can.
+    """
     by_label: dict[str, list[dspy.Example]] = defaultdict(list)
     for example in rng.sample(pool, len(pool)):
         by_label[to_json(example[task.label]) if task.label else ""].append(example)

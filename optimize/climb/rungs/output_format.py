@@ -12,7 +12,9 @@ MOST = 24  # rows: formats differ by more than such a sample blurs
 
 
 def output_format(student: Program, context: Context) -> Program:
-    """The format that sends least among those that the best one does not beat by more than one standard error."""
+    """The format that sends least among those that the best one does not beat by more than one
+    standard error.
+    """
     _, search = context.halves()
     rows = search[: context.affordable(len(CANDIDATES), least=8, most=MOST)]
     candidates = []
@@ -27,9 +29,16 @@ def output_format(student: Program, context: Context) -> Program:
     def sent(found: tuple[Program, Evaluation]) -> float:
         """Prompt characters that an answer takes: one that cannot be parsed is asked for again."""
         candidate, evaluation = found
-        return length(candidate) * sum(o.usage.asked for o in evaluation.outcomes) / len(evaluation.outcomes)
+        return (
+            length(candidate)
+            * sum(o.usage.asked for o in evaluation.outcomes)
+            / len(evaluation.outcomes)
+        )
 
     compared = context.compare(sorted(candidates, key=length), rows)
     _, best = max(compared, key=lambda found: found[1].interval.mean)
     gains = [paired_gain(evaluation.scores, best.scores) for _, evaluation in compared]
-    return min((found for found, gain in zip(compared, gains, strict=True) if gain.mean <= gain.error), key=sent)[0]
+    return min(
+        (found for found, gain in zip(compared, gains, strict=True) if gain.mean <= gain.error),
+        key=sent,
+    )[0]

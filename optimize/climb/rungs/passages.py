@@ -13,9 +13,11 @@ SIZES = (1, 3)
 
 
 def passages(student: Program, context: Context) -> Program:
-    """The k best passages at call time, with the demos there are, with drawn ones and with the nearest.
+    """The k best passages at call time, with the demos there are, with drawn ones and with the
+    nearest.
 
-    Demos show how to use passages, so those that an incumbent without passages was best with need not be best here.
+    Demos show how to use passages, so those that an incumbent without passages was best with need
+    not be best here.
     """
     if not context.task.corpus:
         raise Skip("the task has no corpus.jsonl")
@@ -26,5 +28,9 @@ def passages(student: Program, context: Context) -> Program:
     for k in sizes:
         candidate = fresh(student)
         candidate.use_passages(Passages(k, context.task.corpus))
-        candidates += [candidate, with_fitting(candidate, drawn, search), with_nearest(candidate, context, FEW)]
+        candidates += [
+            candidate,
+            with_fitting(candidate, drawn, search),
+            with_nearest(candidate, context, FEW),
+        ]
     return context.best(fitting(candidates, search), search)

@@ -1,4 +1,6 @@
-"""Our own search: many cheap candidates (demo subsets, their order, formats, instructions), raced by successive elimination."""
+"""Our own search: many cheap candidates (demo subsets, their order, formats, instructions), raced
+by successive elimination.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +15,29 @@ from optimize.climb.rungs.demos import MANY, SOME, spread, with_fitting
 from optimize.program.program import Program
 
 CANDIDATES = 16
-FORMATS = ("compact", "json")  # the constrained ones: a set of demos may work in one and not in the other
+# the constrained ones: a set of demos may work in one and not in the other
+FORMATS = ("compact", "json")
 PROPOSALS = 2
 
 
 def demo_search(student: Program, context: Context) -> Program:
-    """The best of as many candidates as the share affords; the race makes sixteen cost five passes over the search rows."""
+    """The best of as many candidates as the share affords;
+
+    the race makes sixteen cost five passes over the search rows.
+    """
     pool, search = context.halves()
     passes = context.affordable(len(search), least=2, most=CANDIDATES.bit_length())
-    return context.best(list(itertools.islice(candidates(student, context, pool, search), 2 ** (passes - 1))), search)
+    return context.best(
+        list(itertools.islice(candidates(student, context, pool, search), 2 ** (passes - 1))),
+        search,
+    )
 
 
-def candidates(student: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]) -> Iterator[Program]:
-    """The student, then draws of demos without end; among them one turned round, one in another format and new instructions.
+def candidates(
+    student: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]
+) -> Iterator[Program]:
+    """The student, then draws of demos without end; among them one turned round, one in another
+    format and new instructions.
 
     pool: rows to draw demos from. search: rows whose prompts must fit.
     """
@@ -52,19 +64,26 @@ def candidates(student: Program, context: Context, pool: list[dspy.Example], sea
 
 
 def proposals(student: Program, context: Context, shown: list[dspy.Example]) -> Iterator[str]:
-    """Instructions as the teacher would write them, from the present ones and a few labelled rows."""
+    """Instructions as the teacher would write them, from the present ones and a few rows."""
     told = student.predictors()[0].signature.instructions
-    rows = "\n\n".join("\n".join(f"{name}: {e[name]}" for name in student.task.fields) for e in shown)
+    rows = "\n\n".join(
+        "\n".join(f"{name}: {e[name]}" for name in student.task.fields) for e in shown
+    )
     question = (
-        f"An instruction says:\n{told}\n\nRows labelled by an expert:\n{rows}\n\nWrite a better instruction, in one or two sentences."
+        f"An instruction says:\n{told}\n\nRows labelled by an expert:\n{rows}\n\nWrite a better "
+        "instruction, in one or two sentences."
     )
     for number in range(1, PROPOSALS + 1):
-        yield str(context.teacher(question, temperature=1.0, rollout_id=context.seed + number)[0]).strip()
+        yield str(
+            context.teacher(question, temperature=1.0, rollout_id=context.seed + number)[0]
+        ).strip()
 
 
 def with_instructions(student: Program, told: str) -> Program:
     """The program with its first predictor told so."""
     program = fresh(student)
     predictor = program.predictors()[0]
-    predictor.signature = predictor.signature.with_instructions(told or predictor.signature.instructions)
+    predictor.signature = predictor.signature.with_instructions(
+        told or predictor.signature.instructions
+    )
     return program

@@ -19,7 +19,10 @@ FILE = "manifest.json"
 
 
 class FileRecord(Record):
-    """A file of the hand-off. rows and tokens: of the JSONL ones; tokens counted as CHARS_A_TOKEN letters each."""
+    """A file of the hand-off.
+
+    rows and tokens: of the JSONL ones; tokens counted as CHARS_A_TOKEN letters each.
+    """
 
     sha256: str
     rows: int | None = None
@@ -36,11 +39,15 @@ class Facts(Record):
     verdict: str
     reason: str
     gate: GateRecord
-    before: dict[str, ScoreRecord] = Field(description="scores to beat: on val (corrected for selection) and on the held-out test rows")
+    before: dict[str, ScoreRecord] = Field(
+        description="scores to beat: on val (corrected for selection) and on the held-out test rows"
+    )
 
 
 class Manifest(Facts):
-    """Everything that a trainer elsewhere, or a reader in a year, needs to know of the rows beside it."""
+    """Everything that a trainer elsewhere, or a reader in a year, needs to know of the rows beside
+    it.
+    """
 
     version: Literal[1] = 1
     workbench: str
@@ -49,8 +56,13 @@ class Manifest(Facts):
     base: str | None = Field(description="of that LM on the Hugging Face hub, where that is known")
     split: str = Field(description="how rows were divided")
     rows: dict[str, int]
-    data_hash: str = Field(description="SHA-256 over every row and its side, test rows included, though they stay behind")
-    removed: dict[str, int] = Field(description="train rows left out: written twice, or nearly a val or test row")
+    data_hash: str = Field(
+        description="SHA-256 over every row and its side, test rows included, though they stay "
+        "behind"
+    )
+    removed: dict[str, int] = Field(
+        description="train rows left out: written twice, or nearly a val or test row"
+    )
     format: str
     prompt: str = Field(description="the whole prompt that the rows assume, for the first val row")
     files: dict[str, FileRecord]
@@ -63,19 +75,31 @@ def record(path: Path) -> FileRecord:
     if path.suffix != ".jsonl":
         return FileRecord(sha256=sha256)
     lines = [line for line in data.decode().split("\n") if line]
-    return FileRecord(sha256=sha256, rows=len(lines), tokens=sum(_letters(json.loads(line)) for line in lines) // CHARS_A_TOKEN)
+    return FileRecord(
+        sha256=sha256,
+        rows=len(lines),
+        tokens=sum(_letters(json.loads(line)) for line in lines) // CHARS_A_TOKEN,
+    )
 
 
 def read(folder: Path) -> Manifest:
-    """The folder's manifest. Raises WorkbenchError where there is none, or one of another version."""
+    """The folder's manifest.
+
+    Raises WorkbenchError where there is none, or one of another version.
+    """
     path = folder / FILE
     if not path.is_file():
-        raise WorkbenchError(f"{folder} is no hand-off: it has no {FILE}. `optimize handoff TASK` writes one.")
+        raise WorkbenchError(
+            f"{folder} is no hand-off: it has no {FILE}. `optimize handoff TASK` writes one."
+        )
     try:
         return Manifest.model_validate_json(read_text(path))
     except ValidationError as error:
         first = error.errors()[0]
-        raise WorkbenchError(f"{path} is not a manifest of this version: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+        raise WorkbenchError(
+            f"{path} is not a manifest of this version: {'.'.join(map(str, first['loc']))}: "
+            f"{first['msg']}."
+        ) from None
 
 
 def verify(folder: Path) -> list[str]:
@@ -89,7 +113,10 @@ def verify(folder: Path) -> list[str]:
             wrong.append(f"{name} was changed after it was written.")
     if wrong:
         return wrong
-    inputs = {side: [_asked(row) for _, row in read_jsonl(folder / "chat" / f"{side}.jsonl")] for side in ("train", "val")}
+    inputs = {
+        side: [_asked(row) for _, row in read_jsonl(folder / "chat" / f"{side}.jsonl")]
+        for side in ("train", "val")
+    }
     if None in inputs["train"] or None in inputs["val"]:
         wrong.append("Some rows are not a conversation that ends with the assistant's answer.")
     if shared := len(set(inputs["train"]) & set(inputs["val"])):
@@ -100,7 +127,10 @@ def verify(folder: Path) -> list[str]:
     if first is None or _prompt(first) != found.prompt:
         wrong.append("The prompt in the manifest is not the one of the first val row.")
     if not found.gate.open or found.verdict != "plateau":
-        wrong.append(f"The gate is not open, or the verdict is {found.verdict}: these rows were not meant to be trained on.")
+        wrong.append(
+            f"The gate is not open, or the verdict is {found.verdict}: these rows were not meant "
+            "to be trained on."
+        )
     return wrong
 
 
@@ -111,7 +141,11 @@ def _prompt(row: dict[str, Any]) -> str:
 
 def _asked(row: Any) -> str | None:
     messages = row.get("messages") if isinstance(row, dict) else None
-    if not messages or [m.get("role") for m in messages[-2:]] != ["user", "assistant"] or not messages[-1].get("content"):
+    if (
+        not messages
+        or [m.get("role") for m in messages[-2:]] != ["user", "assistant"]
+        or not messages[-1].get("content")
+    ):
         return None
     return str(messages[-2]["content"])
 

@@ -19,11 +19,13 @@ NAMES = {
 ARCHITECTURE = "llama"
 
 
-def write_adapter(path: Path, weights: dict[tuple[int, str], tuple[Any, Any]], alpha: float, heads: dict[str, int]) -> None:
+def write_adapter(
+    path: Path, weights: dict[tuple[int, str], tuple[Any, Any]], alpha: float, heads: dict[str, int]
+) -> None:
     """Write {(block, module): (A of rank × inputs, B of outputs × rank)}, float32 numpy arrays.
 
-    heads: how many heads q_proj and k_proj have. llama.cpp stores the rows of these two in another order than
-    transformers (rotary halves interleaved), so the rows of their B are permuted alike.
+    heads: how many heads q_proj and k_proj have. llama.cpp stores the rows of these two in another
+    order than transformers (rotary halves interleaved), so the rows of their B are permuted alike.
     """
     import gguf
     import numpy as np
@@ -35,7 +37,11 @@ def write_adapter(path: Path, weights: dict[tuple[int, str], tuple[Any, Any]], a
     for (block, module), (a, b) in sorted(weights.items()):
         if module in heads:
             outputs, rank = b.shape
-            b = b.reshape(heads[module], 2, outputs // heads[module] // 2, rank).swapaxes(1, 2).reshape(outputs, rank)
+            b = (
+                b.reshape(heads[module], 2, outputs // heads[module] // 2, rank)
+                .swapaxes(1, 2)
+                .reshape(outputs, rank)
+            )
         name = f"blk.{block}.{NAMES[module]}.weight"
         writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(a, dtype=np.float32))
         writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(b, dtype=np.float32))
@@ -49,6 +55,7 @@ def check_architecture(model_type: str) -> None:
     """Raises WorkbenchError before any training for weights whose adapter could not be served."""
     if model_type != ARCHITECTURE:
         raise WorkbenchError(
-            f"LoRA training knows the {ARCHITECTURE} architecture (Llama, SmolLM, Mistral, TinyLlama); this model is "
-            f"{model_type!r}. Use `--finetune bundle` and a trainer of your choice."
+            f"LoRA training knows the {ARCHITECTURE} architecture (Llama, SmolLM, Mistral, "
+            f"TinyLlama); this model is {model_type!r}. Use `--finetune bundle` and a trainer of "
+            "your choice."
         )

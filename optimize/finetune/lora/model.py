@@ -1,7 +1,9 @@
-"""The model that a LoRA is trained on: loaded, its lower blocks run once, the upper ones adapted. Knows no epochs.
+"""The model that a LoRA is trained on: loaded, its lower blocks run once, the upper ones adapted.
+Knows no epochs.
 
-Only the upper half of the blocks is adapted (Hu et al. 2021 adapt a subset too). The lower half then never changes, so
-its output for every row is computed once and kept, and an epoch costs half: docs/results.md has the figures.
+Only the upper half of the blocks is adapted (Hu et al. 2021 adapt a subset too). The lower half
+then never changes, so its output for every row is computed once and kept, and an epoch costs half:
+docs/results.md has the figures.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from optimize.errors import WorkbenchError
-from optimize.finetune.epoch import Progress
+from optimize.finetune.epoch import TrainingProgress
 from optimize.finetune.lora.adapter_gguf import NAMES, check_architecture
 
 RANK, ALPHA = 16, 32
@@ -26,8 +28,10 @@ Item = TypeVar("Item", bound=Sized)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row below the adapted blocks: hidden states (tokens × width), prompt length, and the answer's token ids."""
+class EncodedRow:
+    """One row below the adapted blocks: hidden states (tokens × width), prompt length, and the
+    answer's token ids.
+    """
 
     hidden: Any
     prompt: int
@@ -38,19 +42,26 @@ class Row:
 
 
 def check_base(base: str) -> None:
-    """Raises WorkbenchError for what is neither a transformers folder nor a hub name, or of an architecture that could not be served."""
+    """Raises WorkbenchError for what is neither a transformers folder nor a hub name, or of an
+    architecture that could not be served.
+    """
     from transformers import AutoConfig
 
     try:
         found = AutoConfig.from_pretrained(base)
     except (OSError, ValueError) as error:
         told = str(error).strip().splitlines()[0]
-        raise WorkbenchError(f"--finetune-base {base} is neither a transformers folder nor a hub name to be read: {told}") from error
+        raise WorkbenchError(
+            f"--finetune-base {base} is neither a transformers folder nor a hub name to be read: "
+            f"{told}"
+        ) from error
     check_architecture(found.model_type)
 
 
-def load(base: str) -> tuple[Any, Any]:
-    """Model and tokenizer of a GGUF file (de-quantized), a transformers folder, or a name on the hub."""
+def load_model(base: str) -> tuple[Any, Any]:
+    """Model and tokenizer of a GGUF file (de-quantized), a transformers folder, or a name on the
+    hub.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as hf_logging
@@ -60,11 +71,14 @@ def load(base: str) -> tuple[Any, Any]:
     file = Path(base)
     place, options = (str(file.parent), {"gguf_file": file.name}) if file.is_file() else (base, {})
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # its own progress bars, which no setting silences
+        # its own progress bars, which no setting silences
+        with contextlib.redirect_stderr(io.StringIO()):
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
             model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
     except (OSError, ValueError, KeyError, struct.error) as error:
-        raise WorkbenchError(f"transformers cannot load {base}: {str(error).splitlines()[0]}") from error
+        raise WorkbenchError(
+            f"transformers cannot load {base}: {str(error).splitlines()[0]}"
+        ) from error
     check_architecture(model.config.model_type)
     model.config.use_cache = False
     return model, tokenizer
@@ -75,19 +89,25 @@ def encode(tokenizer: Any, messages: Sequence[dict[str, str]]) -> Encoded:
     *asked, answer = messages
     prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     end = tokenizer.eos_token
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answer["content"] + end)]
+    ids = [
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in (prompt, answer["content"] + end)
+    ]
     return ids[0], ids[1]
 
 
-def below(model: Any, first: int, encoded: list[Encoded], device: str, progress: Progress) -> list[Row]:
-    """Each row's hidden states where block `first` takes over; then the lower blocks are dropped from the model.
+def below(
+    model: Any, first: int, encoded: list[Encoded], device: str, progress: TrainingProgress
+) -> list[EncodedRow]:
+    """Each row's hidden states where block `first` takes over; then the lower blocks are dropped
+    from the model.
 
     Rows are padded on the right: a causal model's earlier tokens do not see the padding.
     """
     import torch
 
     order = sorted(range(len(encoded)), key=lambda n: len(encoded[n][0]) + len(encoded[n][1]))
-    found: dict[int, Row] = {}
+    found: dict[int, EncodedRow] = {}
     for start in range(0, len(order), BATCH):
         batch = order[start : start + BATCH]
         longest = max(len(encoded[n][0]) + len(encoded[n][1]) for n in batch)
@@ -100,7 +120,7 @@ def below(model: Any, first: int, encoded: list[Encoded], device: str, progress:
         for place, n in enumerate(batch):
             prompt, answer = encoded[n]
             kept = hidden[place, : len(prompt) + len(answer)].float().clone()
-            found[n] = Row(kept, len(prompt), torch.tensor(answer, device=device))
+            found[n] = EncodedRow(kept, len(prompt), torch.tensor(answer, device=device))
         progress(len(found), len(encoded), "reading rows")
     model.model.layers = model.model.layers[first:]
     model.config.num_hidden_layers -= first
@@ -135,12 +155,17 @@ def adapt(model: Any) -> Any:
     from peft import LoraConfig, get_peft_model
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft and transformers disagree on a name they both still accept
-        return get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(NAMES)))
+        # peft and transformers disagree on a name they both still accept
+        warnings.simplefilter("ignore")
+        return get_peft_model(
+            model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(NAMES))
+        )
 
 
-def judge(model: Any, rows: list[Row]) -> tuple[float, float]:
-    """(share of answers the LM gives word for word, minus the mean loss): the higher pair is the better model."""
+def judge(model: Any, rows: list[EncodedRow]) -> tuple[float, float]:
+    """(share of answers the LM gives word for word, minus the mean loss): the higher pair is the
+    better model.
+    """
     import torch
 
     right, loss = 0, 0.0
@@ -159,15 +184,23 @@ def batches(rows: Sequence[Item]) -> list[list[Item]]:
     return [ordered[n : n + BATCH] for n in range(0, len(ordered), BATCH)]
 
 
-def answers(model: Any, batch: list[Row]) -> tuple[Any, Any]:
-    """(logits, token ids) of the answers, one after the other; the vocabulary is only spread out where it is scored."""
+def answers(model: Any, batch: list[EncodedRow]) -> tuple[Any, Any]:
+    """(logits, token ids) of the answers, one after the other;
+
+    the vocabulary is only spread out where it is scored.
+    """
     import torch
 
     device = batch[0].hidden.device
     hidden = torch.nn.utils.rnn.pad_sequence([row.hidden for row in batch], batch_first=True)
     with _autocast(device.type):
         upper = model.model(inputs_embeds=hidden, use_cache=False)[0]
-        before = torch.cat([upper[n, row.prompt - 1 : row.prompt - 1 + len(row.answer)] for n, row in enumerate(batch)])
+        before = torch.cat(
+            [
+                upper[n, row.prompt - 1 : row.prompt - 1 + len(row.answer)]
+                for n, row in enumerate(batch)
+            ]
+        )
         logits = model.lm_head(before)
     return logits.float(), torch.cat([row.answer for row in batch])
 
@@ -185,7 +218,9 @@ def fast_bf16(device: str) -> bool:
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     flags = Path("/proc/cpuinfo")
-    return flags.is_file() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+    return flags.is_file() and any(
+        flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16")
+    )
 
 
 def weights(adapted: Any) -> dict[tuple[int, str], Any]:

@@ -1,4 +1,6 @@
-"""What a LoRA training minimises: the loss on gold answers and, where an answer is to be preferred to another, DPO's as well."""
+"""What a LoRA training minimises: the loss on gold answers and, where an answer is to be preferred
+to another, DPO's as well.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +8,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optimize.finetune.lora.model import Encoded, Row, answers, batches, encode
+from optimize.finetune.lora.model import Encoded, EncodedRow, answers, batches, encode
 
 BETA = 0.1  # how far preferences may pull from the base LM
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A row to learn; where an answer to the same prompt is worse, that, and how far ahead of it the base LM puts the row's.
+    """A row to learn; where an answer to the same prompt is worse, that, and how far ahead of it
+    the base LM puts the row's.
 
     ahead: difference of the two answers' log-probabilities, in nats.
     """
 
-    row: Row
-    rejected: Row | None = None
+    row: EncodedRow
+    rejected: EncodedRow | None = None
     ahead: float = 0.0
 
     def __len__(self) -> int:
         return len(self.row)
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[EncodedRow]:
         return [self.row, self.rejected] if self.rejected else [self.row]
 
 
 def texts(tokenizer: Any, row: dict[str, Any]) -> list[Encoded]:
-    """A chat row as one encoded text, a preference as two: the chosen answer, then the rejected one."""
+    """A chat row as one encoded text, a preference as two: the chosen answer, then the rejected
+    one.
+    """
     if "messages" in row:
         return [encode(tokenizer, row["messages"])]
     return [encode(tokenizer, [*row["prompt"], *row[side]]) for side in ("chosen", "rejected")]
 
 
-def lessons(model: Any, rows: Sequence[Sequence[Row]]) -> list[Lesson]:
+def encode_lessons(model: Any, rows: Sequence[Sequence[EncodedRow]]) -> list[Lesson]:
     """Lessons from rows and pairs of rows; `model` is still the base LM."""
     import torch
 
@@ -46,14 +51,19 @@ def lessons(model: Any, rows: Sequence[Sequence[Row]]) -> list[Lesson]:
     with torch.no_grad():
         for batch in batches([row for pair in pairs for row in pair]):
             said |= zip(map(id, batch), log_probabilities(model, batch).tolist(), strict=True)
-    return [Lesson(pair[0], pair[1], said[id(pair[0])] - said[id(pair[1])]) if len(pair) == 2 else Lesson(pair[0]) for pair in rows]
+    return [
+        Lesson(pair[0], pair[1], said[id(pair[0])] - said[id(pair[1])])
+        if len(pair) == 2
+        else Lesson(pair[0])
+        for pair in rows
+    ]
 
 
 def loss(model: Any, batch: Sequence[Lesson]) -> Any:
     """Mean loss of the gold answers' tokens, plus DPO's mean loss over the pairs.
 
-    Direct preference optimization: Rafailov et al. 2023; with the gold answers' own loss beside it, without which their
-    probability may fall along with that of the rejected ones: Pang et al. 2024.
+    Direct preference optimization: Rafailov et al. 2023; with the gold answers' own loss beside it,
+    without which their probability may fall along with that of the rejected ones: Pang et al. 2024.
     """
     import torch
 
@@ -68,7 +78,7 @@ def loss(model: Any, batch: Sequence[Lesson]) -> Any:
     return total
 
 
-def log_probabilities(model: Any, rows: list[Row]) -> Any:
+def log_probabilities(model: Any, rows: list[EncodedRow]) -> Any:
     """Of each row's whole answer, in nats."""
     import torch
 

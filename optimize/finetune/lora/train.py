@@ -1,4 +1,6 @@
-"""LoRA on the CPU or a GPU: labelled chat rows + base weights → an adapter file. Knows no DSPy and no statistics."""
+"""LoRA on the CPU or a GPU: labelled chat rows + base weights → an adapter file. Knows no DSPy and
+no statistics.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,22 @@ from typing import Any
 
 from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
-from optimize.finetune.epoch import Epoch, Progress, kept
+from optimize.finetune.epoch import Epoch, TrainingProgress, kept
 from optimize.finetune.lora.adapter_gguf import write_adapter
-from optimize.finetune.lora.model import ALPHA, BATCH, RANK, Row, adapt, batches, below, check_base, judge, load, weights
-from optimize.finetune.lora.objective import Lesson, lessons, loss, texts
+from optimize.finetune.lora.model import (
+    ALPHA,
+    BATCH,
+    RANK,
+    EncodedRow,
+    adapt,
+    batches,
+    below,
+    check_base,
+    judge,
+    load_model,
+    weights,
+)
+from optimize.finetune.lora.objective import Lesson, encode_lessons, loss, texts
 
 LEARNING_RATE = 1e-3
 WARMUP = 10  # steps
@@ -24,7 +38,7 @@ PATIENCE = 2  # epochs without a better one on val
 SHARE = 0.5  # of the blocks, from the top
 
 
-def check(config: RunConfig) -> None:
+def check_config(config: RunConfig) -> None:
     """Raises WorkbenchError where a LoRA could not be trained or served."""
     missing = [name for name in ("torch", "transformers", "peft") if not find_spec(name)]
     if missing:
@@ -36,21 +50,28 @@ def check(config: RunConfig) -> None:
         check_base(config.finetune_base)
     if not is_local(config.lm):
         raise WorkbenchError(
-            f"LoRA trains weights in this process: 'embedded' or 'gguf:PATH', not {config.lm!r}. Use --finetune openai or bundle."
+            f"LoRA trains weights in this process: 'embedded' or 'gguf:PATH', not {config.lm!r}. "
+            "Use --finetune openai or bundle."
         )
 
 
 def train(
-    rows: Sequence[dict[str, Any]], val: Sequence[dict[str, Any]], base: str, out: Path, config: RunConfig, progress: Progress
+    rows: Sequence[dict[str, Any]],
+    val: Sequence[dict[str, Any]],
+    base: str,
+    out: Path,
+    config: RunConfig,
+    progress: TrainingProgress,
 ) -> str:
-    """Train on `{"messages": […, assistant]}` rows, or `{"prompt", "chosen", "rejected"}` ones, and write the adapter, named by what
-    it was made from.
+    """Train on `{"messages": […, assistant]}` rows, or `{"prompt", "chosen", "rejected"}` ones, and
+    write the adapter, named by what it was made from.
 
-    The loss (optimize.finetune.lora.objective) is on the answer's tokens only. Batches hold rows of like length. Training stops
-    early on val, and the epoch that answers most val rows word for word is kept, of equals the one with the lowest loss. The
-    same rows, base and config give the same file, which is then reused; a training that was killed goes on from its last
-    whole epoch. Beside the adapter lies the `curve` of its epochs. Raises WorkbenchError for weights of an architecture that
-    could not be served afterwards.
+    The loss (optimize.finetune.lora.objective) is on the answer's tokens only. Batches hold rows of
+    like length. Training stops early on val, and the epoch that answers most val rows word for word
+    is kept, of equals the one with the lowest loss. The same rows, base and config give the same
+    file, which is then reused; a training that was killed goes on from its last whole epoch. Beside
+    the adapter lies the `curve` of its epochs. Raises WorkbenchError for weights of an architecture
+    that could not be served afterwards.
     """
     recipe = [config.seed, config.epochs, RANK, ALPHA, BATCH, LEARNING_RATE, SHARE]
     identity = hashlib.sha256(json.dumps([rows, val, base, *recipe]).encode()).hexdigest()[:16]
@@ -60,7 +81,7 @@ def train(
     import torch
 
     torch.manual_seed(config.seed)
-    model, tokenizer = load(base)
+    model, tokenizer = load_model(base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     first = int(model.config.num_hidden_layers * (1 - SHARE))
@@ -69,12 +90,25 @@ def train(
     read = [[next(cached) for _ in row] for row in encoded]
     heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
     out.mkdir(parents=True, exist_ok=True)
-    learned = lessons(model, read[: len(rows)])
-    fit = _Fit(adapt(model), learned, [row for (row,) in read[len(rows) :]], config, target.with_suffix(".checkpoint"))
+    learned = encode_lessons(model, read[: len(rows)])
+    fit = _Fit(
+        adapt(model),
+        learned,
+        [row for (row,) in read[len(rows) :]],
+        config,
+        target.with_suffix(".checkpoint"),
+    )
     fit.run(progress)
     part = target.with_suffix(".part")
-    write_adapter(part, {(block + first, name): pair for (block, name), pair in fit.best.items()}, float(ALPHA), heads)
-    target.with_suffix(".json").write_text(json.dumps([epoch.model_dump() for epoch in fit.epochs]), encoding="utf-8")
+    write_adapter(
+        part,
+        {(block + first, name): pair for (block, name), pair in fit.best.items()},
+        float(ALPHA),
+        heads,
+    )
+    target.with_suffix(".json").write_text(
+        json.dumps([epoch.model_dump() for epoch in fit.epochs]), encoding="utf-8"
+    )
     part.replace(target)
     fit.checkpoint.unlink(missing_ok=True)
     return str(target)
@@ -83,17 +117,29 @@ def train(
 def curve(tuned: str) -> list[Epoch]:
     """The epochs of the training that made this adapter; none where that was not written down."""
     path = Path(tuned).with_suffix(".json")
-    return [Epoch(**epoch) for epoch in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
+    return (
+        [Epoch(**epoch) for epoch in json.loads(path.read_text(encoding="utf-8"))]
+        if path.is_file()
+        else []
+    )
 
 
 class _Fit:
     """The adapter weights of the epoch that does best on val.
 
-    Not the one with the lowest loss: confidence in wrong answers raises it while more answers turn right (docs/results.md).
-    Written down after each epoch, whole, so that a killed training loses no more than one.
+    Not the one with the lowest loss: confidence in wrong answers raises it while more answers turn
+    right (docs/results.md). Written down after each epoch, whole, so that a killed training loses
+    no more than one.
     """
 
-    def __init__(self, adapted: Any, rows: list[Lesson], val: list[Row], config: RunConfig, checkpoint: Path) -> None:
+    def __init__(
+        self,
+        adapted: Any,
+        rows: list[Lesson],
+        val: list[EncodedRow],
+        config: RunConfig,
+        checkpoint: Path,
+    ) -> None:
         import torch
 
         self.adapted, self.rows, self.val, self.checkpoint = adapted, rows, val, checkpoint
@@ -105,7 +151,7 @@ class _Fit:
         self.epochs: list[Epoch] = []
         self.best = weights(adapted)
 
-    def run(self, progress: Progress) -> None:
+    def run(self, progress: TrainingProgress) -> None:
         if self.checkpoint.is_file():
             self._restore()
         while len(self.epochs) < self.most and self._stale() < PATIENCE:
@@ -113,14 +159,25 @@ class _Fit:
             train_loss = self._pass(progress)
             right, minus_loss = judge(self.model, self.val)
             seconds = time.perf_counter() - start
-            self.epochs.append(Epoch(train_loss=train_loss, val_loss=-minus_loss, val_right=right, seconds=round(seconds, 3)))
+            self.epochs.append(
+                Epoch(
+                    train_loss=train_loss,
+                    val_loss=-minus_loss,
+                    val_right=right,
+                    seconds=round(seconds, 3),
+                )
+            )
             if self._stale() == 0:
                 self.best = weights(self.adapted)
             self._save()
         best = self.epochs[kept(self.epochs)]
-        progress(self.steps, self.steps, f"val: {best.val_right:.0%} of the answers right, loss {best.val_loss:.3f}")
+        progress(
+            self.steps,
+            self.steps,
+            f"val: {best.val_right:.0%} of the answers right, loss {best.val_loss:.3f}",
+        )
 
-    def _pass(self, progress: Progress) -> float:
+    def _pass(self, progress: TrainingProgress) -> float:
         """One epoch of steps; its mean loss."""
         import torch
 
@@ -129,7 +186,11 @@ class _Fit:
         for batch in order:
             start = time.perf_counter()
             for group in self.optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * min(1.0, (self.done + 1) / WARMUP) * (1 - self.done / self.steps)
+                group["lr"] = (
+                    LEARNING_RATE
+                    * min(1.0, (self.done + 1) / WARMUP)
+                    * (1 - self.done / self.steps)
+                )
             value = loss(self.model, batch)
             value.backward()
             torch.nn.utils.clip_grad_norm_(self.trainable, 1.0)
@@ -137,7 +198,9 @@ class _Fit:
             self.optimizer.zero_grad()
             self.done += 1
             losses.append(value.item())
-            speed = sum(len(row) for lesson in batch for row in lesson.rows) / (time.perf_counter() - start)
+            speed = sum(len(row) for lesson in batch for row in lesson.rows) / (
+                time.perf_counter() - start
+            )
             progress(self.done, self.steps, f"loss {losses[-1]:.3f}, {speed:.0f} tokens/s")
         return float(sum(losses) / len(losses))
 

@@ -1,4 +1,6 @@
-"""Ready-to-run recipes that go into a hand-off beside the rows: scripts as they are, configurations from the manifest."""
+"""Ready-to-run recipes that go into a hand-off beside the rows: scripts as they are, configurations
+from the manifest.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +18,53 @@ UNKNOWN = "set/your-base-model"
 
 
 def write_recipes(folder: Path, base: str | None, epochs: int, seed: int, pairs: bool) -> None:
-    """TRL scripts, an Axolotl and a LLaMA-Factory configuration, below `folder`/recipes; paths in them start at `folder`."""
+    """TRL scripts, an Axolotl and a LLaMA-Factory configuration, below `folder`/recipes;
+
+    paths in them start at `folder`.
+    """
     out = folder / "recipes"
     out.mkdir(parents=True, exist_ok=True)
     for name in SCRIPTS:
         if pairs or name != "trl_dpo.py":
-            (out / name).write_text((Path(__file__).parent / name).read_text(encoding="utf-8"), encoding="utf-8")
-    for name, content in (("axolotl", _axolotl(base, epochs, seed)), ("llamafactory", _llamafactory(base, epochs, seed))):
-        (out / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
+            (out / name).write_text(
+                (Path(__file__).parent / name).read_text(encoding="utf-8"), encoding="utf-8"
+            )
+    for name, content in (
+        ("axolotl", _axolotl(base, epochs, seed)),
+        ("llamafactory", _llamafactory(base, epochs, seed)),
+    ):
+        (out / f"{name}.yaml").write_text(
+            yaml.safe_dump(content, sort_keys=False), encoding="utf-8"
+        )
+    tags = {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+        "system_tag": "system",
+    }
     rows = {"formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}
-    sets = {f"handoff_{side}": {"file_name": f"../chat/{side}.jsonl"} | rows for side in ("train", "val")}
+    sets = {
+        f"handoff_{side}": {"file_name": f"../chat/{side}.jsonl"} | rows
+        for side in ("train", "val")
+    }
     (out / "dataset_info.json").write_text(json.dumps(sets, indent=1) + "\n", encoding="utf-8")
 
 
 def write_readme(folder: Path, base: str | None, pairs: bool, told: Mapping[str, str]) -> None:
     """The hand-off's README.md, from handoff.md with what is told put in."""
     lines = {
-        "base": f"`{base}`" if base else f"yours to choose: put it into the two configurations in place of `{UNKNOWN}`",
+        "base": f"`{base}`"
+        if base
+        else f"yours to choose: put it into the two configurations in place of `{UNKNOWN}`",
         "flag": "" if base else " --base MODEL",
-        "preferences": "\n- `preferences/`: `prompt`, `chosen` (the label), `rejected` (what the prompt program said), for DPO." * pairs,
+        "preferences": "\n- `preferences/`: `prompt`, `chosen` (the label), `rejected` (what the "
+        "prompt program said), for DPO." * pairs,
         "dpo": "python recipes/trl_dpo.py --base out/trl_sft" if pairs else "",
     }
-    text = Template((Path(__file__).parent / "handoff.md").read_text(encoding="utf-8")).substitute(told, **lines)
+    text = Template((Path(__file__).parent / "handoff.md").read_text(encoding="utf-8")).substitute(
+        told, **lines
+    )
     (folder / "README.md").write_text(text.replace("\n\naxolotl", "\naxolotl"), encoding="utf-8")
 
 

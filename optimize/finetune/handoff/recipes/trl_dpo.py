@@ -1,7 +1,8 @@
-"""Preference tuning of a LoRA on this hand-off's pairs, with TRL: python recipes/trl_dpo.py --base MODEL
+"""Preference tuning of a LoRA on this hand-off's pairs, with TRL: python recipes/trl_dpo.py --base
+MODEL
 
-Needs trl, peft and datasets. Chosen is the labelled answer, rejected what the best prompt program said instead. Usually run on
-a model that was fine-tuned on the rows first (--base out/trl_sft).
+Needs trl, peft and datasets. Chosen is the labelled answer, rejected what the best prompt program
+said instead. Usually run on a model that was fine-tuned on the rows first (--base out/trl_sft).
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ HANDOFF = Path(__file__).resolve().parents[1]
 def main() -> None:
     manifest = json.loads((HANDOFF / "manifest.json").read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", default=manifest["base"], required=not manifest["base"], help="hub name or folder of the base model")
+    parser.add_argument(
+        "--base",
+        default=manifest["base"],
+        required=not manifest["base"],
+        help="hub name or folder of the base model",
+    )
     parser.add_argument("--out", default="out/trl_dpo")
     parser.add_argument("--max-steps", type=int, default=-1)
     args = parser.parse_args()
@@ -26,7 +32,9 @@ def main() -> None:
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
-    rows = load_dataset("json", data_files=str(HANDOFF / "preferences" / "train.jsonl"), split="train")
+    rows = load_dataset(
+        "json", data_files=str(HANDOFF / "preferences" / "train.jsonl"), split="train"
+    )
     config = DPOConfig(
         output_dir=args.out,
         num_train_epochs=1,

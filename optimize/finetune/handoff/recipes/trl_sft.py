@@ -1,6 +1,8 @@
-"""Supervised fine-tuning of a LoRA on this hand-off, with TRL: python recipes/trl_sft.py --base MODEL
+"""Supervised fine-tuning of a LoRA on this hand-off, with TRL: python recipes/trl_sft.py --base
+MODEL
 
-Needs trl, peft and datasets. The loss is on the answers only; the epoch with the lowest loss on the val rows is kept.
+Needs trl, peft and datasets. The loss is on the answers only; the epoch with the lowest loss on the
+val rows is kept.
 """
 
 from __future__ import annotations
@@ -21,7 +23,12 @@ def split(row: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     manifest = json.loads((HANDOFF / "manifest.json").read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", default=manifest["base"], required=not manifest["base"], help="hub name or folder of the base model")
+    parser.add_argument(
+        "--base",
+        default=manifest["base"],
+        required=not manifest["base"],
+        help="hub name or folder of the base model",
+    )
     parser.add_argument("--out", default="out/trl_sft")
     parser.add_argument("--epochs", type=float, default=manifest["epochs"])
     parser.add_argument("--max-steps", type=int, default=-1)
@@ -49,7 +56,13 @@ def main() -> None:
         report_to="none",
     )
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    trainer = SFTTrainer(args.base, args=config, train_dataset=rows["train"], eval_dataset=rows["val"], peft_config=lora)
+    trainer = SFTTrainer(
+        args.base,
+        args=config,
+        train_dataset=rows["train"],
+        eval_dataset=rows["val"],
+        peft_config=lora,
+    )
     trainer.train()
     trainer.save_model()
 
