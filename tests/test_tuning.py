@@ -161,7 +161,7 @@ def forgotten(named: bool, regressed: bool) -> ForgettingRecord:
     [
         (0.3, 0.2, False, False, 0.02, True),
         (0.3, 0.2, True, False, 0.02, True),
-        # told, but the user did not say that it must not break
+        # told, but the user did not say that it must not get worse
         (0.3, 0.2, False, True, 0.02, True),
         (0.3, 0.2, True, True, 0.02, False),
         (0.3, 0.05, False, False, 0.02, False),  # within its interval of ±0.1

@@ -48,7 +48,8 @@ def _after_tuning(report: Report, session: Session) -> str:
     replay = min(REPLAYED, len(replayable(session.root)))
     if regressed and (vetoed or accepted) and replay > config.replay == 0:
         return (
-            f"{again} --replay {replay} ({regressed[0].name} got worse; this keeps more of what the LM "
+            f"{again} --replay {replay} ({regressed[0].name} got worse; this keeps more of "
+            "what the LM "
             "could do)"
         )
     if vetoed:

@@ -32,7 +32,7 @@ from optimize.stats.records import GainRecord
 from optimize.store.read import last_run
 from optimize.task import Score, Task
 
-MARGIN = 0.05  # by which what must not break may get worse, in the mean
+MARGIN = 0.05  # by which what must not get worse may get worse, in the mean
 SHOWN = 3
 
 

@@ -18,7 +18,7 @@ WRONG_IF = (
     "what is asked drifts away from these rows (see the slice of test rows unlike any train row)",
     "the base LM is retired or replaced: the adapter fits these weights only",
     "the rules behind the labels change",
-    "the LM comes to be used for something that was not named as what must not break",
+    "the LM comes to be used for something that was not named as what must not get worse",
 )
 
 

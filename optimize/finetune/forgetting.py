@@ -70,7 +70,7 @@ class ForgettingRecord(Record):
     """The mean score of base and tuned LM on general questions, or on another task's val rows."""
 
     name: str
-    named: bool = Field(description="whether the user said that this must not break")
+    named: bool = Field(description="whether the user said that this must not get worse")
     base: float
     tuned: float
     n: int

@@ -158,7 +158,7 @@ class Report(Record):
     effects: EffectsRecord | None = Field(None, description="of the tuning, beside the score")
     training: list[Epoch] = Field([], description="of the tuned LM")
     forgetting: list[ForgettingRecord] = Field(
-        [], description="general questions, and each task that must not break"
+        [], description="general questions, and each task that must not get worse"
     )
     lm: str
     teacher: str
