@@ -180,7 +180,14 @@ def test_the_next_step_after_a_tuning(
         examples=[],
     )
     decision = DecisionRecord(
-        accepted=accepted, tuned="openai", tunings=1, reasons=[], wrong_if=[], decided="2026-01-01"
+        accepted=accepted,
+        tuned="openai",
+        val=drop,
+        test=drop,
+        tunings=1,
+        least_gain=0.02,
+        wrong_if=[],
+        decided="2026-01-01",
     )
     numbers = report.numbers.model_copy(update={"rows_needed": 400})
     after = report.model_copy(

@@ -23,6 +23,8 @@ from optimize.climb.verdict import (
     promotes,
     without_headroom,
 )
+from optimize.report.record import VerdictRecord
+from optimize.report.sentences import verdict_sentences
 from optimize.stats.intervals import Interval, wilson
 
 Scores = tuple[float | None, ...]
@@ -167,8 +169,9 @@ def test_missing_scores_are_not_zeros_and_below_95_percent_coverage_nothing_is_s
     few: Scores = tuple(None if n % 25 == 0 else s for n, s in enumerate(scores(90, 100)))
     assert verdict(tried(baseline=few), 0.8).verdict == "reached"
     many: Scores = tuple(None if n % 10 == 0 else s for n, s in enumerate(scores(90, 100)))
-    found = verdict(tried(baseline=many), 0.8)
-    assert found.verdict == "indecisive" and "90% of the val rows" in found.reason
+    many_tried = tried(baseline=many)
+    found = verdict(many_tried, 0.8)
+    assert found.verdict == "indecisive" and "90% of the val rows" in words(many_tried, 0.8)
     history = tuple(replace(t, scores=many) if t.rung == "mipro" else t for t in FLAT)
     assert verdict(history, 0.9).verdict == "exhausted", "a rung with too few scores was not tried"
 
@@ -179,7 +182,7 @@ def test_an_indecisive_verdict_says_how_many_rows_would_tell() -> None:
         found.verdict == "indecisive"
         and found.rows
         and 100 < found.rows < 800
-        and str(found.rows) in found.reason
+        and str(found.rows) in words(FLAT, 0.57)
     )
     assert (
         verdict(
@@ -190,36 +193,31 @@ def test_an_indecisive_verdict_says_how_many_rows_would_tell() -> None:
     assert verdict(FLAT, 0.5).rows is None, "at the target's very edge no number of rows tells"
 
 
-def test_the_reason_tells_the_numbers() -> None:
-    found = verdict(FLAT, 0.9)
-    assert all(
-        text in found.reason
-        for text in ("0.500 [0.404, 0.596]", "100 val rows", "0.9", "below 0.1 %")
-    )
-    assert (
-        "instructions" in verdict(FLAT[:3], 0.9).reason
-        and "120 LM calls" in verdict(FLAT[:3], 0.9, 2).reason
-    )
+def words(history: tuple[Tried, ...], target: float, left: int = 0, budget: bool = True) -> str:
+    """What a person is told of the verdict on this history."""
+    found = History(history, target, left, budget, rung_calls=120)
+    decision = decide(found)
+    return verdict_sentences(decision.verdict, target, VerdictRecord.of(decision, found))
+
+
+def test_the_words_tell_the_numbers() -> None:
+    said = words(FLAT, 0.9)
+    assert all(text in said for text in ("0.50 [0.40, 0.60]", "100 val rows", "0.9", "below 0.1 %"))
+    assert "instructions" in words(FLAT[:3], 0.9)
+    assert "120 calls" in words(FLAT[:3], 0.9, 2, budget=False)
 
 
 def test_a_score_above_the_target_is_not_called_below_it() -> None:
-    found = verdict(FLAT, 0.49, 0, budget_left=False)
-    assert (
-        found.verdict == "budget"
-        and "at the target 0.49 without being sure" in found.reason
-        and "below the target" not in found.reason
-    )
-    assert "below the target 0.53" in verdict(FLAT, 0.53, 0, budget_left=False).reason
+    assert verdict(FLAT, 0.49, 0, budget_left=False).verdict == "budget"
+    said = words(FLAT, 0.49, 0, budget=False)
+    assert "at the target 0.49, but not surely" in said and "below the target" not in said
+    assert "below the target 0.53" in words(FLAT, 0.53, 0, budget=False)
 
 
 def test_no_headroom_only_where_the_climb_could_not_tell() -> None:
-    low, high = (
-        {"the best of 5 answers scores": wilson(0.3, 100)},
-        {"the best of 5 answers scores": wilson(0.85, 100)},
-    )
+    low, high = [wilson(0.3, 100)], [wilson(0.85, 100)]
     undecided, plateau = verdict(FLAT, 0.57), verdict(FLAT, 0.9)
     assert without_headroom(undecided, low, 0.57).verdict == "no_headroom"
-    assert "0.300" in without_headroom(undecided, low, 0.57).reason
     assert (
         without_headroom(undecided, high, 0.57) is undecided
         and without_headroom(plateau, low, 0.9) is plateau

@@ -84,7 +84,7 @@ def test_the_report_says_how_sure_it_is(first: dict[str, Any]) -> None:
     n = report.numbers
     assert (
         n.best.score <= max(a.val.score for a in report.attempts if a.val)
-        and n.optimism >= 0
+        and n.correction <= 0
         and n.chosen_from >= 1
     )
     assert 0 <= n.reached <= n.chance <= 1 and 0 < n.smallest_gain <= 1 and n.rung_calls > 0

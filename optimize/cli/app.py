@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,6 +82,9 @@ RunName = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="the report on stdout, everything else on stderr")
 ]
+Details = Annotated[
+    bool, typer.Option("--details", help="everything the report knows, not only its last screen")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 
@@ -139,8 +143,23 @@ def print_found(found: Any, shown: Any, json: bool) -> None:
         typer.echo(found.model_dump_json(indent=1))
 
 
+def knobs(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Of a command's arguments those that are knobs of a run."""
+    others = ("task", "backend", "json", "details", "debug")
+    return {name: value for name, value in arguments.items() if name not in others}
+
+
+@dataclass(frozen=True)
+class Output:
+    """How a command's outcome is shown."""
+
+    json: bool = False
+    details: bool = False
+    debug: bool = False
+
+
 def reported(
-    task: str, flags: dict[str, Any], json: bool, debug: bool, use_case: Callable[[Any], Any]
+    task: str, flags: dict[str, Any], output: Output, use_case: Callable[[Any], Any]
 ) -> None:
     """Run a use case that ends in a report, under the screen, and print what it found."""
 
@@ -149,12 +168,17 @@ def reported(
 
         with Screen() as screen:
             found = use_case(session(task, flags, screen))
-        from optimize.report.text import terminal
+        return print_report(found, output)
 
-        print_found(found, terminal(found), json)
-        return 0 if found.target_met else 1
+    guarded(output.debug, work)
 
-    guarded(debug, work)
+
+def print_report(found: Any, output: Output) -> int:
+    """Show a report; the command's exit code."""
+    from optimize.report.text import terminal
+
+    print_found(found, terminal(found, output.details), output.json)
+    return 0 if found.target_met else 1
 
 
 def session(task: str, flags: dict[str, Any], watch: Any = None) -> Any:

@@ -10,6 +10,7 @@ import typer
 from optimize.cli.app import (
     ApiBase,
     Debug,
+    Details,
     Epochs,
     FinetuneBase,
     Json,
@@ -17,6 +18,7 @@ from optimize.cli.app import (
     MaxCalls,
     Method,
     NoRegressionOn,
+    Output,
     Repeats,
     Replay,
     Seed,
@@ -28,6 +30,7 @@ from optimize.cli.app import (
     Waive,
     app,
     guarded,
+    knobs,
     print_found,
     project,
     reported,
@@ -139,14 +142,15 @@ def finetune(
     no_regression_on: NoRegressionOn = None,
     waive: Waive = None,
     json: Json = False,
+    details: Details = False,
     debug: Debug = False,
 ) -> None:
     """Fine-tune from the last climb of TASK, without climbing again."""
-    flags = {k: v for k, v in locals().items() if k not in ("task", "json", "debug", "backend")}
+    flags = knobs(locals())
 
     def use_case(session: Any) -> Any:
         from optimize.commands.finetune import finetune_last
 
         return finetune_last(session)
 
-    reported(task, flags | {"finetune": backend}, json, debug, use_case)
+    reported(task, flags | {"finetune": backend}, Output(json, details, debug), use_case)

@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from optimize.cli.app import Debug, Json, RunName, TaskName, app, guarded, print_found
+from optimize.cli.app import (
+    Debug,
+    Details,
+    Json,
+    Output,
+    RunName,
+    TaskName,
+    app,
+    guarded,
+    print_found,
+    print_report,
+)
 
 
 @app.command()
@@ -49,17 +60,17 @@ def compare(before: RunName, after: RunName, json: Json = False, debug: Debug = 
 
 
 @app.command()
-def report(task: TaskName, json: Json = False, debug: Debug = False) -> None:
+def report(
+    task: TaskName, json: Json = False, details: Details = False, debug: Debug = False
+) -> None:
     """Show the last run of TASK again."""
 
     def work() -> int:
         from optimize.config import find_root
-        from optimize.report.text import terminal
         from optimize.store.read import last_run
 
         found, _ = last_run(find_root(), task)
-        print_found(found, terminal(found), json)
-        return 0 if found.target_met else 1
+        return print_report(found, Output(json, details))
 
     guarded(debug, work)
 

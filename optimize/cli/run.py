@@ -9,6 +9,7 @@ import typer
 from optimize.cli.app import (
     ApiBase,
     Debug,
+    Details,
     Epochs,
     FinetuneBase,
     Json,
@@ -16,6 +17,7 @@ from optimize.cli.app import (
     MaxCalls,
     Method,
     NoRegressionOn,
+    Output,
     Repeats,
     Replay,
     Seed,
@@ -30,6 +32,7 @@ from optimize.cli.app import (
     Waive,
     app,
     guarded,
+    knobs,
     print_found,
     project,
     reported,
@@ -48,7 +51,7 @@ def check(
     debug: Debug = False,
 ) -> None:
     """What the rows of TASK can and cannot tell, and what a run may cost. Asks no LM."""
-    flags = {k: v for k, v in locals().items() if k not in ("task", "json", "debug")}
+    flags = knobs(locals())
 
     def work() -> int:
         root, config = project(flags)
@@ -96,14 +99,15 @@ def run(
     val_rows: ValRows = None,
     test_rows: TestRows = None,
     json: Json = False,
+    details: Details = False,
     debug: Debug = False,
 ) -> None:
     """Climb the ladder until TASK reaches its target or prompting has plateaued; then test once."""
-    flags = {k: v for k, v in locals().items() if k not in ("task", "json", "debug")}
+    flags = knobs(locals())
 
     def use_case(session: Any) -> Any:
         from optimize.commands.run import run
 
         return run(session)
 
-    reported(task, flags, json, debug, use_case)
+    reported(task, flags, Output(json, details, debug), use_case)

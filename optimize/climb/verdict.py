@@ -5,7 +5,7 @@ is this rule in words.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -75,16 +75,17 @@ class Decision:
     best: the best program's corrected score. reached: probability that it is at the target. chance:
     probability that it, or what the rungs left may add to it, is. next_gain: what one more rung
     would add on average, which is often nothing. rows: val rows that would decide, where more rows
-    are what it takes.
+    are what it takes. lacking: which levers could not be tried, where that is why there is no
+    verdict. What all this means in words is written in optimize.report.sentences.
     """
 
     verdict: Verdict
-    reason: str
     best: Corrected
     reached: float
     chance: float
     next_gain: float
     rows: int | None = None
+    lacking: str = ""
 
 
 def promotes(gain: Interval, cheaper: bool) -> bool:
@@ -113,103 +114,35 @@ def decide(history: History) -> Decision:
     corrected = corrected_best(best.scores, [t.scores for t in tried if t is not best])
     reached, chance, next_gain = outlook(_gains(tried), corrected.interval, target, rungs_left)
 
-    def decision(verdict: Verdict, reason: str, rows: int | None = None) -> Decision:
-        return Decision(verdict, reason, corrected, reached, chance, next_gain, rows)
+    def decision(verdict: Verdict, rows: int | None = None, lacking: str = "") -> Decision:
+        return Decision(verdict, corrected, reached, chance, next_gain, rows, lacking)
 
-    score = _said(best, corrected)
-    at = (
-        f"below the target {target}"
-        if corrected.interval.mean < target
-        else f"at the target {target} without being sure of it"
-    )
-    brings = (
-        f"one more rung would add {next_gain:.3f} on average for some {history.rung_calls} LM calls"
-    )
-    on = f"the chance of reaching it is {_percent(chance)}, {brings}"
-    if best.coverage < COVERAGE:
-        return decision(
-            "indecisive",
-            f"Only {best.coverage:.0%} of the val rows have a score, the other calls failed: no "
-            "verdict is drawn.",
-        )
-    if corrected.interval.mean >= target and reached >= SURE:
-        return decision(
-            "reached",
-            f"Prompting reaches the target {target}, with a probability of {_percent(reached)}. "
-            f"{score}",
-        )
     lacking = _lacking(tried)
+    if best.coverage < COVERAGE:
+        return decision("indecisive")
+    if corrected.interval.mean >= target and reached >= SURE:
+        return decision("reached")
     if not lacking and chance <= ERROR:
-        left = {0: "", 1: ", or with the rung left,"}.get(
-            rungs_left, f", or what the {rungs_left} rungs left may add to it,"
-        )
-        said = (
-            f"Prompting stays below the target {target}: the chance that the best program{left} "
-            "gets there is"
-        )
-        return decision("plateau", f"{said} {_percent(chance)}. {score}")
+        return decision("plateau")
     if rungs_left and history.budget_left:
-        return decision("improving", f"Prompting is {at} so far; {on}. {score}")
+        return decision("improving")
     if not history.budget_left:
-        return decision("budget", f"The cap on LM calls ended the climb {at}; {on}. {score}")
+        return decision("budget")
     if lacking:
-        return decision(
-            "exhausted",
-            f"No rung is left, but {lacking}, so it is not known whether prompting reaches the "
-            f"target {target}. {score}",
-        )
-    rows = _rows_needed(corrected.interval, target)
-    advice = (
-        f"some {rows} in all would"
-        if rows
-        else "nor would any number within reach: the score is at the target's edge"
-    )
-    few = f"{len(best.scores)} val rows cannot tell whether prompting reaches the target {target}"
-    return decision("indecisive", f"{few}, {advice}; {on}. {score}", rows)
+        return decision("exhausted", lacking=lacking)
+    return decision("indecisive", rows=_rows_needed(corrected.interval, target))
 
 
-def _percent(probability: float) -> str:
-    return (
-        "below 0.1 %"
-        if probability < 0.001
-        else "above 99.9 %"
-        if probability > 0.999
-        else f"{100 * probability:.1f} %"
-    )
-
-
-def without_headroom(
-    decision: Decision, ceilings: Mapping[str, Interval], target: float
-) -> Decision:
+def without_headroom(decision: Decision, ceilings: Sequence[Interval], target: float) -> Decision:
     """no_headroom, where the climb could not decide and everything that prompting might bring out
     stays below the target.
 
     A plateau stays one: that verdict says more.
     """
-    if decision.verdict not in ("indecisive", "exhausted", "budget") or not all(
-        c.high < target for c in ceilings.values()
-    ):
+    undecided = decision.verdict in ("indecisive", "exhausted", "budget")
+    if not undecided or not all(ceiling.high < target for ceiling in ceilings):
         return decision
-    shown = ", ".join(
-        f"{name} {c.mean:.3f} [{c.low:.3f}, {c.high:.3f}]" for name, c in ceilings.items()
-    )
-    return replace(
-        decision,
-        verdict="no_headroom",
-        reason=f"Not a matter of prompting: {shown} on val, below the target {target}.",
-        rows=None,
-    )
-
-
-def _said(best: Tried, corrected: Corrected) -> str:
-    own = corrected.interval
-    score = f"{own.mean:.3f} [{own.low:.3f}, {own.high:.3f}] on {own.n} val rows"
-    removed = (
-        f", {corrected.optimism:.3f} taken off for having been chosen among {corrected.k}"
-        if corrected.optimism >= 0.0005
-        else ""
-    )
-    return f"The best program ({best.rung}) scores {score}{removed}."
+    return replace(decision, verdict="no_headroom", rows=None)
 
 
 def _lacking(tried: Sequence[Tried]) -> str:

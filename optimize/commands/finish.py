@@ -22,7 +22,7 @@ from optimize.finetune.effects import EffectsRecord, effects
 from optimize.finetune.gate import GateRecord
 from optimize.finetune.tuned import Tuned
 from optimize.program.program import Program, save, student
-from optimize.report.chart import tuning_chart
+from optimize.report.chart import draw, names
 from optimize.report.record import (
     AttemptRecord,
     HeadroomRecord,
@@ -95,9 +95,9 @@ def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecor
         }
         tracked.scores(side, RowScores(rows=hashes[side], programs=scores))
     tracked.settle(report, programs[kept], findings.best)
-    if report.chart:
-        tuning_chart(report, session.root / report.chart)
-        tracked.attach(session.root / report.chart)
+    for chart in report.charts:
+        draw(report, session.root / chart)
+        tracked.attach(session.root / chart)
     if tuned and Path(tuned.tuned).is_file():
         tracked.attach(Path(tuned.tuned))
     return report
@@ -172,9 +172,10 @@ def _report(
         cost_usd=usage.cost_usd,
         seconds=round(time.perf_counter() - session.start, 1),
         program=str(path.relative_to(session.root)),
-        chart=str(session.folder("charts").relative_to(session.root) / path.stem / "tuning.png")
-        if judged
-        else None,
+        charts=[
+            str(session.folder("charts").relative_to(session.root) / path.stem / name)
+            for name in names(tuned=judged is not None)
+        ],
         next="",
     )
     return report.model_copy(update={"next": next_step(report, session)})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from optimize.climb.verdict import History, decide
 from optimize.report.record import VerdictRecord
+from optimize.report.sentences import verdict_sentences
 from optimize.stats.records import Record
 from optimize.store.read import find_run
 from optimize.store.write import HISTORY
@@ -26,9 +27,6 @@ def redraw(root: Path, run: str) -> Redrawn:
     found = find_run(root, run)
     history: History = found.read(HISTORY, History)
     decision = decide(history)
-    return Redrawn(
-        run=found.id,
-        verdict=decision.verdict,
-        reason=decision.reason,
-        numbers=VerdictRecord.of(decision, history),
-    )
+    numbers = VerdictRecord.of(decision, history)
+    reason = verdict_sentences(decision.verdict, history.target, numbers)
+    return Redrawn(run=found.id, verdict=decision.verdict, reason=reason, numbers=numbers)

@@ -21,7 +21,7 @@ from optimize.commands.tune import tune, tuning_calls
 from optimize.finetune import BACKENDS
 from optimize.finetune.gate import gate
 from optimize.report.record import AttemptRecord, HeadroomRecord, Report, VerdictRecord
-from optimize.report.sentences import preflight_sentences
+from optimize.report.sentences import preflight_sentences, verdict_sentences
 from optimize.scoring.failures import diagnose
 from optimize.scoring.headroom import ANSWERS, calls_needed, headroom
 from optimize.stats.records import ScoreRecord
@@ -70,11 +70,12 @@ def findings_of(
     """What a climb has found, before the gate and the test rows."""
     best, evaluation = found.best.program, found.best.evaluation
     assert best and evaluation
+    verdict, numbers = found.decision.verdict, VerdictRecord.of(found.decision, found.history)
     return Findings(
-        verdict=found.decision.verdict,
-        reason=found.decision.reason,
+        verdict=verdict,
+        reason=verdict_sentences(verdict, session.target, numbers, room),
         target=session.target,
-        numbers=VerdictRecord.of(found.decision, found.history),
+        numbers=numbers,
         preflight=checked,
         diagnosis=diagnose(best, session.splits.train, session.splits.val, evaluation.outcomes),
         levers=tuple(found.levers),
@@ -102,9 +103,7 @@ def _with_headroom(session: Session, found: Climb) -> tuple[Climb, HeadroomRecor
     session.watch.started("headroom")
     teacher = session.teacher if session.config.teacher else None
     room = headroom(found.best.program, session.splits.val, teacher, session.asking)
-    ceilings = {f"the best of {ANSWERS} answers scores": room.best}
-    if room.teacher:
-        ceilings["the teacher with the same prompt"] = room.teacher
+    ceilings = [room.best, *([room.teacher] if room.teacher else [])]
     record = HeadroomRecord(
         answers=ANSWERS,
         best=ScoreRecord.of(room.best),

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from optimize.finetune.forgetting import ForgettingRecord
 from optimize.stats.intervals import LEVEL, Gain
-from optimize.stats.records import Record
+from optimize.stats.records import GainRecord, Record
 
 WRONG_IF = (
     "what is asked drifts away from these rows (see the slice of test rows unlike any train row)",
@@ -27,12 +27,22 @@ class DecisionRecord(Record):
 
     accepted: bool
     tuned: str = Field(description="which of the tuned programs was judged")
+    val: GainRecord = Field(description="over the best prompt program")
+    test: GainRecord = Field(
+        description="the same on test; its interval allows for all the tuned LMs that these rows "
+        "have judged"
+    )
     tunings: int = Field(
         description="how many tuned LMs these test rows have judged, this one included"
     )
-    reasons: list[str]
+    least_gain: float = Field(description="on test, below which weights are not worth their upkeep")
     wrong_if: list[str]
     decided: str = Field(description="the day, ISO 8601")
+
+    @property
+    def sure(self) -> bool:
+        """Whether it surely beats the best prompt program."""
+        return self.val.mean > 0 and self.test.low > 0
 
 
 def level(tunings: int) -> float:
@@ -56,39 +66,16 @@ def accept(
     val, test: over the best prompt program; test at `level(tunings)`. tunings: how many these test
     rows have judged, this one included. least_gain: what the task's owner asks of a tuning.
     """
-    sure, worth = val.mean > 0 and test.low > 0, test.mean >= least_gain
-    moved = f"{val.mean:+.3f} on val, {test.mean:+.3f} [{test.low:+.3f}, {test.high:+.3f}] on test"
-    reasons = [
-        f"Over the best prompt program it gains {moved}: "
-        f"{'a gain beyond its interval' if sure else 'not surely a gain'}."
-    ]
-    if tunings > 1:
-        reasons.append(
-            f"These test rows have judged {tunings} tuned LMs by now; that interval allows for all "
-            "of them."
-        )
-    if not worth:
-        reasons.append(
-            f"That is less than {least_gain:+.3f}, below which the task says that weights are not "
-            "worth their upkeep."
-        )
-    for found in forgetting:
-        what = "must not get worse" if found.named else "not named as what must not get worse"
-        state = (
-            "got worse"
-            if found.regressed
-            else "held"
-            if found.held
-            else "neither shown to hold nor to break"
-        )
-        reasons.append(
-            f"{found.name} ({what}) {state}: {found.base:.2f} to {found.tuned:.2f} on {found.n}."
-        )
-    return DecisionRecord(
-        accepted=sure and worth and not any(f.regressed and f.named for f in forgetting),
+    found = DecisionRecord(
+        accepted=False,
         tuned=name,
+        val=GainRecord.of(val),
+        test=GainRecord.of(test),
         tunings=tunings,
-        reasons=reasons,
+        least_gain=least_gain,
         wrong_if=list(WRONG_IF),
         decided=date.today().isoformat(),
     )
+    harmless = not any(f.regressed and f.named for f in forgetting)
+    accepted = found.sure and test.mean >= least_gain and harmless
+    return found.model_copy(update={"accepted": accepted})

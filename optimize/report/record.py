@@ -69,14 +69,17 @@ class AttemptRecord(Record):
 class VerdictRecord(Record):
     """The numbers the verdict hangs on; docs/verdict.md says how."""
 
+    rung: str = Field(description="the rung that made the best prompt program")
     best: ScoreRecord = Field(
         description="the best prompt program on val, corrected for having been chosen"
     )
-    optimism: float = Field(description="what the correction took off")
+    correction: float = Field(description="for selection, already in `best`; never above 0")
     chosen_from: int
     reached: float = Field(description="probability that the best program is at the target")
     chance: float = Field(description="probability that it, or what further rungs may add, is")
     next_gain: float = Field(description="what one more rung would add on average")
+    rungs_left: int = Field(description="rungs that could still be tried")
+    lacking: str = Field("", description="levers that could not be tried, if that is what is wrong")
     rung_calls: int = Field(description="LM calls that one more rung would likely take")
     rows_needed: int | None = Field(
         description="val rows that would tell, where rows are what is lacking"
@@ -92,7 +95,10 @@ class VerdictRecord(Record):
         moved = variance(found) if len(found) > 1 and best is not history.tried[0] else DIFFER
         return cls(
             best=ScoreRecord.of(decision.best.interval, best.coverage),
-            optimism=decision.best.optimism,
+            rung=best.rung,
+            rungs_left=history.rungs_left,
+            lacking=decision.lacking,
+            correction=-decision.best.optimism,
             chosen_from=decision.best.k,
             reached=decision.reached,
             chance=decision.chance,
@@ -169,7 +175,7 @@ class Report(Record):
     cost_usd: float | None
     seconds: float
     program: str
-    chart: str | None = Field(None, description="the picture of the tuning")
+    charts: list[str] = Field([], description="pictures, below the project's root")
     next: str
 
     @property

@@ -2,11 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from optimize.climb.preflight import NOISY, Preflight
-from optimize.finetune.effects import EffectsRecord, OodRecord, PriceRecord
-from optimize.report.record import Comparison, Side
-from optimize.scoring.calibration import ConfidenceRecord
+from optimize.climb.verdict import COVERAGE
+from optimize.finetune.accept import DecisionRecord
+from optimize.finetune.forgetting import GENERAL, ForgettingRecord
+from optimize.report.record import Comparison, HeadroomRecord, Side, VerdictRecord
 from optimize.scoring.failures import Diagnosis
+
+
+def verdict_sentences(
+    verdict: str, target: float, found: VerdictRecord, headroom: HeadroomRecord | None = None
+) -> str:
+    """What the verdict says and the score it hangs on: two sentences."""
+    below = found.best.score < target
+    at = f"below the target {target}" if below else f"at the target {target}, but not surely so"
+    rungs = f"the {found.rungs_left} levers left" if found.rungs_left != 1 else "the lever left"
+    more = f", or what {rungs} may add to it," if found.rungs_left else ""
+    chance = f"the chance of reaching it is {percent(found.chance)}"
+    if verdict == "no_headroom" and headroom:
+        teacher = f", the teacher {headroom.teacher}" if headroom.teacher else ""
+        first = (
+            f"Prompting cannot reach the target {target}: the best of {headroom.answers} answers "
+            f"scores {headroom.best} on val{teacher}."
+        )
+    elif verdict == "indecisive" and found.best.coverage < COVERAGE:
+        first = f"Only {found.best.coverage:.0%} of the val rows have a score: calls failed."
+    elif verdict == "indecisive":
+        rows = f"some {found.rows_needed} would" if found.rows_needed else "nor would many more"
+        first = (
+            f"{found.best.n} val rows cannot tell whether prompting reaches the target {target}, "
+            f"{rows}; {chance}."
+        )
+    else:
+        first = {
+            "reached": f"Prompting reaches the target {target} with a probability of "
+            f"{percent(found.reached)}.",
+            "plateau": f"Prompting stays below the target {target}: the chance that the best "
+            f"program{more} reaches it is {percent(found.chance)}.",
+            "improving": f"Prompting is {at} so far; {chance}.",
+            "budget": f"The cap on LM calls ended the climb {at}; {chance}. One more lever takes "
+            f"some {found.rung_calls} calls.",
+            "exhausted": f"Every lever was tried, but {found.lacking}, so it is not known whether "
+            f"prompting reaches the target {target}.",
+        }.get(verdict, "")
+    return f"{first} {_best_sentence(found)}".strip()
+
+
+def _best_sentence(found: VerdictRecord) -> str:
+    corrected = (
+        f", corrected by {found.correction:.3f} for selection (best of {found.chosen_from})"
+        if found.correction <= -0.0005
+        else ""
+    ).replace("-", "−")
+    return (
+        f"The best prompt program ({found.rung}) scores {found.best} on {found.best.n} val "
+        f"rows{corrected}."
+    )
+
+
+def percent(probability: float) -> str:
+    if probability < 0.001:
+        return "below 0.1 %"
+    return "above 99.9 %" if probability > 0.999 else f"{100 * probability:.1f} %"
+
+
+def decision_sentences(
+    found: DecisionRecord, forgetting: Sequence[ForgettingRecord], changed: str
+) -> list[str]:
+    """Why the tuned LM was accepted or not, the decisive thing first. changed: rows, each way."""
+    outcome = "accepted" if found.accepted else "not accepted; the best prompt program stays"
+    sure = "" if found.sure else ", which may be chance"
+    out = [
+        f"The tuned LM ({found.tuned}) is {outcome}: {found.test} over the best prompt program on "
+        f"test{sure}; {changed}."
+    ]
+    if found.tunings > 1:
+        out.append(
+            f"These test rows have judged {found.tunings} tuned LMs by now; that interval allows "
+            "for all of them."
+        )
+    if found.test.mean < found.least_gain:
+        out.append(
+            f"That is less than the {found.least_gain:+.2f} below which the task says that weights "
+            "are not worth their upkeep."
+        )
+    return out + [regression_sentence(f) for f in forgetting if f.regressed or f.named]
+
+
+def regression_sentence(found: ForgettingRecord) -> str:
+    """How the tuned LM does on something else than its task."""
+    how = "fell" if found.regressed else "held" if found.held else "is not shown to hold"
+    what = "general questions" if found.name == GENERAL else found.name
+    named = ", which you said must not get worse" if found.named else ""
+    return (
+        f"Score on {what}{named}: {how}, from {found.base:.2f} to {found.tuned:.2f} "
+        f"({found.n} questions)."
+    )
 
 
 def preflight_sentences(found: Preflight, target: float) -> list[str]:
@@ -64,15 +157,15 @@ def preflight_sentences(found: Preflight, target: float) -> list[str]:
 
 
 def failure_sentences(found: Diagnosis) -> list[str]:
-    """What a person should know of the failures, a line a kind."""
+    """What goes wrong on the val rows, a line a kind, the costliest first."""
     out = [f"{found.wrong} of {found.scored} val rows are not wholly right."] if found.wrong else []
     for failures in found.kinds:
         out.append(
-            f"{failures.count}: {failures.meaning}, such as {failures.examples[0]}. What "
-            f"fits: {failures.lever}."
+            f"{failures.count} rows: {failures.meaning}. For example {failures.examples[0]}. "
+            f"What fits: {failures.lever}."
         )
     if found.confusions:
-        out.append(f"Confused most: {confused(found.confusions)}.")
+        out.append(f"Labels confused most: {confused(found.confusions)}.")
     if found.retrieval_recall is not None:
         out.append(
             "The passage that holds the answer was retrieved for "
@@ -83,88 +176,6 @@ def failure_sentences(found: Diagnosis) -> list[str]:
 
 def confused(found: dict[str, int]) -> str:
     return ", ".join(f"{pair} ({count})" for pair, count in found.items()) or "none"
-
-
-def effect_sentences(found: EffectsRecord) -> list[str]:
-    """The worst slice, the classes, and what an answer takes."""
-    out = []
-    if found.slices:
-        worst = found.slices[0]
-        changed = f"{worst.before:.2f} to {worst.after:.2f}, {worst.gain}, n={worst.gain.n}"
-        out += [f"Worst of {len(found.slices)} slices of the test rows, {worst.name}: {changed}."]
-    if found.classes_before and found.classes_after:
-        out += [
-            f"Macro F1 on test: {found.classes_before.f1:.2f} before, "
-            f"{found.classes_after.f1:.2f} after the tuning."
-        ]
-        was, now = (
-            confused(found.classes_before.confusions),
-            confused(found.classes_after.confusions),
-        )
-        out += [f"Confused most on test before: {was}; after: {now}."]
-    if found.confidence_before and found.confidence_after:
-        out += [_confidence_told(found.confidence_before, found.confidence_after)]
-    if found.invented_after is not None:
-        earlier = "none named" if found.invented_before is None else f"{found.invented_before:.0%}"
-        out += [
-            f"Of the ids that answers name, {earlier} before and {found.invented_after:.0%} "
-            "after do not exist."
-        ]
-    if found.ood:
-        out += [_ood_told(found.ood)]
-    if found.price_before and found.price_after:
-        pays = (
-            f"made up for after some {found.pays_after} answers"
-            if found.pays_after
-            else "and no time is saved an answer"
-        )
-        out += [
-            f"{_price_told(found.price_before, found.price_after)}; the training took "
-            f"{found.train_seconds:.0f} s, {pays}."
-        ]
-    return out
-
-
-def _price_told(before: PriceRecord, after: PriceRecord) -> str:
-    told = (
-        f"An answer took {before.tokens_in:.0f} tokens in and {before.seconds:.2f} s with "
-        "the best prompt, "
-        f"{after.tokens_in:.0f} and {after.seconds:.2f} s tuned"
-    )
-    if before.seconds_right and after.seconds_right:
-        told += f" (a right one {before.seconds_right:.2f} and {after.seconds_right:.2f} s)"
-    if before.usd_right and after.usd_right:
-        told += f"; a right one ${before.usd_right:.5f} and ${after.usd_right:.5f}"
-    return told
-
-
-def _confidence_told(before: ConfidenceRecord, after: ConfidenceRecord) -> str:
-    return (
-        f"How sure the LM is and how right it is lie {before.ece:.2f} apart before, "
-        f"{after.ece:.2f} after (expected calibration error; "
-        f"Brier score {before.brier:.2f}, {after.brier:.2f}); the surer half of the answers scores "
-        f"{before.surest_half:.2f}, {after.surest_half:.2f}."
-    )
-
-
-def _ood_told(found: OodRecord) -> str:
-    """What the tuning did to rows out of the distribution."""
-    told = (
-        f"Out of distribution ({found.n} rows): score {found.score_before:.2f} before, "
-        f"{found.score_after:.2f} after"
-    )
-    if None in (
-        found.sure_before,
-        found.sure_after,
-        found.told_apart_before,
-        found.told_apart_after,
-    ):
-        return told + "."
-    sure = f"mean confidence {found.sure_before:.2f}, {found.sure_after:.2f}"
-    return (
-        f"{told}; {sure}; told apart from test rows by it (AUROC) {found.told_apart_before:.2f}, "
-        f"{found.told_apart_after:.2f}."
-    )
 
 
 def comparison_sentences(found: Comparison) -> list[str]:

@@ -128,7 +128,7 @@ class Run(Observer):
         n = report.numbers
         numbers |= {
             "val_corrected": n.best.score,
-            "optimism": n.optimism,
+            "correction": n.correction,
             "reached": n.reached,
             "chance": n.chance,
         }

@@ -1,0 +1,188 @@
+"""A report as titled sections of sentences and small tables, for any face. Knows no screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optimize.finetune.effects import EffectsRecord
+from optimize.finetune.epoch import kept
+from optimize.report.record import AttemptRecord, Report
+from optimize.report.sentences import (
+    confused,
+    decision_sentences,
+    failure_sentences,
+    regression_sentence,
+)
+from optimize.stats.records import GainRecord
+
+NONE = "–"
+SLICES = 5  # of which the worst are shown
+
+
+@dataclass(frozen=True)
+class Section:
+    """lines: sentences. columns, rows: a table, every cell as text; the first column is a name."""
+
+    title: str
+    lines: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+
+
+def sections(report: Report) -> list[Section]:
+    """Everything the report knows, in the order in which a reader asks; empty ones left out."""
+    found = [
+        test_scores(report),
+        attempts(report.attempts),
+        Section("What goes wrong", failure_sentences(report.diagnosis)),
+        _gate(report),
+        *_tuning(report),
+        Section("How far to trust this", _doubts(report)),
+    ]
+    return [section for section in found if section.lines or section.rows]
+
+
+def test_scores(report: Report) -> Section:
+    """Every program's score on test. A gain is over the best prompt program or, its own, over
+    zero-shot."""
+    test, kept_ = report.test, report.decision and report.decision.accepted
+    rows = [[f"no LM: {name}", str(s), ""] for name, s in test.baselines.items()]
+    rows += [["zero-shot", str(test.zero_shot), ""]]
+    mark = "" if kept_ else " ◀"
+    rows += [[f"best prompt program{mark}", str(test.prompt), f"{test.prompt_gain} over zero-shot"]]
+    if test.tuned and report.decision:
+        gain = f"{report.decision.test} over that"
+        rows += [[f"{report.decision.tuned}{' ◀' if kept_ else ''}", str(test.tuned), gain]]
+    if test.tuned_other:
+        rows += [[other_tuned(report), str(test.tuned_other), "not chosen on val"]]
+    title = f"Scores on {test.prompt.n} test rows"
+    return Section(title, columns=("program", "score [95 %]", "gain"), rows=rows)
+
+
+def other_tuned(report: Report) -> str:
+    """The tuned program that val did not choose."""
+    judged = report.decision.tuned if report.decision else ""
+    return next(a.rung for a in report.attempts if a.family == "weights" and a.rung != judged)
+
+
+def attempts(found: Sequence[AttemptRecord]) -> Section:
+    """A line a rung; ▲ marks what the next ones were built on."""
+    rows = []
+    for a in found:
+        score = str(a.val) if a.val else "skipped" if a.skipped else "failed"
+        name = f"{'▲' if a.promoted and a.gain else ' '} {a.rung}"
+        n = str(a.val.n) if a.val else ""
+        rows.append([name, score, n, _gain(a.gain), str(a.lm_calls), f"{a.seconds:.0f}"])
+    why = [f"{a.rung}: {a.skipped or a.error}" for a in found if a.skipped or a.error]
+    columns = ("  lever", "val score", "n", "gain over the best so far", "calls", "s")
+    return Section("The climb, on val", why, columns, rows)
+
+
+def _gain(found: GainRecord | None) -> str:
+    return str(found) if found else ""
+
+
+def _gate(report: Report) -> Section:
+    marks = {True: "met", None: "mind", False: "not met"}
+    rows = [[c.name, c.value, c.threshold, marks[c.passed]] for c in report.gate.criteria]
+    waived = [f"Waived: {report.gate.waived}."] if report.gate.waived else []
+    title = f"Fine-tuning: the gate is {'open' if report.gate.open else 'closed'}"
+    return Section(title, waived, ("criterion", "found", "asked", ""), rows)
+
+
+def _tuning(report: Report) -> list[Section]:
+    if not report.decision:
+        return []
+    changed = report.test.tuned_gain.changed if report.test.tuned_gain else ""
+    lines = decision_sentences(report.decision, report.forgetting, changed)
+    out = [Section("The tuned LM", lines, *_costs(report.effects))]
+    if report.effects:
+        out += [_slices(report.effects)]
+    rows = [
+        [str(n), f"{e.train_loss:.2f}", f"{e.val_loss:.2f}", f"{e.val_right:.0%}"]
+        for n, e in enumerate(report.training, 1)
+    ]
+    best = [f"Epoch {kept(report.training) + 1} was kept."] if rows else []
+    columns = ("epoch", "loss on train", "loss on val", "val answers right")
+    out += [Section("Training", best, columns, rows)]
+    lost = [
+        line
+        for f in report.forgetting
+        for line in (regression_sentence(f), *(f"Lost: {e}." for e in f.examples))
+    ]
+    return [*out, Section("What was forgotten", lost)]
+
+
+def _costs(found: EffectsRecord | None) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Best prompt program against tuned LM, where both sides of a number are known."""
+    if not found:
+        return (), ()
+    rows: list[list[str]] = []
+
+    def add(name: str, form: str, before: float | None, after: float | None) -> None:
+        if before is not None and after is not None:
+            rows.append([name, format(before, form), format(after, form)])
+
+    if (b := found.price_before) and (a := found.price_after):
+        add("tokens in, an answer", ".0f", b.tokens_in, a.tokens_in)
+        add("tokens out, an answer", ".0f", b.tokens_out, a.tokens_out)
+        add("seconds, an answer", ".2f", b.seconds, a.seconds)
+        add("seconds, a right answer", ".2f", b.seconds_right, a.seconds_right)
+        add("US dollars, a right answer", ".5f", b.usd_right, a.usd_right)
+    if (c := found.confidence_before) and (d := found.confidence_after):
+        add("calibration error", ".2f", c.ece, d.ece)
+        add("Brier score", ".2f", c.brier, d.brier)
+        add("score of the surer half", ".2f", c.surest_half, d.surest_half)
+    if (e := found.classes_before) and (f := found.classes_after):
+        add("macro F1", ".2f", e.f1, f.f1)
+    add("ids that do not exist", ".0%", found.invented_before, found.invented_after)
+    if ood := found.ood:
+        add(f"score on {ood.n} unusual rows", ".2f", ood.score_before, ood.score_after)
+        add("confidence on them", ".2f", ood.sure_before, ood.sure_after)
+        add("told apart by it (AUROC)", ".2f", ood.told_apart_before, ood.told_apart_after)
+    rows.append(["training, seconds", "", f"{found.train_seconds:.0f}"])
+    pays = str(found.pays_after) if found.pays_after else "never: an answer takes no less time"
+    if found.price_before and found.price_after:
+        rows.append(["answers until that is made up for", "", pays])
+    return ("", "best prompt", "tuned"), rows
+
+
+def _slices(found: EffectsRecord) -> Section:
+    worst = found.slices[:SLICES]
+    rows = [
+        [s.name, f"{s.before:.2f}", f"{s.after:.2f}", str(s.gain), str(s.gain.n)] for s in worst
+    ]
+    many = f"The worst {len(rows)} of {len(found.slices)}; of many, some look bad by chance."
+    lines = [many] if rows else []
+    if found.classes_before and found.classes_after:
+        lines += [
+            f"Labels confused most before: {confused(found.classes_before.confusions)}.",
+            f"After: {confused(found.classes_after.confusions)}.",
+        ]
+    columns = ("kind of test row", "best prompt", "tuned", "gain", "n")
+    return Section("Where it helps least", lines, columns, rows)
+
+
+def _doubts(report: Report) -> list[str]:
+    """What blurs the scores: small samples, failed calls, the LM's own noise, faulty rows."""
+    n, test = report.numbers, report.test
+    out = [
+        f"The {n.best.n} val rows show a gain of {n.smallest_gain:.2f} or more in 4 of 5 cases; a "
+        "smaller one may be missed."
+    ]
+    if (coverage := min(s.coverage for s in (n.best, test.zero_shot, test.prompt))) < 1:
+        out += [
+            f"Some LM calls failed for good: only {coverage:.0%} of the rows have a score where it "
+            "is worst."
+        ]
+    if test.prompt.lm_noise is not None:
+        out += [
+            f"The LM's own noise makes {test.prompt.lm_noise:.3f} of the test score's standard "
+            "error."
+        ]
+    if found := report.headroom:
+        teacher = f"; the teacher with the same prompt {found.teacher}" if found.teacher else ""
+        out += [f"The best of {found.answers} answers a row scores {found.best} on val{teacher}."]
+    faults = [f for f in report.preflight.findings if f.problem]
+    return out + [f"Not mended in the rows: {f.count} {f.what}." for f in faults]

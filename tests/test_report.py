@@ -1,0 +1,254 @@
+"""The end of a run as a person sees it: one screen, tables that align, no markup from rows."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from optimize.climb.preflight import CostRecord, Finding, Preflight
+from optimize.finetune.accept import DecisionRecord
+from optimize.finetune.criteria import Criterion
+from optimize.finetune.effects import EffectsRecord, PriceRecord
+from optimize.finetune.epoch import Epoch
+from optimize.finetune.forgetting import ForgettingRecord
+from optimize.finetune.gate import GateRecord
+from optimize.report.chart import draw, names
+from optimize.report.record import AttemptRecord, Report, TestRecord, VerdictRecord
+from optimize.report.sections import sections
+from optimize.report.sentences import verdict_sentences
+from optimize.report.text import decision, duration, markdown, terminal
+from optimize.scoring.failures import Diagnosis, Failures
+from optimize.stats.records import GainRecord, ScoreRecord
+
+MARKUP = "gold '[/INST] [bold]x', answered '[/x]'"
+
+
+def score(mean: float, n: int = 120) -> ScoreRecord:
+    return ScoreRecord(score=mean, low=max(0, mean - 0.1), high=min(1, mean + 0.1), n=n)
+
+
+def gained(mean: float, n: int = 120) -> GainRecord:
+    return GainRecord(mean=mean, low=mean - 0.1, high=mean + 0.1, n=n, better=30, worse=10, p=0.01)
+
+
+def attempt(rung: str, family: str, mean: float, **more: Any) -> AttemptRecord:
+    found = AttemptRecord(rung=rung, family=family, val=score(mean, 48), gain=gained(0.05, 48))
+    return found.model_copy(update={"promoted": True, "lm_calls": 96, "seconds": 71.0} | more)
+
+
+def plateau(**changes: Any) -> Report:
+    """A run of eight levers that ends in a plateau, as `optimize run` records it."""
+    numbers = VerdictRecord(
+        rung="nearest_demos",
+        best=score(0.1, 48),
+        correction=-0.043,
+        chosen_from=6,
+        reached=0.0,
+        chance=0.0004,
+        next_gain=0.01,
+        rungs_left=3,
+        rung_calls=120,
+        rows_needed=None,
+        smallest_gain=0.18,
+    )
+    skipped = {"val": None, "gain": None, "promoted": False, "skipped": "no corpus.jsonl [/x]"}
+    tried = [
+        attempt("zero_shot", "baseline", 0.08, gain=None),
+        attempt("output_format", "format", 0.1),
+        attempt("demo_search", "demos", 0.08, promoted=False),
+        attempt("nearest_demos", "demos", 0.15),
+        attempt("passages", "retrieval", 0, **skipped),
+    ]
+    report = Report(
+        task="notes",
+        verdict="plateau",
+        reason=verdict_sentences("plateau", 0.9, numbers),
+        target=0.9,
+        target_met=False,
+        numbers=numbers,
+        preflight=Preflight(
+            rows={"train": 300, "val": 48, "test": 120},
+            label_rows={},
+            findings=[Finding(what="rows written twice", count=2, examples=[], problem=True)],
+            random_labels=None,
+            agreement=None,
+            smallest_gain=0.18,
+            rows_to_see={},
+            baselines={},
+            cost=CostRecord(calls=9, tokens_in=9, tokens_out=9, usd=None, enough_calls=9),
+        ),
+        diagnosis=Diagnosis(
+            scored=48,
+            wrong=41,
+            confusions={},
+            kinds=[
+                Failures(
+                    kind="style",
+                    count=41,
+                    lost=40.0,
+                    meaning="parsed, but not the row's",
+                    lever="prompts, then weights",
+                    examples=[MARKUP],
+                )
+            ],
+        ),
+        levers=["output_format", "nearest_demos"],
+        test=TestRecord(
+            zero_shot=score(0.06),
+            prompt=score(0.36),
+            prompt_gain=gained(0.3),
+            baselines={"nearest neighbour": score(0.3)},
+        ),
+        attempts=tried,
+        gate=GateRecord(
+            open=True,
+            criteria=[
+                Criterion(
+                    name="verdict",
+                    passed=True,
+                    value="plateau",
+                    threshold="plateau",
+                    source="docs/verdict.md",
+                )
+            ],
+        ),
+        lm="embedded",
+        teacher="the task LM itself",
+        seed=0,
+        rows={"train": 300, "val": 48, "test": 120},
+        data_hash="0",
+        lm_calls=1662,
+        cost_usd=0.0,
+        seconds=2295.0,
+        program="program.json",
+        next="optimize finetune notes --backend lora",
+    )
+    return report.model_copy(update=changes)
+
+
+def tuned() -> Report:
+    """The same, with a tuned LM that was accepted."""
+    price = PriceRecord(
+        tokens_in=467, tokens_out=9, seconds=6.95, usd=0.0, seconds_right=19.4, usd_right=0.0
+    )
+    forgotten = ForgettingRecord(
+        name="general",
+        named=False,
+        base=0.57,
+        tuned=0.03,
+        n=72,
+        drop=gained(-0.54, 72),
+        regressed=True,
+        held=False,
+        examples=[MARKUP],
+    )
+    accepted = DecisionRecord(
+        accepted=True,
+        tuned="lora",
+        val=gained(0.5, 48),
+        test=gained(0.21),
+        tunings=2,
+        least_gain=0.02,
+        wrong_if=["the rules change"],
+        decided="2026-01-01",
+    )
+    base = plateau()
+    weights = {"tuned": score(0.57), "tuned_other": score(0.6), "tuned_gain": gained(0.21)}
+    return base.model_copy(
+        update={
+            "decision": accepted,
+            "test": base.test.model_copy(update=weights),
+            "attempts": [
+                *base.attempts,
+                attempt("lora", "weights", 0.65),
+                attempt("lora, best prompt", "weights", 0.58),
+            ],
+            "forgetting": [forgotten],
+            "training": [Epoch(train_loss=1.0, val_loss=0.5, val_right=0.4)],
+            "effects": EffectsRecord(
+                slices=[],
+                price_before=price,
+                price_after=price,
+                train_seconds=372,
+                in_flight=4,
+                pays_after=272,
+            ),
+        }
+    )
+
+
+def shown(found: RenderableType, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(found)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("make", [plateau, tuned])
+def test_the_end_of_a_run_fits_one_screen(make: Any) -> None:
+    report = make()
+    lines = shown(terminal(report)).splitlines()
+    assert len(lines) <= 24, "\n".join(lines)
+    assert lines[0].strip() == "PLATEAU" and lines[-1] == f"Next: {report.next}"
+    text = "\n".join(lines)
+    assert all(str(s) in text for s in (report.test.zero_shot, report.test.prompt, report.final))
+
+
+def test_the_details_hold_every_attempt_criterion_and_doubt() -> None:
+    report = tuned()
+    text = shown(terminal(report, details=True), 120)
+    assert all(a.rung in text for a in report.attempts)
+    assert all(c.name in text for c in report.gate.criteria)
+    assert "2 rows written twice" in text and "no corpus.jsonl [/x]" in text
+    assert len(text.splitlines()) > 40
+
+
+def test_rows_and_answers_are_never_markup() -> None:
+    text = shown(terminal(tuned(), details=True), 200)
+    assert MARKUP in text
+
+
+def test_numbers_that_compare_stand_side_by_side() -> None:
+    costs = next(s for s in sections(tuned()) if s.title == "The tuned LM")
+    assert list(costs.columns) == ["", "best prompt", "tuned"]
+    assert ["seconds, an answer", "6.95", "6.95"] in list(costs.rows)
+    assert all(len(row) == len(costs.columns) for row in costs.rows)
+
+
+def test_a_reached_verdict_that_test_does_not_confirm_is_the_first_thing_said() -> None:
+    text = shown(terminal(plateau(verdict="reached")))
+    assert "Not confirmed on test" in text
+
+
+def test_a_baseline_as_good_as_the_program_is_said() -> None:
+    good = plateau().test.model_copy(update={"baselines": {"nearest neighbour": score(0.5)}})
+    assert "No LM needed? nearest neighbour" in shown(terminal(plateau(test=good)), 200)
+    assert "No LM needed?" not in shown(terminal(plateau()), 200)
+
+
+def test_markdown_and_decision_record_hold_the_same_numbers() -> None:
+    report = tuned()
+    for text in (markdown(report), decision(report)):
+        assert str(report.test.tuned) in text and "| seconds, an answer | 6.95 | 6.95 |" in text
+    assert "the tuned LM is accepted" in decision(report) and "- the rules change" in decision(
+        report
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(40, "40 s"), (700, "12 min"), (3900, "1 h 05 min")]
+)
+def test_a_duration_as_a_person_says_it(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize("make", [plateau, tuned])
+def test_pictures_are_drawn_from_the_report_alone(make: Any, tmp_path: Path) -> None:
+    report = make()
+    for name in names(tuned=report.decision is not None):
+        draw(report, tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
