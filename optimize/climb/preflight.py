@@ -129,7 +129,7 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
 
 
 def _rows(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
-    """Duplicates, contradictions, leaks and suspect labels over all sides together."""
+    """Duplicates, contradictions, leaks and possible label errors over all sides together."""
     rows = [(side, e) for side, examples in splits.sides().items() for e in examples]
     outputs = [to_json({name: e[name] for name in task.signature.output_fields}) for _, e in rows]
     labels = _labels(task, [e for _, e in rows]) if task.label else outputs

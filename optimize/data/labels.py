@@ -15,7 +15,7 @@ from optimize.stats.intervals import Interval, wilson
 
 FOLDS = 5
 RELIABLE = 0.65
-NEIGHBOURS = 5  # of which all must carry another label than a suspect row's
+NEIGHBOURS = 5  # of which all must carry another label than a doubted row's
 LEAST_CLASSES = 4  # below which a label far down a ranking is not told from the second best
 
 

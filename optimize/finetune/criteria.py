@@ -205,7 +205,7 @@ def random_labels(task: Task, case: Case) -> Criterion | None:
         advice=""
         if passed
         else f"Mend the labels first, a tuned LM would learn them: optimize check {task.name} "
-        "lists suspects.",
+        "lists possible label errors.",
     )
 
 
@@ -273,7 +273,7 @@ def gain_to_be_had(task: Task, case: Case) -> Criterion | None:
 
 
 def teacher(task: Task, case: Case) -> Criterion | None:
-    """Where a dearer LM is good enough, what fails is the price."""
+    """Where a dearer LM is good enough, the cost is what is wrong."""
     if case.teacher is None or case.teacher.score < case.target:
         return None
     return Criterion(
@@ -282,7 +282,7 @@ def teacher(task: Task, case: Case) -> Criterion | None:
         value=f"scores {case.teacher} with the same prompt",
         threshold="below the target, or distil it",
         source="--headroom",
-        advice="What fails is the price. Use the teacher, or distil it: optimize finetune "
+        advice="Its cost is what is wrong with it. Use the teacher, or distil it: optimize finetune "
         f"{task.name} --method distill --teacher LM.",
     )
 
