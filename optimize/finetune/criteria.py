@@ -282,7 +282,7 @@ def teacher(task: Task, case: Case) -> Criterion | None:
         value=f"scores {case.teacher} with the same prompt",
         threshold="below the target, or distil it",
         source="--headroom",
-        advice="Its cost is what is wrong with it. Use the teacher, or distil it: optimize finetune "
+        advice="What is wrong is the cost. Use the teacher, or distil it: optimize finetune "
         f"{task.name} --method distill --teacher LM.",
     )
 
