@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -95,6 +97,15 @@ class RunConfig(BaseSettings):
         4, ge=1, le=50, description="passes over the training rows in a LoRA fine-tune"
     )
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The knobs that differ from their defaults; never the key."""
+        return {
+            name: value
+            for name, field in type(self).model_fields.items()
+            if name != "api_key" and (value := getattr(self, name)) != field.default
+        }
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -106,6 +117,34 @@ class RunConfig(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = find_root() / FILE
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+
+_ASKING = ("lm", "api_base", "max_calls", "threads", "temperature")
+_LEARNING = ("method", "replay", "finetune_base", "epochs", "no_regression_on", "waive")
+_TUNING = ("teacher", "teacher_api_base", "target", "seed", "repeats", *_LEARNING)
+_ROWS = ("val_rows", "test_rows")
+# the knobs that a command which we advise takes as flags, in the order they are printed
+TAKES: dict[str, tuple[str, ...]] = {
+    "check": ("target", "lm", "max_calls", *_ROWS),
+    "run": (*_ASKING, *_TUNING, "headroom", "finetune", *_ROWS),
+    "gate": ("target", "waive"),
+    "handoff": (*_ASKING, "target", "epochs", "waive"),
+    "finetune": ("finetune", *_ASKING, *_TUNING),
+}
+
+
+def command_line(name: str, task: str, knobs: Mapping[str, Any]) -> str:
+    """`optimize NAME TASK` with those of the knobs that this command takes, as a shell reads it."""
+    words = ["optimize", name, task]
+    for knob in TAKES[name]:
+        value = knobs.get(knob)
+        if value is None or value is False:
+            continue
+        renamed = name == knob == "finetune"  # that command's name says what the knob said
+        flag = "--backend" if renamed else f"--{knob.replace('_', '-')}"
+        values = value if isinstance(value, tuple | list) else [value]
+        words += [flag] if value is True else [w for v in values for w in (flag, str(v))]
+    return shlex.join(words)
 
 
 def load_config(**flags: object) -> RunConfig:

@@ -4,13 +4,18 @@ teach.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
+from optimize.cli import app
 from optimize.climb.observer import Observer
 from optimize.commands.gate import gate_last
 from optimize.commands.handoff import handoff_last
@@ -80,6 +85,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+ADDRESS = "http://127.0.0.1:9"
+
+
+def parsed(command: str) -> None:
+    """The real command line takes it, flag by flag; nothing is run."""
+    program, name, *words = shlex.split(command)
+    assert program == "optimize"
+    typer.main.get_group(app).commands[name].make_context(name, words)
+
+
 def session(root: Path, url: str, **knobs: object) -> Session:
     return open_session(
         root,
@@ -111,37 +126,25 @@ def test_a_plateau_opens_the_gate_and_writes_a_handoff(report: Report, project: 
         and manifest.rows == report.rows
         and "preferences/train.jsonl" not in manifest.files
     )
-    assert report.next.startswith(
-        "optimize finetune paint --backend openai --lm openai/painter   (or train elsewhere from "
-        "mlruns/handoff/paint)"
+    assert re.fullmatch(
+        r"optimize finetune paint --backend openai --lm openai/painter --api-base http://\S+   "
+        r"\(or train elsewhere from mlruns/handoff/paint\)",
+        report.next,
     )
+    assert manifest.split.startswith("one file divided")
 
 
 @pytest.mark.parametrize(
     ("regressed", "named", "accepted", "replay", "known", "step"),
     [
-        (True, True, False, 0, 120, "--lm openai/painter --replay 100 (general got worse;"),
-        (True, True, False, 0, 7, "--lm openai/painter --replay 7 (general got worse;"),
-        (True, True, False, 0, 0, "--lm openai/painter --epochs 2 (fewer passes"),
-        (True, True, False, 50, 120, "--lm openai/painter --replay 50 --epochs 2 (fewer passes"),
-        (True, False, True, 0, 120, "--lm openai/painter --replay 100 (general got worse;"),
-        (
-            True,
-            False,
-            False,
-            0,
-            120,
-            "more labelled val rows to devsets/paint, then optimize run paint --finetune openai",
-        ),
-        (
-            False,
-            True,
-            False,
-            0,
-            120,
-            "more labelled val rows to devsets/paint, then optimize run paint --finetune openai",
-        ),
-        (False, False, True, 0, 120, "optimize ui"),
+        (True, True, False, 0, 120, "finetune --replay 100 (general got worse;"),
+        (True, True, False, 0, 7, "finetune --replay 7 (general got worse;"),
+        (True, True, False, 0, 0, "finetune --epochs 2 (fewer passes"),
+        (True, True, False, 50, 120, "finetune --replay 50 --epochs 2 (fewer passes"),
+        (True, False, True, 0, 120, "finetune --replay 100 (general got worse;"),
+        (True, False, False, 0, 120, "run --finetune openai"),
+        (False, True, False, 0, 120, "run --finetune openai"),
+        (False, False, True, 0, 120, "ui"),
     ],
 )
 def test_the_next_step_after_a_tuning(
@@ -161,7 +164,7 @@ def test_the_next_step_after_a_tuning(
     )
     config = RunConfig(
         lm="openai/painter",
-        api_base="http://127.0.0.1:9",
+        api_base=ADDRESS,
         api_key="none",
         finetune="openai",
         epochs=4,
@@ -191,9 +194,24 @@ def test_the_next_step_after_a_tuning(
     )
     numbers = report.numbers.model_copy(update={"rows_needed": 400})
     after = report.model_copy(
-        update={"decision": decision, "forgetting": [forgotten], "numbers": numbers}
+        update={
+            "decision": decision,
+            "forgetting": [forgotten],
+            "numbers": numbers,
+            "knobs": config.given,
+        }
     )
-    assert step in next_step(after, open_session(tmp_path, "paint", config, Observer()))
+    found = next_step(after, open_session(tmp_path, "paint", config, Observer()))
+    command, _, note = step.partition(" (")
+    name, *changed = command.split()
+    parsed(found.command)
+    words = shlex.split(found.command)
+    assert words[1] == name and " ".join(changed) in found.command and found.note.startswith(note)
+    flags = dict(itertools.pairwise(words))
+    assert name == "ui" or (flags["--lm"], flags["--api-base"]) == ("openai/painter", ADDRESS)
+    assert "none" not in words, "the key is never printed"
+    assert name != "finetune" or flags["--backend"] == "openai"
+    assert ("more labelled val rows" in found.first) is (name == "run")
 
 
 def test_the_handoff_is_kept_with_the_run(report: Report, project: Path) -> None:
@@ -246,8 +264,8 @@ def test_the_gate_follows_the_task_as_it_is_now(
     program.write_text(PROGRAM.replace(', owner="paint shop"', ""))
     try:
         assert (
-            not gate_last(project, "paint", None).open
-            and gate_last(project, "paint", "a trial").open
+            not gate_last(project, "paint", RunConfig())[0].open
+            and gate_last(project, "paint", RunConfig(waive="a trial"))[0].open
         )
         with pytest.raises(WorkbenchError, match="stable and owned"):
             handoff_last(session(project, endpoint), pairs=False)

@@ -18,7 +18,7 @@ import pytest
 from optimize.data.rows import Splits, load_splits
 from optimize.errors import WorkbenchError
 from optimize.finetune.gate import GateRecord
-from optimize.finetune.handoff.bundle import write_bundle
+from optimize.finetune.handoff.bundle import GIVEN, Material, write_bundle
 from optimize.finetune.handoff.manifest import Facts, read, record, verify
 from optimize.finetune.training_rows import FORMAT, TrainingRow, chat_rows, tuned_student
 from optimize.lm import weights
@@ -42,6 +42,7 @@ FACTS = Facts(
     reason="Prompting stays below.",
     gate=GateRecord(open=True, criteria=[]),
     before={"best prompt program, test": SCORE},
+    finetune="optimize finetune tickets --backend lora",
 )
 
 
@@ -98,7 +99,9 @@ def test_a_handoff_holds_rows_recipes_program_and_a_manifest_that_holds(
         Outcome(0.0, {"unparsable": "no idea"}, error=UNPARSABLE) if n % 2 else Outcome(1.0, {})
         for n in range(len(splits.train))
     ]
-    manifest = write_bundle(tmp_path / "deep" / "bundle", best_of(task), splits, FACTS, outcomes)
+    manifest = write_bundle(
+        tmp_path / "deep" / "bundle", best_of(task), splits, FACTS, Material(outcomes)
+    )
     folder = tmp_path / "deep" / "bundle"
     assert verify(folder) == [] and manifest == read(folder)
     assert (
@@ -168,12 +171,12 @@ def test_rows_that_are_nearly_a_held_out_row_or_written_twice_are_left_out(
     outcomes = [
         Outcome(0.0, {"mood": {"good": "bad", "bad": "good"}[e.mood]}) for e in splits.train
     ]
-    manifest = write_bundle(tmp_path / "out", student(task), splits, FACTS, outcomes)
+    manifest = write_bundle(tmp_path / "out", student(task), splits, FACTS, Material(outcomes))
     assert (
         manifest.removed == {"overlap": 2, "duplicates": 1}
         and manifest.files["chat/train.jsonl"].rows == 40
     )
-    assert verify(tmp_path / "out") == []
+    assert verify(tmp_path / "out") == [] and manifest.split == GIVEN
     pairs = lines(tmp_path / "out" / "preferences" / "train.jsonl")
     chosen = {
         row["messages"][-2]["content"]: row["messages"][-1]
@@ -195,7 +198,7 @@ def test_without_outcomes_there_are_no_pairs_and_an_old_handoff_is_replaced(
         student(task),
         splits,
         FACTS,
-        [Outcome(0.0, {"mood": "bad"})] * len(splits.train),
+        Material([Outcome(0.0, {"mood": "bad"})] * len(splits.train)),
     )
     assert (tmp_path / "out" / "recipes" / "trl_dpo.py").is_file()
     manifest = write_bundle(
@@ -292,7 +295,7 @@ def test_the_trl_recipes_run_as_they_are(
         student(task),
         splits,
         FACTS,
-        [Outcome(0.0, {"unparsable": "?"}, error=UNPARSABLE)] * len(splits.train),
+        Material([Outcome(0.0, {"unparsable": "?"}, error=UNPARSABLE)] * len(splits.train)),
     )
     for script in ("trl_sft", "trl_dpo"):
         options = [

@@ -15,7 +15,7 @@ import pytest
 from dspy.utils.exceptions import AdapterParseError
 
 from optimize.climb.observer import Observer
-from optimize.commands.lessons import lesson_calls, lessons
+from optimize.commands.lessons import Pupil, lesson_calls, lessons
 from optimize.commands.session import Session, open_session
 from optimize.config import RunConfig
 from optimize.data.split import near_duplicate_groups
@@ -76,7 +76,7 @@ def opened(tmp_path: Path, mood_rows: list[dict[str, Any]], root: Path) -> Opene
 
 def made(session: Session, best: Program) -> list[dict[str, Any]]:
     with dspy.context(lm=session.lm):
-        rows = lessons(session, best, tuned_student(best))
+        rows = lessons(session, Pupil(best, tuned_student(best)))
     assert session.meter.usage().asked == lesson_calls(session), "what it takes is known before"
     return rows
 
@@ -90,7 +90,9 @@ def test_preferences_are_gold_over_what_the_best_program_got_wrong(opened: Opene
     assert 20 <= len(pairs) < len(rows) == len(gold), "what it got right is learned as it is"
     provider = replace(session, config=session.config.model_copy(update={"finetune": "openai"}))
     with dspy.context(lm=session.lm):
-        assert lessons(provider, best, tuned_student(best)) == pairs, "a provider takes pairs alone"
+        assert lessons(provider, Pupil(best, tuned_student(best))) == pairs, (
+            "a provider takes pairs alone"
+        )
     for pair in pairs:
         mood = gold[pair["prompt"][-1]["content"]]
         assert mood in pair["chosen"][0]["content"] and mood not in pair["rejected"][0]["content"]
@@ -100,11 +102,11 @@ def test_preferences_are_gold_over_what_the_best_program_got_wrong(opened: Opene
 def test_a_teacher_teaches_what_it_gets_right_and_what_it_agrees_with_itself_on(
     opened: Opened,
 ) -> None:
-    session, best = opened(method="distill")
+    session, best = opened(method="distill", teacher="embedded")
     held = session.splits.test[0].text
     path = session.task.folder / "unlabelled.jsonl"
     path.write_text(path.read_text() + json.dumps({"text": held.upper()}) + "\n")
-    session, best = opened(method="distill")
+    session, best = opened(method="distill", teacher="embedded")
     # for the input that is a test row typed twice, which is not asked
     session.meter.ask(3, cached=True)
     rows = made(session, best)
@@ -118,16 +120,19 @@ def test_a_teacher_teaches_what_it_gets_right_and_what_it_agrees_with_itself_on(
 
 
 def test_an_answer_that_cannot_be_read_three_times_over_teaches_nothing(opened: Opened) -> None:
-    session, best = opened(method="distill")
+    session, best = opened(method="distill", teacher="embedded")
     gold = {e.text: e.mood for e in session.splits.train}
 
-    class Garbled(dspy.Module):
+    class Garbled(Program):
+        def __init__(self) -> None:
+            super().__init__(dspy.Predict(session.task.signature), session.task)
+
         def forward(self, text: str) -> dspy.Prediction:
             if text not in gold:
                 raise AdapterParseError("compact", session.task.signature, "well …")
             return dspy.Prediction(mood=gold[text])
 
-    rows = lessons(session, Garbled(), tuned_student(best))  # type: ignore[arg-type]
+    rows = lessons(session, Pupil(Garbled(), tuned_student(best)))
     assert len(rows) == len(gold)
 
 
@@ -159,7 +164,7 @@ def test_too_few_lessons_are_told(opened: Opened) -> None:
             WorkbenchError, match=r"--method dpo leaves .* rows to learn from, at least 20"
         ),
     ):
-        lessons(session, best, tuned_student(best))
+        lessons(session, Pupil(best, tuned_student(best)))
 
 
 def test_no_instruction_that_is_replayed_is_one_that_is_asked_afterwards(root: Path) -> None:

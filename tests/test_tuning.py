@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from optimize.climb.climb import Setup, climb
 from optimize.climb.observer import Observer
 from optimize.climb.preflight import preflight
 from optimize.climb.rungs import LADDER
-from optimize.commands.finish import settle
+from optimize.commands.finish import Findings, settle
 from optimize.commands.new import write_task
-from optimize.commands.run import findings_of
+from optimize.commands.run import climb_record
 from optimize.commands.session import open_session, tracked_run
 from optimize.commands.tune import tune
 from optimize.config import RunConfig
@@ -267,15 +266,14 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
     with tracked_run(session, "finetune") as tracked, dspy.context(lm=session.lm):
         setup = Setup(session.task, session.splits, session.teacher, session.meter, 0.9, 4, 0)
         (compact,) = [rung for rung in LADDER if rung.name == "output_format"]
-        findings = findings_of(
-            session,
-            climb(setup, [compact], Observer()),
-            preflight(session.task, session.splits, config),
-        )
-        tuned = tune(session, findings.best, findings.best_val)
-        report = settle(
-            session, tracked, replace(findings, tuned=tuned), GateRecord(open=True, criteria=[])
-        )
+        climbed = climb(setup, [compact], Observer())
+        best, evaluation = climbed.best.program, climbed.best.evaluation
+        assert best and evaluation
+        checked = preflight(session.task, session.splits, config)
+        record = climb_record(session, climbed, checked)
+        tuned = tune(session, best, evaluation)
+        opened = GateRecord(open=True, criteria=[])
+        report = settle(session, tracked, Findings(record, opened, best, evaluation, tuned))
     assert (
         report.decision
         and report.test.tuned
@@ -284,7 +282,7 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
     # an LM of this size forgets nearly anything it is not trained on
     regressed = [f.name for f in report.forgetting if f.regressed]
     assert report.decision.accepted is (not regressed)
-    assert ("--replay 2 --epochs 2 " in report.next) is bool(regressed), "what keeps more of it"
+    assert ("--replay 2 --epochs 2" in report.next) is bool(regressed), "what keeps more of it"
     hashes = [row_hash(session.task, row) for row in session.splits.test]
     assert [
         len(earlier_tunings(tmp_path, "words", rows)) for rows in (hashes, hashes[:1], ["others"])

@@ -22,6 +22,7 @@ from optimize.cli.app import (
     Repeats,
     Replay,
     Seed,
+    Target,
     TaskName,
     Teacher,
     TeacherBase,
@@ -39,16 +40,22 @@ from optimize.cli.app import (
 
 
 @app.command()
-def gate(task: TaskName, waive: Waive = None, json: Json = False, debug: Debug = False) -> None:
+def gate(
+    task: TaskName,
+    target: Target = None,
+    waive: Waive = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Whether TASK may be fine-tuned, criterion by criterion, and what would open the gate."""
 
     def work() -> int:
-        root, config = project({"waive": waive})
+        root, config = project({"target": target, "waive": waive})
         from optimize.commands.gate import gate_last
         from optimize.report.text import criteria
 
-        found = gate_last(root, task, config.waive)
-        print_found(found, criteria(found, task), json)
+        found, following = gate_last(root, task, config)
+        print_found(found, criteria(found, following), json)
         return 0 if found.open else 1
 
     guarded(debug, work)
@@ -72,13 +79,19 @@ def handoff(
         Path | None, typer.Option(help="check the hand-off in this folder instead of writing one")
     ] = None,
     lm: Lm = None,
+    api_base: ApiBase = None,
     max_calls: MaxCalls = None,
+    threads: Threads = None,
+    temperature: Temperature = None,
+    target: Target = None,
+    epochs: Epochs = None,
     waive: Waive = None,
     debug: Debug = False,
 ) -> None:
     """Write the fine-tuning hand-off (rows, recipes, program, manifest) of the last climb of TASK,
     or check one.
     """
+    flags = {k: v for k, v in locals().items() if k not in ("task", "pairs", "verify", "debug")}
 
     def work() -> int:
         if verify:
@@ -88,20 +101,21 @@ def handoff(
         from optimize.cli.screen import Screen
 
         with Screen() as screen:
-            opened = session(task, {"lm": lm, "max_calls": max_calls, "waive": waive}, screen)
+            opened = session(task, flags, screen)
             from optimize.commands.handoff import handoff_last
-            from optimize.finetune import command
 
             folder, manifest = handoff_last(opened, pairs)
+        from optimize.finetune import finetune_command, untrainable
+
+        cannot = untrainable(opened.config)
         rows = ", ".join(
             f"{f.rows} in {name} (some {f.tokens} tokens)"
             for name, f in manifest.files.items()
             if name.startswith(("chat/", "preferences/"))
         )
-        typer.echo(
-            f"Hand-off written: {folder.relative_to(opened.root)}\nRows: {rows}\nNext: "
-            f"{command(task, manifest.lm)}"
-        )
+        typer.echo(f"Hand-off written: {folder.relative_to(opened.root)}\nRows: {rows}")
+        here = finetune_command(task, opened.config.given)
+        typer.echo(f"Next: {f'train elsewhere. {cannot}' if cannot else here}")
         return 0
 
     guarded(debug, work)
@@ -130,6 +144,7 @@ def finetune(
     teacher: Teacher = None,
     api_base: ApiBase = None,
     teacher_api_base: TeacherBase = None,
+    target: Target = None,
     max_calls: MaxCalls = None,
     seed: Seed = None,
     threads: Threads = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from optimize.climb.verdict import History
+from optimize.climb.verdict import Family, History
 from optimize.lm.meter import Usage
 from optimize.program.program import Program
 from optimize.scoring.evaluate import Evaluation
@@ -21,7 +21,7 @@ class Attempt:
     """
 
     rung: str
-    family: str
+    family: Family
     program: Program | None = None
     evaluation: Evaluation | None = None
     gain: Gain | None = None

@@ -15,8 +15,11 @@ from optimize.stats.winner import Corrected, corrected_best
 Verdict = Literal[
     "reached", "improving", "plateau", "indecisive", "budget", "exhausted", "no_headroom"
 ]
-# the kinds of lever that must have been tried before prompting is given up
-FAMILIES = ("demos", "instructions")
+# the kinds of lever: the baseline pulls none, weights are what comes after prompting
+Family = Literal["baseline", "format", "demos", "retrieval", "instructions", "weights"]
+WEIGHTS: Family = "weights"
+# those that must have been tried before prompting is given up
+FAMILIES: tuple[Family, ...] = ("demos", "instructions")
 SURE = 0.9  # probability of being at the target from which it counts as reached
 # chance of still reaching the target up to which prompting is given up; bench/verdict.py has what
 # comes of it
@@ -38,7 +41,7 @@ class Tried:
     """
 
     rung: str
-    family: str
+    family: Family
     scores: tuple[float | None, ...]
     promoted: bool = False
     calls: float = 1.0

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import dspy
 
+from optimize.climb.verdict import History
 from optimize.commands.finish import Findings, settle
 from optimize.commands.gate import last_climb
+from optimize.commands.lock import task_lock
 from optimize.commands.session import Both, Session, tracked_run
 from optimize.commands.tune import tune
 from optimize.errors import WorkbenchError
 from optimize.finetune import BACKENDS
 from optimize.report.record import Report
 from optimize.scoring.evaluate import evaluate
+from optimize.store.read import find_run
+from optimize.store.write import HISTORY
 
 
 def finetune_last(session: Session) -> Report:
@@ -24,25 +30,28 @@ def finetune_last(session: Session) -> Report:
             f"{session.config.finetune!r} trains nothing: {', '.join(BACKENDS)}. `optimize "
             "handoff` writes rows for trainers elsewhere."
         )
-    session, last, opened, best = last_climb(session)
-    with tracked_run(session, "finetune") as tracked, dspy.context(lm=session.lm):
-        session.watch.started("best prompt program")
-        evaluation = evaluate(best, session.splits.val, session.asking)
-        tuned = tune(session, best, evaluation)
-        for attempt in tuned.attempts:
-            Both(tracked, session.watch).finished(attempt)
-        findings = Findings(
-            verdict=last.verdict,
-            reason=last.reason,
-            target=session.target,
-            numbers=last.numbers,
-            preflight=last.preflight,
-            diagnosis=last.diagnosis,
-            levers=tuple(last.levers),
-            attempts=tuple(a for a in last.attempts if a.family != "weights"),
-            best=best,
-            best_val=evaluation,
-            headroom=last.headroom,
-            tuned=tuned,
-        )
-        return settle(session, tracked, findings, opened)
+    with task_lock(session, "finetune"):
+        last = last_climb(session)
+        session, judged, best = last.session, last.judged, last.best
+        history = _history(session)
+        with tracked_run(session, "finetune") as tracked, dspy.context(lm=session.lm):
+            if history:  # so that `optimize verdict` finds the climb's verdict here as well
+                tracked.decided(history)
+            session.watch.started("best prompt program")
+            evaluation = evaluate(best, session.splits.val, session.asking)
+            tuned = tune(session, best, evaluation, judged.traced)
+            for attempt in tuned.attempts:
+                Both(tracked, session.watch).finished(attempt)
+            own = {"seed": session.config.seed, "teacher": session.teacher_name}
+            own |= {"knobs": last.report.knobs | session.config.given}
+            climb = judged.climb.model_copy(update=own)
+            findings = Findings(climb, judged.gate, best, evaluation, tuned)
+            return settle(session, tracked, findings)
+
+
+def _history(session: Session) -> History | None:
+    """What the climb's verdict was drawn from; None where an older version did not keep it."""
+    with suppress(WorkbenchError):
+        found: History = find_run(session.root, session.task.name).read(HISTORY, History)
+        return found
+    return None

@@ -4,19 +4,21 @@ report.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import dspy
 
 from optimize import lm as lms
-from optimize.climb.preflight import Preflight
 from optimize.commands.next_step import next_step
 from optimize.commands.session import Session
 from optimize.data.baselines import baseline_scores
 from optimize.data.rows import row_hash
+from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
 from optimize.finetune.accept import DecisionRecord, accept, level
 from optimize.finetune.effects import EffectsRecord, effects
 from optimize.finetune.gate import GateRecord
@@ -25,14 +27,12 @@ from optimize.program.program import Program, save, student
 from optimize.report.chart import draw, names
 from optimize.report.record import (
     AttemptRecord,
-    HeadroomRecord,
+    ClimbRecord,
     Report,
     TestRecord,
-    VerdictRecord,
     score_record,
 )
 from optimize.scoring.evaluate import Evaluation, evaluate
-from optimize.scoring.failures import Diagnosis
 from optimize.stats.intervals import paired_gain
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord
 from optimize.store.read import earlier_tunings
@@ -43,64 +43,112 @@ from optimize.store.write import Run
 class Findings:
     """What a command knows before the test rows are read.
 
-    attempts: of the climb. best_val: the best prompt program's on val.
+    best_val: the best prompt program's on val. failed: what went wrong since the climb.
     """
 
-    verdict: str
-    reason: str
-    target: float
-    numbers: VerdictRecord
-    preflight: Preflight
-    diagnosis: Diagnosis
-    levers: tuple[str, ...]
-    attempts: tuple[AttemptRecord, ...]
+    climb: ClimbRecord
+    gate: GateRecord
     best: Program
     best_val: Evaluation
-    headroom: HeadroomRecord | None = None
     tuned: Tuned | None = None
+    failed: tuple[str, ...] = ()
 
 
-def settle(session: Session, tracked: Run, findings: Findings, opened: GateRecord) -> Report:
-    """All programs on test, once;
+Handoff = Callable[[Report], object]
 
-    the tuned LM is accepted if it wins on val and on test and nothing that must not has broken.
+
+@contextlib.contextmanager
+def surviving(failed: list[str], what: str) -> Iterator[None]:
+    """Work that comes after the climb. Whatever goes wrong in it is put on the list, because a
+    climb that was paid for, and test rows that are read once, must not be lost with it.
     """
-    tuned = findings.tuned
-    programs = {"zero_shot": student(session.task), "prompt": findings.best}
-    for attempt in tuned.attempts if tuned else ():
-        assert attempt.program
-        programs["tuned" if tuned and attempt is tuned.chosen else "tuned_other"] = attempt.program
-    found = {}
-    for name, program in programs.items():
-        session.watch.started(f"{name.replace('_', ' ')} on test")
-        with dspy.context(lm=lms.telling(session.lm)):
-            found[name] = evaluate(program, session.splits.test, session.asking)
+    try:
+        yield
+    except (Exception, BudgetExhausted, ShareExhausted) as error:
+        logging.getLogger(__name__).debug(what, exc_info=True)
+        kind = "" if isinstance(error, WorkbenchError) else f"{type(error).__name__}: "
+        failed.append(f"{what} failed: {kind}{str(error).strip()[:500] or 'no reason given'}")
+
+
+def settle(
+    session: Session, tracked: Run, findings: Findings, handoff: Handoff | None = None
+) -> Report:
+    """All programs on test, once; the tuned LM is accepted if it wins on val and on test and
+    nothing that must not has broken.
+
+    The report is written first; what else there is to do may fail and is told in it. handoff:
+    writes one, given the report.
+    """
+    tuned, failed = findings.tuned, list(findings.failed)
+    found = _on_test(session, findings)
     test = _test_record(session, found)
     hashes = {
         side: [row_hash(session.task, e) for e in session.splits.sides()[side]]
         for side in ("val", "test")
     }
-    judged = _judged(session, tuned, found, hashes["test"]) if tuned else None
+    judged = None
+    if tuned:
+        with surviving(failed, "The judgement of the tuned LM"):
+            judged = _judged(session, tuned, found, hashes["test"])
     kept = "tuned" if judged and judged.decision.accepted else "prompt"
+    programs = _programs(session, findings)
     path = session.folder("programs") / f"{tracked.id}.json"
-    save(programs[kept], path)
-    report = _report(session, findings, opened, test, judged, path)
+    report = _report(session, findings, test, judged, path)
+    report = _noted(session, report, failed)
+    tracked.settle(report, programs[kept], findings.best)
+    known = len(failed)
     val = {
         "prompt": findings.best_val,
         **({"tuned": tuned.chosen.evaluation} if tuned and tuned.chosen.evaluation else {}),
     }
-    for side, evaluated in (("val", val), ("test", found)):
-        scores = {
-            name: list(e.scores) for name, e in (evaluated | {"final": evaluated[kept]}).items()
-        }
-        tracked.scores(side, RowScores(rows=hashes[side], programs=scores))
-    tracked.settle(report, programs[kept], findings.best)
+    with surviving(failed, "Keeping the scores of each row"):
+        for side, evaluated in (("val", val), ("test", found)):
+            scores = {
+                name: list(e.scores) for name, e in (evaluated | {"final": evaluated[kept]}).items()
+            }
+            tracked.scores(side, RowScores(rows=hashes[side], programs=scores))
+    with surviving(failed, f"Writing the program to {path}"):
+        save(programs[kept], path)
+    with surviving(failed, "Registering the program"):
+        tracked.register(report)
     for chart in report.charts:
-        draw(report, session.root / chart)
-        tracked.attach(session.root / chart)
+        with surviving(failed, f"The picture {chart}"):
+            draw(report, session.root / chart)
+            tracked.attach(session.root / chart)
     if tuned and Path(tuned.tuned).is_file():
-        tracked.attach(Path(tuned.tuned))
+        with surviving(failed, "Keeping the adapter"):
+            tracked.attach(Path(tuned.tuned))
+    if handoff:
+        with surviving(failed, "The hand-off"):
+            handoff(report)
+    if failed[known:]:
+        report = _noted(session, report, failed)
+        tracked.settle(report, programs[kept], findings.best)
     return report
+
+
+def _noted(session: Session, report: Report, failed: Sequence[str]) -> Report:
+    """The report with what failed, and the step that makes sense then."""
+    report = report.model_copy(update={"failed": list(failed)})
+    return report.model_copy(update={"next": str(next_step(report, session))})
+
+
+def _programs(session: Session, findings: Findings) -> dict[str, Program]:
+    """All that are asked on test."""
+    programs, tuned = {"zero_shot": student(session.task), "prompt": findings.best}, findings.tuned
+    for attempt in tuned.attempts if tuned else ():
+        assert attempt.program
+        programs["tuned" if tuned and attempt is tuned.chosen else "tuned_other"] = attempt.program
+    return programs
+
+
+def _on_test(session: Session, findings: Findings) -> dict[str, Evaluation]:
+    found = {}
+    for name, program in _programs(session, findings).items():
+        session.watch.started(f"{name.replace('_', ' ')} on test")
+        with dspy.context(lm=lms.telling(session.lm)):
+            found[name] = evaluate(program, session.splits.test, session.asking)
+    return found
 
 
 @dataclass(frozen=True)
@@ -133,52 +181,28 @@ def _judged(
 
 
 def _report(
-    session: Session,
-    findings: Findings,
-    opened: GateRecord,
-    test: TestRecord,
-    judged: _Judged | None,
-    path: Path,
+    session: Session, findings: Findings, test: TestRecord, judged: _Judged | None, path: Path
 ) -> Report:
-    usage = session.meter.usage()
+    usage, climb, tuned = session.meter.usage(), findings.climb, findings.tuned
     final = test.tuned if judged and judged.decision.accepted and test.tuned else test.prompt
-    report = Report(
-        task=session.task.name,
-        verdict=findings.verdict,
-        reason=findings.reason,
-        target=findings.target,
+    charts = session.folder("charts").relative_to(session.root) / path.stem
+    tried = map(AttemptRecord.of, tuned.attempts if tuned else ())
+    return Report(
+        **dict(climb) | {"attempts": [*climb.attempts, *tried]},
         target_met=final.score >= session.target,
-        numbers=findings.numbers,
-        preflight=findings.preflight,
-        diagnosis=findings.diagnosis,
-        headroom=findings.headroom,
-        levers=list(findings.levers),
         test=test,
-        attempts=[
-            *findings.attempts,
-            *map(AttemptRecord.of, findings.tuned.attempts if findings.tuned else ()),
-        ],
-        gate=opened,
+        gate=findings.gate,
         decision=judged.decision if judged else None,
         effects=judged.effects if judged else None,
-        training=list(findings.tuned.epochs) if findings.tuned else [],
-        forgetting=list(findings.tuned.forgetting) if findings.tuned else [],
-        lm=session.config.lm,
-        teacher=session.teacher_name,
-        seed=session.config.seed,
-        rows={name: len(rows) for name, rows in session.splits.sides().items()},
-        data_hash=session.splits.digest,
+        training=list(tuned.epochs) if tuned else [],
+        forgetting=list(tuned.forgetting) if tuned else [],
         lm_calls=usage.calls,
         cost_usd=usage.cost_usd,
         seconds=round(time.perf_counter() - session.start, 1),
         program=str(path.relative_to(session.root)),
-        charts=[
-            str(session.folder("charts").relative_to(session.root) / path.stem / name)
-            for name in names(tuned=judged is not None)
-        ],
+        charts=[str(charts / name) for name in names(tuned=judged is not None)],
         next="",
     )
-    return report.model_copy(update={"next": next_step(report, session)})
 
 
 def _test_record(session: Session, found: dict[str, Evaluation]) -> TestRecord:

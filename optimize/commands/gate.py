@@ -1,69 +1,123 @@
-"""The gate of a task's last climb, and what is needed to go on from it."""
+"""The gate of a climb, and what is needed to go on from it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optimize.commands.finish import Findings
 from optimize.commands.session import Session
+from optimize.commands.traces import Traced, traced
 from optimize.commands.tune import tuned_lm
+from optimize.config import RunConfig, command_line
 from optimize.errors import WorkbenchError
+from optimize.finetune import finetune_command, untrainable
 from optimize.finetune.criteria import Case
 from optimize.finetune.gate import GateRecord, gate
+from optimize.finetune.steps import unlabelled
 from optimize.program.program import Program, read_program, student
-from optimize.report.record import Report
+from optimize.report.record import ClimbRecord, Report
 from optimize.store.read import last_run
 from optimize.task import Task, load_task
 
 
-def gate_last(root: Path, name: str, waived: str | None) -> GateRecord:
-    """The gate of the task's last climb, judged by the task as it is now."""
-    task, (report, _) = load_task(name, root), last_run(root, name)
-    return gate(task, case_of(task, report), waived)
-
-
-def case_of(task: Task, report: Report | Findings) -> Case:
-    """What the gate judges, from what is on record, or is about to be."""
-    return Case(
-        verdict=report.verdict,
-        target=report.target,
-        best=report.numbers.best,
-        levers={a.rung: a.gain.mean for a in report.attempts if a.rung in report.levers and a.gain},
-        families=[a.family for a in report.attempts if a.val],
-        preflight=report.preflight,
-        diagnosis=report.diagnosis,
-        reasons=student(task).reasons,
-        teacher=report.headroom.teacher if report.headroom else None,
-    )
-
-
-def last_climb(session: Session) -> tuple[Session, Report, GateRecord, Program]:
-    """The session on the rows of the last climb, its report, its gate as it is now, and its best
-    prompt program.
-
-    Raises WorkbenchError where they cannot be tuned from.
+def gate_last(root: Path, name: str, config: RunConfig) -> tuple[GateRecord, str]:
+    """The gate of the task's last climb, judged by the task as it is now, and the command that goes
+    on where it is open.
     """
-    report, path = last_run(session.root, session.task.name, "prompt_program.json")
-    session = replace(
-        session, splits=session.splits.at_most(report.rows["val"], report.rows["test"])
+    task, (report, _) = load_task(name, root), last_run(root, name)
+    climb = _aimed(report.climb, config)
+    knobs = climb.knobs | {k: v for k, v in config.given.items() if k in ("target", "waive")}
+    following = (
+        command_line("handoff", name, knobs)
+        if untrainable(config.model_copy(update=knobs))
+        else finetune_command(name, knobs)
     )
+    return gate(task, case_of(task, climb), config.waive), following
+
+
+def case_of(task: Task, climb: ClimbRecord) -> Case:
+    """What the gate judges, from what is on record, or is about to be."""
+    program = student(task)
+    return Case(
+        verdict=climb.verdict,
+        target=climb.target,
+        best=climb.numbers.best,
+        levers={a.rung: a.gain.mean for a in climb.attempts if a.rung in climb.levers and a.gain},
+        families=[a.family for a in climb.attempts if a.val],
+        preflight=climb.preflight,
+        diagnosis=climb.diagnosis,
+        reasons=program.reasons,
+        teacher=climb.headroom.teacher if climb.headroom else None,
+        steps=unlabelled(program),
+        traces=climb.traces,
+        knobs=climb.knobs,
+    )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A climb with its gate, and the traces that were made on the way, if any."""
+
+    climb: ClimbRecord
+    gate: GateRecord
+    traced: Traced | None = None
+
+
+def judge(session: Session, climb: ClimbRecord, best: Program, going_on: bool = True) -> Judged:
+    """The gate. Where all else in it is open and the program has steps without labels, their
+    traces are made and counted as well.
+
+    going_on: whether rows will be made at all; without it nothing is asked.
+    """
+    waived, case = session.config.waive, case_of(session.task, climb)
+    found = gate(session.task, replace(case, traces=None), waived)
+    if not (found.open and case.steps and going_on):
+        return Judged(climb, gate(session.task, case, waived))
+    made = traced(session, best)
+    climb = climb.model_copy(update={"traces": made.count})
+    return Judged(climb, gate(session.task, case_of(session.task, climb), waived), made)
+
+
+@dataclass(frozen=True)
+class LastClimb:
+    """The session on the rows and the target of the task's last climb, the report of that, its gate
+    as it is now, and its best prompt program.
+    """
+
+    session: Session
+    report: Report
+    judged: Judged
+    best: Program
+
+
+def last_climb(session: Session) -> LastClimb:
+    """Raises WorkbenchError where there is none that can be tuned from."""
+    task = session.task.name
+    report, path = last_run(session.root, task, "prompt_program.json")
+    rows, config = report.rows, session.config
+    session = replace(session, splits=session.splits.at_most(rows["val"], rows["test"]))
     if report.data_hash != session.splits.digest:
         raise WorkbenchError(
-            f"The rows of {session.task.name!r} changed since the last climb; run `optimize run "
-            f"{session.task.name}` again."
+            f"The rows of {task!r} changed since the last climb; climb again: "
+            f"{command_line('run', task, report.knobs)}"
         )
-    if report.lm != session.config.lm:
+    if report.lm != config.lm:
         raise WorkbenchError(
-            f"The last climb was on LM {report.lm!r}, not {session.config.lm!r}; give --lm "
-            f"{report.lm}."
+            f"The last climb was on LM {report.lm!r}, not {config.lm!r}; give --lm {report.lm}."
         )
+    climb = _aimed(report.climb, config)
+    session = replace(session, task=replace(session.task, target=climb.target))
     best = read_program(
         session.task, path, lambda tuned: tuned_lm(session, tuned, session.task.max_tokens)
     )
-    found = gate(session.task, case_of(session.task, report), session.config.waive)
-    if not found.open:
+    judged = judge(session, climb, best)
+    if not judged.gate.open:
         raise WorkbenchError(
-            f"The fine-tune gate of the last climb is closed: {' '.join(found.reasons)}"
+            f"The fine-tune gate of the last climb is closed: {' '.join(judged.gate.reasons)}"
         )
-    return session, report, found, best
+    return LastClimb(session, report, judged, best)
+
+
+def _aimed(climb: ClimbRecord, config: RunConfig) -> ClimbRecord:
+    """The climb with the target asked for now, where one is; else it keeps its own."""
+    return climb if config.target is None else climb.model_copy(update={"target": config.target})

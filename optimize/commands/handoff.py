@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import dspy
 
 from optimize.commands.gate import last_climb
+from optimize.commands.lock import task_lock
 from optimize.commands.session import Session
-from optimize.finetune.handoff.bundle import write_bundle
+from optimize.errors import WorkbenchError
+from optimize.finetune import finetune_command, untrainable
+from optimize.finetune.handoff.bundle import Material, write_bundle
 from optimize.finetune.handoff.manifest import Facts, Manifest
-from optimize.program.program import Program
+from optimize.finetune.steps import unlabelled
+from optimize.program.program import Program, student
 from optimize.report.record import Report
-from optimize.scoring.evaluate import Outcome, evaluate
+from optimize.scoring.evaluate import evaluate
 
 
 def handoff_last(session: Session, pairs: bool) -> tuple[Path, Manifest]:
@@ -24,28 +27,40 @@ def handoff_last(session: Session, pairs: bool) -> tuple[Path, Manifest]:
     pairs: ask that program for the train rows as well, and make preference pairs of what it gets
     wrong.
     """
-    session, last, opened, best = last_climb(session)
-    report = last.model_copy(update={"gate": opened})
-    outcomes: tuple[Outcome, ...] = ()
-    if pairs:
-        session.watch.started("best prompt program on train")
-        with dspy.context(lm=session.lm):
-            outcomes = evaluate(
-                best, session.splits.train, replace(session.asking, repeats=1)
-            ).outcomes
-    return bundle(session, report, best, outcomes)
+    if pairs and (steps := unlabelled(student(session.task))):
+        raise WorkbenchError(
+            f"--pairs compares whole answers, but {session.task.name!r} answers in steps without "
+            f"labels ({', '.join(steps)}). Leave --pairs out."
+        )
+    with task_lock(session, "handoff"):
+        last = last_climb(session)
+        session, traced = last.session, last.judged.traced
+        material = Material(traces=traced.traces if traced else None)
+        if pairs:
+            session.watch.started("best prompt program on train")
+            asking = replace(session.asking, repeats=1)
+            with dspy.context(lm=session.lm):
+                found = evaluate(last.best, session.splits.train, asking)
+            material = replace(material, outcomes=found.outcomes)
+        report = last.report.model_copy(
+            update={"gate": last.judged.gate, "target": last.judged.climb.target}
+        )
+        return bundle(session, report, last.best, material)
 
 
 def bundle(
-    session: Session, report: Report, best: Program, outcomes: Sequence[Outcome] = ()
+    session: Session, report: Report, best: Program, material: Material
 ) -> tuple[Path, Manifest]:
-    """The hand-off's folder and what it says of itself."""
+    """The hand-off's folder and what it says of itself. Raises WorkbenchError where it cannot be
+    written.
+    """
     test = {
         "zero-shot": report.test.zero_shot,
         "best prompt program": report.test.prompt,
         **report.test.baselines,
     }
     before = {f"{name}, test": score for name, score in test.items()}
+    cannot = untrainable(session.config)
     facts = Facts(
         lm=report.lm,
         target=report.target,
@@ -55,6 +70,14 @@ def bundle(
         reason=report.reason,
         gate=report.gate,
         before={"best prompt program, val": report.numbers.best, **before},
+        finetune=f"# not in the project itself: {cannot}"
+        if cannot
+        else f"{finetune_command(report.task, report.knobs)}      # in the project itself",
     )
     folder = session.folder("handoff")
-    return folder, write_bundle(folder, best, session.splits, facts, outcomes)
+    try:
+        return folder, write_bundle(folder, best, session.splits, facts, material)
+    except OSError as error:
+        raise WorkbenchError(
+            f"The hand-off {folder} cannot be written: {error.strerror or error}."
+        ) from error

@@ -5,18 +5,21 @@ questions, so that it forgets less.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import dspy
 
 from optimize import lm as lms
 from optimize.commands.session import Session
+from optimize.commands.traces import steps
 from optimize.data.rows import input_text
 from optimize.data.split import apart_from
 from optimize.errors import WorkbenchError
 from optimize.finetune.forgetting import GENERAL_TOKENS, replayable
+from optimize.finetune.steps import Traces, right_calls, unlabelled
 from optimize.finetune.training_rows import TrainingRow, chat_rows, preferences
-from optimize.program.program import Program
+from optimize.program.program import Program, student
 from optimize.scoring.evaluate import evaluate
 from optimize.task import Score
 from optimize.threads import in_threads
@@ -26,89 +29,116 @@ SAMPLES, TEMPERATURE = 3, 0.7  # of a teacher's answers to an input without gold
 AGREED = 1.0  # share of them that must be the same
 
 
-def lessons(session: Session, best: Program, short: Program) -> list[TrainingRow]:
-    """Training rows for the program `short`, by the configured method, and as many replayed general
+@dataclass(frozen=True)
+class Pupil:
+    """Who is taught: the best prompt program, the short one that the tuned LM will run, and the
+    traces of the best one, for steps without labels.
+    """
+
+    best: Program
+    short: Program
+    traces: Traces | None = None
+
+
+def lessons(session: Session, pupil: Pupil) -> list[TrainingRow]:
+    """Training rows for the short program, by the configured method, and as many replayed general
     ones as asked for.
 
     Raises WorkbenchError where the method leaves too few of them.
     """
     method = session.config.method
-    rows = METHODS[method](session, best, short)
+    rows = METHODS[method](session, pupil)
     if len(rows) < LEAST:
         raise WorkbenchError(
             f"--method {method} leaves {len(rows)} rows to learn from, at least {LEAST} are "
             f"needed. {TOO_FEW[method]}"
         )
-    return rows + _unpaired(session, best, short, rows) + _replayed(session)
+    return rows + _unpaired(session, pupil, rows) + _replayed(session)
 
 
 def lesson_calls(session: Session) -> int:
-    """LM calls that making the rows takes."""
-    train, config = len(session.splits.train), session.config
-    asked = {"sft": 0, "dpo": train, "distill": train + SAMPLES * len(session.splits.unlabelled)}
+    """LM calls that making the rows takes, beside the traces."""
+    splits, config = session.splits, session.config
+    train = steps(session) * len(splits.train)
+    alone = not unlabelled(student(session.task))
+    agreed = steps(session) * SAMPLES * len(splits.unlabelled) if alone else 0
+    asked = {"sft": 0, "dpo": train, "distill": train + agreed}
     return asked[config.method] + config.replay
 
 
-def _gold(session: Session, best: Program, short: Program) -> list[TrainingRow]:
-    return chat_rows(short, session.splits.train)
+def _gold(session: Session, pupil: Pupil) -> list[TrainingRow]:
+    calls = pupil.traces.train if pupil.traces else None
+    return chat_rows(pupil.short, session.splits.train, calls)
 
 
-def _pairs(session: Session, best: Program, short: Program) -> list[TrainingRow]:
+def _pairs(session: Session, pupil: Pupil) -> list[TrainingRow]:
     """Where the best prompt program answers a train row wrongly, its answer is the rejected one."""
     session.watch.started("best prompt program on train")
-    outcomes = evaluate(best, session.splits.train, replace(session.asking, repeats=1)).outcomes
-    return preferences(short, _gold(session, best, short), outcomes)
+    asking = replace(session.asking, repeats=1)
+    outcomes = evaluate(pupil.best, session.splits.train, asking).outcomes
+    return preferences(pupil.short, _gold(session, pupil), outcomes)
 
 
-def _unpaired(
-    session: Session, best: Program, short: Program, rows: list[TrainingRow]
-) -> list[TrainingRow]:
+def _unpaired(session: Session, pupil: Pupil, rows: list[TrainingRow]) -> list[TrainingRow]:
     """Beside preferences, the other train rows with their gold answers: pairs alone are the few
     rows that went wrong, and an LM that was never tuned on the task learns too little from them. A
     provider takes pairs alone."""
     if session.config.method != "dpo" or session.config.finetune == "openai":
         return []
     paired = [row["prompt"] for row in rows]
-    return [row for row in _gold(session, best, short) if row["messages"][:-1] not in paired]
+    return [row for row in _gold(session, pupil) if row["messages"][:-1] not in paired]
 
 
-def _distilled(session: Session, best: Program, short: Program) -> list[TrainingRow]:
+def _distilled(session: Session, pupil: Pupil) -> list[TrainingRow]:
     """The teacher's answers in the best program: right ones to train rows, agreed ones to inputs
     that nobody labelled.
+
+    Of a program with steps of its own the steps behind the right ones: what they say on the way
+    differs between samples that agree, so nothing tells a good step there.
+    """
+    asking, best = replace(session.asking, repeats=1), pupil.best
+    if unlabelled(best):
+        with dspy.context(lm=session.teacher):
+            session.watch.started("teacher on train")
+            calls = right_calls(best, session.splits.train, asking)
+        right = [(row, made) for row, made in zip(session.splits.train, calls, strict=True) if made]
+        return chat_rows(pupil.short, [row for row, _ in right], [made for _, made in right])
+    with dspy.context(lm=session.teacher):
+        session.watch.started("teacher on train")
+        outcomes = evaluate(best, session.splits.train, asking).outcomes
+    answered = [
+        (row, o.answer)
+        for row, o in zip(session.splits.train, outcomes, strict=True)
+        if o.score == 1.0
+    ]
+    answered += _agreed(session, best)
+    names = session.task.signature.output_fields
+    return chat_rows(
+        pupil.short,
+        [row.copy(**{name: answer[name] for name in names}) for row, answer in answered],
+    )
+
+
+def _agreed(session: Session, best: Program) -> list[tuple[dspy.Example, dict[str, Any]]]:
+    """Unlabelled inputs to which all of the teacher's answers are the same.
 
     Agreement over samples stands in for a label (self-consistency: Wang et al. 2023). Inputs like a
     val or test row are left out.
     """
-    asking, inputs = replace(session.asking, repeats=1), _apart(session)
-    with dspy.context(lm=session.teacher):
-        session.watch.started("teacher on train")
-        right = evaluate(best, session.splits.train, asking).outcomes
-    answered = [
-        (row, o.answer)
-        for row, o in zip(session.splits.train, right, strict=True)
-        if o.score == 1.0
-    ]
+    inputs = _apart(session)
+    if not inputs:
+        return []
+    # nothing is known of it but that it can be read
+    parsed = replace(session.task, metric=lambda row, answer: Score(1.0))
+    asking = replace(session.asking, repeats=SAMPLES, task=parsed)
     with dspy.context(lm=session.teacher.copy(temperature=TEMPERATURE)):
         session.watch.started("teacher on unlabelled inputs")
-        # nothing is known of it but that it can be read
-        parsed = replace(session.task, metric=lambda row, answer: Score(1.0))
-        agreed = (
-            evaluate(best, inputs, replace(asking, repeats=SAMPLES, task=parsed)).outcomes
-            if inputs
-            else ()
-        )
-    unanimous = [o.repeats == (1.0,) * SAMPLES and o.confidence == AGREED for o in agreed]
-    answered += [
-        (row, o.answer) for row, o, kept in zip(inputs, agreed, unanimous, strict=True) if kept
+        outcomes = evaluate(best, inputs, asking).outcomes
+    return [
+        (row, o.answer)
+        for row, o in zip(inputs, outcomes, strict=True)
+        if o.repeats == (1.0,) * SAMPLES and o.confidence == AGREED
     ]
-    names = session.task.signature.output_fields
-    return (
-        chat_rows(
-            short, [row.copy(**{name: answer[name] for name in names}) for row, answer in answered]
-        )
-        if answered
-        else []
-    )
 
 
 def _apart(session: Session) -> list[dspy.Example]:
@@ -139,7 +169,7 @@ def _replayed(session: Session) -> list[TrainingRow]:
     ]
 
 
-METHODS: dict[str, Callable[[Session, Program, Program], list[TrainingRow]]] = {
+METHODS: dict[str, Callable[[Session, Pupil], list[TrainingRow]]] = {
     "sft": _gold,
     "dpo": _pairs,
     "distill": _distilled,

@@ -2,63 +2,116 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from optimize.climb.verdict import COVERAGE
 from optimize.commands.session import Session
-from optimize.finetune import command
+from optimize.config import command_line
+from optimize.finetune import finetune_command, untrainable
 from optimize.finetune.forgetting import replayable
 from optimize.report.record import Report
 
 # general instructions that are advised where a tuned LM has forgotten too much; docs/results.md
 REPLAYED = 100
+LOOK = "optimize ui"
 
 
-def next_step(report: Report, session: Session) -> str:
+@dataclass(frozen=True)
+class Step:
+    """A command that can be given as it is printed. first: what a person does before it. note: why
+    this one.
+    """
+
+    command: str
+    first: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        first = f"{self.first}, then " if self.first else ""
+        return first + self.command + (f"   ({self.note})" if self.note else "")
+
+
+def next_step(report: Report, session: Session) -> Step:
     """From all that the report says beside it."""
-    task, config = report.task, session.config
+    again = command_line("run", report.task, report.knobs)
     if report.verdict == "indecisive" and report.numbers.best.coverage < COVERAGE:
-        return f"optimize run {task}, once the LM answers again: what it answered is cached"
+        return Step(again, "wait until the LM answers again", "what it answered is cached")
     if report.decision:
         if step := _after_tuning(report, session):
             return step
     elif report.gate.open:
-        elsewhere = (
-            f"   (or train elsewhere from {session.folder('handoff').relative_to(session.root)})"
-        )
-        return command(task, config.lm) + (elsewhere if config.finetune == "bundle" else "")
+        return _tune_or_hand_off(report, session)
     elif report.final.low >= report.target:  # beyond its interval
-        return "optimize ui"
+        return Step(LOOK)
+    twice = command_line("run", report.task, report.knobs | {"max_calls": _twice(session)})
+    check = command_line("check", report.task, report.knobs)
     return {
-        "budget": f"optimize run {task} --max-calls {2 * config.max_calls}",
+        "budget": Step(twice),
         "indecisive": _more_rows(report),
-        "no_headroom": f"optimize check {task} (are the labels and the metric right?), then a "
-        "stronger --lm",
-        "exhausted": f"optimize run {task} --teacher openai/… (a stronger LM to write "
-        "instructions)",
-    }.get(report.verdict, "optimize ui")
+        "plateau": Step(LOOK) if report.gate.open else _open_the_gate(report),
+        "no_headroom": Step(
+            check, note="are the labels and the metric right? Else a stronger --lm"
+        ),
+        "exhausted": Step(again, "choose a stronger LM that writes instructions (--teacher MODEL)"),
+    }.get(report.verdict, Step(LOOK))
 
 
-def _after_tuning(report: Report, session: Session) -> str:
+def _twice(session: Session) -> int:
+    return 2 * session.config.max_calls
+
+
+def _tune_or_hand_off(report: Report, session: Session) -> Step:
+    """Fine-tune here, if that can be done with this LM; rows for others otherwise."""
+    elsewhere = command_line("handoff", report.task, report.knobs)
+    if report.failed:  # what it was that failed is in the report
+        told = "once what failed above is mended"
+        if session.config.finetune == "bundle":
+            return Step(elsewhere, note=told)
+        return Step(finetune_command(report.task, report.knobs), note=told)
+    if why := untrainable(session.config):
+        return Step(elsewhere, note=f"rows to train elsewhere. {why}")
+    folder = session.folder("handoff").relative_to(session.root)
+    bundled = session.config.finetune == "bundle"
+    return Step(
+        finetune_command(report.task, report.knobs),
+        note=f"or train elsewhere from {folder}" if bundled else "",
+    )
+
+
+def _open_the_gate(report: Report) -> Step:
+    """What meets the first criterion that failed, or where all of them are told."""
+    gate = Step(command_line("gate", report.task, report.knobs), note="what keeps it closed")
+    first = next(iter(report.gate.failed), None)
+    if first is None or not first.command:
+        return gate
+    return Step(first.command, note=f"{first.name}: {first.value}")
+
+
+def _after_tuning(report: Report, session: Session) -> Step | None:
     """Forget less, where something broke that had to hold or that is all there is against the tuned
     LM; else more rows.
     """
     assert report.decision
     config, accepted = session.config, report.decision.accepted
     regressed = [f for f in report.forgetting if f.regressed]
-    vetoed, again = any(f.named for f in regressed), command(report.task, config.lm)
+    vetoed = any(f.named for f in regressed)
     replay = min(REPLAYED, len(replayable(session.root)))
+
+    def again(**changed: Any) -> str:
+        return finetune_command(report.task, report.knobs | changed)
+
     if regressed and (vetoed or accepted) and replay > config.replay == 0:
-        return (
-            f"{again} --replay {replay} ({regressed[0].name} got worse; this keeps more of "
-            "what the LM "
-            "could do)"
-        )
+        note = f"{regressed[0].name} got worse; this keeps more of what the LM could do"
+        return Step(again(replay=replay), note=note)
     if vetoed:
-        replayed = f" --replay {config.replay}" if config.replay else ""
-        return f"{again}{replayed} --epochs {max(1, config.epochs // 2)} (fewer passes forget less)"
-    return "" if accepted else f"{_more_rows(report)} --finetune {config.finetune}"
+        fewer = max(1, config.epochs // 2)
+        return Step(again(epochs=fewer), note="fewer passes forget less")
+    return None if accepted else _more_rows(report)
 
 
-def _more_rows(report: Report) -> str:
+def _more_rows(report: Report) -> Step:
     rows = report.numbers.rows_needed
     some = f"some {rows - report.rows['val']} more labelled val rows" if rows else "labelled rows"
-    return f"add {some} to devsets/{report.task}, then optimize run {report.task}"
+    again = command_line("run", report.task, report.knobs)
+    return Step(again, f"add {some} to devsets/{report.task}")

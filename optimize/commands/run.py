@@ -13,31 +13,42 @@ from optimize.climb.climb import Climb, Setup, climb
 from optimize.climb.preflight import Preflight, preflight
 from optimize.climb.rungs import LADDER, Rung
 from optimize.climb.verdict import without_headroom
-from optimize.commands.finish import Findings, settle
-from optimize.commands.gate import case_of
+from optimize.commands.finish import Findings, settle, surviving
+from optimize.commands.gate import judge
 from optimize.commands.handoff import bundle
+from optimize.commands.lock import task_lock
 from optimize.commands.session import Both, Session, tracked_run
+from optimize.commands.traces import Traced, trace_calls
 from optimize.commands.tune import tune, tuning_calls
 from optimize.finetune import BACKENDS
-from optimize.finetune.gate import gate
-from optimize.report.record import AttemptRecord, HeadroomRecord, Report, VerdictRecord
+from optimize.finetune.handoff.bundle import Material
+from optimize.report.record import (
+    AttemptRecord,
+    ClimbRecord,
+    HeadroomRecord,
+    Report,
+    VerdictRecord,
+)
 from optimize.report.sentences import preflight_sentences, verdict_sentences
 from optimize.scoring.failures import diagnose
 from optimize.scoring.headroom import ANSWERS, calls_needed, headroom
 from optimize.stats.records import ScoreRecord
+from optimize.store.write import Run
 
 
 def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
     """Check the data, climb, decide, fine-tune or hand off if the gate opens, settle on test,
     record everything.
     """
-    after = (tuning_calls(session) if session.config.finetune in BACKENDS else 0) + _headroom_calls(
-        session
-    )
+    after = _calls_after(session)
     checked = preflight(session.task, session.splits, session.config, after)
     for line in preflight_sentences(checked, session.target):
         session.watch.noted(line)
-    with tracked_run(session, "run") as tracked, dspy.context(lm=session.lm):
+    with (
+        task_lock(session, "run"),
+        tracked_run(session, "run") as tracked,
+        dspy.context(lm=session.lm),
+    ):
         setup = Setup(
             session.task,
             session.splits,
@@ -50,40 +61,84 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
             repeats=session.config.repeats,
         )
         found = climb(setup, rungs, Both(tracked, session.watch))
+        baseline = found.attempts[0]
         found, room = _with_headroom(session, found)
-        findings = findings_of(session, found, checked, room)
-        opened = gate(session.task, case_of(session.task, findings), session.config.waive)
-        if opened.open and session.config.finetune in BACKENDS:
-            tuned = tune(session, findings.best, findings.best_val)
-            for attempt in tuned.attempts:
-                Both(tracked, session.watch).finished(attempt)
-            findings = replace(findings, tuned=tuned)
-        report = settle(session, tracked, findings, opened)
-        if opened.open and session.config.finetune == "bundle":
-            tracked.attach(bundle(session, report, findings.best)[0])
-        return report
+        best, evaluation = found.best.program, found.best.evaluation
+        assert best and evaluation
+        finetune = session.config.finetune
+        climbed = climb_record(session, found, checked, room)
+        judged = judge(session, climbed, best, going_on=finetune != "never")
+        findings = Findings(judged.climb, judged.gate, best, evaluation)
+        if judged.gate.open and finetune in BACKENDS:
+            keep = test_calls(session, baseline.calls + found.best.calls)
+            findings = _tuned(session, tracked, findings, judged.traced, keep)
+        handoff = None
+        if judged.gate.open and finetune == "bundle":
+            traces = judged.traced.traces if judged.traced else None
+
+            def handoff(report: Report) -> None:
+                tracked.attach(bundle(session, report, best, Material(traces=traces))[0])
+
+        return settle(session, tracked, findings, handoff)
 
 
-def findings_of(
-    session: Session, found: Climb, checked: Preflight, room: HeadroomRecord | None = None
+def _tuned(
+    session: Session, tracked: Run, findings: Findings, traced: Traced | None, keep: int
 ) -> Findings:
+    """The findings with a tuned LM, or with why there is none.
+
+    keep: LM calls that must be left for the test rows, which are read whatever becomes of it.
+    """
+    failed: list[str] = []
+    with (
+        surviving(failed, "Fine-tuning"),
+        session.meter.share(max(0, session.meter.remaining() - keep)),
+    ):
+        tuned = tune(session, findings.best, findings.best_val, traced)
+        for attempt in tuned.attempts:
+            Both(tracked, session.watch).finished(attempt)
+        findings = replace(findings, tuned=tuned)
+    return replace(findings, failed=tuple(failed))
+
+
+def climb_record(
+    session: Session, found: Climb, checked: Preflight, room: HeadroomRecord | None = None
+) -> ClimbRecord:
     """What a climb has found, before the gate and the test rows."""
     best, evaluation = found.best.program, found.best.evaluation
     assert best and evaluation
     verdict, numbers = found.decision.verdict, VerdictRecord.of(found.decision, found.history)
-    return Findings(
+    return ClimbRecord(
+        task=session.task.name,
         verdict=verdict,
         reason=verdict_sentences(verdict, session.target, numbers, room),
         target=session.target,
         numbers=numbers,
         preflight=checked,
         diagnosis=diagnose(best, session.splits.train, session.splits.val, evaluation.outcomes),
-        levers=tuple(found.levers),
-        attempts=tuple(map(AttemptRecord.of, found.attempts)),
-        best=best,
-        best_val=evaluation,
         headroom=room,
+        levers=list(found.levers),
+        attempts=[AttemptRecord.of(attempt) for attempt in found.attempts],
+        lm=session.config.lm,
+        teacher=session.teacher_name,
+        seed=session.config.seed,
+        rows={name: len(rows) for name, rows in session.splits.sides().items()},
+        data_hash=session.splits.digest,
+        knobs=session.config.given,
     )
+
+
+def _calls_after(session: Session) -> int:
+    """LM calls to keep for what comes after the climb, beside the test rows."""
+    finetune = session.config.finetune
+    traces = trace_calls(session) if finetune != "never" else 0
+    tuning = tuning_calls(session) if finetune in BACKENDS else 0
+    return traces + tuning + _headroom_calls(session)
+
+
+def test_calls(session: Session, calls: float) -> int:
+    """LM calls that the test rows take of programs which take so many for one row, all together."""
+    return int(session.config.repeats * len(session.splits.test) * calls)
 
 
 def _headroom_calls(session: Session) -> int:

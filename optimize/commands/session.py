@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 
 from optimize import lm as lms
@@ -13,10 +12,12 @@ from optimize.climb.verdict import History
 from optimize.config import RunConfig
 from optimize.data.rows import Splits, load_splits
 from optimize.errors import WorkbenchError
-from optimize.finetune import BACKENDS
+from optimize.finetune import BACKENDS, trainer
 from optimize.finetune import forgetting as forgetting
 from optimize.finetune.forgetting import GENERAL
+from optimize.finetune.steps import unlabelled
 from optimize.lm.meter import Meter, MeteredLM
+from optimize.program.program import student
 from optimize.scoring.evaluate import Asking
 from optimize.store.write import Run
 from optimize.task import Task, load_task
@@ -63,8 +64,9 @@ def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> S
     Raises WorkbenchError for what is wrong.
     """
     task, splits = load_task_and_rows(root, name, config)
+    check_method(config, task)
     if config.finetune in BACKENDS:  # before a call is spent on the way there
-        import_module(BACKENDS[config.finetune]).check_config(config)
+        trainer(config.finetune).check_config(config)
     others = tuple(
         load_task_and_rows(root, other, config.model_copy(update={"target": None}))
         for other in config.no_regression_on
@@ -88,6 +90,19 @@ def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> S
         watch,
         others,
     )
+
+
+def check_method(config: RunConfig, task: Task) -> None:
+    """Raises WorkbenchError where the method could not teach this task's program."""
+    if config.method == "distill" and not config.teacher:
+        raise WorkbenchError(
+            "--method distill needs a teacher: give --teacher LM, or use --method sft."
+        )
+    if config.method == "dpo" and (steps := unlabelled(student(task))):
+        raise WorkbenchError(
+            f"--method dpo compares whole answers, but {task.name!r} answers in steps without "
+            f"labels ({', '.join(steps)}). Use --method sft or distill."
+        )
 
 
 def load_task_and_rows(root: Path, name: str, config: RunConfig) -> tuple[Task, Splits]:

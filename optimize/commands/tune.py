@@ -7,19 +7,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 import dspy
 
 from optimize import lm as lms
 from optimize.climb.observer import Attempt
-from optimize.commands.lessons import lesson_calls, lessons
+from optimize.climb.verdict import WEIGHTS
+from optimize.commands.lessons import Pupil, lesson_calls, lessons
 from optimize.commands.session import Session
+from optimize.commands.traces import Traced, steps
 from optimize.data.rows import input_text
 from optimize.errors import WorkbenchError
-from optimize.finetune import BACKENDS
 from optimize.finetune import forgetting as forgetting
+from optimize.finetune import trainer
 from optimize.finetune.effects import Pair
 from optimize.finetune.forgetting import GENERAL, GENERAL_TOKENS, Answers, ForgettingRecord
 from optimize.finetune.training_rows import chat_rows, tuned_student
@@ -36,23 +37,28 @@ MARGIN = 0.05  # by which what must not get worse may get worse, in the mean
 SHOWN = 3
 
 
-def tune(session: Session, best: Program, prompt_val: Evaluation) -> Tuned:
+def tune(
+    session: Session, best: Program, prompt_val: Evaluation, traced: Traced | None = None
+) -> Tuned:
     """The tuned LM in two programs, with the short prompt it was trained on and with the best
     prompt, both on val.
 
-    prompt_val: the best prompt program's outcomes on val, which both are compared with.
+    prompt_val: the best prompt program's outcomes on val, which both are compared with. traced: its
+    right answers step by step, for a program whose steps have no labels.
     """
     config, backend = session.config, session.config.finetune
-    trainer = import_module(BACKENDS[backend])
+    training = trainer(backend)
     base = config.finetune_base or str(lms.gguf_path(config.lm) or config.lm.split("/", 1)[1])
     start, before = time.perf_counter(), session.meter.usage()
     short = tuned_student(best)
-    rows, val_rows = lessons(session, best, short), chat_rows(short, session.splits.val)
+    traces = traced.traces if traced else None
+    rows = lessons(session, Pupil(best, short, traces))
+    val_rows = chat_rows(short, session.splits.val, traces.val if traces else None)
     session.watch.started(backend)
-    tuned: str = trainer.train(
+    tuned: str = training.train(
         rows, val_rows, base, session.folder("adapters"), config, session.watch.scored
     )
-    epochs = tuple(trainer.curve(tuned))
+    epochs = tuple(training.curve(tuned))
     # an adapter that was there has cost as much
     trained = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))
     attempts = []
@@ -65,7 +71,7 @@ def tune(session: Session, best: Program, prompt_val: Evaluation) -> Tuned:
         evaluation = evaluate(program, session.splits.val, session.asking)
         gain = paired_gain(prompt_val.scores, evaluation.scores)
         usage, seconds = session.meter.usage() - before, time.perf_counter() - start
-        attempts.append(Attempt(name, "weights", program, evaluation, gain, usage, seconds))
+        attempts.append(Attempt(name, WEIGHTS, program, evaluation, gain, usage, seconds))
         start, before = time.perf_counter(), session.meter.usage()
     ood = _out_of_distribution(session, best, better(attempts))
     return Tuned(tuple(attempts), tuned, trained, epochs, tuple(_forgetting(session, tuned)), ood)
@@ -78,9 +84,8 @@ def tuning_calls(session: Session) -> int:
     rows = len(session.splits.val) + len(session.splits.test)
     others = sum(len(splits.val) for _, splits in session.no_regression_on)
     rows += len(session.splits.ood)
-    return lesson_calls(session) + 2 * (
-        session.config.repeats * rows + len(forgetting.questions(session.root)) + others
-    )
+    asked = steps(session) * session.config.repeats * rows
+    return lesson_calls(session) + 2 * (asked + len(forgetting.questions(session.root)) + others)
 
 
 def tuned_lm(session: Session, tuned: str, tokens: int) -> MeteredLM:

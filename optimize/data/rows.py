@@ -36,7 +36,8 @@ class Splits:
 
     digest: SHA-256 over every row and its side. places: file and line of each row, by its hash.
     ood: rows out of the others' distribution, which a tuned LM is asked as well; one without
-    outputs has no right answer. unlabelled: inputs a teacher may answer.
+    outputs has no right answer. unlabelled: inputs a teacher may answer. given: the sides are the
+    task's own files, not divided from one.
     """
 
     train: tuple[dspy.Example, ...]
@@ -46,6 +47,7 @@ class Splits:
     places: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
     ood: tuple[dspy.Example, ...] = ()
     unlabelled: tuple[dspy.Example, ...] = ()
+    given: bool = False
 
     def sides(self) -> dict[str, tuple[dspy.Example, ...]]:
         return {"train": self.train, "val": self.val, "test": self.test}
@@ -77,9 +79,10 @@ def load_splits(task: Task) -> Splits:
             hashes[id(example)] = row = row_hash(task, example)
             places[row] = (*places.get(row, ()), place)
     sides = {name: [example for _, example in rows] for name, rows in placed.items()}
+    given = set(sides) != {"rows"}
     # so that a file's order means nothing
     sides = {name: sorted(rows, key=lambda e: hashes[id(e)]) for name, rows in sides.items()}
-    if set(sides) == {"rows"}:
+    if not given:
         mixed = sides["rows"]
         groups = near_duplicate_groups([input_text(task, e) for e in mixed])
         names = split_groups([hashes[id(e)] for e in mixed], _labels(task, mixed), groups)
@@ -101,7 +104,13 @@ def load_splits(task: Task) -> Splits:
         for stem, path in beside.items()
     }
     return Splits(
-        tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]), digest, places, **extra
+        tuple(sides["train"]),
+        tuple(sides["val"]),
+        tuple(sides["test"]),
+        digest,
+        places,
+        given=given,
+        **extra,
     )
 
 

@@ -2,15 +2,41 @@
 plateaued.
 """
 
-from optimize.config import is_local
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from optimize.config import RunConfig, command_line, is_local
+from optimize.errors import WorkbenchError
 
 # Imported on use. Each has check_config(config), train(rows, val, base, out, config, progress) →
 # what the tuned LM is known by, curve(that).
 BACKENDS = {"lora": "optimize.finetune.lora.train", "openai": "optimize.finetune.openai_job"}
 
 
-def command(task: str, lm: str) -> str:
-    """The command that fine-tunes this LM on the task."""
-    return f"optimize finetune {task} --backend {'lora' if is_local(lm) else 'openai'}" + (
-        f" --lm {lm}" if lm != "embedded" else ""
-    )
+def trainer(backend: str) -> Any:
+    """The module that trains."""
+    return import_module(BACKENDS[backend])
+
+
+def backend_for(lm: str) -> str:
+    """Who could train the LM of that name."""
+    return "lora" if is_local(lm) else "openai"
+
+
+def finetune_command(task: str, knobs: Mapping[str, Any]) -> str:
+    """The command that fine-tunes the LM of a run with these knobs."""
+    asked = knobs.get("finetune")
+    backend = asked if asked in BACKENDS else backend_for(knobs.get("lm", "embedded"))
+    return command_line("finetune", task, {**knobs, "finetune": backend})
+
+
+def untrainable(config: RunConfig) -> str:
+    """Why the LM cannot be fine-tuned from here; empty where it can. Asks no LM."""
+    try:
+        trainer(backend_for(config.lm)).check_config(config)
+    except WorkbenchError as error:
+        return str(error)
+    return ""

@@ -5,11 +5,16 @@ would meet it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import Field
 
 from optimize.climb.preflight import CONFLICTS, DIFFER, LEAKS, NOISY, Preflight
+from optimize.climb.verdict import Family
+from optimize.config import RunConfig, command_line
+from optimize.finetune import finetune_command
+from optimize.finetune.steps import TraceCount
 from optimize.scoring.failures import Diagnosis, Kind
 from optimize.stats.intervals import smallest_gain
 from optimize.stats.records import Record, ScoreRecord
@@ -19,6 +24,7 @@ from optimize.task import Task
 LEAST_ROWS, FEW_ROWS, GOOD_ROWS = 50, 100, 500
 REASONING_ROWS = 1000  # the same for programs that reason before they answer
 LEAST_A_LABEL = 5
+LEAST_VAL = 8  # val rows that can tell one epoch from another
 # failures that weights are the wrong remedy for
 OUTSIDE: tuple[Kind, ...] = ("schema", "knowledge", "labels")
 OUTSIDE_SHARE = 0.5  # of the points lost
@@ -36,6 +42,15 @@ class Criterion(Record):
     threshold: str
     source: str
     advice: str = Field("", description="what would meet it, where it is not met")
+    command: str = Field(default="", description="the command for that, where there is one")
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.value} ({self.threshold}). {self.remedy}".strip()
+
+    @property
+    def remedy(self) -> str:
+        """What to do, in one or two sentences."""
+        return " ".join(filter(None, [self.advice, self.command and f"Next: {self.command}"]))
 
 
 @dataclass(frozen=True)
@@ -44,32 +59,57 @@ class Case:
     rung that won.
 
     families: of the levers that were scored. reasons: the program reasons before it answers.
-    teacher: another LM's val score with the same prompt, where it was asked.
+    teacher: another LM's val score with the same prompt, where it was asked. steps: the names of
+    the program's steps whose outputs the rows do not label. traces: rows that can teach these; None
+    where nobody has counted them. knobs: of the climb's run, as far as they differ from their
+    defaults.
     """
 
     verdict: str
     target: float
     best: ScoreRecord
     levers: Mapping[str, float]
-    families: Sequence[str]
+    families: Sequence[Family]
     preflight: Preflight
     diagnosis: Diagnosis
     reasons: bool
     teacher: ScoreRecord | None = None
+    steps: Sequence[str] = ()
+    traces: TraceCount | None = None
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+
+    def command(self, name: str, task: Task, **changed: Any) -> str:
+        """The command with the flags of the climb's run, some of them changed."""
+        return command_line(name, task.name, {**self.knobs, **changed})
+
+    @property
+    def more_calls(self) -> int:
+        """A cap on LM calls that is surely higher than the one that was too low."""
+        default = RunConfig.model_fields["max_calls"].default
+        return 2 * max(int(self.knobs.get("max_calls", default)), self.preflight.cost.enough_calls)
 
 
 def verdict(task: Task, case: Case) -> Criterion:
-    advice = {
-        "reached": f"Prompting reached the target{_credit(case)}; weights need not change.",
-        "budget": "It is not shown that prompting cannot reach the target: optimize run "
-        f"{task.name} with a higher --max-calls.",
-        "no_headroom": "Mend labels and metric, or take a stronger LM.",
+    plateau = case.verdict == "plateau"
+    passed = plateau and case.best.score < case.target
+    run = case.command("run", task, max_calls=case.more_calls)
+    check = case.command("check", task)
+    advice, command = {
+        "plateau": ("At that target prompting is enough; weights need not change.", ""),
+        "reached": (
+            f"Prompting reached the target{_credit(case)}; weights need not change.",
+            "",
+        ),
+        "budget": ("It is not shown that prompting cannot reach the target.", run),
+        "no_headroom": ("Mend labels and metric, or take a stronger LM.", check),
     }.get(
         case.verdict,
-        "It is not shown that prompting cannot reach the target: see the verdict for what would "
-        "show it.",
+        (
+            "It is not shown that prompting cannot reach the target: see the verdict for what "
+            "would show it.",
+            "",
+        ),
     )
-    passed = case.verdict == "plateau"
     return Criterion(
         name="verdict",
         passed=passed,
@@ -77,6 +117,7 @@ def verdict(task: Task, case: Case) -> Criterion:
         threshold=f"a plateau below {case.target}",
         source="docs/verdict.md",
         advice="" if passed else advice,
+        command="" if passed else command,
     )
 
 
@@ -97,10 +138,8 @@ def retrieval(task: Task, case: Case) -> Criterion | None:
         value="scored" if passed else "not scored",
         threshold="tried where the task has a corpus",
         source="the climb",
-        advice=""
-        if passed
-        else f"Missing knowledge is no case for weights: optimize run {task.name} with a higher "
-        "--max-calls.",
+        advice="" if passed else "Missing knowledge is no case for weights.",
+        command="" if passed else case.command("run", task, max_calls=case.more_calls),
     )
 
 
@@ -109,15 +148,15 @@ def kind_of_failure(task: Task, case: Case) -> Criterion:
     share, kinds = case.diagnosis.share(*OUTSIDE), case.diagnosis.kinds
     passed = share < OUTSIDE_SHARE
     worst = next((k for k in kinds if k.kind in OUTSIDE), None)
-    look = f"optimize {'check' if worst and worst.kind == 'labels' else 'run'} {task.name}"
-    skipped = f"What fits is {worst.lever}, then {look}." if worst and not passed else ""
+    look = case.command("check" if worst and worst.kind == "labels" else "run", task)
     return Criterion(
         name="kind of failure",
         passed=passed,
         value=", ".join(f"{k.kind} {k.count}" for k in kinds) or "none",
         threshold=f"less than {OUTSIDE_SHARE:.0%} of the points lost to {', '.join(OUTSIDE)}",
         source="the best prompt program's val rows",
-        advice=skipped,
+        advice=f"What fits is {worst.lever}." if worst and not passed else "",
+        command=look if worst and not passed else "",
     )
 
 
@@ -142,6 +181,31 @@ def train_rows(case: Case) -> Criterion:
     )
 
 
+def steps(case: Case) -> Criterion | None:
+    """Rows label what a program answers; its inner steps are taught from right answers."""
+    if not case.steps:
+        return None
+    found, names = case.traces, ", ".join(case.steps)
+    passed: bool | None = None
+    value, advice = f"{names}: learned from answers that are right, not counted yet", ""
+    if found and found.problem:
+        passed, value = False, f"{names}: its traces cannot be had. {found.problem}"
+        advice = "Mend that, or write the program as one step (dspy.Predict)."
+    elif found:
+        enough = found.train >= LEAST_ROWS and found.val >= LEAST_VAL
+        passed = None if enough and found.train < FEW_ROWS else enough
+        value = f"{names}: {found.train} train and {found.val} val rows answered right"
+        advice = "" if passed else "Label more rows, or write the program as one step."
+    return Criterion(
+        name="steps without labels",
+        passed=passed,
+        value=value,
+        threshold=f"{LEAST_ROWS} train and {LEAST_VAL} val rows at least, better {FEW_ROWS} train",
+        source="the best prompt program's answers that score 1.0",
+        advice=advice,
+    )
+
+
 def labels_covered(case: Case) -> Criterion | None:
     shown = case.preflight.label_rows
     if not shown:
@@ -163,24 +227,19 @@ def labels_covered(case: Case) -> Criterion | None:
 
 
 def contradictions(task: Task, case: Case) -> Criterion:
-    found = case.preflight.count(CONFLICTS)
-    return _none_of(
-        "contradictions",
-        found,
-        CONFLICTS,
-        f"Decide which label is right: optimize check {task.name} lists them.",
-    )
+    advice = "Decide which label is right; the check lists them."
+    return _none_of("contradictions", CONFLICTS, task, case, advice)
 
 
 def overlap(task: Task, case: Case) -> Criterion:
     advice = (
-        f"Move or remove them: optimize check {task.name} lists them; a single rows.jsonl is split "
-        "without overlap."
+        "Move or remove them; the check lists them. A single rows.jsonl is split without overlap."
     )
-    return _none_of("overlap", case.preflight.count(LEAKS), LEAKS, advice)
+    return _none_of("overlap", LEAKS, task, case, advice)
 
 
-def _none_of(name: str, found: int, what: str, advice: str) -> Criterion:
+def _none_of(name: str, what: str, task: Task, case: Case, advice: str) -> Criterion:
+    found = case.preflight.count(what)
     return Criterion(
         name=name,
         passed=not found,
@@ -188,6 +247,7 @@ def _none_of(name: str, found: int, what: str, advice: str) -> Criterion:
         threshold="none",
         source="the preflight",
         advice=advice if found else "",
+        command=case.command("check", task) if found else "",
     )
 
 
@@ -204,8 +264,9 @@ def random_labels(task: Task, case: Case) -> Criterion | None:
         source="the preflight (an estimate, some 5 to 12 points high)",
         advice=""
         if passed
-        else f"Mend the labels first, a tuned LM would learn them: optimize check {task.name} "
-        "lists possible label errors.",
+        else "Mend the labels first, a tuned LM would learn them; the check lists possible label "
+        "errors.",
+        command="" if passed else case.command("check", task),
     )
 
 
@@ -282,12 +343,12 @@ def teacher(task: Task, case: Case) -> Criterion | None:
         value=f"scores {case.teacher} with the same prompt",
         threshold="below the target, or distil it",
         source="--headroom",
-        advice="What is wrong is the cost. Use the teacher, or distil it: optimize finetune "
-        f"{task.name} --method distill --teacher LM.",
+        advice="What is wrong is the cost. Use the teacher, or distil it.",
+        command=finetune_command(task.name, {**case.knobs, "method": "distill"}),
     )
 
 
-def declared(task: Task, waived: str | None) -> Criterion:
+def declared(task: Task, case: Case, waived: str | None) -> Criterion:
     declared = task.stability == "stable" and bool(task.owner)
     value = (
         f"{task.stability or 'stability not said'}, "
@@ -302,4 +363,5 @@ def declared(task: Task, waived: str | None) -> Criterion:
         advice=""
         if declared or waived
         else 'Say so in Task(stability="stable", owner="…"), or give --waive "reason".',
+        command="" if declared or waived else case.command("gate", task),
     )

@@ -21,16 +21,13 @@ class GateRecord(Record):
     @property
     def reasons(self) -> list[str]:
         """Why it is closed, and what would open it; or what it stands on, and what to mind."""
-        told = {
-            c.name: f"{c.name}: {c.value} ({c.threshold}). {c.advice}".strip()
-            for c in self.criteria
-        }
-        closed = [told[c.name] for c in self.criteria if c.passed is False]
-        return closed or [
-            told[c.name]
-            for c in self.criteria
-            if c.passed is None or c.name in ("verdict", "train rows")
+        return [str(c) for c in self.failed] or [
+            str(c) for c in self.criteria if c.passed is None or c.name in ("verdict", "train rows")
         ]
+
+    @property
+    def failed(self) -> list[Criterion]:
+        return [c for c in self.criteria if c.passed is False]
 
 
 def gate(task: Task, case: Case, waived: str | None = None) -> GateRecord:
@@ -43,6 +40,7 @@ def gate(task: Task, case: Case, waived: str | None = None) -> GateRecord:
         criteria.retrieval(task, case),
         criteria.kind_of_failure(task, case),
         criteria.train_rows(case),
+        criteria.steps(case),
         criteria.labels_covered(case),
         criteria.contradictions(task, case),
         criteria.overlap(task, case),
@@ -51,7 +49,7 @@ def gate(task: Task, case: Case, waived: str | None = None) -> GateRecord:
         criteria.no_lm_needed(case),
         criteria.gain_to_be_had(task, case),
         criteria.teacher(task, case),
-        criteria.declared(task, waived),
+        criteria.declared(task, case, waived),
     ]
     judged = [criterion for criterion in found if criterion]
     return GateRecord(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dspy
@@ -10,6 +11,7 @@ from dspy.adapters import ChatAdapter
 
 from optimize.errors import WorkbenchError
 from optimize.files import plain, to_json
+from optimize.finetune.steps import Calls, labelled, unlabelled
 from optimize.program.compact_format import FORMATS
 from optimize.program.program import Program, student
 from optimize.scoring.evaluate import Outcome
@@ -31,51 +33,76 @@ def tuned_student(best: Program) -> Program:
     return program
 
 
-def chat_rows(program: Program, examples: Sequence[dspy.Example]) -> list[TrainingRow]:
-    """One `{"messages": [system, user, assistant]}` for each example, with its gold outputs.
+@dataclass(frozen=True)
+class Taught:
+    """One call that the tuned LM is to answer, and its answer."""
 
-    Raises WorkbenchError for programs of several predictors: their inner steps have no labels.
+    signature: type[dspy.Signature]
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+
+    @property
+    def asked(self) -> str:
+        """What tells two calls apart."""
+        return to_json([self.signature.instructions, list(self.signature.fields), self.inputs])
+
+
+def taught(
+    program: Program, examples: Sequence[dspy.Example], calls: Sequence[Calls] | None = None
+) -> list[Taught]:
+    """What the examples teach each of the program's predictors: gold outputs where the row labels
+    them, else what the predictor said in the calls behind a right answer.
+
+    calls: behind each example. Raises WorkbenchError where a step has no label and none are given.
     """
-    predictors = program.predictors()
-    adapter = FORMATS[program.format]
-    assert isinstance(adapter, ChatAdapter)
-    if len(predictors) != 1 or not set(predictors[0].signature.output_fields) <= set(
-        examples[0].keys()
-    ):
+    if calls is None and (steps := unlabelled(program)):
         raise WorkbenchError(
             f"Task {program.task.name!r} cannot be exported: its rows label the program's outputs, "
-            "but not its inner steps. Fine-tuning needs a program with one predictor whose "
-            "outputs are the row's."
+            f"but not its inner steps ({', '.join(steps)})."
         )
-    signature = predictors[0].signature
-    return [
-        adapter.format_finetune_data(
-            signature,
-            [],
-            program.with_passages(dict(e.inputs())),
-            {name: e[name] for name in signature.output_fields},
-        )
-        for e in examples
-    ]
+    found, gold = [], set(program.task.signature.output_fields)
+    for example, made in zip(examples, calls or [()] * len(examples), strict=True):
+        for place, predictor in enumerate(program.predictors()):
+            names = predictor.signature.output_fields
+            if labelled(program, predictor):
+                given = program.with_passages(dict(example.inputs()))
+                pairs = [(given, {name: example[name] for name in names})]
+            else:
+                pairs = [
+                    (call.inputs, call.outputs | {n: example[n] for n in gold & set(names)})
+                    for call in made
+                    if call.predictor == place
+                ]
+            found += [Taught(predictor.signature, *pair) for pair in pairs]
+    return found
 
 
-def schema_rows(program: Program, examples: Sequence[dspy.Example]) -> list[TrainingRow]:
+def chat_rows(
+    program: Program, examples: Sequence[dspy.Example], calls: Sequence[Calls] | None = None
+) -> list[TrainingRow]:
+    """`{"messages": [system, user, assistant]}` for all that the examples teach."""
+    return [chat_row(program, one) for one in taught(program, examples, calls)]
+
+
+def chat_row(program: Program, one: Taught) -> TrainingRow:
+    adapter = FORMATS[program.format]
+    assert isinstance(adapter, ChatAdapter)
+    given = {name: one.inputs[name] for name in one.signature.input_fields if name in one.inputs}
+    row: TrainingRow = adapter.format_finetune_data(one.signature, [], given, one.outputs)
+    return row
+
+
+def schema_row(program: Program, one: Taught) -> TrainingRow:
     """The same with a JSON object as the answer, for providers that constrain a tuned LM to a JSON
     Schema.
     """
-    names = list(program.task.signature.output_fields)
-    found = []
-    for example, row in zip(examples, chat_rows(program, examples), strict=True):
-        *asked, answer = row["messages"]
-        told = (
-            f"{asked[0]['content']}\nAnswer with a JSON object that has the fields "
-            f"{', '.join(names)}."
-        )
-        gold = to_json({name: plain(example[name]) for name in names})
-        found.append(
-            {"messages": [asked[0] | {"content": told}, *asked[1:], answer | {"content": gold}]}
-        )
-    return found
+    names = list(one.signature.output_fields)
+    *asked, answer = chat_row(program, one)["messages"]
+    told = (
+        f"{asked[0]['content']}\nAnswer with a JSON object that has the fields {', '.join(names)}."
+    )
+    gold = to_json({name: plain(one.outputs[name]) for name in names})
+    return {"messages": [asked[0] | {"content": told}, *asked[1:], answer | {"content": gold}]}
 
 
 def completion_rows(chat: Sequence[TrainingRow]) -> list[TrainingRow]:
@@ -95,8 +122,8 @@ def preferences(
     """Pairs for DPO: on the same input the gold answer is chosen, the incumbent's wrong one
     rejected.
 
-    program: the tuned student, in whose format both are written. Rows that were answered right, or
-    not at all, make no pair.
+    program: the tuned student, of one predictor, in whose format both are written. Rows that were
+    answered right, or not at all, make no pair.
     """
     adapter, signature = FORMATS[program.format], program.predictors()[0].signature
     assert isinstance(adapter, ChatAdapter)

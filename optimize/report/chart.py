@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from optimize.climb.verdict import WEIGHTS
 from optimize.finetune.epoch import kept
 from optimize.report.record import Report
 from optimize.stats.records import ScoreRecord
@@ -40,7 +41,7 @@ def _climb(axes: Any, report: Report) -> None:
     best: list[float] = []
     for place, a in enumerate(tried):
         assert a.val
-        weights = a.family == "weights"
+        weights = a.family == WEIGHTS
         color = AFTER if weights else BEFORE if a.promoted else GREY
         _point(axes, place, a.val, color, "o")
         if not weights:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from statistics import variance
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from optimize.climb.observer import Attempt
 from optimize.climb.preflight import DIFFER, Preflight
-from optimize.climb.verdict import Decision, History, best_of
+from optimize.climb.verdict import WEIGHTS, Decision, Family, History, best_of
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.effects import EffectsRecord
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import ForgettingRecord
 from optimize.finetune.gate import GateRecord
+from optimize.finetune.steps import TraceCount
 from optimize.scoring.evaluate import Evaluation
 from optimize.scoring.failures import Diagnosis
 from optimize.stats.intervals import differences, smallest_gain
@@ -27,7 +28,7 @@ def score_record(evaluation: Evaluation) -> ScoreRecord:
 
 class AttemptRecord(Record):
     rung: str
-    family: str
+    family: Family
     val: ScoreRecord | None = None
     gain: GainRecord | None = Field(None, description="over the incumbent of its time, on val")
     promoted: bool = False
@@ -141,22 +142,40 @@ class TestRecord(Record):
     )
 
 
-class Report(Record):
-    """One run, complete: what `--json` prints and `report.json` holds."""
+class ClimbRecord(Record):
+    """A climb: all that is known before the gate and the test rows."""
 
-    version: Literal[4] = 4
     task: str
     verdict: str
     reason: str
     target: float
-    target_met: bool
     numbers: VerdictRecord
     preflight: Preflight
     diagnosis: Diagnosis = Field(description="of the best prompt program's failures on val")
     headroom: HeadroomRecord | None = Field(None, description="null unless --headroom")
     levers: list[str] = Field(description="rungs that made the best prompt program, in order")
-    test: TestRecord
     attempts: list[AttemptRecord]
+    traces: TraceCount | None = Field(
+        default=None,
+        description="rows that teach the steps which the rows do not label; null where there are "
+        "none or the gate was closed before they were counted",
+    )
+    lm: str
+    teacher: str
+    seed: int
+    rows: dict[str, int]
+    data_hash: str
+    knobs: dict[str, Any] = Field(
+        {}, description="of the run, as far as they differ from their defaults; never the key"
+    )
+
+
+class Report(ClimbRecord):
+    """One run, complete: what `--json` prints and `report.json` holds."""
+
+    version: Literal[4] = 4
+    target_met: bool
+    test: TestRecord
     gate: GateRecord
     decision: DecisionRecord | None = Field(
         None, description="on the tuned LM; null if none was trained"
@@ -166,17 +185,22 @@ class Report(Record):
     forgetting: list[ForgettingRecord] = Field(
         [], description="general questions, and each task that must not get worse"
     )
-    lm: str
-    teacher: str
-    seed: int
-    rows: dict[str, int]
-    data_hash: str
     lm_calls: int
     cost_usd: float | None
     seconds: float
     program: str
     charts: list[str] = Field([], description="pictures, below the project's root")
+    failed: list[str] = Field(
+        default=[], description="what went wrong after the climb, which stands"
+    )
     next: str
+
+    @property
+    def climb(self) -> ClimbRecord:
+        """What the climb alone found, without the tuned LM."""
+        found = {name: getattr(self, name) for name in ClimbRecord.model_fields}
+        prompts = [a for a in self.attempts if a.family != WEIGHTS]
+        return ClimbRecord(**found | {"attempts": prompts})
 
     @property
     def final(self) -> ScoreRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from optimize.climb.verdict import WEIGHTS
 from optimize.finetune.effects import EffectsRecord
 from optimize.finetune.epoch import kept
 from optimize.report.record import AttemptRecord, Report
@@ -63,7 +64,7 @@ def test_scores(report: Report) -> Section:
 def other_tuned(report: Report) -> str:
     """The tuned program that val did not choose."""
     judged = report.decision.tuned if report.decision else ""
-    return next(a.rung for a in report.attempts if a.family == "weights" and a.rung != judged)
+    return next(a.rung for a in report.attempts if a.family == WEIGHTS and a.rung != judged)
 
 
 def attempts(found: Sequence[AttemptRecord]) -> Section:

@@ -50,7 +50,7 @@ def attempts_table(attempts: list[AttemptRecord]) -> Table:
 
 def warnings(report: Report) -> list[str]:
     """What a reader must not miss, before anything else."""
-    out = []
+    out = list(report.failed)
     if report.verdict == "reached" and report.test.prompt.score < report.target:
         out += [
             f"Not confirmed on test: there it scores {report.test.prompt}, below the target "
@@ -197,8 +197,11 @@ def checks(found: Preflight, target: float, name: str) -> RenderableType:
     )
 
 
-def criteria(found: GateRecord, name: str) -> RenderableType:
-    """The gate as a person reads it: a line a criterion, then what is to be done."""
+def criteria(found: GateRecord, following: str) -> RenderableType:
+    """The gate as a person reads it: a line a criterion, then what is to be done.
+
+    following: the command that goes on where it is open.
+    """
     table = Table("", "criterion", "found", "asked", box=None, pad_edge=False)
     for c in found.criteria:
         mark = {True: "✓", None: "!", False: "✗"}[c.passed]
@@ -210,13 +213,9 @@ def criteria(found: GateRecord, name: str) -> RenderableType:
             style={True: "", None: "yellow", False: "red"}[c.passed],
         )
     todo = [
-        f"{'To open it' if c.passed is False else 'Mind'}: {c.advice}"
+        f"{'To open it' if c.passed is False else 'Mind'}: {c.remedy}"
         for c in found.criteria
-        if not c.passed and c.advice
+        if not c.passed and c.remedy
     ]
-    end = (
-        f"Next: optimize finetune {name}, or optimize handoff {name}"
-        if found.open
-        else "The gate is closed."
-    )
+    end = f"The gate is open. Next: {following}" if found.open else "The gate is closed."
     return Group(table, "", *[Text(line) for line in todo], Text(end, style="bold"))

@@ -111,8 +111,7 @@ class Run(Observer):
         log(self.id, str(path), path.name if path.is_dir() else None)
 
     def settle(self, report: Report, program: Program, prompt_program: Program) -> None:
-        """The verdict, the test scores and the best program, registered as a version of the task's
-        model.
+        """The verdict, the test scores and the best program; again where the report has changed.
 
         program: the best of all; prompt_program: the best without tuned weights, from which to
         fine-tune later.
@@ -154,7 +153,23 @@ class Run(Observer):
         self._log_state(self.id, program, "program.json")
         self._log_state(self.id, prompt_program, "prompt_program.json")
         self.client.log_text(self.id, render(program, self.splits.val[0]), "prompt.txt")
-        self._register(report)
+
+    def register(self, report: Report) -> None:
+        """The program kept, as a version of the task's model."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(self.task)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        run = self.client.get_run(self.id)
+        version = self.client.create_model_version(
+            self.task, f"{run.info.artifact_uri}/program.json", self.id
+        )
+        tags = {"verdict": report.verdict, "lm": report.lm, "test_score": report.final.score}
+        for name, value in tags.items():
+            self.client.set_model_version_tag(self.task, version.version, name, str(value))
 
     def _create_experiment(self, root: Path, task: str) -> str:
         local = "MLFLOW_TRACKING_URI" not in os.environ
@@ -225,25 +240,6 @@ class Run(Observer):
 
     def _log_state(self, run: str, program: Program, name: str) -> None:
         self.client.log_text(run, to_text(program), name)
-
-    def _register(self, report: Report) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self.client.create_registered_model(self.task)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        run = self.client.get_run(self.id)
-        version = self.client.create_model_version(
-            self.task, f"{run.info.artifact_uri}/program.json", self.id
-        )
-        for name, value in {
-            "verdict": report.verdict,
-            "lm": report.lm,
-            "test_score": report.test.prompt.score,
-        }.items():
-            self.client.set_model_version_tag(self.task, version.version, name, str(value))
 
 
 def _interval(name: str, interval: Interval) -> dict[str, float | None]:

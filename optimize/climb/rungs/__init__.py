@@ -10,6 +10,7 @@ from optimize.climb.rungs.base import Context, Skip, Starved
 from optimize.climb.rungs.output_format import output_format
 from optimize.climb.rungs.passages import passages
 from optimize.climb.rungs.search import demo_search
+from optimize.climb.verdict import Family
 from optimize.program.program import Program
 
 __all__ = ["LADDER", "Context", "Rung", "Skip", "Starved"]
@@ -20,7 +21,7 @@ class Rung:
     """A lever, its family (what kind of failure it mends) and the function that pulls it."""
 
     name: str
-    family: str
+    family: Family
     pull: Callable[[Program, Context], Program]
 
 

@@ -7,57 +7,82 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from optimize import __version__
 from optimize.data.rows import Splits, input_text
 from optimize.data.split import apart_from, folded
-from optimize.finetune import command
-from optimize.finetune.handoff.manifest import FILE, Facts, Manifest, record
+from optimize.finetune.handoff.manifest import FILE, Facts, Manifest, prompt_of, record
 from optimize.finetune.handoff.recipes import write_readme, write_recipes
+from optimize.finetune.steps import Traces
 from optimize.finetune.training_rows import (
+    Taught,
     TrainingRow,
-    chat_rows,
+    chat_row,
     completion_rows,
     preferences,
-    schema_rows,
+    schema_row,
+    taught,
     tuned_student,
 )
 from optimize.program.compact_format import object_schema
-from optimize.program.program import Program, render, save
+from optimize.program.program import Program, save
 from optimize.scoring.evaluate import Outcome
 
 BASES = {"embedded": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # where the LM's weights are on the hub
+# how rows were divided
+GIVEN = "the task's own train, val and test files"
+DIVIDED = (
+    "one file divided by content hash, 60/15/25, stratified by label, near-duplicates on one side"
+)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What rows are made from beside the rows themselves, all of the best prompt program.
+
+    outcomes: on the train rows, in order, from which pairs for preference tuning are made. traces:
+    for a program whose steps have no labels.
+    """
+
+    outcomes: Sequence[Outcome] = ()
+    traces: Traces | None = None
 
 
 def write_bundle(
-    folder: Path, best: Program, splits: Splits, facts: Facts, outcomes: Sequence[Outcome] = ()
+    folder: Path, best: Program, splits: Splits, facts: Facts, material: Material | None = None
 ) -> Manifest:
     """Write the hand-off in place of what was at `folder`; test rows stay behind.
 
-    outcomes: the best prompt program's on the train rows, in order, from which pairs for preference
-    tuning are made. Raises WorkbenchError for a program whose rows cannot be exported, before
-    anything is written.
+    Raises WorkbenchError for a program whose rows cannot be exported, before anything is written.
     """
+    material = material or Material()
     program, task = tuned_student(best), best.task
     kept, removed = _without_overlap(
         splits, [input_text(task, e.inputs()) for rows in splits.sides().values() for e in rows]
     )
-    sides = {"train": [splits.train[n] for n in kept], "val": list(splits.val)}
-    chat = {side: chat_rows(program, rows) for side, rows in sides.items()}
-    pairs = preferences(program, chat["train"], [outcomes[n] for n in kept]) if outcomes else []
+    val = taught(program, splits.val, material.traces.val if material.traces else None)
+    calls = [material.traces.train[n] for n in kept] if material.traces else None
+    train = _new(taught(program, [splits.train[n] for n in kept], calls), val)
+    sides = {"train": train, "val": val}
+    chat = {side: [chat_row(program, one) for one in rows] for side, rows in sides.items()}
+    outcomes = material.outcomes and [material.outcomes[n] for n in kept]
+    pairs = preferences(program, chat["train"], outcomes) if outcomes else []
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     for side, rows in sides.items():
         _write(part / "chat" / f"{side}.jsonl", chat[side])
-        _write(part / "json_schema" / f"{side}.jsonl", schema_rows(program, rows))
+        _write(part / "json_schema" / f"{side}.jsonl", [schema_row(program, one) for one in rows])
         _write(part / "completion" / f"{side}.jsonl", completion_rows(chat[side]))
     if pairs:
         _write(part / "preferences" / "train.jsonl", pairs)
-    (part / "json_schema" / "schema.json").write_text(
-        json.dumps(object_schema(task.signature), indent=1) + "\n", encoding="utf-8"
-    )
+    for name, schema in _schemas(program).items():
+        (part / "json_schema" / name).write_text(
+            json.dumps(schema, indent=1) + "\n", encoding="utf-8"
+        )
     save(program, part / "program.json")
     base = BASES.get(facts.lm)
     write_recipes(part, base, facts.epochs, facts.seed, bool(pairs))
@@ -67,31 +92,49 @@ def write_bundle(
         for name, s in facts.before.items()
     ]
     told = {"task": task.name, "lm": facts.lm, "target": str(facts.target), "reason": facts.reason}
-    told |= {"scores": "\n".join(scores), "finetune": command(task.name, facts.lm)}
+    told |= {"scores": "\n".join(scores), "finetune": facts.finetune}
     write_readme(part, base, bool(pairs), told)
     manifest = Manifest(
         workbench=__version__,
         written=date.today().isoformat(),
         task=task.name,
         base=base,
-        split="rows.jsonl divided by content hash, 60/15/25, stratified by label, near-duplicates "
-        "on one side; or the task's own files",
+        split=GIVEN if splits.given else DIVIDED,
         rows=counts,
         data_hash=splits.digest,
         removed=removed,
         format=program.format,
-        prompt=render(program, splits.val[0]),
+        prompt=prompt_of(chat["val"][0]),
         files={
             str(path.relative_to(part)): record(path)
             for path in sorted(part.rglob("*"))
             if path.is_file()
         },
-        **dict(facts),
+        **{name: value for name, value in facts if name != "finetune"},
     )
     (part / FILE).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
     return manifest
+
+
+def _new(rows: Sequence[Taught], others: Sequence[Taught]) -> list[Taught]:
+    """The rows that ask what none of the others asks, each once: an inner step may be asked the
+    same for two inputs.
+    """
+    held = {one.asked for one in others}
+    return list({one.asked: one for one in rows if one.asked not in held}.values())
+
+
+def _schemas(program: Program) -> dict[str, Any]:
+    """The JSON Schema of the answer, or of each step's answer, by the file's name."""
+    steps = program.named_predictors()
+    return {
+        f"{name.removeprefix('inner.')}.schema.json" if len(steps) > 1 else "schema.json": (
+            object_schema(predictor.signature)
+        )
+        for name, predictor in steps
+    }
 
 
 def _without_overlap(splits: Splits, texts: list[str]) -> tuple[list[int], dict[str, int]]:

@@ -29,7 +29,7 @@ class FileRecord(Record):
     tokens: int | None = None
 
 
-class Facts(Record):
+class _Climbed(Record):
     """What the climb knows."""
 
     lm: str = Field(description="on which the prompts were optimized")
@@ -44,7 +44,13 @@ class Facts(Record):
     )
 
 
-class Manifest(Facts):
+class Facts(_Climbed):
+    """The same for those who write a hand-off."""
+
+    finetune: str = Field(description="the command that trains here instead")
+
+
+class Manifest(_Climbed):
     """Everything that a trainer elsewhere, or a reader in a year, needs to know of the rows beside
     it.
     """
@@ -64,7 +70,7 @@ class Manifest(Facts):
         description="train rows left out: written twice, or nearly a val or test row"
     )
     format: str
-    prompt: str = Field(description="the whole prompt that the rows assume, for the first val row")
+    prompt: str = Field(description="the whole prompt of the first val row written here")
     files: dict[str, FileRecord]
 
 
@@ -124,7 +130,7 @@ def verify(folder: Path) -> list[str]:
     if len(set(inputs["train"])) < len(inputs["train"]):
         wrong.append("Some train inputs are written more than once.")
     first = next((row for _, row in read_jsonl(folder / "chat" / "val.jsonl")), None)
-    if first is None or _prompt(first) != found.prompt:
+    if first is None or prompt_of(first) != found.prompt:
         wrong.append("The prompt in the manifest is not the one of the first val row.")
     if not found.gate.open or found.verdict != "plateau":
         wrong.append(
@@ -134,8 +140,8 @@ def verify(folder: Path) -> list[str]:
     return wrong
 
 
-def _prompt(row: dict[str, Any]) -> str:
-    """As `program.render` writes it."""
+def prompt_of(row: dict[str, Any]) -> str:
+    """What a chat row asks, as `program.render` writes it."""
     return "\n".join(f"--- {m['role']} ---\n{m['content']}" for m in row["messages"][:-1]) + "\n"
 
 
@@ -147,7 +153,7 @@ def _asked(row: Any) -> str | None:
         or not messages[-1].get("content")
     ):
         return None
-    return str(messages[-2]["content"])
+    return prompt_of(row)
 
 
 def _letters(value: Any) -> int:

@@ -9,6 +9,7 @@ docs/results.md has the figures.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import struct
 import warnings
@@ -56,6 +57,26 @@ def check_base(base: str) -> None:
             f"{told}"
         ) from error
     check_architecture(found.model_type)
+
+
+def base_identity(base: str) -> str:
+    """A hash of the weights themselves: a GGUF file's, or all of a folder's files and their names;
+    of a name on the hub the commit it stands for.
+
+    A path is none: another model may lie there tomorrow.
+    """
+    place = Path(base)
+    if not place.exists():
+        from transformers import AutoConfig
+
+        return f"{base}@{AutoConfig.from_pretrained(base)._commit_hash}"
+    found = hashlib.sha256()
+    for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+        if path.is_file():
+            found.update(path.relative_to(place).as_posix().encode())
+            with path.open("rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
 
 
 def load_model(base: str) -> tuple[Any, Any]:

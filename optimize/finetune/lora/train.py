@@ -16,13 +16,14 @@ from typing import Any
 from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
 from optimize.finetune.epoch import Epoch, TrainingProgress, kept
-from optimize.finetune.lora.adapter_gguf import write_adapter
+from optimize.finetune.lora.adapter_gguf import architecture, check_architecture, write_adapter
 from optimize.finetune.lora.model import (
     ALPHA,
     BATCH,
     RANK,
     EncodedRow,
     adapt,
+    base_identity,
     batches,
     below,
     check_base,
@@ -40,6 +41,13 @@ SHARE = 0.5  # of the blocks, from the top
 
 def check_config(config: RunConfig) -> None:
     """Raises WorkbenchError where a LoRA could not be trained or served."""
+    if not is_local(config.lm):
+        raise WorkbenchError(
+            f"LoRA trains weights in this process: 'embedded' or 'gguf:PATH', not {config.lm!r}. "
+            "Use --finetune openai or bundle."
+        )
+    if config.lm.startswith("gguf:"):
+        check_architecture(architecture(Path(config.lm.removeprefix("gguf:")).expanduser()))
     missing = [name for name in ("torch", "transformers", "peft") if not find_spec(name)]
     if missing:
         raise WorkbenchError(
@@ -48,11 +56,6 @@ def check_config(config: RunConfig) -> None:
         )
     if config.finetune_base:
         check_base(config.finetune_base)
-    if not is_local(config.lm):
-        raise WorkbenchError(
-            f"LoRA trains weights in this process: 'embedded' or 'gguf:PATH', not {config.lm!r}. "
-            "Use --finetune openai or bundle."
-        )
 
 
 def train(
@@ -74,7 +77,8 @@ def train(
     that could not be served afterwards.
     """
     recipe = [config.seed, config.epochs, RANK, ALPHA, BATCH, LEARNING_RATE, SHARE]
-    identity = hashlib.sha256(json.dumps([rows, val, base, *recipe]).encode()).hexdigest()[:16]
+    made_of = [rows, val, base_identity(base), *recipe]
+    identity = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     target = out / f"{identity}.gguf"
     if target.is_file():
         return str(target)

@@ -1,0 +1,258 @@
+"""Every command that a report, a gate or a hand-off advises is one that works: it is parsed by the
+real command line, carries the run's flags, and passes the checks that come before the first call.
+"""
+
+from __future__ import annotations
+
+import shlex
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from optimize.cli import app
+from optimize.climb.observer import Observer
+from optimize.commands.lock import task_lock
+from optimize.commands.new import write_task
+from optimize.commands.next_step import next_step
+from optimize.commands.session import Session, open_session
+from optimize.config import TAKES, RunConfig, command_line, load_config
+from optimize.errors import WorkbenchError
+from optimize.finetune import untrainable
+from optimize.finetune.criteria import Case
+from optimize.finetune.gate import GateRecord, gate
+from optimize.finetune.lora.adapter_gguf import architecture
+from optimize.finetune.lora.model import base_identity
+from optimize.report.record import Report
+from optimize.task import Task
+from tests.test_cli import optimize
+from tests.test_fallback import endpoint, parsed, project, report  # noqa: F401  (fixtures)
+from tests.test_gate import CHANGES, sound, task  # noqa: F401  (fixtures)
+
+KNOBS: dict[str, Any] = {
+    "lm": "openai/painter",
+    "api_base": "http://127.0.0.1:9",
+    "teacher": "openai/big",
+    "teacher_api_base": "http://127.0.0.1:8",
+    "target": 0.85,
+    "max_calls": 700,
+    "val_rows": 12,
+    "test_rows": 30,
+    "headroom": True,
+    "waive": "it's a trial",
+    "no_regression_on": ("general",),
+}
+
+
+def values(command: str) -> dict[str, Any]:
+    """The flags of a command as the real command line reads them."""
+    _, name, *words = shlex.split(command)
+    return typer.main.get_group(app).commands[name].make_context(name, words).params
+
+
+@pytest.mark.parametrize("name", TAKES)
+def test_a_command_carries_the_flags_of_the_run_as_far_as_it_takes_them(name: str) -> None:
+    config = RunConfig(**KNOBS, api_key="secret")
+    shown = command_line(name, "paint", config.given | {"finetune": "openai"})
+    assert "secret" not in shown
+    found = values(shown)
+    for knob in set(TAKES[name]) & set(KNOBS):
+        expected = list(KNOBS[knob]) if isinstance(KNOBS[knob], tuple) else KNOBS[knob]
+        assert found[knob] == expected
+    if name == "run":
+        flags = {k: v for k, v in found.items() if k in RunConfig.model_fields}
+        again = load_config(**flags | {"api_key": "secret"})
+        assert again == config.model_copy(update={"finetune": "openai"}), "the same run again"
+
+
+def test_what_is_a_default_is_left_out() -> None:
+    assert command_line("run", "paint", RunConfig().given) == "optimize run paint"
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "budget": {"verdict": "budget"},
+    "indecisive": {"verdict": "indecisive"},
+    "no_headroom": {"verdict": "no_headroom"},
+    "exhausted": {"verdict": "exhausted"},
+    "reached": {"verdict": "reached"},
+    "plateau, open": {"verdict": "plateau"},
+    "plateau, hand-off failed": {"verdict": "plateau", "failed": ["The hand-off failed: disk."]},
+}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Session]:
+    """A session over a task `paint` with the flags of KNOBS."""
+    (tmp_path / "programs").mkdir()
+    write_task(tmp_path, "paint")
+
+    def make(**knobs: Any) -> Session:
+        known = {k: v for k, v in KNOBS.items() if k != "no_regression_on"}
+        config = RunConfig(**(known | knobs), api_key="secret")
+        return open_session(tmp_path, "paint", config, Observer())
+
+    return make
+
+
+def closed(record: Report, verdict: str) -> GateRecord:
+    return record.gate.model_copy(update={"open": verdict == "plateau"})
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_next_command_of_every_verdict_is_one_that_works(
+    case: str,
+    report: Report,  # noqa: F811
+    made: Callable[..., Session],
+) -> None:
+    session = made()
+    changed = {"knobs": session.config.given, "task": "paint", **CASES[case]}
+    changed["gate"] = closed(report, changed["verdict"])
+    step = next_step(report.model_copy(update=changed), session)
+    works(step.command, session.root)
+    if case == "budget":
+        assert values(step.command)["max_calls"] == 1400
+    if step.command != "optimize ui":
+        name = shlex.split(step.command)[1]
+        found = values(step.command)
+        for knob in set(TAKES[name]) & set(session.config.given) - {"max_calls"}:
+            assert found[knob] == session.config.given[knob], knob
+    assert str(step).count(step.command) == 1
+
+
+def works(command: str, root: Path) -> None:
+    """It is parsed, and the task and the configuration pass all checks before the first call."""
+    parsed(command)
+    _, name, *_ = shlex.split(command)
+    if name == "ui":
+        return
+    flags = {k: v for k, v in values(command).items() if k in RunConfig.model_fields}
+    if name == "finetune":
+        flags["finetune"] = values(command)["backend"]
+    config = load_config(**flags | {"api_key": "secret"})
+    open_session(root, "paint", config, Observer())
+
+
+def test_a_plateau_with_a_closed_gate_says_what_would_open_it(
+    report: Report,  # noqa: F811
+    made: Callable[..., Session],
+    task: Task,  # noqa: F811
+    sound: Case,  # noqa: F811
+) -> None:
+    session = made()
+    for name, make, passed, _ in CHANGES.values():
+        found = gate(task, make(sound))
+        for criterion in found.criteria:
+            if criterion.command:
+                parsed(criterion.command)
+        if passed is not False:
+            continue
+        changed = {"gate": found, "knobs": session.config.given}
+        step = next_step(report.model_copy(update=changed), session)
+        parsed(step.command)
+        (failed,) = found.failed
+        told = failed.command or command_line("gate", "paint", session.config.given)
+        assert failed.name == name and step.command == told and step.command != "optimize ui"
+
+
+def test_a_target_that_is_lowered_afterwards_is_no_plateau(task: Task, sound: Case) -> None:  # noqa: F811
+    found = gate(task, replace(sound, target=0.4))
+    assert [c.name for c in found.failed] == ["verdict", "no LM needed"]
+
+
+def gguf(path: Path, name: str, first: bool = True) -> Path:
+    """The head of a GGUF file of that architecture, as llama.cpp writes it or in another order."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    pairs = [
+        text("general.architecture") + struct.pack("<I", 8) + text(name),
+        text("general.name") + struct.pack("<I", 8) + text("x"),
+    ]
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 2)
+    path.write_bytes(head + b"".join(pairs if first else pairs[::-1]) + b"\0" * 64)
+    return path
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_architecture_is_read_from_the_file(tmp_path: Path, first: bool) -> None:
+    assert architecture(gguf(tmp_path / "m.gguf", "qwen3", first)) == "qwen3"
+    (tmp_path / "none.gguf").write_bytes(b"no such thing")
+    with pytest.raises(WorkbenchError, match="no GGUF file"):
+        architecture(tmp_path / "none.gguf")
+
+
+def test_weights_of_another_architecture_are_neither_advised_nor_asked(
+    report: Report,  # noqa: F811
+    made: Callable[..., Session],
+    tmp_path: Path,
+) -> None:
+    lm = f"gguf:{gguf(tmp_path / 'm.gguf', 'qwen3')}"
+    config = RunConfig(lm=lm)
+    assert "'qwen3'" in untrainable(config)
+    session = made()
+    object.__setattr__(session, "config", config)
+    step = next_step(report.model_copy(update={"knobs": config.given}), session)
+    assert step.command == f"optimize handoff paint --lm {lm}" and "'qwen3'" in step.note
+    # these bytes cannot be served, so this is told before the LM is so much as opened
+    refused = optimize(session.root, "finetune", "paint", "--lm", lm)
+    assert refused.returncode == 2 and "'qwen3'" in refused.stderr
+
+
+def test_a_base_is_its_content_not_its_path(tmp_path: Path) -> None:
+    one, same, other = tmp_path / "one", tmp_path / "same", tmp_path / "other"
+    for folder, text in ((one, "a"), (same, "a"), (other, "b")):
+        folder.mkdir()
+        (folder / "model.safetensors").write_text(text)
+    assert base_identity(str(one)) == base_identity(str(same)) != base_identity(str(other))
+    before = base_identity(str(one))
+    (one / "model.safetensors").write_text("c")
+    assert base_identity(str(one)) != before, "other weights at the same place are another base"
+    (one / "model.safetensors").rename(one / "model.gguf")
+    moved = (one / "model.gguf").rename(tmp_path / "moved.gguf")
+    (one / "again.gguf").write_text("c")
+    assert base_identity(str(moved)) == base_identity(str(one / "again.gguf")), (
+        "a file is its bytes"
+    )
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from optimize.climb.observer import Observer
+from optimize.commands.lock import task_lock
+from optimize.commands.session import open_session
+from optimize.config import RunConfig
+
+config = RunConfig(lm="openai/painter", api_base="http://127.0.0.1:9", api_key="secret")
+with task_lock(open_session(Path(sys.argv[1]), "paint", config, Observer()), "run"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_processes_do_not_work_on_one_task(made: Callable[..., Session]) -> None:
+    session = made()
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(session.root)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout and other.stdout.readline() == "held\n"
+        base = ("--lm", "openai/painter", "--api-base", "http://127.0.0.1:9")
+        for command in (("run",), ("finetune", "--backend", "openai"), ("handoff",)):
+            name, *flags = command
+            refused = optimize(session.root, name, "paint", *base, *flags, OPTIMIZE_API_KEY="k")
+            assert refused.returncode == 2 and f"process {other.pid}" in refused.stderr
+            assert "optimize run paint --lm openai/painter" in refused.stderr
+            assert "secret" not in refused.stderr
+    finally:
+        other.kill()
+        other.wait()
+    with task_lock(session, "run"):
+        pass  # a process that died holds nothing
