@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 import dspy
 from pydantic.fields import FieldInfo
@@ -104,13 +104,6 @@ def choices(annotation: object) -> tuple[str, ...]:
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return tuple(str(member.value) for member in annotation)
     return ()
-
-
-def field_type(field: FieldInfo) -> Any:
-    """The field's type with its constraints (`OutputField(pattern=…, ge=…)`), which pydantic keeps
-    apart.
-    """
-    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
 def task_names(root: Path) -> list[str]:

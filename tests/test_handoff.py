@@ -22,7 +22,7 @@ from optimize.finetune.handoff.bundle import GIVEN, Material, write_bundle
 from optimize.finetune.handoff.manifest import Facts, read, record, verify
 from optimize.finetune.training_rows import FORMAT, TrainingRow, chat_rows, tuned_student
 from optimize.lm import weights
-from optimize.program.compact_format import FORMATS
+from optimize.program.formats import FORMATS
 from optimize.program.program import Program, read_program, render, student
 from optimize.program.retrieval import Passages
 from optimize.scoring.evaluate import UNPARSABLE, Outcome

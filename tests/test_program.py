@@ -15,7 +15,7 @@ from pydantic import BaseModel, create_model
 from optimize.data.rows import Splits, input_text
 from optimize.errors import WorkbenchError
 from optimize.lm.meter import Meter, MeteredLM
-from optimize.program.compact_format import FORMATS
+from optimize.program.formats import FORMATS
 from optimize.program.program import PASSAGES, Program, read_program, render, save, student
 from optimize.program.retrieval import Neighbours, Passages
 from optimize.task import Task

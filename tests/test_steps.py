@@ -33,7 +33,7 @@ from optimize.finetune.criteria import LEAST_ROWS
 from optimize.finetune.handoff.manifest import verify
 from optimize.finetune.steps import Traces, count, right_calls, unlabelled
 from optimize.finetune.training_rows import chat_rows, tuned_student
-from optimize.program.compact_format import FORMATS
+from optimize.program.formats import FORMATS
 from optimize.program.program import Program, student
 from optimize.report.record import Report
 from optimize.report.text import warnings

@@ -1,4 +1,4 @@
-"""What a label costs without an LM: majority class, nearest neighbour, logistic regression. Knows
+"""What a task scores without an LM: majority class, nearest neighbour, logistic regression. Knows
 no LM, no program.
 """
 
@@ -9,51 +9,51 @@ from typing import Any
 
 import dspy
 
+from optimize.data.gold import Unscorable, scores_alone
 from optimize.data.labels import classifier
 from optimize.data.rows import input_text
 from optimize.files import to_json
 from optimize.stats.intervals import Interval, mean_interval
 from optimize.task import Task
 
-MAJORITY = "majority class"
+MAJORITY, NEAREST = "majority class", "nearest neighbour"
+Outputs = dict[str, Any]
 
 
 def baseline_scores(
     task: Task, train: Sequence[dspy.Example], rows: Sequence[dspy.Example]
 ) -> dict[str, Interval]:
-    """The score of each reference on the rows, by the metric;
-
-    none where the task's output is no label.
+    """The score of each baseline on the rows, by the metric; none where the metric asks an LM, or
+    reads what only the program gives.
     """
-    if not (label := task.label):
+    try:
+        return {
+            name: mean_interval([s.value for s in scores_alone(task, rows, found)])
+            for name, found in baseline_answers(task, train, rows).items()
+        }
+    except Unscorable:
         return {}
-
-    def score(row: dspy.Example, guess: Any) -> float:
-        return task.score(row, dspy.Prediction(**{label: guess})).value
-
-    return {
-        name: mean_interval(list(map(score, rows, found)))
-        for name, found in baseline_answers(task, train, rows).items()
-    }
 
 
 def baseline_answers(
     task: Task, train: Sequence[dspy.Example], rows: Sequence[dspy.Example]
-) -> dict[str, list[Any]]:
-    """Each reference's label for each row, learnt from train;
+) -> dict[str, list[Outputs]]:
+    """Each baseline's outputs for each row, learnt from train.
 
-    none where the task's output is no label.
+    Where the output is no label, the nearest neighbour alone: the outputs of the train row whose
+    inputs are most like the row's.
     """
-    if not task.label:
-        return {}
-    known = {to_json(e[task.label]): e[task.label] for e in train}
-    texts, labels = [input_text(task, e) for e in train], [to_json(e[task.label]) for e in train]
+    names = list(task.signature.output_fields)
+    outputs = [{name: e[name] for name in names} for e in train]
+    known = {to_json(found): found for found in outputs}
+    texts, labels = [input_text(task, e) for e in train], list(map(to_json, outputs))
     asked = [input_text(task, e) for e in rows]
+    makers = BASELINES if task.label else {NEAREST: BASELINES[NEAREST]}
     if len(known) == 1:
-        return {name: [known[labels[0]]] * len(rows) for name in BASELINES}
+        return {name: outputs[:1] * len(rows) for name in makers}
     return {
         name: [known[str(g)] for g in make().fit(texts, labels).predict(asked)]
-        for name, make in BASELINES.items()
+        for name, make in makers.items()
     }
 
 
@@ -76,6 +76,6 @@ def _nearest() -> Any:
 
 BASELINES: dict[str, Callable[[], Any]] = {
     MAJORITY: _majority,
-    "nearest neighbour": _nearest,
+    NEAREST: _nearest,
     "TF-IDF + logistic regression": classifier,
 }

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optimize.data.split import folded, near_duplicate_groups
+from optimize.data.split import Inputs, folded
 from optimize.stats.intervals import Interval, wilson
 
 FOLDS = 5
@@ -24,8 +24,8 @@ class Duplicates:
     """Groups of row numbers. same: one input, one label, written more than once. conflicts: one
     input, several labels.
 
-    near: almost the same input with several labels, which may be right. leaks: almost the same
-    input on several sides.
+    near: almost the same input with several labels, which may be right. leaks: pairs of rows on two
+    sides with almost the same input.
     """
 
     same: tuple[tuple[int, ...], ...]
@@ -34,23 +34,34 @@ class Duplicates:
     leaks: tuple[tuple[int, ...], ...]
 
 
-def duplicates(texts: Sequence[str], labels: Sequence[str], sides: Sequence[str]) -> Duplicates:
-    """Rows whose inputs are equal but for case and white space, and nearly equal ones
-    (optimize.data.split).
+def duplicates(
+    inputs: Sequence[Inputs], labels: Sequence[str], sides: Sequence[str], alike: Any
+) -> Duplicates:
+    """Rows whose inputs are equal but for case and white space, and nearly equal ones.
+
+    alike: optimize.data.split.near_graph of the rows.
     """
-    exact: dict[str, list[int]] = defaultdict(list)
-    for row, text in enumerate(texts):
-        exact[folded(text)].append(row)
+    from scipy.sparse import triu
+    from scipy.sparse.csgraph import connected_components
+
+    exact: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for row, texts in enumerate(inputs):
+        exact[tuple(map(folded, texts))].append(row)
     groups: dict[int, list[int]] = defaultdict(list)
-    for row, group in enumerate(near_duplicate_groups(list(texts))):
-        groups[group].append(row)
+    for row, group in enumerate(connected_components(alike, directed=False)[1]):
+        groups[int(group)].append(row)
     repeated = [tuple(rows) for rows in exact.values() if len(rows) > 1]
     conflicts = [rows for rows in repeated if _disagree(rows, labels)]
     told = {row for rows in conflicts for row in rows}
     near = [
         tuple(rows) for rows in groups.values() if _disagree(rows, labels) and not told & set(rows)
     ]
-    leaks = [tuple(rows) for rows in groups.values() if _disagree(rows, sides)]
+    pairs = triu(alike, k=1).tocoo()
+    leaks = sorted(
+        (int(one), int(other))
+        for one, other in zip(pairs.row, pairs.col, strict=True)
+        if sides[one] != sides[other]
+    )
     return Duplicates(
         tuple(rows for rows in repeated if not _disagree(rows, labels)),
         tuple(conflicts),

@@ -17,10 +17,11 @@ import dspy
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from optimize.data.fields import field_type, is_optional
 from optimize.data.split import near_duplicate_groups, split_groups
 from optimize.errors import WorkbenchError
 from optimize.files import read_jsonl, read_text, to_json, to_text
-from optimize.task import Task, choices, field_type
+from optimize.task import Task, choices
 
 FORMATS = {"jsonl": "json", "csv": "csv", "parquet": "parquet"}
 NAMES = {"train": ("train",), "val": ("val", "validation", "dev"), "test": ("test",)}
@@ -37,7 +38,8 @@ class Splits:
     digest: SHA-256 over every row and its side. places: file and line of each row, by its hash.
     ood: rows out of the others' distribution, which a tuned LM is asked as well; one without
     outputs has no right answer. unlabelled: inputs a teacher may answer. given: the sides are the
-    task's own files, not divided from one.
+    task's own files, not divided from one. notes: what was made of the files, where that may
+    surprise. whole: the split before it was cut.
     """
 
     train: tuple[dspy.Example, ...]
@@ -48,6 +50,8 @@ class Splits:
     ood: tuple[dspy.Example, ...] = ()
     unlabelled: tuple[dspy.Example, ...] = ()
     given: bool = False
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    whole: Splits | None = field(default=None, compare=False, repr=False)
 
     def sides(self) -> dict[str, tuple[dspy.Example, ...]]:
         return {"train": self.train, "val": self.val, "test": self.test}
@@ -60,7 +64,11 @@ class Splits:
         return (
             smaller
             if smaller == self
-            else replace(smaller, digest=f"{self.digest}:{len(smaller.val)}:{len(smaller.test)}")
+            else replace(
+                smaller,
+                digest=f"{self.digest}:{len(smaller.val)}:{len(smaller.test)}",
+                whole=self.whole or self,
+            )
         )
 
 
@@ -71,7 +79,7 @@ def load_splits(task: Task) -> Splits:
     are; a single `rows` file is split by content hash. Raises WorkbenchError naming file, line and
     field.
     """
-    placed = _read_hub(task) if task.data else _read_folder(task)
+    placed, notes = (_read_hub(task), ()) if task.data else _read_folder(task)
     places: dict[str, tuple[str, ...]] = {}
     hashes: dict[int, str] = {}
     for rows in placed.values():
@@ -84,7 +92,7 @@ def load_splits(task: Task) -> Splits:
     sides = {name: sorted(rows, key=lambda e: hashes[id(e)]) for name, rows in sides.items()}
     if not given:
         mixed = sides["rows"]
-        groups = near_duplicate_groups([input_text(task, e) for e in mixed])
+        groups = near_duplicate_groups([input_texts(task, e) for e in mixed])
         names = split_groups([hashes[id(e)] for e in mixed], _labels(task, mixed), groups)
         sides = {
             name: [e for e, n in zip(mixed, names, strict=True) if n == name] for name in NAMES
@@ -109,6 +117,7 @@ def load_splits(task: Task) -> Splits:
         tuple(sides["test"]),
         digest,
         places,
+        notes=notes,
         given=given,
         **extra,
     )
@@ -123,34 +132,58 @@ def row_hash(task: Task, example: dspy.Example) -> str:
 
 def input_text(task: Task, row: Mapping[str, Any]) -> str:
     """The row's inputs as one text, for similarity search."""
-    values = (row[name] for name in task.signature.input_fields if name in row)
-    return "\n".join(map(to_text, values))
+    return "\n".join(input_texts(task, row))
+
+
+def input_texts(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The row's inputs, a text a field."""
+    return tuple(to_text(row[name]) for name in task.signature.input_fields if name in row)
 
 
 def _labels(task: Task, rows: list[dspy.Example]) -> list[str]:
     return [to_json(e[task.label]) if task.label else "" for e in rows]
 
 
-def _read_folder(task: Task) -> dict[str, list[Placed]]:
-    files = {
-        path.stem: path for path in sorted(task.folder.glob("*")) if path.suffix[1:] in FORMATS
-    }
-    found = {
-        name: next((files[a] for a in alias if a in files), None) for name, alias in NAMES.items()
-    }
+def _read_folder(task: Task) -> tuple[dict[str, list[Placed]], tuple[str, ...]]:
+    """The rows by side, or all as `rows`, and what was made of the files where that may surprise."""
+    files: dict[str, Path] = {}
+    for suffix in reversed(FORMATS):  # where two files share a name, JSONL is read
+        files |= {path.stem: path for path in sorted(task.folder.glob(f"*.{suffix}"))}
+    found = {name: [files[a] for a in alias if a in files][:1] for name, alias in NAMES.items()}
     if all(found.values()):
-        return {name: _read_file(task, path) for name, path in found.items() if path}
-    if any(found.values()):
+        used = {name: path for name, (path,) in found.items()}
+    elif any(found.values()):
         missing = ", ".join(f"{name}.jsonl" for name, path in found.items() if not path)
         raise WorkbenchError(
             f"{task.folder} has a given split but lacks {missing}. Add it, or use one rows.jsonl."
+            f"{_there(task.folder)}"
         )
-    if "rows" not in files:
+    elif "rows" in files:
+        used = {"rows": files["rows"]}
+    else:
         raise WorkbenchError(
             f"{task.folder} holds no rows. Put rows.jsonl there (or .csv, .parquet; or train, val "
             f"and test files): one row with the fields {', '.join(task.fields)} a line."
+            f"{_there(task.folder)}"
         )
-    return {"rows": _read_file(task, files["rows"])}
+    return {name: _read_file(task, path) for name, path in used.items()}, _notes(task, used)
+
+
+def _there(folder: Path) -> str:
+    names = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
+    return f" It holds {', '.join(names)}." if names else ""
+
+
+def _notes(task: Task, used: Mapping[str, Path]) -> tuple[str, ...]:
+    """Files taken for a side whose name they do not bear, and files of rows that are not read."""
+    known = {*used.values(), *(task.folder / f"{stem}.jsonl" for stem in (*BESIDE, "corpus"))}
+    taken = [
+        f"{path.name} is taken as the {name} rows."
+        for name, path in used.items()
+        if path.stem != name
+    ]
+    files = sorted(path for suffix in FORMATS for path in task.folder.glob(f"*.{suffix}"))
+    return *taken, *(f"{path.name} is not read." for path in files if path not in known)
 
 
 def _read_file(task: Task, path: Path) -> list[Placed]:
@@ -255,6 +288,9 @@ def _example(task: Task, row: Any, place: str, unlabelled: bool) -> dspy.Example
         else task.signature.input_fields
     )
     for name, info in known.items():
+        if name not in row and is_optional(info):
+            values[name] = None
+            continue
         if name not in row:
             raise WorkbenchError(
                 f"{place}: field {name!r} is missing; the row has "

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
+Inputs = tuple[str, ...]  # a row's inputs, a text a field
 SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
 NEAR = 0.8  # cosine of character n-grams from which two texts count as the same text typed twice
+BATCH = 50_000  # pairs of texts compared at a time, for want of memory
 
 
 def folded(text: str) -> str:
@@ -16,26 +19,67 @@ def folded(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def apart_from(texts: Sequence[str], held: Sequence[str]) -> list[int]:
-    """The numbers of the texts that are not nearly the same as one of `held`."""
-    groups = near_duplicate_groups([*texts, *held])
-    known = set(groups[len(texts) :])
-    return [n for n in range(len(texts)) if groups[n] not in known]
+def apart_from(rows: Sequence[Inputs], held: Sequence[Inputs]) -> list[int]:
+    """The numbers of the rows that are not nearly the same as one of `held`."""
+    groups = near_duplicate_groups([*rows, *held])
+    known = set(groups[len(rows) :])
+    return [n for n in range(len(rows)) if groups[n] not in known]
 
 
-def near_duplicate_groups(texts: list[str], near: float = NEAR) -> list[int]:
-    """A group number for each text; texts connected by similarity of at least `near` share one."""
+def near_duplicate_groups(rows: Sequence[Inputs], near: float = NEAR) -> list[int]:
+    """A group number for each row; rows that near_graph connects share one."""
     from scipy.sparse.csgraph import connected_components
-    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    graph = near_graph(rows, near)
+    return [int(group) for group in connected_components(graph, directed=False)[1]]
+
+
+def near_graph(rows: Sequence[Inputs], near: float = NEAR) -> Any:
+    """rows × rows, sparse: an entry where each field of one is at least `near` to the other's.
+
+    Field by field, since a long text that two rows share would make their short questions alike.
+    The likeness of two texts hangs a little on what other rows there are (rare n-grams count more),
+    so what is to agree must be asked of the same rows.
+    """
+    # the field with the most different texts first: it leaves the fewest pairs to look at
+    fields = sorted(zip(*rows, strict=True), key=lambda texts: len(set(texts)), reverse=True)
+    graph = _alike(fields[0], near)
+    for texts in fields[1:]:
+        if len(set(texts)) > 1:
+            graph = _also_alike(graph, texts, near)
+    return graph
+
+
+def _alike(texts: Sequence[str], near: float) -> Any:
     from sklearn.neighbors import NearestNeighbors
 
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit_transform(texts)
-    graph = (
+    vectors = _vectors(texts)
+    return (
         NearestNeighbors(metric="cosine", radius=1 - near)
         .fit(vectors)
         .radius_neighbors_graph(vectors)
     )
-    return [int(group) for group in connected_components(graph, directed=False)[1]]
+
+
+def _also_alike(graph: Any, texts: Sequence[str], near: float) -> Any:
+    """The entries of the graph whose texts are alike as well."""
+    import numpy as np
+    from scipy.sparse import csr_matrix
+
+    vectors, pairs = _vectors(texts), graph.tocoo()
+    kept = np.zeros(len(pairs.row), dtype=bool)
+    for start in range(0, len(kept), BATCH):
+        one, other = (side[start : start + BATCH] for side in (pairs.row, pairs.col))
+        likeness = vectors[one].multiply(vectors[other]).sum(axis=1)
+        kept[start : start + BATCH] = np.asarray(likeness).ravel() >= near
+    entries = np.ones(int(kept.sum()))
+    return csr_matrix((entries, (pairs.row[kept], pairs.col[kept])), shape=graph.shape)
+
+
+def _vectors(texts: Sequence[str]) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit_transform(texts)
 
 
 def split_groups(hashes: list[str], labels: list[str], groups: list[int]) -> list[str]:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
-from dspy.adapters import ChatAdapter
 
 from optimize.errors import WorkbenchError
 from optimize.files import plain, to_json
 from optimize.finetune.steps import Calls, labelled, unlabelled
-from optimize.program.compact_format import FORMATS
+from optimize.program.formats import FORMATS
 from optimize.program.program import Program, student
 from optimize.scoring.evaluate import Outcome
 
@@ -86,7 +85,6 @@ def chat_rows(
 
 def chat_row(program: Program, one: Taught) -> TrainingRow:
     adapter = FORMATS[program.format]
-    assert isinstance(adapter, ChatAdapter)
     given = {name: one.inputs[name] for name in one.signature.input_fields if name in one.inputs}
     row: TrainingRow = adapter.format_finetune_data(one.signature, [], given, one.outputs)
     return row
@@ -126,7 +124,6 @@ def preferences(
     answered right, or not at all, make no pair.
     """
     adapter, signature = FORMATS[program.format], program.predictors()[0].signature
-    assert isinstance(adapter, ChatAdapter)
     found = []
     for row, outcome in zip(chat, outcomes, strict=True):
         if outcome.score is None or outcome.score >= 1:

@@ -10,14 +10,15 @@ import json
 from typing import Any
 
 import dspy
-from dspy.adapters import Adapter, ChatAdapter, JSONAdapter, XMLAdapter
+from dspy.adapters import Adapter, ChatAdapter
 from dspy.adapters.utils import parse_value
 from dspy.utils.exceptions import AdapterParseError
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
+from optimize.data.fields import field_type
 from optimize.files import plain
-from optimize.task import choices, field_type
+from optimize.task import choices
 
 Signature = type[dspy.Signature]
 
@@ -201,12 +202,3 @@ def _text(value: Any) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(plain(value), ensure_ascii=False)
-
-
-FORMATS: dict[str, Adapter] = {
-    "chat": ChatAdapter(),
-    "json": JSONAdapter(),
-    "xml": XMLAdapter(),
-    "compact": CompactAdapter(),
-    "terse": CompactAdapter(explain=False),  # what an LM is tuned on and then asked in
-}

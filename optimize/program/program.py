@@ -17,12 +17,13 @@ import dspy
 from dspy.adapters import Adapter
 from pydantic import TypeAdapter
 
+from optimize.data.fields import field_type
 from optimize.data.rows import input_text
 from optimize.errors import WorkbenchError
 from optimize.files import plain, read_text
-from optimize.program.compact_format import FORMATS
+from optimize.program.formats import FORMATS
 from optimize.program.retrieval import Neighbours, Passages
-from optimize.task import Task, field_type
+from optimize.task import Task
 
 STATE_VERSION = 1
 PASSAGES = "passages"  # the input field a program with passages has
