@@ -10,7 +10,8 @@ from typing import Any
 import dspy
 import pytest
 
-from optimize.climb.preflight import CONFLICTS, LEAKS, AgreementRecord, Finding, preflight
+from optimize.climb.findings import CONFLICTS, LEAKS, Finding
+from optimize.climb.preflight import AgreementRecord, preflight
 from optimize.config import RunConfig
 from optimize.data.rows import Splits, load_splits
 from optimize.finetune.criteria import LEAST_ROWS, Case

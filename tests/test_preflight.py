@@ -12,7 +12,8 @@ from typing import Any
 import dspy
 import pytest
 
-from optimize.climb.preflight import LEAKS, Preflight, preflight
+from optimize.climb.findings import LEAKS
+from optimize.climb.preflight import Preflight, preflight
 from optimize.config import RunConfig
 from optimize.data.baselines import baseline_scores
 from optimize.data.rows import load_splits

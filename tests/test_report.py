@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from optimize.climb.preflight import CostRecord, Finding, Preflight
+from optimize.climb.findings import Finding
+from optimize.climb.preflight import CostRecord, Preflight
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.criteria import Criterion
 from optimize.finetune.effects import EffectsRecord, PriceRecord

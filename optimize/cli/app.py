@@ -20,7 +20,28 @@ app = typer.Typer(
     "below the target.",
 )
 
-TaskName = Annotated[str, typer.Argument(metavar="TASK", help="a file in programs/, without .py")]
+
+def _named(given: str) -> str:
+    """The task's name where its file was given: programs/booking.py is booking."""
+    if not given.endswith(".py"):
+        return given
+    from optimize.config import find_root
+
+    path, root = Path(given).resolve(), find_root()
+    if path.parent != root / "programs":
+        raise typer.BadParameter(
+            f"{given} is not in {root / 'programs'}, where this project's tasks are; move it "
+            "there, or run the command in its own project."
+        )
+    return path.stem
+
+
+TaskName = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK", parser=_named, help="a file in programs/: its name, or its path"
+    ),
+]
 Target = Annotated[float | None, typer.Option(help="score to reach, 0…1; default: the task's own")]
 Lm = Annotated[
     str | None,
@@ -76,7 +97,9 @@ NoRegressionOn = Annotated[
 RunName = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="TASK: its last run; TASK~1: the one before; or the start of a run's id"
+        metavar="RUN",
+        parser=_named,
+        help="TASK: its last run; TASK~1: the one before; or the start of a run's id",
     ),
 ]
 Json = Annotated[

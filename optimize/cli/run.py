@@ -38,30 +38,55 @@ from optimize.cli.app import (
     reported,
 )
 
+Headroom = Annotated[
+    bool | None,
+    typer.Option(
+        "--headroom",
+        help="short of the target: could the best of 5 answers, or the teacher, reach it?",
+    ),
+]
+Finetune = Annotated[
+    str | None, typer.Option(help="on a plateau below target: bundle, lora, openai or never")
+]
+
 
 @app.command()
 def check(
     task: TaskName,
     target: Target = None,
     lm: Lm = None,
+    teacher: Teacher = None,
+    api_base: ApiBase = None,
+    teacher_api_base: TeacherBase = None,
     max_calls: MaxCalls = None,
+    repeats: Repeats = None,
+    headroom: Headroom = None,
+    finetune: Finetune = None,
+    method: Method = None,
+    replay: Replay = None,
+    finetune_base: FinetuneBase = None,
+    no_regression_on: NoRegressionOn = None,
     val_rows: ValRows = None,
     test_rows: TestRows = None,
     json: Json = False,
+    details: Details = False,
     debug: Debug = False,
 ) -> None:
-    """What the rows of TASK can and cannot tell, and what a run may cost. Asks no LM."""
+    """What the rows of TASK can and cannot tell, and what a run with the same flags may cost. Asks
+    no LM.
+    """
     flags = knobs(locals())
 
     def work() -> int:
         root, config = project(flags)
-        from optimize.climb.preflight import preflight
-        from optimize.commands.session import load_task_and_rows
+        from optimize.climb.observer import Observer
+        from optimize.commands.run import checked
+        from optimize.commands.session import open_session
         from optimize.report.text import checks
 
-        loaded, splits = load_task_and_rows(root, task, config)
-        found = preflight(loaded, splits, config)
-        print_found(found, checks(found, loaded.target, task), json)
+        session = open_session(root, task, config, Observer(), asks=False)
+        found = checked(session)
+        print_found(found, checks(found, session.target, task, details), json)
         return 1 if any(f.problem for f in found.findings) else 0
 
     guarded(debug, work)
@@ -80,16 +105,8 @@ def run(
     threads: Threads = None,
     temperature: Temperature = None,
     repeats: Repeats = None,
-    headroom: Annotated[
-        bool | None,
-        typer.Option(
-            "--headroom",
-            help="short of the target: could the best of 5 answers, or the teacher, reach it?",
-        ),
-    ] = None,
-    finetune: Annotated[
-        str | None, typer.Option(help="on a plateau below target: bundle, lora, openai or never")
-    ] = None,
+    headroom: Headroom = None,
+    finetune: Finetune = None,
     method: Method = None,
     replay: Replay = None,
     finetune_base: FinetuneBase = None,

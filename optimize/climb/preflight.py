@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
-import dspy
 from pydantic import Field
 
 from optimize import lm as lms
+from optimize.climb.findings import Finding, labels_of, row_findings
+from optimize.climb.gold import gold_findings
 from optimize.climb.rungs import LADDER
 from optimize.climb.rungs.base import PASSES, PROMPT_CHARS, searched
 from optimize.config import RunConfig
 from optimize.data.baselines import baseline_scores
-from optimize.data.labels import (
-    Judged,
-    agreement,
-    duplicates,
-    judge,
-    possible_label_errors,
-    random_share,
-)
-from optimize.data.rows import Splits, input_text, row_hash
+from optimize.data.labels import agreement, judge, random_share
+from optimize.data.rows import Splits, input_text
 from optimize.errors import WorkbenchError
-from optimize.files import to_json
 from optimize.program.program import render, student
 from optimize.stats.intervals import rows_to_see, smallest_gain
 from optimize.stats.records import Record, ScoreRecord
@@ -34,23 +26,7 @@ from optimize.task import Task, choices
 DIFFER = 0.25
 MARGINS = (0.05, 0.1)
 CHARS_A_TOKEN = 4  # of English, on most tokenizers
-SHOWN = 5  # examples of each finding
-RARE = 0.2  # of an equal share: a label with fewer rows than that is told
 NOISY = 0.15  # share of labels that look drawn at random from which they are told
-CONFLICTS = "inputs labelled in contradictory ways"
-LEAKS = "inputs that occur, or nearly so, on more than one side of the split"
-
-
-class Finding(Record):
-    """Something about the rows worth knowing.
-
-    problem: it makes scores wrong; else it is a thing to look at.
-    """
-
-    what: str
-    count: int
-    examples: list[str]
-    problem: bool = False
 
 
 class AgreementRecord(Record):
@@ -82,6 +58,7 @@ class Preflight(Record):
         description="train rows of each label that the signature names; empty where the output is "
         "no label"
     )
+    notes: list[str] = Field([], description="what was made of the files, where it may surprise")
     findings: list[Finding]
     random_labels: ScoreRecord | None = Field(
         description="share of labels that look drawn at random; null where that cannot be told"
@@ -104,13 +81,14 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
 
     after: LM calls that the run keeps for what follows its climb, beside the test rows.
     """
+    gold = gold_findings(task, splits)
     found = {
         name: ScoreRecord.of(score)
         for name, score in baseline_scores(task, splits.train, splits.val).items()
     }
     everything = [e for rows in splits.sides().values() for e in rows]
     judged = (
-        judge([input_text(task, e) for e in everything], _labels(task, everything))
+        judge([input_text(task, e) for e in everything], labels_of(task, everything))
         if task.label
         else None
     )
@@ -118,7 +96,8 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
     return Preflight(
         rows={name: len(rows) for name, rows in splits.sides().items()},
         label_rows=_label_rows(task, splits),
-        findings=[*_rows(task, splits, judged), *_coverage(task, splits)],
+        notes=list(splits.notes),
+        findings=[*gold, *row_findings(task, splits, judged)],
         random_labels=ScoreRecord.of(share) if share else None,
         agreement=_agreement(task, splits),
         smallest_gain=smallest_gain(len(splits.val), DIFFER),
@@ -126,84 +105,6 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
         baselines=found,
         cost=_cost(task, splits, config, after),
     )
-
-
-def _rows(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
-    """Duplicates, contradictions, leaks and possible label errors over all sides together."""
-    rows = [(side, e) for side, examples in splits.sides().items() for e in examples]
-    outputs = [to_json({name: e[name] for name in task.signature.output_fields}) for _, e in rows]
-    labels = _labels(task, [e for _, e in rows]) if task.label else outputs
-    texts = [input_text(task, e) for _, e in rows]
-    where = {
-        row: " and ".join(p.removeprefix(f"{task.root}/") for p in places)
-        for row, places in splits.places.items()
-    }
-    places = [where.get(row_hash(task, e), side) for side, e in rows]
-    found = duplicates(texts, outputs, [side for side, _ in rows])
-
-    def groups(what: str, groups: tuple[tuple[int, ...], ...], problem: bool = False) -> Finding:
-        said = [
-            "; ".join(f"{places[r]} {labels[r][:60]!r}" for r in rows[:4])
-            for rows in groups[:SHOWN]
-        ]
-        return Finding(what=what, count=len(groups), examples=said, problem=problem)
-
-    findings = [
-        groups(CONFLICTS, found.conflicts, problem=True),
-        groups(LEAKS, found.leaks, problem=True),
-        groups("rows written more than once", found.same),
-        groups("nearly equal inputs with different labels", found.near if task.label else ()),
-    ]
-    if judged:
-        contradicted = {row for group in found.conflicts for row in group}
-        listed = [
-            (row, guess) for row, guess in possible_label_errors(judged) if row not in contradicted
-        ]
-        said = [
-            f"{places[r]} is {labels[r]!r}, others like it {guess!r}: {texts[r][:60]!r}"
-            for r, guess in listed[:SHOWN]
-        ]
-        findings.append(
-            Finding(what="rows whose label looks wrong", count=len(listed), examples=said)
-        )
-    return [f for f in findings if f.count]
-
-
-def _coverage(task: Task, splits: Splits) -> list[Finding]:
-    """Labels that a side lacks or hardly has."""
-    if not task.label:
-        return []
-    sides = {side: _labels(task, rows) for side, rows in splits.sides().items()}
-    seen = set(sides["train"])
-    findings = []
-    for side in ("val", "test"):
-        unseen = sorted(set(sides[side]) - seen)
-        findings.append(
-            Finding(
-                what=f"labels in {side} that train never shows",
-                count=len(unseen),
-                examples=unseen[:SHOWN],
-                problem=True,
-            )
-        )
-        absent = sorted(seen - set(sides[side]))
-        findings.append(
-            Finding(
-                what=f"labels of train that {side} never asks for",
-                count=len(absent),
-                examples=absent[:SHOWN],
-            )
-        )
-    least = RARE * len(sides["train"]) / len(seen)
-    rare = [
-        f"{label} ({sides['train'].count(label)} rows)"
-        for label in sorted(seen)
-        if sides["train"].count(label) < least
-    ]
-    findings.append(
-        Finding(what="labels that are rare in train", count=len(rare), examples=rare[:SHOWN])
-    )
-    return [f for f in findings if f.count]
 
 
 def _label_rows(task: Task, splits: Splits) -> dict[str, int]:
@@ -216,11 +117,6 @@ def _label_rows(task: Task, splits: Splits) -> dict[str, int]:
         label: shown[label]
         for label in choices(task.signature.output_fields[task.label].annotation)
     }
-
-
-def _labels(task: Task, rows: Sequence[dspy.Example]) -> list[str]:
-    """Each row's label as a person reads it."""
-    return [to_json(e[task.label]).strip('"') for e in rows]
 
 
 def _agreement(task: Task, splits: Splits) -> AgreementRecord | None:

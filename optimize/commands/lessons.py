@@ -13,7 +13,7 @@ import dspy
 from optimize import lm as lms
 from optimize.commands.session import Session
 from optimize.commands.traces import steps
-from optimize.data.rows import input_text
+from optimize.data.rows import input_texts
 from optimize.data.split import apart_from
 from optimize.errors import WorkbenchError
 from optimize.finetune.forgetting import GENERAL_TOKENS, replayable
@@ -145,7 +145,7 @@ def _apart(session: Session) -> list[dspy.Example]:
     """The unlabelled inputs that are no val or test row typed twice."""
     splits = session.splits
     texts, held = (
-        [input_text(session.task, e.inputs()) for e in rows]
+        [input_texts(session.task, e) for e in rows]
         for rows in (splits.unlabelled, (*splits.val, *splits.test))
     )
     return [splits.unlabelled[n] for n in apart_from(texts, held)]

@@ -40,9 +40,8 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
     """Check the data, climb, decide, fine-tune or hand off if the gate opens, settle on test,
     record everything.
     """
-    after = _calls_after(session)
-    checked = preflight(session.task, session.splits, session.config, after)
-    for line in preflight_sentences(checked, session.target):
+    found_before = checked(session)
+    for line in preflight_sentences(found_before, session.target):
         session.watch.noted(line)
     with (
         task_lock(session, "run"),
@@ -57,7 +56,7 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
             session.target,
             session.config.threads,
             session.config.seed,
-            after=after,
+            after=calls_after(session),
             repeats=session.config.repeats,
         )
         found = climb(setup, rungs, Both(tracked, session.watch))
@@ -66,7 +65,7 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
         best, evaluation = found.best.program, found.best.evaluation
         assert best and evaluation
         finetune = session.config.finetune
-        climbed = climb_record(session, found, checked, room)
+        climbed = climb_record(session, found, found_before, room)
         judged = judge(session, climbed, best, going_on=finetune != "never")
         findings = Findings(judged.climb, judged.gate, best, evaluation)
         if judged.gate.open and finetune in BACKENDS:
@@ -80,6 +79,11 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
                 tracked.attach(bundle(session, report, best, Material(traces=traces))[0])
 
         return settle(session, tracked, findings, handoff)
+
+
+def checked(session: Session) -> Preflight:
+    """All checks that need no LM call, with what a run of this session may cost."""
+    return preflight(session.task, session.splits, session.config, calls_after(session))
 
 
 def _tuned(
@@ -128,7 +132,7 @@ def climb_record(
     )
 
 
-def _calls_after(session: Session) -> int:
+def calls_after(session: Session) -> int:
     """LM calls to keep for what comes after the climb, beside the test rows."""
     finetune = session.config.finetune
     traces = trace_calls(session) if finetune != "never" else 0

@@ -22,6 +22,8 @@ from optimize.scoring.evaluate import Asking
 from optimize.store.write import Run
 from optimize.task import Task, load_task
 
+UNASKED = "openai/unasked"  # the LM of a session that only checks; the cap of 0 calls holds it
+
 
 @dataclass(frozen=True)
 class Session:
@@ -58,10 +60,13 @@ class Session:
         return self.root / "mlruns" / kind / self.task.name
 
 
-def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> Session:
+def open_session(
+    root: Path, name: str, config: RunConfig, watch: Observer, asks: bool = True
+) -> Session:
     """Load and check everything that needs no LM call, then the LMs.
 
-    Raises WorkbenchError for what is wrong.
+    asks: False for a session that only checks: its LMs are neither loaded nor reachable. Raises
+    WorkbenchError for what is wrong.
     """
     task, splits = load_task_and_rows(root, name, config)
     check_method(config, task)
@@ -76,20 +81,14 @@ def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> S
         raise WorkbenchError(
             f"--replay {config.replay}: {forgetting.REPLAY} has {known} instructions to replay."
         )
-    lms.configure(root)
-    meter = Meter(config.max_calls)
-    lm = lms.task_lm(config, meter, task.max_tokens)
-    return Session(
-        root,
-        config,
-        task,
-        splits,
-        meter,
-        lm,
-        lms.teacher_lm(config, meter, task.max_tokens),
-        watch,
-        others,
-    )
+    meter = Meter(config.max_calls if asks else 0)
+    if asks:
+        lms.configure(root)
+        lm = lms.task_lm(config, meter, task.max_tokens)
+        teacher = lms.teacher_lm(config, meter, task.max_tokens)
+    else:
+        lm = teacher = MeteredLM(UNASKED, meter=meter)
+    return Session(root, config, task, splits, meter, lm, teacher, watch, others)
 
 
 def check_method(config: RunConfig, task: Task) -> None:

@@ -19,7 +19,7 @@ NULLS = ("", "none", "null")  # what LMs, CSV files and people write for nothing
 
 
 def is_optional(field: FieldInfo) -> bool:
-    return annotation_allows_none(field.annotation)
+    return bool(annotation_allows_none(field.annotation))
 
 
 def field_type(field: FieldInfo) -> Any:

@@ -25,7 +25,7 @@ def scores_alone(
     task: Task,
     rows: Sequence[dspy.Example],
     outputs: Sequence[Mapping[str, Any]],
-    places: Mapping[str, Sequence[str]] | None = None,
+    places: Mapping[str, str] | None = None,
 ) -> list[Score]:
     """The metric's score of each row with these outputs.
 
@@ -45,7 +45,7 @@ def scores_alone(
         except Exception as error:
             if task.program is not dspy.Predict and (name := _lacking(error, prediction)):
                 raise Unscorable(f"reads {name!r}, which only the program gives") from None
-            place = " and ".join((places or {}).get(row_hash(task, row), ()))
+            place = (places or {}).get(row_hash(task, row), "")
             raise WorkbenchError(_told(task, error, place)) from error
     return found
 
@@ -54,7 +54,7 @@ class _Asked(BaseException):
     """A BaseException, so that no `except Exception` of a metric takes it for an answer."""
 
 
-class _Refuse(BaseCallback):  # type: ignore[misc]
+class _Refuse(BaseCallback):
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         raise _Asked
 
@@ -76,8 +76,8 @@ def _lacking(error: Exception, prediction: dspy.Prediction) -> str | None:
 
 def _told(task: Task, error: Exception, place: str) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [f.lineno for f in frames if f.filename == task.metric.__code__.co_filename]  # type: ignore[attr-defined]
-    line = lines[-1] if lines else task.metric.__code__.co_firstlineno  # type: ignore[attr-defined]
+    lines = [f.lineno for f in frames if f.filename == task.metric.__code__.co_filename]
+    line = lines[-1] if lines else task.metric.__code__.co_firstlineno
     what = " ".join(str(error).split()) or "no message"
     where = f" on {place}" if place else ""
     return (

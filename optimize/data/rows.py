@@ -107,7 +107,7 @@ def load_splits(task: Task) -> Splits:
         "\n".join(f"{name} {hashes[id(e)]}" for name in NAMES for e in sides[name]).encode()
     ).hexdigest()
     beside = {stem: path for stem in BESIDE if (path := task.folder / f"{stem}.jsonl").is_file()}
-    extra = {
+    extra: dict[str, Any] = {
         stem: tuple(example for _, example in _read_file(task, path))
         for stem, path in beside.items()
     }
@@ -145,7 +145,7 @@ def _labels(task: Task, rows: list[dspy.Example]) -> list[str]:
 
 
 def _read_folder(task: Task) -> tuple[dict[str, list[Placed]], tuple[str, ...]]:
-    """The rows by side, or all as `rows`, and what was made of the files where that may surprise."""
+    """The rows by side, or all as `rows`, and what was made of the files where it may surprise."""
     files: dict[str, Path] = {}
     for suffix in reversed(FORMATS):  # where two files share a name, JSONL is read
         files |= {path.stem: path for path in sorted(task.folder.glob(f"*.{suffix}"))}

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import Field
 
-from optimize.climb.preflight import CONFLICTS, DIFFER, LEAKS, NOISY, Preflight
+from optimize.climb.findings import CONFLICTS, LEAKS
+from optimize.climb.preflight import DIFFER, NOISY, Preflight
 from optimize.climb.verdict import Family
 from optimize.config import RunConfig, command_line
 from optimize.finetune import finetune_command
@@ -247,7 +248,7 @@ def _none_of(name: str, what: str, task: Task, case: Case, advice: str) -> Crite
         threshold="none",
         source="the preflight",
         advice=advice if found else "",
-        command=case.command("check", task) if found else "",
+        command=f"{case.command('check', task)} --details" if found else "",
     )
 
 
@@ -299,7 +300,7 @@ def no_lm_needed(case: Case) -> Criterion | None:
         value=f"{name} scores {score.score:.2f} on val",
         threshold=f"below {case.target}",
         source="the preflight",
-        advice="" if passed else f"Use {name} instead of an LM.",
+        advice="" if passed else f"Without an LM, {name} is good enough: use that.",
     )
 
 

@@ -38,7 +38,8 @@ class Nulls:
         return messages
 
     def parse(self, signature: Signature, completion: str) -> dict[str, Any]:
-        found = super().parse(_lenient(signature), completion)  # type: ignore[misc]
+        read: Any = _lenient
+        found = super().parse(read(signature), completion)  # type: ignore[misc]
         fields = signature.output_fields
         return {name: denulled(value, fields[name].annotation) for name, value in found.items()}
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from optimize.climb.findings import Finding
 from optimize.climb.preflight import NOISY, Preflight
 from optimize.climb.verdict import COVERAGE
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.forgetting import GENERAL, ForgettingRecord
 from optimize.report.record import Comparison, HeadroomRecord, Side, VerdictRecord
 from optimize.scoring.failures import Diagnosis
+
+SHOWN = 2  # examples of a finding; --details shows all
 
 
 def verdict_sentences(
@@ -108,11 +111,10 @@ def preflight_sentences(found: Preflight, target: float) -> list[str]:
     for name, score in found.baselines.items():
         if score.score >= target:
             out.append(f"No LM needed? {name} alone scores {score} on val, at the target {target}.")
-    for finding in sorted(found.findings, key=lambda f: not f.problem):
-        out.append(
-            f"{'Fix' if finding.problem else 'Look at'}: {finding.count} {finding.what}, "
-            f"such as {' | '.join(finding.examples[:2])}"
-        )
+    out += [
+        finding_sentence(finding) for finding in sorted(found.findings, key=lambda f: not f.problem)
+    ]
+    out += found.notes
     if (share := found.random_labels) and share.low > NOISY:
         out.append(
             f"Fix: some {share.score:.0%} [{share.low:.0%}, {share.high:.0%}] of the labels "
@@ -154,6 +156,14 @@ def preflight_sentences(found: Preflight, target: float) -> list[str]:
             f"(--max-calls is {c.calls})."
         )
     return out
+
+
+def finding_sentence(found: Finding) -> str:
+    """How often, and the first of them."""
+    more = len(found.examples) - SHOWN
+    shown = " | ".join(found.examples[:SHOWN])
+    rest = f" | … and {more} more: optimize check --details lists them all" if more > 0 else ""
+    return f"{'Fix' if found.problem else 'Look at'}: {found.count} {found.what}: {shown}{rest}"
 
 
 def failure_sentences(found: Diagnosis) -> list[str]:

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from optimize.climb.findings import Finding
 from optimize.climb.preflight import Preflight
 from optimize.finetune.gate import GateRecord
 from optimize.report import sections
@@ -180,8 +181,8 @@ def decision(report: Report) -> str:
     return "\n".join([*lines, "### This decision is wrong as soon as", "", *wrong, ""])
 
 
-def checks(found: Preflight, target: float, name: str) -> RenderableType:
-    """The checks as a person reads them."""
+def checks(found: Preflight, target: float, name: str, details: bool = False) -> RenderableType:
+    """The checks as a person reads them; details: every example of every finding."""
     rows = ", ".join(f"{count} {side}" for side, count in found.rows.items())
     problems = sum(f.count for f in found.findings if f.problem)
     end = (
@@ -192,9 +193,15 @@ def checks(found: Preflight, target: float, name: str) -> RenderableType:
     return Group(
         Text(f"{name}: {rows} rows, all fit the signature. Target {target}."),
         bullets(preflight_sentences(found, target)),
+        *(finding_list(finding) for finding in found.findings if details),
         "",
         Text(end, style="bold"),
     )
+
+
+def finding_list(found: Finding) -> RenderableType:
+    """All that a finding found, one a line."""
+    return Group("", Text(f"{found.count} {found.what}:"), bullets(found.examples))
 
 
 def criteria(found: GateRecord, following: str) -> RenderableType:

@@ -13,7 +13,8 @@ import dspy
 from pydantic import Field
 
 from optimize.data.baselines import MAJORITY, baseline_answers
-from optimize.data.rows import input_text
+from optimize.data.excerpts import shown_difference, shown_input
+from optimize.data.fields import is_optional
 from optimize.files import to_text
 from optimize.program.program import Program
 from optimize.scoring.corpus_use import Knowledge
@@ -85,7 +86,10 @@ def diagnose(
     task = program.task
     known = Knowledge(task, program.passages)
     said = [
-        found for name, found in baseline_answers(task, train, rows).items() if name != MAJORITY
+        [guess[label] for guess in found]
+        for label in filter(None, [task.label])
+        for name, found in baseline_answers(task, train, rows).items()
+        if name != MAJORITY
     ]
     wrong: dict[Kind, list[tuple[float, str]]] = {}
     pairs = [
@@ -140,8 +144,8 @@ def _kind(
     task: Task, known: Knowledge, row: dspy.Example, outcome: Outcome, said: Sequence[Any]
 ) -> Kind:
     if outcome.error == UNPARSABLE or any(
-        outcome.answer.get(name) is None != (row[name] is None)
-        for name in task.signature.output_fields
+        outcome.answer.get(name) is None and not is_optional(field)
+        for name, field in task.signature.output_fields.items()
     ):
         return "schema"
     if known.invented(outcome) or known.not_found(row):
@@ -153,6 +157,4 @@ def _kind(
 
 
 def _shown(task: Task, row: dspy.Example, outcome: Outcome) -> str:
-    gold = " / ".join(to_text(row[name]) for name in task.signature.output_fields)
-    answer = " / ".join(to_text(value) for value in outcome.answer.values())
-    return f"{input_text(task, row.inputs())[:80]!r}: {gold[:60]!r}, answered {answer[:60]!r}"
+    return f"{shown_input(task, row)}: {shown_difference(task, row, outcome.answer)}"

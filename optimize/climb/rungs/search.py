@@ -12,6 +12,7 @@ import dspy
 
 from optimize.climb.rungs.base import Context, fresh
 from optimize.climb.rungs.demos import MANY, SOME, spread, with_fitting
+from optimize.files import to_text
 from optimize.program.program import Program
 
 CANDIDATES = 16
@@ -67,7 +68,7 @@ def proposals(student: Program, context: Context, shown: list[dspy.Example]) -> 
     """Instructions as the teacher would write them, from the present ones and a few rows."""
     told = student.predictors()[0].signature.instructions
     rows = "\n\n".join(
-        "\n".join(f"{name}: {e[name]}" for name in student.task.fields) for e in shown
+        "\n".join(f"{name}: {to_text(e[name])}" for name in student.task.fields) for e in shown
     )
     question = (
         f"An instruction says:\n{told}\n\nRows labelled by an expert:\n{rows}\n\nWrite a better "

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from optimize import __version__
-from optimize.data.rows import Splits, input_text
-from optimize.data.split import apart_from, folded
+from optimize.data.rows import Splits, input_texts
+from optimize.data.split import Inputs, apart_from, folded
 from optimize.finetune.handoff.manifest import FILE, Facts, Manifest, prompt_of, record
 from optimize.finetune.handoff.recipes import write_readme, write_recipes
 from optimize.finetune.steps import Traces
@@ -62,7 +62,7 @@ def write_bundle(
     material = material or Material()
     program, task = tuned_student(best), best.task
     kept, removed = _without_overlap(
-        splits, [input_text(task, e.inputs()) for rows in splits.sides().values() for e in rows]
+        splits, [input_texts(task, e) for rows in splits.sides().values() for e in rows]
     )
     val = taught(program, splits.val, material.traces.val if material.traces else None)
     calls = [material.traces.train[n] for n in kept] if material.traces else None
@@ -137,12 +137,12 @@ def _schemas(program: Program) -> dict[str, Any]:
     }
 
 
-def _without_overlap(splits: Splits, texts: list[str]) -> tuple[list[int], dict[str, int]]:
+def _without_overlap(splits: Splits, texts: list[Inputs]) -> tuple[list[int], dict[str, int]]:
     """The train rows that are neither written twice nor nearly a val or test row, and how many are
     not.
     """
     apart = apart_from(texts[: len(splits.train)], texts[len(splits.train) :])
-    kept = list({folded(texts[n]): n for n in reversed(apart)}.values())[::-1]
+    kept = list({tuple(map(folded, texts[n])): n for n in reversed(apart)}.values())[::-1]
     return kept, {"overlap": len(splits.train) - len(apart), "duplicates": len(apart) - len(kept)}
 
 

@@ -1,0 +1,140 @@
+"""What is worth knowing of the rows: duplicates, contradictions, overlap, labels that a side lacks.
+
+A finding's examples are all of them: whoever shows some says where the rest is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dspy
+
+from optimize.data.excerpts import shown, shown_input
+from optimize.data.fields import is_optional
+from optimize.data.labels import Judged, duplicates, possible_label_errors
+from optimize.data.rows import Splits, input_texts, row_hash
+from optimize.data.split import near_graph
+from optimize.files import to_json
+from optimize.stats.records import Record
+from optimize.task import Task
+
+RARE = 0.2  # of an equal share: a label with fewer rows than that is told
+CONFLICTS = "inputs labelled in contradictory ways"
+LEAKS = "pairs of rows with equal or nearly equal inputs on two sides of the split"
+
+
+class Finding(Record):
+    """Something about the rows worth knowing.
+
+    problem: it makes scores wrong; else it is a thing to look at.
+    """
+
+    what: str
+    count: int
+    examples: list[str]
+    problem: bool = False
+
+
+def listed(what: str, examples: Sequence[str], problem: bool = False) -> Finding:
+    return Finding(what=what, count=len(examples), examples=list(examples), problem=problem)
+
+
+def row_findings(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
+    """All but what the metric and the prompt formats say of gold rows (climb/gold.py)."""
+    found = [*_rows(task, splits, judged), *_unfilled(task, splits), *_coverage(task, splits)]
+    return [finding for finding in found if finding.count]
+
+
+def row_places(task: Task, splits: Splits) -> dict[str, str]:
+    """File and line of each row, by its hash."""
+    root = f"{task.root}/"
+    return {
+        row: " and ".join(p.removeprefix(root) for p in found)
+        for row, found in splits.places.items()
+    }
+
+
+def labels_of(task: Task, rows: Sequence[dspy.Example]) -> list[str]:
+    """Each row's label as a person reads it."""
+    return [to_json(e[task.label]).strip('"') for e in rows]
+
+
+def _rows(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
+    """Duplicates, contradictions, overlap and suspect labels over all sides together."""
+    rows = [(side, e) for side, examples in splits.sides().items() for e in examples]
+    examples = [e for _, e in rows]
+    outputs = [to_json({name: e[name] for name in task.signature.output_fields}) for e in examples]
+    where = row_places(task, splits)
+    at = [f"{where.get(row_hash(task, e), side)} {shown(task, e)}" for side, e in rows]
+    inputs = [input_texts(task, e) for e in examples]
+    found = duplicates(inputs, outputs, [side for side, _ in rows], _alike(task, splits))
+
+    def groups(what: str, groups: Sequence[Sequence[int]], problem: bool = False) -> Finding:
+        return listed(what, ["; ".join(at[r] for r in rows) for rows in groups], problem)
+
+    findings = [
+        groups(CONFLICTS, found.conflicts, problem=True),
+        groups(LEAKS, found.leaks, problem=True),
+        groups("rows written more than once", found.same),
+        groups("nearly equal inputs with different labels", found.near if task.label else ()),
+    ]
+    if judged:
+        contradicted = {row for group in found.conflicts for row in group}
+        labels = labels_of(task, examples)
+        suspect = [
+            f"{where.get(row_hash(task, examples[r]), rows[r][0])} is {labels[r]!r}, others like "
+            f"it {guess!r}: {shown_input(task, examples[r])}"
+            for r, guess in possible_label_errors(judged)
+            if r not in contradicted
+        ]
+        findings.append(listed("rows whose label looks wrong", suspect))
+    return findings
+
+
+def _alike(task: Task, splits: Splits) -> Any:
+    """Which rows are nearly equal, told on the whole split: of fewer rows other ones may seem alike,
+    and a cut split would overlap where the whole one does not.
+    """
+    whole = (splits.whole or splits).sides()
+    graph = near_graph([input_texts(task, e) for rows in whole.values() for e in rows])
+    kept: list[int] = []
+    start = 0
+    for side, rows in splits.sides().items():
+        kept += range(start, start + len(rows))  # a cut side is the first rows of the whole one
+        start += len(whole[side])
+    return graph.tocsr()[kept][:, kept]
+
+
+def _unfilled(task: Task, splits: Splits) -> list[Finding]:
+    """Optional outputs that are null in every row: perhaps a column of another name."""
+    rows = [e for examples in splits.sides().values() for e in examples]
+    fields = task.signature.output_fields
+    empty = [n for n, f in fields.items() if is_optional(f) and all(e[n] is None for e in rows)]
+    return [listed("optional outputs that are null in every row", empty)]
+
+
+def _coverage(task: Task, splits: Splits) -> list[Finding]:
+    """Labels that a side lacks or hardly has."""
+    if not task.label:
+        return []
+    sides = {side: labels_of(task, rows) for side, rows in splits.sides().items()}
+    seen = set(sides["train"])
+    findings = []
+    for side in ("val", "test"):
+        unseen, absent = sorted(set(sides[side]) - seen), sorted(seen - set(sides[side]))
+        findings += [
+            listed(f"labels in {side} that train never shows", unseen, problem=True),
+            listed(f"labels of train that {side} never asks for", absent),
+        ]
+    return [*findings, listed("labels that are rare in train", _rare(sides))]
+
+
+def _rare(sides: Mapping[str, Sequence[str]]) -> list[str]:
+    train = list(sides["train"])
+    least = RARE * len(train) / len(set(train))
+    return [
+        f"{label} ({train.count(label)} rows)"
+        for label in sorted(set(train))
+        if train.count(label) < least
+    ]
