@@ -11,8 +11,16 @@ from collections.abc import Callable
 import pytest
 
 from optimize.climb.preflight import NOISY
-from optimize.data.labels import agreement, duplicates, judge, possible_label_errors, random_share
+from optimize.data.labels import (
+    Duplicates,
+    agreement,
+    duplicates,
+    judge,
+    possible_label_errors,
+    random_share,
+)
 from optimize.data.rows import Splits
+from optimize.data.split import near_graph
 from optimize.task import Task
 
 Shipped = Callable[[str], tuple[Task, Splits]]
@@ -32,6 +40,11 @@ def rows(count: int = 120) -> tuple[list[str], list[str]]:
     ], labels
 
 
+def duplicated(texts: list[str], labels: list[str], sides: list[str]) -> Duplicates:
+    inputs = [(text,) for text in texts]
+    return duplicates(inputs, labels, sides, near_graph(inputs))
+
+
 def listed(texts: list[str], labels: list[str]) -> list[tuple[int, str]]:
     judged = judge(texts, labels)
     return possible_label_errors(judged) if judged else []
@@ -39,18 +52,18 @@ def listed(texts: list[str], labels: list[str]) -> list[tuple[int, str]]:
 
 def test_planted_duplicates_and_contradictions_are_all_found_and_nothing_else() -> None:
     texts, labels = rows()
-    assert not any(vars(duplicates(texts, labels, ["train", "val"] * 60)).values())
+    assert not any(vars(duplicated(texts, labels, ["train", "val"] * 60)).values())
     texts += [texts[0].upper(), f"  {texts[1]} ", texts[2], texts[2]]
     labels += [labels[0], "soup", "cars", labels[2]]
-    found = duplicates(texts, labels, ["train"] * 122 + ["test", "val"])
-    assert found.leaks == ((2, 122, 123),)
+    found = duplicated(texts, labels, ["train"] * 122 + ["test", "val"])
+    assert found.leaks == ((2, 122), (2, 123), (122, 123))
     assert found.same == ((0, 120),) and found.conflicts == ((1, 121), (2, 122, 123))
 
 
 def test_nearly_equal_inputs_that_disagree_are_told_apart() -> None:
     texts, labels = rows()
     texts.append(texts[5] + "s")
-    found = duplicates(texts, [*labels, "cars" if labels[5] != "cars" else "soup"], ["train"] * 121)
+    found = duplicated(texts, [*labels, "cars" if labels[5] != "cars" else "soup"], ["train"] * 121)
     assert found.near == ((5, 120),) and not found.conflicts
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from optimize.data.split import SHARES, near_duplicate_groups, split_groups
+from optimize.data.split import SHARES, apart_from, near_duplicate_groups, split_groups
 
 
 def hashes(n: int) -> list[str]:
@@ -64,7 +64,7 @@ def test_a_group_is_never_divided() -> None:
     ],
 )
 def test_near_duplicates_share_a_group(one: str, other: str, same: bool) -> None:
-    groups = near_duplicate_groups([one, "Something else entirely about bicycles", other])
+    groups = near_duplicate_groups([(one,), ("Something else entirely about bicycles",), (other,)])
     assert (groups[0] == groups[2]) is same
     assert groups[1] not in (groups[0], groups[2])
 
@@ -75,6 +75,28 @@ def test_likeness_is_passed_on_along_a_chain() -> None:
         "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november",
     )
     # neighbours share eight words, the ends four
-    chain = [" ".join(words[n : n + 9]) for n in range(6)]
+    chain = [(" ".join(words[n : n + 9]),) for n in range(6)]
     assert len(set(near_duplicate_groups(chain, near=0.7))) == 1
     assert len(set(near_duplicate_groups([chain[0], chain[-1]], near=0.7))) == 2
+
+
+CONTEXT = "You may cancel until noon of the day before; later ones cost a night. " * 6
+
+
+def test_a_long_field_that_rows_share_does_not_make_their_short_ones_alike() -> None:
+    asked = ["Is breakfast included?", "May I bring a dog?", "Where do I park?"]
+    rows = [(text, CONTEXT) for text in [*asked, "MAY I  bring a dog?"]]
+    joined = [(f"{text}\n{context}",) for text, context in rows]
+    assert len(set(near_duplicate_groups(joined))) == 1, "as one text they are one"
+    groups = near_duplicate_groups(rows)
+    assert groups[1] == groups[3] and len(set(groups)) == 3
+    assert apart_from(rows[:3], rows[3:]) == [0, 2]
+
+
+def test_rows_that_differ_in_one_field_alone_are_other_rows() -> None:
+    rows = [
+        ("paris", "hotel near the river"),
+        ("madrid", "hotel near the river"),
+        ("rome", "a car"),
+    ]
+    assert len(set(near_duplicate_groups(rows))) == 3

@@ -169,5 +169,5 @@ def test_too_few_lessons_are_told(opened: Opened) -> None:
 
 def test_no_instruction_that_is_replayed_is_one_that_is_asked_afterwards(root: Path) -> None:
     asked, replayed = [q.question for q in questions(root)], replayable(root)
-    groups = near_duplicate_groups([*asked, *replayed])
+    groups = near_duplicate_groups([(text,) for text in (*asked, *replayed)])
     assert not set(groups[: len(asked)]) & set(groups[len(asked) :]) and len(set(replayed)) == 120

@@ -93,7 +93,7 @@ def _rows(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
 
 
 def _alike(task: Task, splits: Splits) -> Any:
-    """Which rows are nearly equal, told on the whole split: of fewer rows other ones may seem alike,
+    """Which rows are nearly equal, told on the whole split: among fewer rows others may seem alike,
     and a cut split would overlap where the whole one does not.
     """
     whole = (splits.whole or splits).sides()

@@ -4,7 +4,7 @@ no LM, no program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dspy
@@ -17,6 +17,7 @@ from optimize.stats.intervals import Interval, mean_interval
 from optimize.task import Task
 
 MAJORITY, NEAREST = "majority class", "nearest neighbour"
+REGRESSION = "TF-IDF + logistic regression"
 Outputs = dict[str, Any]
 
 
@@ -45,37 +46,25 @@ def baseline_answers(
     """
     names = list(task.signature.output_fields)
     outputs = [{name: e[name] for name in names} for e in train]
+    texts, asked = ([input_text(task, e) for e in side] for side in (train, rows))
+    nearest = {NEAREST: [outputs[n] for n in _nearest(texts, asked)]}
+    if not task.label:
+        return nearest
     known = {to_json(found): found for found in outputs}
-    texts, labels = [input_text(task, e) for e in train], list(map(to_json, outputs))
-    asked = [input_text(task, e) for e in rows]
-    makers = BASELINES if task.label else {NEAREST: BASELINES[NEAREST]}
     if len(known) == 1:
-        return {name: outputs[:1] * len(rows) for name in makers}
-    return {
-        name: [known[str(g)] for g in make().fit(texts, labels).predict(asked)]
-        for name, make in makers.items()
-    }
+        return {name: outputs[:1] * len(rows) for name in (MAJORITY, NEAREST, REGRESSION)}
+    labels = list(map(to_json, outputs))
+    guessed = classifier().fit(texts, labels).predict(asked)
+    most = known[max(sorted(known), key=labels.count)]
+    return {MAJORITY: [most] * len(rows), **nearest, REGRESSION: [known[str(g)] for g in guessed]}
 
 
-def _majority() -> Any:
-    from sklearn.dummy import DummyClassifier
-
-    return DummyClassifier(strategy="most_frequent")
-
-
-def _nearest() -> Any:
+def _nearest(texts: Sequence[str], asked: Sequence[str]) -> list[int]:
+    """The number of the text most like each one asked."""
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.neighbors import KNeighborsClassifier
-    from sklearn.pipeline import make_pipeline
+    from sklearn.neighbors import NearestNeighbors
 
-    return make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-        KNeighborsClassifier(1, metric="cosine"),
-    )
-
-
-BASELINES: dict[str, Callable[[], Any]] = {
-    MAJORITY: _majority,
-    NEAREST: _nearest,
-    "TF-IDF + logistic regression": classifier,
-}
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    index = NearestNeighbors(n_neighbors=1, metric="cosine").fit(vectorizer.fit_transform(texts))
+    found = index.kneighbors(vectorizer.transform(asked), return_distance=False)
+    return [int(number) for (number,) in found]

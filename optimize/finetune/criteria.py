@@ -300,7 +300,7 @@ def no_lm_needed(case: Case) -> Criterion | None:
         value=f"{name} scores {score.score:.2f} on val",
         threshold=f"below {case.target}",
         source="the preflight",
-        advice="" if passed else f"Without an LM, {name} is good enough: use that.",
+        advice="" if passed else f"Use {name} instead of an LM.",
     )
 
 

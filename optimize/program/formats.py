@@ -101,7 +101,14 @@ def _is_whole(signature: Signature, demo: Any) -> bool:
 @lru_cache(maxsize=256)
 def _lenient(signature: Signature) -> Signature:
     """The signature with output types that read null in all its spellings."""
-    for name, field in signature.output_fields.items():
-        if (read := lenient(field.annotation)) is not field.annotation:
-            signature = signature.with_updated_fields(name, type_=read)
-    return signature
+    changed = {
+        name: read
+        for name, field in signature.output_fields.items()
+        if (read := lenient(field.annotation)) is not field.annotation
+    }
+    if not changed:
+        return signature
+    copy = signature.with_updated_fields(next(iter(changed)))
+    for name, read in changed.items():  # set here: a signature's making takes Annotated apart
+        copy.output_fields[name].annotation = read
+    return copy
