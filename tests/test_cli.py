@@ -162,3 +162,43 @@ guarded(False, work)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.returncode == 130
     assert done.stderr.startswith("Stopped.")
+
+
+def enough(root: Path, *flags: str) -> int:
+    done = optimize(root, "check", "review", "--max-calls", "10", "--json", *flags)
+    assert done.returncode == 0, done.stderr
+    return int(json.loads(done.stdout)["cost"]["enough_calls"])
+
+
+def test_check_prices_what_the_flags_add(project: Path) -> None:
+    general = project / "devsets" / "general"
+    general.mkdir()
+    question = {"question": "Capital of Italy?", "check": "contains", "expected": ["Rome"]}
+    (general / "rows.jsonl").write_text(json.dumps(question | {"skill": "knowledge"}) + "\n")
+    (general / "replay.txt").write_text("".join(f"Say {n}.\n" for n in range(9)))
+    bare, lora = enough(project), enough(project, "--finetune", "lora")
+    assert enough(project, "--headroom") > bare
+    assert lora > bare and enough(project, "--repeats", "3") > bare
+    assert enough(project, "--finetune", "lora", "--replay", "5") == lora + 5
+    wrong = optimize(project, "check", "review", "--finetune", "lora", "--lm", "openai/x")
+    assert wrong.returncode == 2 and "LoRA trains weights in this process" in wrong.stderr
+
+
+@pytest.mark.parametrize("where", ["programs/review.py", "./programs/review.py"])
+def test_a_task_may_be_named_by_its_file(project: Path, where: str) -> None:
+    done = optimize(project, "check", where)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("Next: optimize run review")
+    elsewhere = optimize(project, "check", "other.py")
+    assert elsewhere.returncode == 2 and "other.py" in elsewhere.stderr
+
+
+def test_every_example_of_a_finding_is_listed_when_it_is_asked_for(project: Path) -> None:
+    path = project / "devsets" / "review" / "rows.jsonl"
+    rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join([*rows, *rows[:5]]), encoding="utf-8")
+    short, whole = (optimize(project, "check", "review", *f) for f in ((), ("--details",)))
+    lines = [f"rows.jsonl:{n + 1} and" for n in range(5)]
+    found = [" ".join(done.stdout.split()) for done in (short, whole)]
+    assert sum(line in found[0] for line in lines) == 2 and "--details" in found[0]
+    assert all(line in found[1] for line in lines)

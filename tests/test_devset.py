@@ -19,6 +19,7 @@ import dspy
 import pytest
 from pydantic import BaseModel
 
+from optimize.climb.findings import LEAKS, row_findings
 from optimize.data.rows import Splits, load_splits, row_hash
 from optimize.errors import WorkbenchError
 from optimize.task import Task
@@ -346,6 +347,57 @@ def test_mistakes_inside_a_nested_field(tiny: Tiny, order: Any, told: str) -> No
     good = {"text": "one mug", "order": {"item": "mug", "due": "2026-03-04"}}
     with pytest.raises(WorkbenchError, match=told):
         load_splits(tiny(Extract, rows=[good, {"text": "x", "order": order}]))
+
+
+def test_what_was_made_of_the_files_is_told_where_it_may_surprise(
+    tiny: Tiny, mood_rows: Rows
+) -> None:
+    given = {"train": mood_rows[:50], "dev": mood_rows[50:60], "test": mood_rows[60:]}
+    beside = {"ood": mood_rows[:2], "unlabelled": mood_rows[:2], "corpus": [{"id": 1}]}
+    task = tiny(**given, **beside, rows=mood_rows, old=mood_rows, train_csv=as_csv(mood_rows))
+    assert load_splits(task).notes == (
+        "dev.jsonl is taken as the val rows.",
+        "old.jsonl is not read.",
+        "rows.jsonl is not read.",
+        "train.csv is not read.",
+    )
+    assert len(load_splits(task).train) == 50, "the JSONL is read where both are there"
+
+
+def test_a_single_rows_file_needs_no_note(tiny: Tiny, mood_rows: Rows) -> None:
+    assert load_splits(tiny(rows=mood_rows)).notes == ()
+
+
+def test_a_folder_without_rows_says_what_it_holds(tiny: Tiny, mood_rows: Rows) -> None:
+    with pytest.raises(WorkbenchError, match=r"holds no rows\..* It holds bookings\.jsonl\.$"):
+        load_splits(tiny(bookings=mood_rows))
+
+
+def test_a_single_file_is_split_without_overlap_and_a_cut_split_has_none_of_its_own(
+    tiny: Tiny, mood_rows: Rows
+) -> None:
+    """Short questions about one long text; every third row is a twin of another."""
+    asked = dspy.Signature("context, question -> mood")
+    twin = lambda n: mood_rows[n - 1 if n % 3 == 2 else n]["text"]  # noqa: E731
+    rows = [{"context": "The hotel. " * 40, "question": twin(n), "mood": "x"} for n in range(80)]
+    splits = load_splits(tiny(asked, rows=rows))
+    assert min(len(side) for side in splits.sides().values()) >= 8, "not all one group"
+    for cut in (splits, splits.at_most(8, 8)):
+        assert LEAKS not in {f.what for f in row_findings(tiny(asked), cut, None)}
+
+
+def test_what_overlaps_in_a_cut_split_is_on_the_whole_ones_list(
+    tiny: Tiny, mood_rows: Rows
+) -> None:
+    twins = [row | {"text": row["text"].upper()} for row in mood_rows[:12]]
+    task = tiny(train=mood_rows[:50], val=[*twins, *mood_rows[50:56]], test=mood_rows[56:])
+    whole, cut = (
+        next(f for f in row_findings(task, splits, None) if f.what == LEAKS)
+        for splits in (load_splits(task), load_splits(task).at_most(9, 9))
+    )
+    assert whole.count == len(whole.examples) == 12
+    assert 0 < cut.count < 12 and set(cut.examples) <= set(whole.examples)
+    assert "train.jsonl:1 " in " ".join(whole.examples)
 
 
 @pytest.mark.parametrize(

@@ -147,3 +147,33 @@ def test_half_right_answers_weigh_by_what_they_cost(tiny: Tiny) -> None:
         ("style", 3, 0.75),
     ]
     assert found.share("schema") == pytest.approx(4 / 7)
+
+
+class Slots(dspy.Signature):
+    """Read the request."""
+
+    context: str = dspy.InputField()
+    request: str = dspy.InputField()
+    alpha: str | None = dspy.OutputField()
+    beta: str | None = dspy.OutputField()
+    place: str | None = dspy.OutputField()
+
+
+def test_a_wrong_slot_is_shown_with_its_input_and_without_the_others(tiny: Tiny) -> None:
+    program = student(tiny(Slots))
+    gold = {"alpha": None, "beta": None, "place": "Bern"}
+    row = dspy.Example(context="x" * 500, request="a room in Bern", **gold)
+    row = row.with_inputs("context", "request")
+    found = diagnose(program, [row], [row], [Outcome(0.0, gold | {"place": None})])
+    assert kinds(found) == {"style": 1}, "a null for an optional field is no broken schema"
+    (shown,) = found.kinds[0].examples
+    assert "request='a room in Bern'" in shown and shown.endswith("place 'Bern', answered null")
+    assert "alpha" not in shown and len(shown) < 250
+
+
+def test_of_an_object_the_parts_that_differ_are_shown(tiny: Tiny) -> None:
+    program = student(tiny(dspy.Signature("text -> order: dict")))
+    row = dspy.Example(text="two", order={"x": None, "n": 2, "item": "mug"}).with_inputs("text")
+    outcome = Outcome(0.5, {"order": {"x": None, "n": 3, "item": "mug"}})
+    (shown,) = diagnose(program, [row], [row], [outcome]).kinds[0].examples
+    assert shown == """'two': {"n": 2}, answered {"n": 3}"""

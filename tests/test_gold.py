@@ -166,3 +166,12 @@ def test_a_nearest_neighbour_gives_a_whole_object(tiny: Tiny, mood_rows: Rows) -
     task = tiny(Read, rows=rows)
     splits = load_splits(task)
     assert baseline_scores(task, splits.train, splits.train)[NEAREST].mean == 1.0
+
+
+def test_inputs_without_a_word_have_a_nearest_neighbour(tiny: Tiny) -> None:
+    task = tiny(dspy.Signature("question -> answer"))
+    rows = [
+        dspy.Example(question=f"{n} + {n}", answer=str(2 * n)).with_inputs("question")
+        for n in range(4)
+    ]
+    assert baseline_scores(task, rows, rows)[NEAREST].mean == 1.0

@@ -4,6 +4,7 @@ no LM, no program.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from optimize.stats.intervals import Interval, mean_interval
 from optimize.task import Task
 
 MAJORITY, NEAREST = "majority class", "nearest neighbour"
+WORD = r"(?u)\b\w\w+\b"  # scikit-learn's own
 REGRESSION = "TF-IDF + logistic regression"
 Outputs = dict[str, Any]
 
@@ -64,7 +66,9 @@ def _nearest(texts: Sequence[str], asked: Sequence[str]) -> list[int]:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.neighbors import NearestNeighbors
 
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    # inputs may hold no word of two letters at all: then whatever stands between spaces
+    pattern = WORD if any(re.search(WORD, text) for text in texts) else r"\S+"
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=pattern)
     index = NearestNeighbors(n_neighbors=1, metric="cosine").fit(vectorizer.fit_transform(texts))
     found = index.kneighbors(vectorizer.transform(asked), return_distance=False)
     return [int(number) for (number,) in found]
