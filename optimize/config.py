@@ -125,7 +125,10 @@ _TUNING = ("teacher", "teacher_api_base", "target", "seed", "repeats", *_LEARNIN
 _ROWS = ("val_rows", "test_rows")
 # the knobs that a command which we advise takes as flags, in the order they are printed
 TAKES: dict[str, tuple[str, ...]] = {
-    "check": ("target", "lm", "max_calls", *_ROWS),
+    "check": (
+        *("target", "lm", "teacher", "api_base", "teacher_api_base", "max_calls", "repeats"),
+        *("headroom", "finetune", "method", "replay", "finetune_base", "no_regression_on", *_ROWS),
+    ),
     "run": (*_ASKING, *_TUNING, "headroom", "finetune", *_ROWS),
     "gate": ("target", "waive"),
     "handoff": (*_ASKING, "target", "epochs", "waive"),

@@ -108,7 +108,7 @@ def _lenient(signature: Signature) -> Signature:
     }
     if not changed:
         return signature
-    copy = signature.with_updated_fields(next(iter(changed)))
+    copy: Signature = signature.with_updated_fields(next(iter(changed)))
     for name, read in changed.items():  # set here: a signature's making takes Annotated apart
         copy.output_fields[name].annotation = read
     return copy
