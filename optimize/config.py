@@ -18,6 +18,7 @@ from pydantic_settings import (
 from optimize.errors import WorkbenchError
 
 FILE = "optimize.toml"
+TASK_LM = ("lm", "api_base", "temperature")  # the knobs that say which task LM, and how it answers
 Finetune = Literal["bundle", "lora", "openai", "never"]
 Method = Literal["sft", "dpo", "distill"]
 
@@ -36,25 +37,35 @@ class RunConfig(BaseSettings):
         "embedded", description="task LM: embedded, gguf:PATH, or a DSPy model string", min_length=1
     )
     teacher: str | None = Field(
-        None, description="LM that proposes and bootstraps; default: the task LM itself"
+        None,
+        description="LM that proposes and bootstraps; default: the task LM itself",
+        examples=["openai/gpt-4.1"],
     )
     api_base: str | None = Field(
-        None, description="address of the task LM's OpenAI-compatible endpoint"
+        None,
+        description="address of the task LM's OpenAI-compatible endpoint",
+        examples=["http://127.0.0.1:8000/v1"],
     )
-    teacher_api_base: str | None = Field(None, description="the same for the teacher")
+    teacher_api_base: str | None = Field(
+        None, description="the same for the teacher", examples=["http://127.0.0.1:8001/v1"]
+    )
     api_key: SecretStr | None = Field(
         None, description="key for these addresses; best given as OPTIMIZE_API_KEY"
     )
     target: float | None = Field(
-        None, ge=0, le=1, description="score to reach; default: the task's own"
+        None, ge=0, le=1, description="score to reach; default: the task's own", examples=[0.9]
     )
     max_calls: int = Field(
         5000, ge=1, description="hard cap on LM calls that are not answered from the cache"
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
     threads: int = Field(4, ge=1, le=64, description="LM calls in flight")
-    val_rows: int | None = Field(None, ge=8, description="use at most so many val rows")
-    test_rows: int | None = Field(None, ge=8, description="use at most so many test rows")
+    val_rows: int | None = Field(
+        None, ge=8, description="use at most so many val rows", examples=[100]
+    )
+    test_rows: int | None = Field(
+        None, ge=8, description="use at most so many test rows", examples=[200]
+    )
     temperature: float = Field(0.0, ge=0, le=2, description="of the task LM")
     repeats: int = Field(
         1,
@@ -73,6 +84,7 @@ class RunConfig(BaseSettings):
         None,
         description="why to tune a task that is not declared stable and owned; goes on record",
         min_length=3,
+        examples=["a trial, on rows that nobody maintains"],
     )
     method: Method = Field(
         "sft",
@@ -89,6 +101,7 @@ class RunConfig(BaseSettings):
         None,
         description="the LM's weights to train on: a transformers folder or a hub name; default: "
         "its GGUF",
+        examples=["HuggingFaceTB/SmolLM2-135M-Instruct"],
     )
     no_regression_on: tuple[str, ...] = Field(
         (), description="what a tuned LM must not get worse at to be kept: general, or another task"
@@ -115,7 +128,7 @@ class RunConfig(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = find_root() / FILE
+        file = settings_cls.model_config.get("toml_file") or find_root() / FILE
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
 
 
@@ -147,16 +160,21 @@ def command_line(name: str, task: str, knobs: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def load_config(**flags: object) -> RunConfig:
+def load_config(root: Path | None = None, **flags: object) -> RunConfig:
     """The run's configuration from the flags that were given (None means not given).
 
+    root: the project whose optimize.toml is read; default: the one around the current folder.
     Raises WorkbenchError naming the knob, the bad value and where knobs may be set.
     """
     import tomllib
 
+    root = root or find_root()
+    config: type[RunConfig] = type(
+        "RunConfig", (RunConfig,), {"model_config": {"toml_file": root / FILE}}
+    )
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return RunConfig(**given)  # type: ignore[arg-type]
+        return config(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         knob = ".".join(str(part) for part in first["loc"])
@@ -168,15 +186,19 @@ def load_config(**flags: object) -> RunConfig:
             f"(OPTIMIZE_{knob.upper()}) or {FILE}."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WorkbenchError(f"{find_root() / FILE} is not valid TOML: {error}.") from None
+        raise WorkbenchError(f"{root / FILE} is not valid TOML: {error}.") from None
 
 
 def find_root(start: Path | None = None) -> Path:
-    """The project root: the nearest folder upwards that holds `programs/`, else the current one."""
+    """The project root: the nearest folder upwards that holds optimize.toml or programs/, else the
+    current one.
+    """
     here = (start or Path.cwd()).resolve()
-    return next(
-        (folder for folder in (here, *here.parents) if (folder / "programs").is_dir()), here
-    )
+    return next((folder for folder in (here, *here.parents) if is_project(folder)), here)
+
+
+def is_project(folder: Path) -> bool:
+    return (folder / FILE).is_file() or (folder / "programs").is_dir()
 
 
 def is_local(lm: str) -> bool:

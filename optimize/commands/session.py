@@ -72,9 +72,10 @@ def open_session(root: Path, name: str, config: RunConfig, watch: Observer) -> S
         for other in config.no_regression_on
         if other != GENERAL
     )
-    if config.replay > (known := len(forgetting.replayable(root))):
+    if config.replay and config.replay > (known := len(forgetting.replayable(root))):
         raise WorkbenchError(
-            f"--replay {config.replay}: {forgetting.REPLAY} has {known} instructions to replay."
+            f"--replay {config.replay}: {forgetting.general_file(root, forgetting.REPLAY)} has "
+            f"{known} instructions to replay."
         )
     lms.configure(root)
     meter = Meter(config.max_calls)
