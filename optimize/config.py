@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from optimize.errors import WorkbenchError
 
 FILE = "optimize.toml"
 TASK_LM = ("lm", "api_base", "temperature")  # the knobs that say which task LM, and how it answers
+# whose file is read, while a configuration is made
+_root: ContextVar[Path | None] = ContextVar("root", default=None)
 Finetune = Literal["bundle", "lora", "openai", "never"]
 Method = Literal["sft", "dpo", "distill"]
 
@@ -128,7 +131,7 @@ class RunConfig(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = settings_cls.model_config.get("toml_file") or find_root() / FILE
+        file = (_root.get() or find_root()) / FILE
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
 
 
@@ -169,12 +172,10 @@ def load_config(root: Path | None = None, **flags: object) -> RunConfig:
     import tomllib
 
     root = root or find_root()
-    config: type[RunConfig] = type(
-        "RunConfig", (RunConfig,), {"model_config": {"toml_file": root / FILE}}
-    )
+    token = _root.set(root)
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return config(**given)  # type: ignore[arg-type]
+        return RunConfig(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         knob = ".".join(str(part) for part in first["loc"])
@@ -187,6 +188,8 @@ def load_config(root: Path | None = None, **flags: object) -> RunConfig:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise WorkbenchError(f"{root / FILE} is not valid TOML: {error}.") from None
+    finally:
+        _root.reset(token)
 
 
 def find_root(start: Path | None = None) -> Path:

@@ -30,7 +30,12 @@ def write_project(folder: Path, names: Sequence[str]) -> list[str]:
     """
     contents = {}
     known = (folder / FILE).exists()
-    if not (known and names):  # to a project, examples may be added
+    if known and not names:
+        raise WorkbenchError(
+            f"{folder / FILE} exists already: this is a project. Next: optimize new NAME, or "
+            "optimize init --example NAME."
+        )
+    if not known:
         contents[folder / FILE] = config_text().encode()
         if not (folder / ".gitignore").exists():
             contents[folder / ".gitignore"] = "".join(f"{line}\n" for line in IGNORED).encode()
