@@ -17,6 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
@@ -72,7 +73,8 @@ def asked(
 def shop(bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with one example, written by `optimize init`."""
     empty = tmp_path_factory.mktemp("empty")
-    asked(bin, empty, "optimize", "init", "shop", "--example", "tickets")
+    done = asked(bin, empty, "optimize", "init", "shop", "--example", "tickets")
+    assert done.stdout.endswith("  cd shop\n  optimize check tickets\n  optimize run tickets\n")
     return empty / "shop"
 
 
@@ -176,13 +178,21 @@ def endpoint() -> Iterator[str]:
         yield f"{url}/v1"
 
 
+@pytest.fixture(scope="module")
+def report(bin: Path, shop: Path, endpoint: str) -> dict[str, Any]:
+    """Of a run on the clerk, which prompts cannot teach."""
+    knobs = {"OPTIMIZE_LM": "openai/clerk", "OPTIMIZE_API_BASE": endpoint}
+    caps = ("--max-calls", "1500", "--val-rows", "40", "--test-rows", "16")
+    done = asked(bin, shop, "optimize", "run", "tickets", *caps, "--json", ends=1, **knobs)
+    return dict(json.loads(done.stdout))
+
+
 @pytest.mark.slow
-def test_run_then_handoff_then_python(bin: Path, shop: Path, endpoint: str) -> None:
+def test_run_then_handoff_then_python(
+    bin: Path, shop: Path, endpoint: str, report: dict[str, Any]
+) -> None:
     """A program's whole way: to a plateau, an open gate, the hand-off and a call from Python."""
     knobs = {"OPTIMIZE_LM": "openai/clerk", "OPTIMIZE_API_BASE": endpoint}
-    caps = ("--max-calls", "1500", "--val-rows", "40", "--test-rows", "40")
-    done = asked(bin, shop, "optimize", "run", "tickets", *caps, "--json", ends=1, **knobs)
-    report = json.loads(done.stdout)
     assert (report["verdict"], report["gate"]["open"]) == ("plateau", True), report["gate"]
     asked(bin, shop, "optimize", "handoff", "tickets", **knobs)
     folder = shop / "mlruns" / "handoff" / "tickets"
@@ -198,3 +208,34 @@ print(*desks)
     (answer,) = called.stdout.split()
     assert not called.stderr
     assert answer in choices(load_task("tickets", ROOT).signature.output_fields["desk"].annotation)
+
+
+@pytest.mark.lm
+@pytest.mark.slow
+def test_lora_on_the_embedded_lm(bin: Path, shop: Path, report: dict[str, Any]) -> None:
+    """`finetune --backend lora` from a climb on record. A climb of the embedded LM itself takes too
+    long here, so the clerk's is put on record as one of the embedded LM; all after it is real.
+    """
+    pytest.importorskip("peft", reason="the lora extra is not installed")
+    (shop / "devsets" / "general").mkdir()
+    question = {"question": "What is 5 + 7?", "check": "number", "expected": [12], "skill": "sums"}
+    (shop / "devsets" / "general" / "rows.jsonl").write_text(json.dumps(question))
+    code = """
+import sys
+from pathlib import Path
+from optimize.store.open import client
+from optimize.store.read import last_run
+report, run = last_run(Path(), "tickets")
+store = client(Path())
+experiment = store.get_experiment_by_name("tickets").experiment_id
+again = store.create_run(experiment, tags={"verdict": report.verdict, "task": "tickets"}).info
+embedded = report.model_copy(update={"lm": "embedded"})
+store.log_text(again.run_id, embedded.model_dump_json(), "report.json")
+store.log_text(again.run_id, run.text("prompt_program.json"), "prompt_program.json")
+store.set_terminated(again.run_id, "FINISHED")
+"""
+    asked(bin, shop, "python", "-c", code)
+    words = ("optimize", "finetune", "tickets", "--backend", "lora", "--epochs", "1", "--json")
+    tuned = json.loads(asked(bin, shop, *words, ends=1).stdout)
+    assert tuned["decision"] and tuned["training"] and tuned["lm"] == "embedded"
+    assert list((shop / "mlruns" / "adapters" / "tickets").glob("*.gguf"))
