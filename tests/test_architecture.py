@@ -33,7 +33,7 @@ RANK = {unit: rank for rank, units in enumerate(ORDER) for unit in units}
 LORA = "finetune.lora"
 RECIPES = "finetune.handoff.recipes"
 DOORS = {
-    "mlflow": {"store.open", "store.write", "store.read"},
+    "mlflow": {"store.champion", "store.open", "store.write", "store.read"},
     "typer": {"cli.app", "cli.run", "cli.finetune", "cli.look", "cli.lm", "cli.start"},
     "rich": {"cli.app", "cli.look", "report.text", "cli.screen", "commands.tasks"},
     "torch": {

@@ -18,9 +18,9 @@ from optimize.commands.tasks import overview
 from optimize.errors import WorkbenchError
 from optimize.lm.meter import MeteredLM
 from optimize.program.program import Program, save, student
-from optimize.store.open import CHAMPION, client
+from optimize.store.champion import CHAMPION, takes_over
+from optimize.store.open import client
 from optimize.store.read import last_run
-from optimize.store.write import _takes_over
 from optimize.task import load_task
 from tests.test_cli import optimize as command
 
@@ -153,7 +153,7 @@ def test_who_is_the_champion(
 ) -> None:
     names = ("data_hash", "test_rows", "test_score")
     tags = dict(zip(names, map(str, champion), strict=True)) if champion else {}
-    assert _takes_over(dict(zip(names, (rows, n, score), strict=True)), tags) is takes
+    assert takes_over(dict(zip(names, (rows, n, score), strict=True)), tags) is takes
 
 
 @pytest.mark.parametrize(
