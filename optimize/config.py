@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ from pydantic_settings import (
 from optimize.errors import WorkbenchError
 
 FILE = "optimize.toml"
+TASK_LM = ("lm", "api_base", "temperature")  # the knobs that say which task LM, and how it answers
+# whose file is read, while a configuration is made
+_root: ContextVar[Path | None] = ContextVar("root", default=None)
 Finetune = Literal["bundle", "lora", "openai", "never"]
 Method = Literal["sft", "dpo", "distill"]
 
@@ -36,25 +40,35 @@ class RunConfig(BaseSettings):
         "embedded", description="task LM: embedded, gguf:PATH, or a DSPy model string", min_length=1
     )
     teacher: str | None = Field(
-        None, description="LM that proposes and bootstraps; default: the task LM itself"
+        None,
+        description="LM that proposes and bootstraps; default: the task LM itself",
+        examples=["openai/gpt-4.1"],
     )
     api_base: str | None = Field(
-        None, description="address of the task LM's OpenAI-compatible endpoint"
+        None,
+        description="address of the task LM's OpenAI-compatible endpoint",
+        examples=["http://127.0.0.1:8000/v1"],
     )
-    teacher_api_base: str | None = Field(None, description="the same for the teacher")
+    teacher_api_base: str | None = Field(
+        None, description="the same for the teacher", examples=["http://127.0.0.1:8001/v1"]
+    )
     api_key: SecretStr | None = Field(
         None, description="key for these addresses; best given as OPTIMIZE_API_KEY"
     )
     target: float | None = Field(
-        None, ge=0, le=1, description="score to reach; default: the task's own"
+        None, ge=0, le=1, description="score to reach; default: the task's own", examples=[0.9]
     )
     max_calls: int = Field(
         5000, ge=1, description="hard cap on LM calls that are not answered from the cache"
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
     threads: int = Field(4, ge=1, le=64, description="LM calls in flight")
-    val_rows: int | None = Field(None, ge=8, description="use at most so many val rows")
-    test_rows: int | None = Field(None, ge=8, description="use at most so many test rows")
+    val_rows: int | None = Field(
+        None, ge=8, description="use at most so many val rows", examples=[100]
+    )
+    test_rows: int | None = Field(
+        None, ge=8, description="use at most so many test rows", examples=[200]
+    )
     temperature: float = Field(0.0, ge=0, le=2, description="of the task LM")
     repeats: int = Field(
         1,
@@ -73,6 +87,7 @@ class RunConfig(BaseSettings):
         None,
         description="why to tune a task that is not declared stable and owned; goes on record",
         min_length=3,
+        examples=["a trial, on rows that nobody maintains"],
     )
     method: Method = Field(
         "sft",
@@ -89,6 +104,7 @@ class RunConfig(BaseSettings):
         None,
         description="the LM's weights to train on: a transformers folder or a hub name; default: "
         "its GGUF",
+        examples=["HuggingFaceTB/SmolLM2-135M-Instruct"],
     )
     no_regression_on: tuple[str, ...] = Field(
         (), description="what a tuned LM must not get worse at to be kept: general, or another task"
@@ -115,7 +131,7 @@ class RunConfig(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = find_root() / FILE
+        file = (_root.get() or find_root()) / FILE
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
 
 
@@ -150,13 +166,16 @@ def command_line(name: str, task: str, knobs: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def load_config(**flags: object) -> RunConfig:
+def load_config(root: Path | None = None, **flags: object) -> RunConfig:
     """The run's configuration from the flags that were given (None means not given).
 
+    root: the project whose optimize.toml is read; default: the one around the current folder.
     Raises WorkbenchError naming the knob, the bad value and where knobs may be set.
     """
     import tomllib
 
+    root = root or find_root()
+    token = _root.set(root)
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         return RunConfig(**given)  # type: ignore[arg-type]
@@ -171,15 +190,21 @@ def load_config(**flags: object) -> RunConfig:
             f"(OPTIMIZE_{knob.upper()}) or {FILE}."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WorkbenchError(f"{find_root() / FILE} is not valid TOML: {error}.") from None
+        raise WorkbenchError(f"{root / FILE} is not valid TOML: {error}.") from None
+    finally:
+        _root.reset(token)
 
 
 def find_root(start: Path | None = None) -> Path:
-    """The project root: the nearest folder upwards that holds `programs/`, else the current one."""
+    """The project root: the nearest folder upwards that holds optimize.toml or programs/, else the
+    current one.
+    """
     here = (start or Path.cwd()).resolve()
-    return next(
-        (folder for folder in (here, *here.parents) if (folder / "programs").is_dir()), here
-    )
+    return next((folder for folder in (here, *here.parents) if is_project(folder)), here)
+
+
+def is_project(folder: Path) -> bool:
+    return (folder / FILE).is_file() or (folder / "programs").is_dir()
 
 
 def is_local(lm: str) -> bool:

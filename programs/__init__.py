@@ -1,1 +1,1 @@
-"""The tasks: one file each, found by name. A file here imports dspy and optimize.task only."""
+"""The example tasks: one file each, found by name. A file here imports dspy and `optimize` only."""

@@ -10,7 +10,7 @@ from enum import StrEnum
 import dspy
 from pydantic import BaseModel, Field
 
-from optimize.task import Score, Task
+from optimize import Score, Task
 
 
 class Trade(StrEnum):

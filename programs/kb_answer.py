@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dspy
 
-from optimize.task import Score, Task
+from optimize import Score, Task
 
 DISPUTE = "I have passed this to our billing team, who will reply within one working day."
 FORM = rf'^({DISPUTE[:-1]}[.]|\[KB-[0-9]{{4}}\] [^"\\\[\]\n]{{20,120}})$'

@@ -9,7 +9,7 @@ from typing import Literal
 
 import dspy
 
-from optimize.task import Score, Task
+from optimize import Score, Task
 
 Desk = Literal[
     "orders", "delivery", "claims", "returns", "repairs", "payments",

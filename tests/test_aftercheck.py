@@ -13,7 +13,7 @@ import pytest
 
 from optimize.data.rows import Splits
 from optimize.errors import WorkbenchError
-from optimize.finetune.forgetting import ROWS, Question, questions
+from optimize.finetune.forgetting import OWN, REPLAY, ROWS, Question, questions, replayable
 from optimize.task import Task, choices
 
 Shipped = Callable[[str], tuple[Task, Splits]]
@@ -53,12 +53,12 @@ GOOD = {"question": "What is 5 + 7?", "check": "number", "expected": [12], "skil
 
 
 def write(root: Path, *rows: Any) -> Path:
-    (root / ROWS).parent.mkdir(parents=True)
+    (root / OWN).mkdir(parents=True)
     text = "".join(
         (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n"
         for row in rows
     )
-    (root / ROWS).write_text(text, encoding="utf-8")
+    (root / OWN / ROWS).write_text(text, encoding="utf-8")
     return root
 
 
@@ -85,9 +85,19 @@ def test_a_unicode_line_separator_does_not_end_a_question(tmp_path: Path) -> Non
     assert len(questions(write(tmp_path, GOOD | {"question": "one\u2028two"}))) == 1
 
 
-def test_a_missing_question_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(WorkbenchError, match=r"general/rows\.jsonl is missing"):
-        questions(tmp_path)
+def test_a_project_without_questions_of_its_own_asks_ours(tmp_path: Path) -> None:
+    assert len(questions(tmp_path)) == 72 and len(replayable(tmp_path)) == 120
+    write(tmp_path, GOOD)
+    assert [q.question for q in questions(tmp_path)] == ["What is 5 + 7?"]
+    assert len(replayable(tmp_path)) == 120, "each file has its own place"
+
+
+def test_what_is_asked_is_not_rehearsed(tmp_path: Path) -> None:
+    rehearsed = replayable(tmp_path)[0]
+    write(tmp_path, GOOD | {"question": f" {rehearsed.upper()}"}, GOOD)
+    assert rehearsed not in replayable(tmp_path) and len(replayable(tmp_path)) == 119
+    (tmp_path / OWN / REPLAY).write_text("What is 5 + 7?\n\nName a river.\n")
+    assert replayable(tmp_path) == ["Name a river."]
 
 
 def test_no_shipped_question_is_passed_by_a_desk_or_without_an_answer(

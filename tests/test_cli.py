@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from optimize.cli import app
+from optimize.commands.init import write_project
 from optimize.commands.new import write_task
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +25,7 @@ def optimize(root: Path, *arguments: str, **env: str) -> subprocess.CompletedPro
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    (tmp_path / "programs").mkdir()
+    write_project(tmp_path, [])
     write_task(tmp_path, "review")
     return tmp_path
 
@@ -62,7 +63,7 @@ print([name for name in {heavy} if name in sys.modules])
             "neither a transformers folder",
         ),
         (["run", "review", "--method", "ppo"], "'method'"),
-        (["run", "review", "--replay", "5"], "--replay 5: devsets/general/replay.txt has 0"),
+        (["run", "review", "--replay", "500"], "replay.txt has 120 instructions to replay"),
         (["finetune", "review", "--backend", "bundle"], "'bundle' trains nothing"),
         (["run", "review", "--repeats", "0"], "'repeats'"),
         (["run", "review", "--temperature", "9"], "'temperature'"),
@@ -74,6 +75,9 @@ print([name for name in {heavy} if name in sys.modules])
         (["report", "review"], "no finished run yet"),
         (["handoff", "review"], "no finished run yet"),
         (["finetune", "review"], "no finished run yet"),
+        (["init"], "optimize.toml exists already"),
+        (["init", "--example", "nosuch"], "No example 'nosuch'. Examples: extract, kb_answer"),
+        (["init", "programs/review.py"], "cannot be written"),
         (["new", "review"], "exists already"),
         (["new", "not a name"], "cannot name a task"),
         (["lm", "pull", "just-a-name"], "OWNER/REPO/FILE.gguf"),
@@ -202,3 +206,34 @@ def test_every_example_of_a_finding_is_listed_when_it_is_asked_for(project: Path
     found = [" ".join(done.stdout.split()) for done in (short, whole)]
     assert sum(line in found[0] for line in lines) == 2 and "--details" in found[0]
     assert all(line in found[1] for line in lines)
+
+
+def test_init_writes_a_project_and_leaves_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("mlruns/\n*.log\n")
+    (tmp_path / "programs").mkdir()
+    done = optimize(tmp_path, "init", "--example", "tickets", "--example", "extract")
+    assert done.returncode == 0 and done.stdout.endswith(
+        ".gitignore was there already; add to it: .optimize/ .venv/\n"
+        "Next:\n  optimize check tickets\n  optimize run tickets\n"
+    )
+    for name in ("tickets", "extract"):
+        for path in (f"programs/{name}.py", f"devsets/{name}/rows.jsonl"):
+            assert (tmp_path / path).read_bytes() == (ROOT / path).read_bytes()
+    assert (tmp_path / ".gitignore").read_text() == "mlruns/\n*.log\n"
+    more = optimize(tmp_path, "init", "--example", "kb_answer")
+    assert more.returncode == 0 and (tmp_path / "devsets/kb_answer/corpus.jsonl").is_file()
+    for name in ("README.md", "rows.jsonl", "corpus.jsonl"):
+        (tmp_path / "devsets/kb_answer" / name).unlink()
+    (tmp_path / "programs/kb_answer.py").unlink()
+    refused = optimize(tmp_path, "init", "--example", "kb_answer")
+    assert refused.returncode == 2 and "devsets/kb_answer exists already" in refused.stderr
+    assert not (tmp_path / "programs/kb_answer.py").exists(), "nothing is half written"
+
+
+def test_init_gitignore_and_next_command(tmp_path: Path) -> None:
+    done = optimize(tmp_path, "init", "shop")
+    assert done.stdout.endswith(
+        "Next:\n  cd shop\n  optimize new NAME     (or: optimize init --example tickets)\n"
+    )
+    assert (tmp_path / "shop/.gitignore").read_text() == "mlruns/\n.optimize/\n.venv/\n"
+    assert (tmp_path / "shop/devsets").is_dir() and (tmp_path / "shop/programs").is_dir()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from optimize.commands.init import config_text
 from optimize.config import RunConfig, find_root, load_config
 from optimize.errors import WorkbenchError
 
@@ -131,10 +133,44 @@ def test_a_config_is_frozen() -> None:
         load_config().seed = 1  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("start", [".", "programs", "devsets/deep"])
-def test_the_root_is_the_nearest_folder_with_programs(project: Path, start: str) -> None:
-    (project / "devsets" / "deep").mkdir(parents=True)
-    assert find_root(project / start) == project
+@pytest.mark.parametrize("mark", ["programs", "optimize.toml"])
+@pytest.mark.parametrize("start", [".", "devsets/deep"])
+def test_the_root_is_the_nearest_folder_with_programs_or_a_config(
+    project: Path, start: str, mark: str
+) -> None:
+    inner = project / "inner"
+    (inner / "devsets" / "deep").mkdir(parents=True)
+    assert find_root(inner / start) == project
+    (inner / mark).mkdir() if mark == "programs" else (inner / mark).touch()
+    assert find_root(inner / start) == inner
+
+
+def test_the_file_that_init_writes_names_every_knob_with_its_default(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTIMIZE_API_KEY", SECRET)
+    text = config_text()
+    knobs = re.findall(r"^# (\w+) = .*$", text, re.MULTILINE)
+    assert set(knobs) == set(RunConfig.model_fields) - {"api_key"} and SECRET not in text
+    (project / "optimize.toml").write_text(text)
+    assert load_config() == RunConfig(), "as it is written it changes nothing"
+    monkeypatch.delenv("OPTIMIZE_API_KEY")
+    (project / "optimize.toml").write_text(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE))
+    for name, field in RunConfig.model_fields.items():
+        if name != "api_key":
+            set_to = getattr(load_config(), name)
+            assert set_to == (field.examples[0] if field.examples else field.default), name
+
+
+def test_another_projects_file_is_read_where_it_is_named(project: Path) -> None:
+    (project / "optimize.toml").write_text("seed = 1\n")
+    other = project / "other"
+    other.mkdir()
+    (other / "optimize.toml").write_text("seed = 2\n")
+    assert (load_config(other).seed, load_config().seed) == (2, 1)
+    (other / "optimize.toml").write_text("seed = ")
+    with pytest.raises(WorkbenchError, match=r"other/optimize\.toml is not valid TOML"):
+        load_config(other)
 
 
 def test_without_programs_the_root_is_the_current_folder(project: Path) -> None:

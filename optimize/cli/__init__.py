@@ -1,6 +1,9 @@
 """The command line: parse, call, print, exit code. Nothing heavy is imported before one runs."""
 
-from optimize.cli import run  # noqa: F401  (each module adds its commands, and help lists them in this order)
+from optimize.cli import start  # noqa: F401  (each module adds its commands, and help lists them in this order)
+
+# isort: split
+from optimize.cli import run  # noqa: F401
 
 # isort: split
 from optimize.cli import finetune  # noqa: F401

@@ -1,4 +1,4 @@
-"""Commands that look at runs, and new, which writes a task."""
+"""Commands that look at runs."""
 
 from __future__ import annotations
 
@@ -86,25 +86,6 @@ def tasks(debug: Debug = False) -> None:
         from optimize.config import find_root
 
         Console().print(overview(find_root()))
-        return 0
-
-    guarded(debug, work)
-
-
-@app.command()
-def new(
-    name: Annotated[str, typer.Argument(help="name of the task: letters, digits, underscores")],
-    debug: Debug = False,
-) -> None:
-    """Write a new task: programs/NAME.py and devsets/NAME/ with a small runnable example."""
-
-    def work() -> int:
-        from optimize.commands.new import write_task
-        from optimize.config import find_root
-
-        for path in write_task(find_root(), name):
-            typer.echo(f"Wrote {path}")
-        typer.echo(f"Next: optimize run {name}")
         return 0
 
     guarded(debug, work)

@@ -16,6 +16,7 @@ import dspy
 from optimize import lm as lms
 from optimize.commands.next_step import next_step
 from optimize.commands.session import Session
+from optimize.config import TASK_LM
 from optimize.data.baselines import baseline_scores
 from optimize.data.rows import row_hash
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
@@ -108,7 +109,8 @@ def settle(
             }
             tracked.scores(side, RowScores(rows=hashes[side], programs=scores))
     with surviving(failed, f"Writing the program to {path}"):
-        save(programs[kept], path)
+        knobs = session.config.model_dump(include=set(TASK_LM), exclude_none=True)
+        save(programs[kept], path, knobs)
     with surviving(failed, "Registering the program"):
         tracked.register(report)
     for chart in report.charts:

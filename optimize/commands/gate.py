@@ -14,7 +14,7 @@ from optimize.finetune import finetune_command, untrainable
 from optimize.finetune.criteria import Case
 from optimize.finetune.gate import GateRecord, gate
 from optimize.finetune.steps import unlabelled
-from optimize.program.program import Program, read_program, student
+from optimize.program.program import Program, parse_program, student
 from optimize.report.record import ClimbRecord, Report
 from optimize.store.read import last_run
 from optimize.task import Task, load_task
@@ -93,7 +93,7 @@ class LastClimb:
 def last_climb(session: Session) -> LastClimb:
     """Raises WorkbenchError where there is none that can be tuned from."""
     task = session.task.name
-    report, path = last_run(session.root, task, "prompt_program.json")
+    report, run = last_run(session.root, task)
     rows, config = report.rows, session.config
     session = replace(session, splits=session.splits.at_most(rows["val"], rows["test"]))
     if report.data_hash != session.splits.digest:
@@ -107,9 +107,9 @@ def last_climb(session: Session) -> LastClimb:
         )
     climb = _aimed(report.climb, config)
     session = replace(session, task=replace(session.task, target=climb.target))
-    best = read_program(
-        session.task, path, lambda tuned: tuned_lm(session, tuned, session.task.max_tokens)
-    )
+    text, where = run.text("prompt_program.json"), f"prompt_program.json of run {run.id}"
+    tokens = session.task.max_tokens
+    best = parse_program(session.task, text, where, lambda name: tuned_lm(session, name, tokens))
     judged = judge(session, climb, best)
     if not judged.gate.open:
         raise WorkbenchError(

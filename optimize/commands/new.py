@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import keyword
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from optimize.errors import WorkbenchError
@@ -14,7 +15,7 @@ from typing import Literal
 
 import dspy
 
-from optimize.task import Score, Task
+from optimize import Score, Task
 
 
 class Review(dspy.Signature):
@@ -97,21 +98,33 @@ def write_task(root: Path, name: str) -> list[Path]:
             "'refund_reason'."
         )
     program, folder = root / "programs" / f"{name}.py", root / "devsets" / name
-    for path in (program, folder):
-        if path.exists():
-            raise WorkbenchError(f"{path} exists already; choose another name or remove it.")
     rows = [
         {"text": t, "verdict": v}
         for pair in zip(POSITIVE, NEGATIVE, strict=True)
         for t, v in zip(pair, ("positive", "negative"), strict=True)
     ]
-    texts = {
+    origin = f"# {name}\n\nOrigin and licence of the rows, and how they were labelled.\n"
+    contents = {
         program: PROGRAM,
         folder / "rows.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
-        folder
-        / "README.md": f"# {name}\n\nOrigin and licence of the rows, and how they were labelled.\n",
+        folder / "README.md": origin,
     }
-    for path, text in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return list(texts)
+    return write_new({path: text.encode() for path, text in contents.items()}, [folder])
+
+
+def write_new(contents: Mapping[Path, bytes], folders: Iterable[Path] = ()) -> list[Path]:
+    """Write files, all or none of them. Gives their paths.
+
+    folders: that must not exist either. Raises WorkbenchError, naming what is there already or
+    cannot be written.
+    """
+    for path in (*contents, *folders):
+        if path.exists():
+            raise WorkbenchError(f"{path} exists already; choose another name or remove it.")
+    for path, content in contents.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        except OSError as error:
+            raise WorkbenchError(f"{path} cannot be written: {error.strerror}.") from None
+    return list(contents)

@@ -77,9 +77,10 @@ def open_session(
         for other in config.no_regression_on
         if other != GENERAL
     )
-    if config.replay > (known := len(forgetting.replayable(root))):
+    if config.replay and config.replay > (known := len(forgetting.replayable(root))):
         raise WorkbenchError(
-            f"--replay {config.replay}: {forgetting.REPLAY} has {known} instructions to replay."
+            f"--replay {config.replay}: {forgetting.general_file(root, forgetting.REPLAY)} has "
+            f"{known} instructions to replay."
         )
     meter = Meter(config.max_calls if asks else 0)
     if asks:

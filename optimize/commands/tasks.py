@@ -8,8 +8,7 @@ from rich.table import Table
 
 from optimize.data.rows import load_splits
 from optimize.errors import WorkbenchError
-from optimize.report.record import Report
-from optimize.store.read import last_run
+from optimize.store.read import NoRun, last_run
 from optimize.task import load_task, task_names
 
 
@@ -33,21 +32,17 @@ def overview(root: Path) -> Table:
         except WorkbenchError as error:
             table.add_row(name, "", "", "", "", str(error), "")
             continue
-        found = _last(root, name)
-        best = found.final if found else None
         counts = [str(len(rows)) for rows in sides.values()]
-        table.add_row(
-            name,
-            *counts,
-            f"{task.target}",
-            found.verdict if found else "not run yet",
-            best.with_n if best else "–",
-        )
+        table.add_row(name, *counts, f"{task.target}", *_last(root, name))
     return table
 
 
-def _last(root: Path, name: str) -> Report | None:
+def _last(root: Path, name: str) -> tuple[str, str]:
+    """What the last run found, and its score; or why there is nothing to show."""
     try:
-        return last_run(root, name)[0]
-    except WorkbenchError:
-        return None
+        found, _ = last_run(root, name)
+    except NoRun:
+        return "not run yet", "–"
+    except WorkbenchError as error:
+        return str(error), "–"
+    return found.verdict, found.final.with_n

@@ -17,6 +17,7 @@ from optimize.climb.verdict import WEIGHTS
 from optimize.commands.lessons import Pupil, lesson_calls, lessons
 from optimize.commands.session import Session
 from optimize.commands.traces import Traced, steps
+from optimize.config import RunConfig
 from optimize.data.rows import input_text
 from optimize.errors import WorkbenchError
 from optimize.finetune import forgetting as forgetting
@@ -25,8 +26,8 @@ from optimize.finetune.effects import Pair
 from optimize.finetune.forgetting import GENERAL, GENERAL_TOKENS, Answers, ForgettingRecord
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.finetune.tuned import Tuned, better
-from optimize.lm.meter import MeteredLM
-from optimize.program.program import Program, read_program, student
+from optimize.lm.meter import Meter, MeteredLM
+from optimize.program.program import Program, parse_program, student
 from optimize.scoring.evaluate import Evaluation, evaluate
 from optimize.stats.intervals import paired_gain
 from optimize.stats.records import GainRecord
@@ -89,21 +90,23 @@ def tuning_calls(session: Session) -> int:
 
 
 def tuned_lm(session: Session, tuned: str, tokens: int) -> MeteredLM:
-    """The LM of an adapter file, or of a provider's model.
+    """The LM of an adapter file, or of a provider's model."""
+    return adapted_lm(session.config, session.meter, tuned, tokens)
+
+
+def adapted_lm(config: RunConfig, meter: Meter, tuned: str, tokens: int) -> MeteredLM:
+    """The configured task LM, tuned: by an adapter file, or under a provider's name for it.
 
     Raises WorkbenchError where the file, or the base weights, are gone.
     """
-    config = session.config
     if not tuned.endswith(".gguf"):
-        return lms.task_lm(
-            config.model_copy(update={"lm": f"openai/{tuned}"}), session.meter, tokens
-        )
+        return lms.task_lm(config.model_copy(update={"lm": f"openai/{tuned}"}), meter, tokens)
     base, adapter = lms.gguf_path(config.lm), Path(tuned)
     if base is None or not adapter.is_file():
         raise WorkbenchError(
             f"The program was tuned; its adapter {adapter} or the base weights are gone."
         )
-    return lms.local_lm(base, adapter, session.meter, tokens, config.temperature)
+    return lms.local_lm(base, adapter, meter, tokens, config.temperature)
 
 
 def _out_of_distribution(session: Session, best: Program, tuned: Attempt) -> Pair | None:
@@ -184,8 +187,11 @@ def _best_or_student(session: Session, task: Task) -> Program:
     small LMs answer best.
     """
     try:
-        _, path = last_run(session.root, task.name, "prompt_program.json")
-        return read_program(task, path, lambda tuned: tuned_lm(session, tuned, task.max_tokens))
+        _, run = last_run(session.root, task.name)
+        text, where = run.text("prompt_program.json"), f"prompt_program.json of run {run.id}"
+        return parse_program(
+            task, text, where, lambda tuned: tuned_lm(session, tuned, task.max_tokens)
+        )
     except WorkbenchError:
         program = student(task)
         program.format = "compact"

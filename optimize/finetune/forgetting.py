@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
@@ -22,8 +23,8 @@ from optimize.threads import in_threads
 
 GENERAL = "general"  # what these questions are called where a task could stand
 GENERAL_TOKENS = 64  # room for an answer to a general question
-ROWS = Path("devsets/general/rows.jsonl")
-REPLAY = Path("devsets/general/replay.txt")
+ROWS, REPLAY = "rows.jsonl", "replay.txt"
+OWN = Path("devsets/general")  # where a project may have files of its own in place of ours
 
 
 class Question(BaseModel):
@@ -93,12 +94,11 @@ class Answers:
 
 
 def questions(root: Path) -> list[Question]:
-    """The no-regression-on set. Raises WorkbenchError naming the line that does not fit."""
-    path = root / ROWS
-    if not path.is_file():
-        raise WorkbenchError(
-            f"{path} is missing: it holds the questions that a tuned LM must still answer."
-        )
+    """The no-regression-on set: the project's own rows.jsonl, or the one that comes with optimize.
+
+    Raises WorkbenchError naming the line that does not fit.
+    """
+    path = general_file(root, ROWS)
     found = []
     for number, row in read_jsonl(path):
         try:
@@ -113,12 +113,23 @@ def questions(root: Path) -> list[Question]:
 
 
 def replayable(root: Path) -> list[str]:
-    """The general instructions that a training may rehearse, one a line;
+    """The general instructions that a training may rehearse, one a line: the project's own
+    replay.txt, or the one that comes with optimize.
 
-    none of the questions is among them.
+    None of the questions is among them: rehearsing what is asked afterwards would prove nothing.
     """
-    path = root / REPLAY
-    return [line for line in read_text(path).splitlines() if line.strip()] if path.is_file() else []
+    asked = {q.question.strip().casefold() for q in questions(root)}
+    lines = [line.strip() for line in read_text(general_file(root, REPLAY)).splitlines()]
+    return [line for line in lines if line and line.casefold() not in asked]
+
+
+def general_file(root: Path, name: str) -> Path:
+    """ROWS or REPLAY: in the project's devsets/general/ if it has one there, else in the package.
+
+    The package is a folder on disk (wheels are unpacked), so its files have paths.
+    """
+    own = root / OWN / name
+    return own if own.is_file() else Path(str(files("optimize.finetune") / "general" / name))
 
 
 def ask(lm: MeteredLM, asked: Sequence[Question], threads: int, progress: Progress) -> Answers:

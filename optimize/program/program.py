@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -171,23 +171,33 @@ def signature_hash(task: Task) -> str:
     return hashlib.sha256(json.dumps(types).encode()).hexdigest()[:16]
 
 
-def to_text(program: Program) -> str:
-    """The program's state as it is kept in files and artifacts."""
-    return json.dumps(program.dump_state(), indent=1, ensure_ascii=False)
+def to_text(program: Program, lm: Mapping[str, Any] | None = None) -> str:
+    """The program's state as it is kept in files and artifacts.
+
+    lm: the knobs (`config.TASK_LM`) of the LM it was optimized on, for whoever loads it; None: not
+    said.
+    """
+    state = program.dump_state() | {"lm": dict(lm or {})}
+    return json.dumps(state, indent=1, ensure_ascii=False)
 
 
-def save(program: Program, path: Path) -> None:
+def save(program: Program, path: Path, lm: Mapping[str, Any] | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_text(program), encoding="utf-8")
+    path.write_text(to_text(program, lm), encoding="utf-8")
 
 
 def read_program(task: Task, path: Path, tuned_lm: Callable[[str], dspy.LM]) -> Program:
     """The saved program; `tuned_lm` gives the LM that a tuned program runs on."""
+    return parse_program(task, read_text(path), str(path), tuned_lm)
+
+
+def parse_program(task: Task, text: str, where: str, tuned_lm: Callable[[str], dspy.LM]) -> Program:
+    """The program of a file's text. Raises WorkbenchError, naming `where`, if it holds none."""
     program = student(task)
     try:
-        program.load_state(json.loads(read_text(path)))
+        program.load_state(json.loads(text))
     except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
-        raise WorkbenchError(f"{path} is not a saved program: {error!r}.") from error
+        raise WorkbenchError(f"{where} is not a saved program: {error!r}.") from error
     if program.tuned:
         program.lm = tuned_lm(program.tuned)
     return program

@@ -173,7 +173,7 @@ class ClimbRecord(Record):
 class Report(ClimbRecord):
     """One run, complete: what `--json` prints and `report.json` holds."""
 
-    version: Literal[4] = 4
+    version: Literal[5] = 5
     target_met: bool
     test: TestRecord
     gate: GateRecord

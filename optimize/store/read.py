@@ -11,10 +11,15 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from optimize import __version__
 from optimize.errors import WorkbenchError
 from optimize.report.record import Report
 from optimize.stats.records import RowScores
 from optimize.store.open import client
+
+
+class NoRun(WorkbenchError):
+    """The task has no finished run in this store yet."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +31,24 @@ class Found:
     task: str
     name: str
 
-    def artifact(self, name: str) -> Path:
-        """A file the run keeps. Raises WorkbenchError where it has none of that name."""
+    @property
+    def version(self) -> str:
+        """The version of optimize that made the run."""
+        return str(self.store.get_run(self.id).data.params.get("optimize", "unknown"))
+
+    def text(self, name: str) -> str:
+        """A text file the run keeps. Raises WorkbenchError where it has none of that name."""
         from mlflow.exceptions import MlflowException
 
-        folder = tempfile.mkdtemp(prefix="optimize-")
-        try:
-            return Path(self.store.download_artifacts(self.id, name, folder))
-        except (MlflowException, OSError):
-            raise WorkbenchError(
-                f"Run {self.name} keeps no {name}: it was stopped too early, or an older version "
-                "made it."
-            ) from None
+        with tempfile.TemporaryDirectory(prefix="optimize-") as folder:
+            try:
+                path = Path(self.store.download_artifacts(self.id, name, folder))
+                return path.read_text(encoding="utf-8")
+            except (MlflowException, OSError):
+                raise WorkbenchError(
+                    f"Run {self.name} keeps no {name}: it was stopped too early, or an older "
+                    "version made it."
+                ) from None
 
     def read(self, name: str, kind: type[Any]) -> Any:
         """That file as the type it was written from.
@@ -45,10 +56,11 @@ class Found:
         Raises WorkbenchError where an older version wrote it otherwise.
         """
         try:
-            return TypeAdapter(kind).validate_json(self.artifact(name).read_bytes())
+            return TypeAdapter(kind).validate_json(self.text(name))
         except ValidationError:
             raise WorkbenchError(
-                f"{name} of run {self.name} was written by another version; make the run again."
+                f"{name} of run {self.name} was written by optimize {self.version}, which "
+                f"{__version__} does not read: make the run again with `optimize run {self.task}`."
             ) from None
 
 
@@ -75,7 +87,7 @@ def _of_task(store: Any, name: str) -> Found | None:
     runs = store.search_runs([experiment.experiment_id], filters, max_results=int(back or 0) + 1)
     if len(runs) <= int(back or 0):
         many = f"has only {len(runs)} finished runs" if runs else "has no finished run yet"
-        raise WorkbenchError(f"Task {task!r} {many}. Run `optimize run {task}` first.")
+        raise NoRun(f"Task {task!r} {many}. Run `optimize run {task}` first.")
     return Found(store, runs[-1].info.run_id, task, name)
 
 
@@ -120,14 +132,12 @@ def earlier_tunings(root: Path, task: str, rows: Sequence[str]) -> set[tuple[flo
     return found
 
 
-def last_run(root: Path, task: str, program_name: str = "program.json") -> tuple[Report, Path]:
-    """The report and a program's file of the task's last finished run.
+def last_run(root: Path, task: str) -> tuple[Report, Found]:
+    """The report of the task's last finished run, and that run.
 
-    Raises WorkbenchError if there is none.
+    Raises NoRun if there is none, WorkbenchError where an older version wrote the report.
     """
     found = _of_task(client(root), task)
     if found is None:
-        raise WorkbenchError(
-            f"Task {task!r} has no finished run yet. Run `optimize run {task}` first."
-        )
-    return found.read("report.json", Report), found.artifact(program_name)
+        raise NoRun(f"Task {task!r} has no finished run yet. Run `optimize run {task}` first.")
+    return found.read("report.json", Report), found

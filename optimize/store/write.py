@@ -13,9 +13,10 @@ from typing import Any
 import dspy
 from pydantic import TypeAdapter
 
-from optimize import files
+from optimize import __version__, files
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.verdict import History
+from optimize.config import TASK_LM
 from optimize.data.rows import Splits, row_hash
 from optimize.program.program import Program, render, to_text
 from optimize.report.record import Report
@@ -23,6 +24,7 @@ from optimize.report.text import decision, markdown
 from optimize.scoring.evaluate import Evaluation
 from optimize.stats.intervals import Interval
 from optimize.stats.records import RowScores
+from optimize.store.champion import CHAMPION, champion_tags, takes_over
 from optimize.store.open import client
 
 HISTORY = "history.json"  # what the verdict is drawn from
@@ -36,6 +38,7 @@ class Run(Observer):
     ) -> None:
         self.client = client(root)
         self.splits = splits
+        self.lm = {knob: config[knob] for knob in TASK_LM if knob in config}
         found = self.client.get_experiment_by_name(task)
         self.experiment = found.experiment_id if found else self._create_experiment(root, task)
         self.task = task
@@ -168,8 +171,11 @@ class Run(Observer):
             self.task, f"{run.info.artifact_uri}/program.json", self.id
         )
         tags = {"verdict": report.verdict, "lm": report.lm, "test_score": report.final.score}
+        tags |= {"test_rows": report.final.n, "data_hash": report.data_hash}
         for name, value in tags.items():
             self.client.set_model_version_tag(self.task, version.version, name, str(value))
+        if takes_over(tags, champion_tags(self.client, self.task)):
+            self.client.set_registered_model_alias(self.task, CHAMPION, version.version)
 
     def _create_experiment(self, root: Path, task: str) -> str:
         local = "MLFLOW_TRACKING_URI" not in os.environ
@@ -239,7 +245,7 @@ class Run(Observer):
         self.client.log_table(run, table, "examples.json")
 
     def _log_state(self, run: str, program: Program, name: str) -> None:
-        self.client.log_text(run, to_text(program), name)
+        self.client.log_text(run, to_text(program, self.lm), name)
 
 
 def _interval(name: str, interval: Interval) -> dict[str, float | None]:
@@ -253,5 +259,5 @@ def _versions() -> dict[str, str]:
     return {
         "dspy": dspy.__version__,
         "mlflow": version("mlflow"),
-        "optimize": version("optimize-workbench"),
+        "optimize": __version__,
     }

@@ -1,0 +1,96 @@
+"""A program that a run has found, ready to be called from Python."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from optimize import lm as lms
+from optimize.commands.tune import adapted_lm
+from optimize.config import TASK_LM, find_root, load_config
+from optimize.errors import WorkbenchError
+from optimize.files import read_text
+from optimize.lm.meter import Meter
+from optimize.program.program import parse_program
+from optimize.store.champion import champion
+from optimize.task import Task, load_task
+
+
+class _Unlimited(Meter):
+    """A service runs for months: its calls are not capped, and nothing is kept of them."""
+
+    def add(self, seconds: float, **numbers: float) -> None:
+        pass
+
+
+def load_program(
+    name: str | Path, *, lm: dspy.BaseLM | str | None = None, root: str | Path | None = None
+) -> dspy.Module:
+    """A DSPy module that answers as the optimized program did: call it with the task's inputs.
+
+        load_program("tickets")(message="My invoice is wrong.").desk
+
+    name: a task, for the best program in the project's store: the version of the registered model
+    that has the alias `champion` (a run gives it to its program if that was judged on other rows
+    than the champion, or scored at least as well on as many test rows or more). Or the path of a
+    saved program, a .json file such as a report names; its task is found by name in programs/.
+    lm: the LM to ask, as a `dspy.LM` or by name ("embedded", "gguf:PATH", "openai/…"). Without it
+    a program with tuned weights runs on these; any other runs on the LM that DSPy is configured
+    with when it is loaded, and if there is none, on the LM it was optimized on.
+    root: the project's folder; default: the one around the saved program or the current folder.
+
+    The program's calls are not capped, and are cached where DSPy is told to. Runs in threads and
+    under `dspy.asyncify` like any DSPy module.
+
+    Raises optimize.errors.WorkbenchError where there is no such task, run or file, where the
+    task's fields have changed since, or where the LM's weights are gone.
+    """
+    text, where, task = _saved(name, Path(root) if root else None)
+    config = load_config(task.root, **_optimized_on(text))
+    meter = _Unlimited(sys.maxsize)
+    pinned = _pinned(lm, task, meter)
+
+    def tuned_lm(tuned: str) -> dspy.BaseLM:
+        return pinned or adapted_lm(config, meter, tuned, task.max_tokens)
+
+    program = parse_program(task, text, where, tuned_lm)
+    if not program.tuned:
+        unset = dspy.settings.lm is None
+        program.lm = pinned or (lms.task_lm(config, meter, task.max_tokens) if unset else None)
+    return program
+
+
+def _saved(name: str | Path, root: Path | None) -> tuple[str, str, Task]:
+    """A program file's text, what to call it in an error, and its task."""
+    if isinstance(name, str) and not name.endswith(".json"):
+        task = load_task(name, (root or find_root()).resolve())
+        run = champion(task.root, name)
+        return run.text("program.json"), f"program.json of run {run.id}", task
+    path = Path(name).resolve()
+    text = read_text(path)
+    try:
+        known = str(json.loads(text)["task"])
+    except (ValueError, KeyError, TypeError):
+        raise WorkbenchError(f"{path} is not a saved program: it names no task.") from None
+    around = [root.resolve()] if root else [find_root(path.parent), find_root()]
+    fitting = [r for r in around if (r / "programs" / f"{known}.py").is_file()]
+    return text, str(path), load_task(known, (fitting or around)[0])
+
+
+def _optimized_on(text: str) -> dict[str, Any]:
+    """The knobs of the LM that a program was optimized on, as far as its file says."""
+    try:
+        saved = json.loads(text).get("lm") or {}
+        return {knob: saved[knob] for knob in TASK_LM if knob in saved}
+    except (ValueError, AttributeError, TypeError):
+        return {}  # parse_program says what is wrong with the file
+
+
+def _pinned(lm: dspy.BaseLM | str | None, task: Task, meter: Meter) -> dspy.BaseLM | None:
+    if isinstance(lm, str):
+        return lms.task_lm(load_config(task.root, lm=lm), meter, task.max_tokens)
+    return lm

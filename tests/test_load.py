@@ -1,0 +1,205 @@
+"""What a run has found, used from Python; and what an older version left in a store."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+import optimize
+from optimize import load_program
+from optimize.commands.new import write_task
+from optimize.commands.tasks import overview
+from optimize.errors import WorkbenchError
+from optimize.lm.meter import MeteredLM
+from optimize.program.program import Program, save, student
+from optimize.store.champion import CHAMPION, takes_over
+from optimize.store.open import client
+from optimize.store.read import last_run
+from optimize.task import load_task
+from tests.test_cli import optimize as command
+
+LM = {"lm": "openai/judge", "api_base": "http://127.0.0.1:9/v1", "temperature": 0.5}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "programs").mkdir()
+    write_task(tmp_path, "review")
+    return tmp_path
+
+
+@pytest.fixture
+def saved(project: Path) -> Path:
+    path = project / "kept" / "best.json"
+    save(student(load_task("review", project)), path, LM)
+    return path
+
+
+def stored(project: Path, text: dict[str, str], **params: str) -> str:
+    """A finished run of task `review` that keeps these files; its id."""
+    store = client(project)
+    known = store.get_experiment_by_name("review")
+    place = (project / "mlruns" / "artifacts" / "review").as_uri()
+    experiment = (
+        known.experiment_id if known else store.create_experiment("review", artifact_location=place)
+    )
+    run = store.create_run(experiment, tags={"verdict": "plateau", "task": "review"}).info.run_id
+    for name, value in params.items():
+        store.log_param(run, name, value)
+    for name, content in text.items():
+        store.log_text(run, content, name)
+    store.set_terminated(run, "FINISHED")
+    return str(run)
+
+
+def answers(program: dspy.Module, lm: dspy.BaseLM) -> str:
+    with dspy.context(lm=lm):
+        return str(program(text="Fine.").verdict)
+
+
+def judge(verdict: str) -> dspy.BaseLM:
+    return dspy.utils.DummyLM([{"verdict": verdict}] * 3)
+
+
+def test_the_public_names_are_loaded_on_first_use() -> None:
+    code = """
+import sys, optimize
+early = [name for name in ("dspy", "mlflow", "pydantic") if name in sys.modules]
+from optimize import *
+from optimize.commands.load import load_program as ours
+print(early, Task.__module__, Score.__module__, load_program is ours)
+print(set(optimize.__all__) <= set(dir(optimize)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "optimize.task", "optimize.task", "True", "True"]
+    with pytest.raises(AttributeError, match="no attribute 'load_programme'"):
+        _ = optimize.load_programme
+
+
+def test_a_saved_program_runs_on_the_lm_it_was_optimized_on(project: Path, saved: Path) -> None:
+    program = load_program(saved)  # its project is the one around it
+    assert isinstance(program, Program) and isinstance(program.lm, MeteredLM)
+    assert program.lm.model.endswith("/judge") and program.lm.kwargs["temperature"] == 0.5
+    elsewhere = project.parent / "copied.json"
+    elsewhere.write_bytes(saved.read_bytes())
+    assert load_program(str(elsewhere), root=project).task.folder == project / "devsets" / "review"
+
+
+def test_the_callers_lm_comes_first(project: Path, saved: Path) -> None:
+    with dspy.context(lm=judge("positive")):
+        program = load_program(saved)
+    assert program.lm is None, "it follows the LM that DSPy is configured with"
+    assert answers(program, judge("negative")) == "negative"
+    pinned = load_program(saved, lm=judge("positive"))
+    assert answers(pinned, judge("negative")) == "positive"
+    named = load_program(saved, lm="openai/another")
+    assert named.lm.model == "openai/another" and named.lm.kwargs["temperature"] == 0
+
+
+def test_a_tuned_program_runs_on_its_weights_unless_an_lm_is_asked_for(
+    project: Path, saved: Path
+) -> None:
+    program = student(load_task("review", project))
+    program.tuned = "ft:judge:42"
+    save(program, saved, LM)
+    with dspy.context(lm=judge("positive")):
+        assert load_program(saved).lm.model.endswith("/ft:judge:42")
+        assert answers(load_program(saved, lm=judge("negative")), judge("positive")) == "negative"
+    program.tuned = str(project / "gone.gguf")
+    save(program, saved, {"lm": "embedded"})
+    with pytest.raises(WorkbenchError, match=r"gone\.gguf or the base weights are gone"):
+        load_program(saved)
+
+
+def test_a_task_gives_the_program_of_its_champion(
+    project: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project / "devsets")
+    with pytest.raises(WorkbenchError, match="'review' has no best program in this store yet"):
+        load_program("review")
+    program = student(load_task("review", project))
+    store = client(project)
+    store.create_registered_model("review")
+    for form in ("compact", "chat"):
+        program.format = form
+        save(program, saved, LM)
+        run = stored(project, {"program.json": saved.read_text()})
+        version = store.create_model_version("review", f"runs:/{run}/program.json", run)
+        if form == "compact":
+            store.set_registered_model_alias("review", CHAMPION, version.version)
+    assert load_program("review").format == "compact", "the last one is not the best one"
+
+
+@pytest.mark.parametrize(
+    ("champion", "rows", "n", "score", "takes"),
+    [
+        (None, "a", 8, 0.1, True),
+        (("a", 80, 0.7), "a", 80, 0.7, True),
+        (("a", 80, 0.7), "a", 80, 0.69, False),
+        (("a", 80, 0.7), "a:24:8", 8, 1.0, False),  # a trial on a few of the rows
+        (("a:24:8", 8, 1.0), "a", 80, 0.7, True),
+        (("a", 80, 0.7), "b", 80, 0.1, True),  # other rows, other scores
+        (("a:24:8", 8, 0.5), "a:30:8", 8, 0.6, True),
+    ],
+)
+def test_who_is_the_champion(
+    champion: tuple[str, int, float] | None, rows: str, n: int, score: float, takes: bool
+) -> None:
+    names = ("data_hash", "test_rows", "test_score")
+    tags = dict(zip(names, map(str, champion), strict=True)) if champion else {}
+    assert takes_over(dict(zip(names, (rows, n, score), strict=True)), tags) is takes
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("nosuch", None, "No task 'nosuch'"),
+        ("none.json", None, r"none\.json cannot be read: No such file"),
+        ("bad.json", "{", r"bad\.json is not a saved program: it names no task"),
+        ("bad.json", "[1]", r"bad\.json is not a saved program: it names no task"),
+        ("bad.json", '{"task": "nosuch"}', "No task 'nosuch'"),
+        ("bad.json", '{"task": "review"}', "has version None"),
+        ("bad.json", '{"task": "review", "version": 1}', r"bad\.json is not a saved program"),
+        ("bad.json", '{"task": "review", "version": 1, "lm": 7}', "is not a saved program"),
+    ],
+)
+def test_what_cannot_be_loaded_is_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str | None, told: str
+) -> None:
+    monkeypatch.chdir(project)
+    if text is not None:
+        (project / name).write_text(text)
+    with pytest.raises(WorkbenchError, match=told):
+        load_program(name)
+
+
+def test_fields_that_changed_since_are_told(project: Path, saved: Path) -> None:
+    path = project / "programs" / "review.py"
+    path.write_text(path.read_text().replace("verdict:", "judgement:"))
+    with pytest.raises(WorkbenchError, match=r"other fields than programs/review\.py has now"):
+        load_program(saved)
+
+
+def test_a_report_of_an_older_version_is_told_not_passed_over(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
+    told = "written by optimize 0.1.0, which"
+    run = stored(project, {"report.json": '{"version": 4}'}, optimize="0.1.0")
+    with pytest.raises(WorkbenchError, match=told):
+        last_run(project, "review")
+    cells: list[Any] = list(overview(project).columns[5].cells)
+    assert told in cells[0] and "optimize run review" in cells[0]
+    shown = command(project, "report", "review")
+    assert shown.returncode == 2 and told in " ".join(shown.stderr.split())
+    assert not list(Path(tempfile.gettempdir()).iterdir()), f"what was read of {run} is removed"
+
+
+def test_a_task_without_a_run_is_not_run_yet(project: Path) -> None:
+    assert list(overview(project).columns[5].cells) == ["not run yet"]
