@@ -9,6 +9,21 @@ class WorkbenchError(Exception):
     """
 
 
+class UserCodeError(BaseException):
+    """An exception of the user's own metric, module or task file. Exit code 2.
+
+    place: file and line. row: the row it was raised on, once that is known. A BaseException on
+    purpose: DSPy's optimizers swallow every `Exception` of a metric and would go on.
+    """
+
+    def __init__(self, place: str, problem: str, row: str = "") -> None:
+        super().__init__(place, problem, row)
+        self.place, self.problem, self.row = place, problem, row
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}{f', on row {self.row}' if self.row else ''}."
+
+
 class JobLeft(KeyboardInterrupt):
     """Ctrl-C while a provider works on a paid job, which goes on without us.
 

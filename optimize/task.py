@@ -7,16 +7,19 @@ from __future__ import annotations
 import enum
 import importlib.util
 import math
+import os
+import re
 import sys
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import dspy
 from pydantic.fields import FieldInfo
 
-from optimize.errors import WorkbenchError
+from optimize import usercode
+from optimize.errors import UserCodeError, WorkbenchError
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,14 @@ class Score:
     value: float
     feedback: str = ""
 
+
+PLACE = "_place"  # the attribute of an Example that says which file and line it was read from
+# Members of DSPy's examples, predictions and signatures, and arguments of its modules: a field of
+# that name is lost or replaces them. An output is refused as well: it may be a next step's input.
+TAKEN = {name for name in dir(dspy.Prediction()) if not name.startswith("_")} | {
+    "base", "config", "demos", "fields", "instance", "instructions", "lm", "new_signature", "self",
+    "signature",
+}  # fmt: skip
 
 Metric = Callable[[dspy.Example, dspy.Prediction], Score | float]
 
@@ -80,21 +91,27 @@ class Task:
         return outputs[0][0] if len(outputs) == 1 and choices(outputs[0][1].annotation) else None
 
     def score(self, example: dspy.Example, prediction: dspy.Prediction) -> Score:
-        """The metric's verdict, checked: a metric that answers outside 0…1 is a bug worth stopping
-        for.
+        """The metric's verdict, checked: a metric that fails, or answers outside 0…1, is a bug
+        worth stopping for: UserCodeError.
         """
-        found = self.metric(example, prediction)
-        if not isinstance(found, Score | float | int):
-            raise WorkbenchError(
-                f"The metric of task {self.name!r} returned {found!r}; return a Score or a number "
-                "in 0…1."
-            )
-        score = found if isinstance(found, Score) else Score(float(found))
-        if not (math.isfinite(score.value) and 0 <= score.value <= 1):
-            raise WorkbenchError(
-                f"The metric of task {self.name!r} returned {score.value}; a score lies in 0…1."
-            )
-        return score
+        with usercode.on_row(lambda: self.row_name(example)):
+            found = usercode.run(lambda: self.metric(example, prediction), self.metric, self.root)
+            score = found if isinstance(found, Score) else Score(found)
+            number = isinstance(score.value, float | int) and math.isfinite(score.value)
+            if not (number and 0 <= score.value <= 1):
+                raise UserCodeError(
+                    usercode.defined(self.metric, self.root),
+                    f"the metric of task {self.name!r} returned {found!r}; return a Score or a "
+                    "number in 0…1",
+                )
+        return replace(score, value=float(score.value))
+
+    def row_name(self, row: Mapping[str, Any]) -> str:
+        """Where a row stands and how its inputs begin, for a message."""
+        place = str(getattr(row, PLACE, "")).removeprefix(f"{self.root}{os.sep}")
+        inputs = [name for name in self.signature.input_fields if name in row]
+        begin = ", ".join(f"{name}={str(row[name])[:60]!r}" for name in inputs[:2])
+        return f"{place} ({begin})" if place else begin
 
 
 def choices(annotation: object) -> tuple[str, ...]:
@@ -127,15 +144,23 @@ def load_task(name: str, root: Path) -> Task:
     sys.modules[spec.name] = module  # so that pydantic and pickle find the classes the file defines
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        # some of the names below fail as soon as the signature is defined
+        named = re.search(r"^Field [`'](\w+)[`']", str(error))
+        if named and (named[1] in TAKEN or named[1].startswith("model_")):
+            raise WorkbenchError(_taken(name, named[1])) from error
+        where = usercode.users(error, root)
+        at = f" ({where.place})" if where else ""
         raise WorkbenchError(
-            f"programs/{name}.py does not load: {type(error).__name__}: {error}"
+            f"programs/{name}.py does not load: {usercode.told(error)}{at}"
         ) from error
     task = getattr(module, "task", None)
     if not isinstance(task, Task):
         raise WorkbenchError(
             f"programs/{name}.py must end with `task = Task(...)`; `task` is {task!r}."
         )
+    if taken := sorted(TAKEN & task.fields.keys()):
+        raise WorkbenchError(_taken(name, taken[0]))
     for number in ("target", "least_gain"):
         if not (isinstance(value := getattr(task, number), int | float) and 0 <= value <= 1):
             raise WorkbenchError(
@@ -146,3 +171,10 @@ def load_task(name: str, root: Path) -> Task:
             f"programs/{name}.py: stability={task.stability!r}; say 'stable' or 'changing'."
         )
     return replace(task, name=name, root=root)
+
+
+def _taken(name: str, field: str) -> str:
+    return (
+        f"programs/{name}.py: the field {field!r} has a name that DSPy uses itself; call it "
+        f"something else, such as {field}_text, in the signature, the metric and the rows."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -13,6 +14,13 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _above: ContextVar[tuple[threading.Event, ...]] = ContextVar("above", default=())
+
+
+def usable_cores() -> int:
+    """Cores this process may use; where the system does not tell (macOS, Windows), all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def in_threads(

@@ -26,7 +26,7 @@ ORDER = (
     {"program"},
     {"lm", "data"},
     {"task"},
-    {"stats", "config", "files", "threads"},
+    {"stats", "config", "files", "threads", "usercode"},
     {"errors"},
 )
 RANK = {unit: rank for rank, units in enumerate(ORDER) for unit in units}
@@ -35,7 +35,7 @@ RECIPES = "finetune.handoff.recipes"
 DOORS = {
     "mlflow": {"store.champion", "store.open", "store.write", "store.read"},
     "typer": {"cli.app", "cli.run", "cli.finetune", "cli.look", "cli.lm", "cli.start"},
-    "rich": {"cli.app", "cli.look", "report.text", "cli.screen", "commands.tasks"},
+    "rich": {"cli.look", "report.text", "cli.screen", "commands.tasks"},
     "torch": {
         f"{LORA}.train",
         f"{LORA}.model",

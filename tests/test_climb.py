@@ -31,7 +31,7 @@ from optimize.climb.rungs.demos import spread, with_demos
 from optimize.climb.rungs.output_format import output_format
 from optimize.config import RunConfig
 from optimize.data.rows import Splits
-from optimize.errors import WorkbenchError
+from optimize.errors import UserCodeError, WorkbenchError
 from optimize.lm.meter import Meter
 from optimize.program.program import Program, student
 from optimize.stats.intervals import Gain
@@ -275,6 +275,39 @@ def test_a_rung_that_crashes_skips_or_overspends_is_recorded_and_the_climb_goes_
     assert seen[1].error == "RuntimeError: boom" and seen[2].skipped == "not for this task"
     assert "more than its share" in seen[3].error and seen[3].usage.asked < 400 * 3 / 4
     assert found.decision.verdict == "reached", "one rung's greed does not starve the next"
+
+
+@pytest.mark.parametrize(
+    "rung", [rung for rung in LADDER if rung is not PASSAGES], ids=lambda rung: rung.name
+)
+def test_a_metrics_bug_inside_a_rung_ends_the_climb(setup: Setup, rung: Rung) -> None:
+    """DSPy's optimizers swallow a metric's exceptions; this one comes on train rows alone."""
+    train = {e.thing for e in setup.splits.train}
+
+    def buggy(example: dspy.Example, prediction: dspy.Prediction) -> Score:
+        return Score(1 / 0) if example.thing in train else metric(example, prediction)
+
+    broken = replace(setup, task=replace(TASK, metric=buggy))
+    with pytest.raises(UserCodeError, match=r"test_climb\.py:\d+, in buggy: ZeroDivisionError"):
+        climb(broken, [rung], Observer())
+
+
+def test_a_rung_tells_how_much_of_its_share_it_has_asked_for(setup: Setup) -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Watch(Observer):
+        def scored(self, done: int, total: int, note: str = "") -> None:
+            if "LM calls" in note:
+                seen.append((done, total))
+
+    def spend(program: Program, context: Context) -> Program:
+        for n in range(5):
+            context.teacher(f"progress {n}")
+        return program
+
+    climb(setup, [Rung("spend", "demos", spend)], Watch())
+    assert [done for done, _ in seen] == [1, 2, 3, 4, 5]
+    assert len({total for _, total in seen}) == 1 and seen[0][1] > 5
 
 
 def test_a_small_cap_goes_to_the_first_rungs_instead_of_to_none(setup: Setup) -> None:

@@ -16,7 +16,7 @@ from fastapi import FastAPI, HTTPException, Request
 
 from optimize import lm as lms
 from optimize.config import RunConfig
-from optimize.errors import WorkbenchError
+from optimize.errors import UserCodeError, WorkbenchError
 from optimize.lm.meter import Meter
 from optimize.program.program import Program, student
 from optimize.scoring.evaluate import BLOCK, Asking, Evaluation, Outcome, evaluate, race
@@ -158,7 +158,59 @@ def test_an_error_of_the_metric_itself_is_not_a_failed_call(adder: tuple[Adder, 
     def broken(example: dspy.Example, prediction: dspy.Prediction) -> Score:
         raise KeyError("totl")
 
-    with pytest.raises(KeyError):
-        evaluate(
-            adder[1], ROWS[:3], Asking(Task(signature=Sum, metric=broken, name="sum"), threads=1)
-        )
+    broken_task = Task(signature=Sum, metric=broken, name="sum")
+    with pytest.raises(UserCodeError, match=r"test_evaluate\.py:\d+, in broken: KeyError: 'totl'"):
+        evaluate(adder[1], ROWS[:3], Asking(broken_task, threads=1))
+
+
+class Careless(dspy.Module):
+    """A module whose author made a mistake that shows on all rows but the first two."""
+
+    def __init__(self, signature: type[dspy.Signature]) -> None:
+        super().__init__()
+        self.add = dspy.Predict(signature)
+
+    def forward(self, terms: str) -> dspy.Prediction:
+        answer = self.add(terms=terms)
+        if not terms.startswith(("0", "1")):
+            answer.total += answer.totall
+        return answer
+
+
+@pytest.mark.parametrize(("refused", "missing"), [({}, 0), ({0: 9}, 1)])
+def test_a_modules_bug_is_no_failed_call_but_its_lms_failure_is(
+    adder: tuple[Adder, Program], refused: dict[int, int], missing: int
+) -> None:
+    adder[0].refused.update(refused)
+    task = Task(signature=Sum, metric=metric, name="sum", program=Careless)
+    assert evaluate(student(task), ROWS[:2], Asking(task, threads=1)).missing == missing
+    with pytest.raises(UserCodeError, match=r"in forward: AttributeError.*on row terms='2 plus 2'"):
+        evaluate(student(task), ROWS[:3], Asking(task, threads=1))
+
+
+def test_a_module_that_takes_other_inputs_is_told(adder: tuple[Adder, Program]) -> None:
+    class Other(Careless):
+        def forward(self, term: str) -> dspy.Prediction:
+            return self.add(terms=term)
+
+    task = Task(signature=Sum, metric=metric, name="sum", program=Other)
+    with pytest.raises(UserCodeError, match=r"test_evaluate\.py:\d+: TypeError.*argument 'terms'"):
+        evaluate(student(task), ROWS[:1], Asking(task, threads=1))
+
+
+def test_a_metric_whose_own_lm_fails_is_a_failed_call(adder: tuple[Adder, Program]) -> None:
+    def judged(example: dspy.Example, prediction: dspy.Prediction) -> float:
+        if example.terms.startswith("0"):
+            raise dspy.LMError("the judge is away")
+        return 1.0
+
+    task = Task(signature=Sum, metric=judged, name="sum")
+    assert evaluate(adder[1], ROWS[:3], Asking(task, threads=1)).scores == (None, 1.0, 1.0)
+
+
+def test_the_lms_own_words_are_kept_cached_or_not(adder: tuple[Adder, Program]) -> None:
+    words = "[[ ## total ## ]]\n4\n\n[[ ## completed ## ]]"
+    for _ in range(2):
+        found = evaluate(adder[1], ROWS[2:3], Asking(TASK, threads=1)).outcomes[0]
+        assert found.said == (words,)
+    assert adder[0].asked[2] == 1

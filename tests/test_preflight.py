@@ -17,7 +17,7 @@ from optimize.climb.preflight import Preflight, preflight
 from optimize.config import RunConfig
 from optimize.data.baselines import baseline_scores
 from optimize.data.rows import load_splits
-from optimize.errors import WorkbenchError
+from optimize.errors import UserCodeError
 from optimize.report.sentences import preflight_sentences
 from optimize.report.text import checks
 from optimize.task import Task
@@ -137,7 +137,8 @@ def test_raters_put_a_ceiling_on_scores(tiny: Tiny, review_rows: Rows) -> None:
 
 def test_raters_that_fail_are_a_clear_error(tiny: Tiny, review_rows: Rows) -> None:
     with pytest.raises(
-        WorkbenchError, match=r"Task\(raters=…\) of programs/tiny.py fails on a row: AttributeError"
+        UserCodeError,
+        match=r"test_preflight\.py:\d+: AttributeError.*on row .*jsonl:\d+",
     ):
         checked(replace(tiny(rows=review_rows), raters=lambda row: row.votes))
 

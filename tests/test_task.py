@@ -10,7 +10,7 @@ import dspy
 import pytest
 
 from optimize.commands.new import PROGRAM
-from optimize.errors import WorkbenchError
+from optimize.errors import UserCodeError, WorkbenchError
 from optimize.task import Score, Task, choices, load_task, task_names
 
 
@@ -116,7 +116,7 @@ def test_a_metric_may_answer_a_number_or_a_score(answer: Any, score: Score) -> N
     [-0.1, 1.01, float("nan"), float("inf"), Score(2.0), Score(float("nan")), None, "good"],
 )
 def test_a_metric_that_answers_no_score_is_told(answer: Any) -> None:
-    with pytest.raises(WorkbenchError, match=r"metric of task 'tiny' .*0…1"):
+    with pytest.raises(UserCodeError, match=r"test_task\.py:\d+: the metric of task 'tiny' .*0…1"):
         task_with(answer).score(dspy.Example(), dspy.Prediction())
 
 
@@ -152,3 +152,44 @@ def test_two_outputs_have_no_label() -> None:
         "two": (Level, dspy.OutputField()),
     }
     assert Task(signature=dspy.Signature(fields), metric=lambda e, p: 1.0).label is None
+
+
+@pytest.mark.parametrize("side", ["text", "verdict"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lm",
+        "config",
+        "demos",
+        "self",
+        "signature",
+        "items",
+        "keys",
+        "values",
+        "get",
+        "copy",
+        "inputs",
+        "labels",
+        "base",
+        "instance",
+        "new_signature",
+        "completions",
+        "toDict",
+        "fields",
+        "instructions",
+        "without",
+        "with_inputs",
+    ],
+)
+def test_a_field_that_collides_with_dspy_is_named(tmp_path: Path, side: str, name: str) -> None:
+    text = PROGRAM.replace(f"    {side}: ", f"    {name}: ")
+    assert text != PROGRAM
+    with pytest.raises(WorkbenchError, match=rf"programs/odd\.py: the field '{name}' has a name"):
+        load_task("odd", write(tmp_path, "odd", text))
+
+
+def test_a_file_that_does_not_load_is_told_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(WorkbenchError, match=r"ZeroDivisionError.*\(programs/broken\.py:2, in"):
+        load_task("broken", write(tmp_path, "broken", "x = 0\n1 / x"))
+    with pytest.raises(WorkbenchError, match=r"does not load: SystemExit: 1"):
+        load_task("broken", write(tmp_path, "broken", "raise SystemExit(1)"))

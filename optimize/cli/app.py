@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,11 @@ app = typer.Typer(
     help="Climb the prompt ladder on a DSPy task; fine-tune only when prompting has plateaued "
     "below the target.",
 )
+
+# Exit codes beside 0, met, and 1, not met
+MISTAKE, BUG, STOPPED = 2, 70, 130
+MACHINE = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS)  # nobody's bug
+FRAMES = 4  # of a trace, enough to find a bug by
 
 
 def _named(given: str) -> str:
@@ -112,27 +119,19 @@ Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an e
 
 
 def guarded(debug: bool, work: Callable[[], int]) -> None:
-    """Run a command's body: a user's mistake is one line and exit code 2, never a traceback unless
+    """Run a command's body, and turn what it raises into a line and an exit code.
+
+    0 met, 1 not met, 2 a user's mistake, 70 a bug of ours, 130 stopped; a traceback only with
     --debug.
     """
-    from optimize.errors import BudgetExhausted, JobLeft, WorkbenchError
+    from optimize.errors import JobLeft
 
     # a stopped command closes its MLflow run, as with Ctrl-C
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = work()
-    except WorkbenchError as error:
-        if debug:
-            raise
-        typer.secho(f"Error: {error}", fg="red", err=True)
-        code = 2
-    except BudgetExhausted as error:
-        typer.secho(
-            f"Error: {error} Give the same command a higher --max-calls: what is known is cached.",
-            fg="red",
-            err=True,
-        )
-        code = 2
+    except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):  # typer ends these
+        raise
     except JobLeft as left:
         if sys.stdin.isatty() and typer.confirm(
             f"Cancel job {left.job} at the provider as well?", err=True
@@ -144,14 +143,50 @@ def guarded(debug: bool, work: Callable[[], int]) -> None:
                 f"Job {left.job} goes on at the provider; the same command waits for it again.",
                 err=True,
             )
-        code = 130
+        code = STOPPED
     except KeyboardInterrupt:
         typer.secho(
             "Stopped. What was answered is cached; the same command goes on from there.", err=True
         )
         sys.stdout.flush()
-        os._exit(130)  # an optimizer's worker threads would go on asking until their queue is empty
+        # an optimizer's worker threads would go on asking until their queue is empty
+        os._exit(STOPPED)
+    except BaseException as error:
+        if debug:
+            traceback.print_exc()
+        line, code = _explained(error)
+        typer.secho(line, fg="red", err=True)
     raise typer.Exit(code)
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
+    """What went wrong, for the user, and the exit code."""
+    from optimize.config import find_root
+    from optimize.errors import BudgetExhausted, WorkbenchError
+
+    if isinstance(error, WorkbenchError):
+        return f"Error: {error}", MISTAKE
+    if isinstance(error, BudgetExhausted):
+        more = "Give the same command a higher --max-calls: what is known is cached."
+        return f"Error: {error} {more}", MISTAKE
+    if isinstance(error, OSError) and error.errno in MACHINE:
+        return f"Error: {error.strerror}: {error.filename}.", MISTAKE
+    from optimize import usercode
+
+    if found := usercode.users(error, find_root()):
+        more = "Mend it and give the same command again: what was answered is cached."
+        return f"Error: {found} {more} --debug shows the traceback.", MISTAKE
+    if isinstance(error, usercode.LM_FAILURES):
+        return f"Error: An LM call failed: {usercode.told(error)}", MISTAKE
+    frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
+    return "\n".join(
+        [
+            f"Error: This is a bug of optimize, not of your task: {usercode.told(error)}",
+            *[f"  {frame.filename}:{frame.lineno}, in {frame.name}" for frame in frames],
+            "What was answered is cached. Please report these lines with the command you gave; "
+            "--debug shows the whole traceback.",
+        ]
+    ), BUG
 
 
 def print_found(found: Any, shown: Any, json: bool) -> None:
@@ -159,9 +194,9 @@ def print_found(found: Any, shown: Any, json: bool) -> None:
 
     with --json the record itself on stdout and that on stderr.
     """
-    from rich.console import Console
+    from optimize.cli.screen import plain_console
 
-    Console(stderr=json).print(shown)
+    plain_console(stderr=json).print(shown)
     if json:
         typer.echo(found.model_dump_json(indent=1))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,12 +82,16 @@ def tasks(debug: Debug = False) -> None:
     """List the tasks with their rows and their best program so far."""
 
     def work() -> int:
-        from rich.console import Console
-
+        from optimize.cli.screen import plain_console
         from optimize.commands.tasks import overview
         from optimize.config import find_root
+        from optimize.task import task_names
 
-        Console().print(overview(find_root()))
+        root = find_root()
+        if task_names(root):
+            plain_console().print(overview(root))
+        else:
+            typer.echo(f"No tasks in {root / 'programs'}. Next: optimize new NAME writes one.")
         return 0
 
     guarded(debug, work)
@@ -99,11 +105,32 @@ def ui(
 
     def work() -> int:
         from optimize.config import find_root
+        from optimize.errors import WorkbenchError
         from optimize.store.open import ui_command
 
         command = ui_command(find_root(), port)
         typer.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)", err=True)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        return subprocess.run(command, env=os.environ | {"PATH": path}).returncode
+        code = _served(command, os.environ | {"PATH": path})
+        if code:
+            raise WorkbenchError(f"The MLflow server ended with code {code}. Is port {port} free?")
+        return 0
 
     guarded(debug, work)
+
+
+def _served(command: list[str], env: dict[str, str]) -> int:
+    """Run a server until it ends, or end it with all the processes it has started."""
+    running = subprocess.Popen(command, env=env, start_new_session=True)
+    try:
+        return running.wait()
+    finally:
+        if os.name == "nt":
+            running.terminate()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGTERM)
+        try:
+            running.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            running.kill()

@@ -8,7 +8,9 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+from optimize import usercode
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import Context, Rung, Skip, Starved
 from optimize.climb.rungs.base import PASSES, searched
@@ -162,7 +164,8 @@ def _try(
         context = Context(
             setup.task, setup.splits.train, setup.teacher, budget, calls, setup.threads, setup.seed
         )
-        with setup.meter.share(min(int(budget * SLACK), left - val)):
+        shown = partial(watch.scored, note="LM calls at most")
+        with setup.meter.share(min(int(budget * SLACK), left - val), shown):
             program = rung.pull(incumbent.program, context)
         pulled = setup.meter.usage()
         evaluation = race(program, incumbent.evaluation, setup.splits.val, setup.asking(watch))
@@ -185,7 +188,7 @@ def _try(
     except (BudgetExhausted, ShareExhausted) as error:
         attempt = replace(attempt, error=str(error))
     except Exception as error:  # a rung that crashes is an outcome; the climb goes on
-        attempt = replace(attempt, error=f"{type(error).__name__}: {str(error).strip()[:500]}")
+        attempt = replace(attempt, error=usercode.told(error))
     return replace(attempt, usage=setup.meter.usage() - spent, seconds=time.perf_counter() - start)
 
 

@@ -27,7 +27,7 @@ Rows = Sequence[tuple[dspy.Example, dict[str, Any]]]
 
 
 def gold_findings(task: Task, splits: Splits) -> list[Finding]:
-    """Raises WorkbenchError, or the user's error, where the metric fails on a row."""
+    """Raises UserCodeError where the metric fails on a row."""
     names = list(task.signature.output_fields)
     rows = [(e, {n: e[n] for n in names}) for side in splits.sides().values() for e in side]
     places = row_places(task, splits)
@@ -40,7 +40,7 @@ def _scored(task: Task, rows: Rows, places: dict[str, str]) -> Finding:
     brevity, say), which is a problem only where the target is above what gold answers score.
     """
     try:
-        scores = scores_alone(task, [row for row, _ in rows], [gold for _, gold in rows], places)
+        scores = scores_alone(task, [row for row, _ in rows], [gold for _, gold in rows])
     except Unscorable as reason:
         why = f"the metric {reason}, so its bugs show only in the run"
         return Finding(what=UNSCORED, count=len(rows), examples=[why])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 
+import dspy
 from pydantic import Field
 
 from optimize import lm as lms
+from optimize import usercode
 from optimize.climb.findings import Finding, labels_of, row_findings
 from optimize.climb.gold import gold_findings
 from optimize.climb.rungs import LADDER
@@ -15,7 +18,6 @@ from optimize.config import RunConfig
 from optimize.data.baselines import baseline_scores
 from optimize.data.labels import agreement, judge, random_share
 from optimize.data.rows import Splits, input_text
-from optimize.errors import WorkbenchError
 from optimize.program.program import render, student
 from optimize.stats.intervals import rows_to_see, smallest_gain
 from optimize.stats.records import Record, ScoreRecord
@@ -122,14 +124,15 @@ def _label_rows(task: Task, splits: Splits) -> dict[str, int]:
 def _agreement(task: Task, splits: Splits) -> AgreementRecord | None:
     if not task.raters:
         return None
-    try:
-        found = agreement([tuple(task.raters(e)) for rows in splits.sides().values() for e in rows])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise WorkbenchError(
-            f"Task(raters=…) of programs/{task.name}.py fails on a row: {type(error).__name__}: "
-            f"{error}."
-        ) from error
+    found = agreement([_ratings(task, e) for rows in splits.sides().values() for e in rows])
     return AgreementRecord(alpha=found.alpha, person=found.person, n=found.rows) if found else None
+
+
+def _ratings(task: Task, row: dspy.Example) -> tuple[Hashable, ...]:
+    assert task.raters
+    raters = task.raters
+    with usercode.on_row(lambda: task.row_name(row)):
+        return usercode.run(lambda: tuple(raters(row)), raters, task.root)
 
 
 def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostRecord:

@@ -19,7 +19,7 @@ from optimize.commands.session import Session
 from optimize.config import TASK_LM
 from optimize.data.baselines import baseline_scores
 from optimize.data.rows import row_hash
-from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
+from optimize.errors import BudgetExhausted, ShareExhausted, UserCodeError, WorkbenchError
 from optimize.finetune.accept import DecisionRecord, accept, level
 from optimize.finetune.effects import EffectsRecord, effects
 from optimize.finetune.gate import GateRecord
@@ -65,9 +65,11 @@ def surviving(failed: list[str], what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (Exception, BudgetExhausted, ShareExhausted) as error:
+    except (Exception, UserCodeError, BudgetExhausted, ShareExhausted) as error:
         logging.getLogger(__name__).debug(what, exc_info=True)
-        kind = "" if isinstance(error, WorkbenchError) else f"{type(error).__name__}: "
+        kind = (
+            "" if isinstance(error, WorkbenchError | UserCodeError) else f"{type(error).__name__}: "
+        )
         failed.append(f"{what} failed: {kind}{str(error).strip()[:500] or 'no reason given'}")
 
 

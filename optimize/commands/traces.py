@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import dspy
 
 from optimize.commands.session import Session
-from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
+from optimize.errors import BudgetExhausted, ShareExhausted, UserCodeError, WorkbenchError
 from optimize.finetune.steps import TraceCount, Traces, count, right_calls, unlabelled
 from optimize.program.program import Program, student
 
@@ -50,7 +50,7 @@ def traced(session: Session, best: Program) -> Traced:
             val = right_calls(best, splits.val, asking)
             session.watch.started("steps of right answers, train")
             found = Traces(right_calls(best, splits.train, asking), val)
-    except (WorkbenchError, BudgetExhausted, ShareExhausted) as error:
+    except (WorkbenchError, UserCodeError, BudgetExhausted, ShareExhausted) as error:
         none = Traces(((),) * len(splits.train), ((),) * len(splits.val))
         return Traced(none, TraceCount(problem=str(error)))
     return Traced(found, count(best, found))

@@ -4,7 +4,6 @@ no LM, no program.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,6 @@ from optimize.stats.intervals import Interval, mean_interval
 from optimize.task import Task
 
 MAJORITY, NEAREST = "majority class", "nearest neighbour"
-WORD = r"(?u)\b\w\w+\b"  # scikit-learn's own
 REGRESSION = "TF-IDF + logistic regression"
 Outputs = dict[str, Any]
 
@@ -63,12 +61,11 @@ def baseline_answers(
 
 def _nearest(texts: Sequence[str], asked: Sequence[str]) -> list[int]:
     """The number of the text most like each one asked."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.neighbors import NearestNeighbors
 
-    # inputs may hold no word of two letters at all: then whatever stands between spaces
-    pattern = WORD if any(re.search(WORD, text) for text in texts) else r"\S+"
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=pattern)
+    from optimize.data.words import Words
+
+    vectorizer = Words()
     index = NearestNeighbors(n_neighbors=1, metric="cosine").fit(vectorizer.fit_transform(texts))
     found = index.kneighbors(vectorizer.transform(asked), return_distance=False)
     return [int(number) for (number,) in found]

@@ -157,13 +157,14 @@ def possible_label_errors(judged: Judged) -> list[tuple[int, str]]:
 
 def classifier() -> Any:
     """TF-IDF of words and letters with logistic regression: what a text says without an LM."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline, make_union
 
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
+    from optimize.data.words import Letters, Words
+
+    words = Words()
+    letters = Letters(ngram_range=(2, 4), sublinear_tf=True)
     # fast where words outnumber rows
     regression = LogisticRegression(C=10, solver="liblinear", dual=True, max_iter=1000)
     return make_pipeline(make_union(words, letters), OneVsRestClassifier(regression))

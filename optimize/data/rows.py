@@ -21,7 +21,7 @@ from optimize.data.fields import field_type, is_optional
 from optimize.data.split import near_duplicate_groups, split_groups
 from optimize.errors import WorkbenchError
 from optimize.files import read_jsonl, read_text, to_json, to_text
-from optimize.task import Task, choices
+from optimize.task import PLACE, Task, choices
 
 FORMATS = {"jsonl": "json", "csv": "csv", "parquet": "parquet"}
 NAMES = {"train": ("train",), "val": ("val", "validation", "dev"), "test": ("test",)}
@@ -297,7 +297,9 @@ def _example(task: Task, row: Any, place: str, unlabelled: bool) -> dspy.Example
                 f"{', '.join(map(str, row)) or 'none'}."
             )
         values[name] = _value(row[name], info, f"{place}: field {name!r}")
-    return dspy.Example(**values).with_inputs(*task.signature.input_fields)
+    found = dspy.Example(**values).with_inputs(*task.signature.input_fields)
+    setattr(found, PLACE, place)
+    return found
 
 
 def _value(value: Any, field: FieldInfo, place: str) -> Any:

@@ -77,9 +77,9 @@ def _also_alike(graph: Any, texts: Sequence[str], near: float) -> Any:
 
 
 def _vectors(texts: Sequence[str]) -> Any:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from optimize.data.words import Letters
 
-    return TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit_transform(texts)
+    return Letters(ngram_range=(3, 5)).fit_transform(texts)
 
 
 def split_groups(hashes: list[str], labels: list[str], groups: list[int]) -> list[str]:

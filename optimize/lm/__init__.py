@@ -17,7 +17,7 @@ import dspy
 
 from optimize.config import RunConfig, is_local, state_dir
 from optimize.errors import WorkbenchError
-from optimize.lm import embedded, weights
+from optimize.lm import embedded, reach, weights
 from optimize.lm.meter import Meter, MeteredLM
 
 log = logging.getLogger(__name__)
@@ -178,6 +178,7 @@ def declare_endpoint(model: str, url: str, identity: str | None = None) -> str:
 
 def ask(config: RunConfig, question: str) -> str:
     """The task LM's plain answer to one question. Raises WorkbenchError when the call fails."""
+    reach.check_reachable(config)
     lm = task_lm(config, Meter(1), PROPOSAL_TOKENS)
     try:
         return str(lm(question)[0])

@@ -4,7 +4,6 @@ xllamacpp.
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from optimize.errors import WorkbenchError
+from optimize.threads import usable_cores
 
 SLOTS = 4
 CONTEXT = 2048  # tokens a slot may hold; with it the process stays below 1 GB
@@ -57,7 +57,7 @@ def _start(weights: Path, adapter: Path | None, endpoint: Endpoint) -> Any:
     params.model.path = str(weights)
     params.n_ctx = CONTEXT * SLOTS
     params.n_parallel = SLOTS
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = len(os.sched_getaffinity(0))
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = usable_cores()
     params.verbosity = -1
     params.cache_ram_mib = 256  # the default lets the prompt cache grow to gigabytes
     params.port = int(endpoint.url.rsplit(":", 1)[1].split("/")[0])

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,6 +15,7 @@ import dspy
 from dspy.clients.execution import _cached, prepare
 
 from optimize.errors import BudgetExhausted, ShareExhausted
+from optimize.lm import heard
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class _Share:
     meter: Meter
     calls: int
     end: int
+    told: Callable[[int, int], None]
     over: bool = False
 
 
@@ -115,12 +117,14 @@ class Meter:
             return max(0, self.max_calls - int(self._numbers["asked"]))
 
     @contextlib.contextmanager
-    def share(self, calls: int) -> Iterator[None]:
+    def share(
+        self, calls: int, told: Callable[[int, int], None] = lambda asked, calls: None
+    ) -> Iterator[None]:
         """A stretch of work that may ask for at most `calls`, cached or not;
 
-        one more, or one made afterwards, raises ShareExhausted.
+        one more, or one made afterwards, raises ShareExhausted. told: after each, how many of them.
         """
-        share = _Share(self, calls, self.usage().asked + calls)
+        share = _Share(self, calls, self.usage().asked + calls, told)
         try:
             with dspy.context(share=share):
                 yield
@@ -146,6 +150,9 @@ class Meter:
                 raise BudgetExhausted(f"The cap of {self.max_calls} LM calls is reached.")
             self._numbers["asked"] += calls
             self._numbers["calls"] += 0 if cached else calls
+            asked = self._numbers["asked"]
+        if share and share.meter is self:
+            share.told(share.calls - (share.end - asked), share.calls)
 
     def add(self, seconds: float, **numbers: float) -> None:
         with self._lock:
@@ -202,6 +209,7 @@ class MeteredLM(dspy.LM):
 
     def update_history(self, entry: dict[str, Any]) -> None:
         self._thread.entry = entry
+        heard.note(entry["outputs"])
 
     def _count(self, meter: Meter, seconds: float, entry: dict[str, Any]) -> None:
         usage, cost = entry.get("usage") or {}, 0.0 if self.local else entry.get("cost")

@@ -17,6 +17,7 @@ import dspy
 from dspy.adapters import Adapter
 from pydantic import TypeAdapter
 
+from optimize import usercode
 from optimize.data.fields import field_type
 from optimize.data.rows import input_text
 from optimize.errors import WorkbenchError
@@ -58,7 +59,12 @@ class Program(dspy.Module):
             stack.enter_context(dspy.context(adapter=adapter))
             if self.lm:
                 stack.enter_context(dspy.context(lm=self.lm))
-            return self.inner(**self.with_passages(inputs))
+            given = self.with_passages(inputs)
+            # a module of DSPy's own fails by what the LM answered: a failed call
+            if type(self.inner).__module__.startswith("dspy."):
+                return self.inner(**given)
+            with usercode.on_row(lambda: self.task.row_name(inputs)):
+                return usercode.run(lambda: self.inner(**given), self.inner, self.task.root)
 
     @property
     def reasons(self) -> bool:
@@ -160,7 +166,8 @@ class _WithDemos(Adapter):
 
 def student(task: Task) -> Program:
     """The task's program as anyone would first run it: zero-shot, DSPy's default format."""
-    return Program(task.program(task.signature), task)
+    inner = usercode.run(lambda: task.program(task.signature), task.program, task.root)
+    return Program(inner, task)
 
 
 def signature_hash(task: Task) -> str:
@@ -214,7 +221,10 @@ def render(program: Program, example: dspy.Example) -> str:
 
     lm, program.lm = program.lm, None
     try:
-        with dspy.context(lm=Recorder([])):
+        with (
+            dspy.context(lm=Recorder([])),
+            usercode.on_row(lambda: program.task.row_name(example)),
+        ):
             program(**example.inputs())
     except _Rendered:
         pass

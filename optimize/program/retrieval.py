@@ -29,9 +29,9 @@ class Neighbours:
 
     @cached_property
     def _index(self) -> tuple[Any, Any]:
-        from sklearn.feature_extraction.text import TfidfVectorizer
+        from optimize.data.words import Words
 
-        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        vectorizer = Words()
         return vectorizer, vectorizer.fit_transform(self.texts)
 
     def find(self, text: str) -> list[dict[str, Any]]:
@@ -60,12 +60,13 @@ class Passages:
     @cached_property
     def _index(self) -> tuple[Any, Any, Any, list[str]]:
         import bm25s
-        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        from optimize.data.words import Letters
 
         passages = list(read_corpus(self.corpus).values())
         words = bm25s.BM25()
         words.index(bm25s.tokenize(passages, show_progress=False), show_progress=False)
-        letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
+        letters = Letters(ngram_range=(3, 5), sublinear_tf=True)
         return words, letters, letters.fit_transform(passages), passages
 
     def find(self, text: str) -> list[str]:

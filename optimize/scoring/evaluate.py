@@ -14,7 +14,9 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
+from optimize import usercode
 from optimize.errors import WorkbenchError
+from optimize.lm.heard import listening
 from optimize.lm.meter import Usage, one_example
 from optimize.stats.intervals import Interval, differences, mean_interval
 from optimize.stats.race import surely_below
@@ -36,7 +38,7 @@ class Outcome:
     it was asked, where it was asked more than once; score is their mean and answer the first one's.
     confidence: the probability the LM gave the answer, from its tokens' log-probabilities where
     they were asked for (optimize.lm.telling), else the share of repeats that answered the same;
-    None where neither is known.
+    None where neither is known. said: what LMs answered, call by call, word for word.
     """
 
     score: float | None
@@ -47,6 +49,7 @@ class Outcome:
     seconds: float = 0.0
     repeats: tuple[float, ...] = ()
     confidence: float | None = None
+    said: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,14 +167,17 @@ def _outcomes(
 
 def _outcome(program: dspy.Module, job: tuple[dspy.Example, int], task: Task) -> Outcome:
     start, (example, repeat) = time.perf_counter(), job
-    with one_example(repeat) as spent:
+    with one_example(repeat) as spent, listening() as said:
         outcome = _scored(program, example, task)
-    return replace(outcome, usage=spent.usage(), seconds=time.perf_counter() - start)
+    return replace(
+        outcome, said=tuple(said), usage=spent.usage(), seconds=time.perf_counter() - start
+    )
 
 
 def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
     try:
-        prediction = program(**example.inputs())
+        with usercode.on_row(lambda: task.row_name(example)):
+            prediction = program(**example.inputs())
     # the LM answered, and the program could not use it: that is the program's score
     except AdapterParseError as error:
         return Outcome(
@@ -180,8 +186,13 @@ def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
             "The answer could not be parsed.",
             UNPARSABLE,
         )
+    # no other call will fare better, and each would count against the cap
+    except dspy.LMAuthError as error:
+        raise WorkbenchError(
+            f"The LM's provider refuses the key, or finds none: {usercode.told(error)}"
+        ) from error
     except Exception as error:
-        return Outcome(None, {}, error=_told(error))
+        return Outcome(None, {}, error=usercode.told(error))
     told = None
     if LOGPROBS in prediction and LOGPROBS not in task.fields:
         told = prediction[LOGPROBS]
@@ -189,9 +200,9 @@ def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
     answer = dict(prediction)
     try:
         score = task.score(example, prediction)
-    # the metric asks an LM as well, and that call failed; any other error is the metric's own
-    except dspy.LMError as error:
-        return Outcome(None, answer, error=_told(error))
+    # the metric asks an LM as well, and that call failed; its own errors are no `Exception`
+    except usercode.LM_FAILURES as error:
+        return Outcome(None, answer, error=usercode.told(error))
     return Outcome(
         score.value, answer, score.feedback, confidence=_probability(told) if told else None
     )
@@ -200,10 +211,6 @@ def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
 def _probability(logprobs: Any) -> float:
     """Of all the tokens an LM wrote, one after the other."""
     return math.exp(math.fsum(token["logprob"] for token in logprobs["content"]))
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip()[:300]}"
 
 
 def _together(repeats: Sequence[Outcome]) -> Outcome:

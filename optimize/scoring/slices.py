@@ -86,9 +86,9 @@ def by_slice(
 
 def _by_likeness(train: Sequence[str], texts: Sequence[str]) -> list[int]:
     """The rows' numbers, those least like any train row first (cosine of TF-IDF over letters)."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from optimize.data.words import Letters
 
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
+    vectorizer = Letters(ngram_range=(2, 4), sublinear_tf=True)
     known = vectorizer.fit_transform(train)
     nearest = (vectorizer.transform(texts) @ known.T).max(axis=1).toarray().ravel()
     return [int(n) for n in nearest.argsort(kind="stable")]

@@ -17,7 +17,7 @@ from optimize import __version__, files
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.verdict import History
 from optimize.config import TASK_LM
-from optimize.data.rows import Splits, row_hash
+from optimize.data.rows import Splits, input_text, row_hash
 from optimize.program.program import Program, render, to_text
 from optimize.report.record import Report
 from optimize.report.text import decision, markdown
@@ -27,6 +27,7 @@ from optimize.stats.records import RowScores
 from optimize.store.champion import CHAMPION, champion_tags, takes_over
 from optimize.store.open import client
 
+SHOWN, DEMO_CHARS = 2, 400  # of a row's demos in the table
 HISTORY = "history.json"  # what the verdict is drawn from
 
 
@@ -92,6 +93,7 @@ class Run(Observer):
             }
             numbers |= _interval("gain", attempt.gain) if attempt.gain else {}
             self.client.log_param(run, "format", attempt.program.format)
+            self.client.log_param(run, "demos", len(_demos(attempt.program, {})))
             self._log_program(run, attempt.program, attempt.evaluation)
             if attempt.promoted:
                 self._best = max(self._best, attempt.evaluation.interval.mean)
@@ -229,6 +231,7 @@ class Run(Observer):
             for name in program.task.signature.output_fields
         }
         table |= {
+            "lm_text": ["\n---\n".join(o.said) for _, o in pairs],
             "answer": [files.to_text(o.answer) for _, o in pairs],
             "score": [o.score for _, o in pairs],
         }
@@ -241,11 +244,24 @@ class Run(Observer):
             "tokens_in": [o.usage.tokens_in for _, o in pairs],
             "tokens_out": [o.usage.tokens_out for _, o in pairs],
         }
-        table |= {"cost_usd": [o.usage.cost_usd for _, o in pairs]}
+        demos = [_demos(program, dict(e.inputs())) for e, _ in pairs]
+        table |= {
+            "cost_usd": [o.usage.cost_usd for _, o in pairs],
+            "format": [program.format] * len(pairs),
+            "demos": [len(d) for d in demos],
+            "first demos": [files.to_text(d[:SHOWN])[:DEMO_CHARS] for d in demos],
+        }
         self.client.log_table(run, table, "examples.json")
 
     def _log_state(self, run: str, program: Program, name: str) -> None:
         self.client.log_text(run, to_text(program, self.lm), name)
+
+
+def _demos(program: Program, inputs: dict[str, Any]) -> list[dict[str, Any]]:
+    """The demos in the prompt for these inputs: those of its predictors, and those looked up."""
+    fixed = [dict(demo) for predictor in program.predictors() for demo in predictor.demos]
+    near = program.neighbours
+    return fixed + (near.find(input_text(program.task, inputs)) if near else [])
 
 
 def _interval(name: str, interval: Interval) -> dict[str, float | None]:

@@ -1,0 +1,47 @@
+"""`optimize ui` leaves nothing on its port, however it is ended; `optimize tasks` without tasks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.test_cli import optimize
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def within(seconds: float, port: int, wanted: bool) -> bool:
+    end = time.monotonic() + seconds
+    while listens(port) != wanted and time.monotonic() < end:
+        time.sleep(0.2)
+    return listens(port) == wanted
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_the_server_ends_with_the_command(tmp_path: Path, sent: signal.Signals) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "optimize", "ui", "--port", str(port)]
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    assert within(180, port, True), "it never answered"
+    running.send_signal(sent)
+    assert running.wait(timeout=60) == 130
+    assert within(10, port, False), "the server is still there"
+
+
+def test_tasks_in_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
+    done = optimize(tmp_path, "tasks")
+    assert done.returncode == 0 and "optimize new NAME" in done.stdout
+    assert not list(tmp_path.iterdir())
