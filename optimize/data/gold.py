@@ -4,16 +4,15 @@ wants.
 
 from __future__ import annotations
 
-import contextlib
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dspy
-from dspy.utils.callback import BaseCallback
 
 from optimize.data.rows import row_hash
 from optimize.errors import WorkbenchError
+from optimize.lm.dspy_door import refusing
 from optimize.task import Score, Task
 
 
@@ -36,7 +35,7 @@ def scores_alone(
     for row, given in zip(rows, outputs, strict=True):
         prediction = dspy.Prediction(**given)
         try:
-            with _no_lm():
+            with refusing(_Asked()):  # the LM in context, or the metric's own
                 found.append(task.score(row, prediction))
         except WorkbenchError:
             raise
@@ -52,18 +51,6 @@ def scores_alone(
 
 class _Asked(BaseException):
     """A BaseException, so that no `except Exception` of a metric takes it for an answer."""
-
-
-class _Refuse(BaseCallback):
-    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        raise _Asked
-
-
-@contextlib.contextmanager
-def _no_lm() -> Iterator[None]:
-    """Raise _Asked as soon as an LM is asked, be it the one in context or the metric's own."""
-    with dspy.context(lm=dspy.utils.DummyLM([]), callbacks=[_Refuse()]):
-        yield
 
 
 def _lacking(error: Exception, prediction: dspy.Prediction) -> str | None:
