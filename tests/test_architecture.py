@@ -8,7 +8,9 @@ import ast
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 
+import dspy
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +26,8 @@ ORDER = (
     {"climb"},
     {"scoring"},
     {"program"},
-    {"lm", "data"},
+    {"data"},
+    {"lm"},
     {"task"},
     {"stats", "config", "files", "threads", "usercode"},
     {"errors"},
@@ -63,6 +66,17 @@ IN_FUNCTIONS = (
     "xllamacpp",
     "gguf",
 )
+DSPY_DOOR = "lm.dspy_door"
+# What DSPy may rename or remove without notice, or has announced to remove.
+DSPY_INSIDE = {
+    "_compiled",
+    "_cached",
+    "_engine",
+    "_make_json_adapter_fallback",
+    "update_history",
+    "DummyLM",
+}
+DSPY_SETTINGS = {"lm", "adapter", "max_errors", "trace"}  # its own, that we set
 
 
 def dotted(path: Path) -> str:
@@ -160,3 +174,32 @@ def test_heavy_third_parties_are_imported_inside_functions(package: str) -> None
         assert package not in {name.split(".")[0] for name in outside}, (
             f"{door} imports {package} when it is itself imported"
         )
+
+
+def of_dspy(node: ast.AST) -> Iterator[str]:
+    """What a node uses of DSPy that belongs behind the door."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        found = [name for name in imported([node]) if name.startswith("dspy.")]
+        yield from (name for name in found if not name.startswith("dspy.lm15."))
+    elif isinstance(node, ast.Attribute):
+        first, name, *more = [*ast.unparse(node).split("."), ""]
+        inside = isinstance(getattr(dspy, name, None), ModuleType) and name != "lm15"
+        setting = name == "settings" and more[0] not in ("lm", "")
+        if node.attr in DSPY_INSIDE or (first == "dspy" and (inside or setting)):
+            yield ast.unparse(node)
+    elif isinstance(node, ast.FunctionDef) and node.name in DSPY_INSIDE:
+        yield node.name
+    elif isinstance(node, ast.Call):
+        given = {keyword.arg for keyword in node.keywords}
+        ours = (
+            ast.unparse(node.func) in ("dspy.context", "dspy.configure") and given - DSPY_SETTINGS
+        )
+        if ours or "messages" in given:
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m])
+def test_dspys_private_and_deprecated_names_have_one_door(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    used = [name for node in ast.walk(tree) for name in of_dspy(node)]
+    assert bool(used) is (module == DSPY_DOOR), f"{module} uses {used} of DSPy"

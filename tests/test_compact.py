@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import dspy
 import pytest
-from dspy.utils.exceptions import AdapterParseError
 from pydantic import BaseModel, TypeAdapter
 
 from optimize.program.compact_format import CompactAdapter, answer_schema
@@ -118,7 +117,7 @@ def test_an_answer_beyond_a_fields_constraints_is_unparsable(
     asked: type[dspy.Signature], answer: str, value: object
 ) -> None:
     if value is None:
-        with pytest.raises(AdapterParseError):
+        with pytest.raises(dspy.AdapterParseError):
             COMPACT.parse(asked, answer)
     else:
         assert COMPACT.parse(asked, answer) == {next(iter(asked.output_fields)): value}
@@ -159,19 +158,20 @@ def test_text_has_no_schema() -> None:
 def test_an_answer_is_constrained_where_the_server_can(
     any_schema: bool, asked: type[dspy.Signature], constrained: bool
 ) -> None:
-    """What the LM is sent, seen by an LM that answers from a list."""
-    lm = dspy.utils.DummyLM([{"answer": "claims"}])
+    """What the LM is sent, seen by the engine behind it."""
+
+    class Engine:
+        def complete(self, request: dspy.lm15.Request) -> dspy.lm15.Response:
+            seen.append(request.config.response_format)
+            raise dspy.lm15.InvalidRequestError("seen enough")
+
+    seen: list[Any] = []
+    lm = dspy.LM("any/lm", engine=Engine(), cache=False)
     lm.any_schema = any_schema
-    seen: dict[str, Any] = {}
-    lm.forward = lambda prompt=None, messages=None, **kwargs: seen.update(kwargs) or _stop()
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(dspy.LMError):
         COMPACT(lm, {}, asked, [], {"text": "hello"})
-    schema = seen.get("response_format", {}).get("json_schema", {}).get("schema")
-    assert schema == (answer_schema(asked) if constrained else None)
-
-
-def _stop() -> None:
-    raise ZeroDivisionError
+    (sent,) = seen
+    assert (sent and sent["schema"]) == (answer_schema(asked) if constrained else None)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_good_answers(asked: type[dspy.Signature], answer: str, expected: dict[s
     ],
 )
 def test_bad_answers(asked: type[dspy.Signature], answer: str) -> None:
-    with pytest.raises(AdapterParseError) as raised:
+    with pytest.raises(dspy.AdapterParseError) as raised:
         COMPACT.parse(asked, answer)
     assert raised.value.lm_response == answer
 

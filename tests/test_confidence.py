@@ -122,13 +122,21 @@ def test_an_ood_row_with_another_label_is_told(tiny: Tiny, mood_rows: list[dict[
         load_splits(tiny(rows=mood_rows, ood=[{"text": "what is the time?", "mood": "oos"}]))
 
 
-def test_a_probability_is_that_of_all_tokens() -> None:
+@pytest.mark.parametrize(
+    ("told", "sure"),
+    [
+        ({"content": [{"logprob": math.log(0.5)}, {"logprob": math.log(0.4)}]}, 0.2),
+        ({"content": []}, None),
+        ({"content": None}, None),
+        (None, None),
+    ],
+)
+def test_a_probability_is_that_of_all_tokens_and_none_where_none_is_told(
+    told: dict[str, Any] | None, sure: float | None
+) -> None:
     class Told(dspy.Module):
         def forward(self, **inputs: Any) -> dspy.Prediction:
-            return dspy.Prediction(
-                mood="good",
-                logprobs={"content": [{"logprob": math.log(0.5)}, {"logprob": math.log(0.4)}]},
-            )
+            return dspy.Prediction(mood="good", logprobs=told)
 
     from tests.conftest import Mood, exact
 
@@ -136,8 +144,5 @@ def test_a_probability_is_that_of_all_tokens() -> None:
     (outcome,) = evaluate(
         Told(), [dspy.Example(text="x", mood="good").with_inputs("text")], Asking(task, 1)
     ).outcomes
-    assert (
-        outcome.confidence == pytest.approx(0.2)
-        and outcome.answer == {"mood": "good"}
-        and outcome.score == 1.0
-    )
+    assert outcome.confidence == (sure and pytest.approx(sure))
+    assert outcome.answer == {"mood": "good"} and outcome.score == 1.0

@@ -17,6 +17,7 @@ from fastapi import FastAPI, HTTPException, Request
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.errors import UserCodeError, WorkbenchError
+from optimize.finetune.effects import price
 from optimize.lm.meter import Meter
 from optimize.program.program import Program, student
 from optimize.scoring.evaluate import BLOCK, Asking, Evaluation, Outcome, evaluate, race
@@ -123,10 +124,24 @@ def test_repeats_ask_anew_and_tell_the_lms_noise(adder: tuple[Adder, Program]) -
         "variance 1/3 within two rows of eight, four answers each"
     )
     assert found.outcomes[0].usage.calls == 4
+    assert found.outcomes[0].asked_anew == 4
     evaluate(adder[1], ROWS[:8], Asking(TASK, threads=1, repeats=4))
     assert all(adder[0].asked[n] == 4 for n in range(8)), (
         "every repeat has its own place in the cache"
     )
+
+
+def test_an_answer_costs_the_same_however_often_it_is_asked_for(
+    adder: tuple[Adder, Program],
+) -> None:
+    """Half of the first rows' answers come from the cache, and say nothing of what one costs."""
+    once = price(evaluate(adder[1], ROWS[:6], Asking(TASK, threads=1)))
+    more = evaluate(adder[1], ROWS[:12], Asking(TASK, threads=1, repeats=2))
+    assert [o.asked_anew for o in more.outcomes] == [1] * 6 + [2] * 6
+    often = price(more)
+    assert once and often and often.usd is None
+    assert (once.tokens_in, once.tokens_out) == (often.tokens_in, often.tokens_out) == (10, 3)
+    assert often.seconds_right == pytest.approx(often.seconds), "every answer was right"
 
 
 def test_a_race_asks_a_worse_program_a_fraction_of_the_rows(adder: tuple[Adder, Program]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dspy
 import pytest
 
 from optimize import lm as lms
@@ -73,11 +74,10 @@ def test_base_and_tuned_lm_answer_side_by_side(adapter: Path, tmp_path: Path) ->
     base, tuned = (lms.local_lm(base_file, file, meter, 8) for file in (None, adapter))
 
     def ask(lm: lms.MeteredLM, word: str) -> str:
-        messages = [
-            {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": f"The word is {word}."},
-        ]
-        return str(lm(messages=messages)[0]).strip()
+        question = dspy.lm15.Message.user(f"The word is {word}.")
+        config = dspy.lm15.Config(max_tokens=8, temperature=0.0)
+        request = dspy.lm15.Request(lm.model, (question,), system=SYSTEM, config=config)
+        return str(lm(request).text).strip()
 
     before = {word: ask(base, word) for word in WORDS}
     after = {word: ask(tuned, word) for word in WORDS}

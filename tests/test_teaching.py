@@ -12,7 +12,6 @@ from typing import Any
 
 import dspy
 import pytest
-from dspy.utils.exceptions import AdapterParseError
 
 from optimize.climb.observer import Observer
 from optimize.commands.lessons import Pupil, lesson_calls, lessons
@@ -129,7 +128,7 @@ def test_an_answer_that_cannot_be_read_three_times_over_teaches_nothing(opened: 
 
         def forward(self, text: str) -> dspy.Prediction:
             if text not in gold:
-                raise AdapterParseError("compact", session.task.signature, "well …")
+                raise dspy.AdapterParseError("compact", session.task.signature, "well …")
             return dspy.Prediction(mood=gold[text])
 
     rows = lessons(session, Pupil(Garbled(), tuned_student(best)))

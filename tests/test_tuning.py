@@ -27,7 +27,7 @@ from optimize.finetune.accept import accept, level
 from optimize.finetune.effects import classes, effects, price
 from optimize.finetune.forgetting import ForgettingRecord
 from optimize.finetune.gate import GateRecord
-from optimize.lm.meter import Usage
+from optimize.lm.usage import Usage
 from optimize.report.sentences import decision_sentences
 from optimize.report.text import decision
 from optimize.scoring.evaluate import UNPARSABLE, Evaluation, Outcome
@@ -79,10 +79,12 @@ def test_the_worst_slice_comes_first_and_failed_calls_drop_out() -> None:
 def outcome(
     score: float | None, answer: str, seconds: float = 1.0, usage: Usage | None = None
 ) -> Outcome:
+    usage = usage or Usage(asked=1, calls=1, tokens_in=100, tokens_out=4)
     return Outcome(
         score,
         {"mood": answer},
-        usage=usage or Usage(asked=1, calls=1, tokens_in=100, tokens_out=4),
+        usage=usage,
+        asked_anew=int(usage.calls > 0),
         seconds=seconds,
     )
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError
 
 from optimize.climb.findings import Finding, listed, row_places
 from optimize.data.excerpts import shown, shown_output
@@ -71,7 +70,7 @@ def _lost(task: Task, rows: Rows, places: dict[str, str]) -> Iterator[str]:
             try:
                 text = adapter.format_assistant_message_content(task.signature, gold)
                 back = adapter.parse(task.signature, text)
-            except AdapterParseError:
+            except dspy.AdapterParseError:
                 back = None
             if back != gold:
                 became = shown_output(task, back) if back else "unreadable"

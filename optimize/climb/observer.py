@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optimize.climb.verdict import Family, History
-from optimize.lm.meter import Usage
+from optimize.lm.usage import Usage
 from optimize.program.program import Program
 from optimize.scoring.evaluate import Evaluation
 from optimize.stats.intervals import Gain

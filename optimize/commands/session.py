@@ -85,7 +85,7 @@ def open_session(
         )
     meter = Meter(config.max_calls if asks else 0)
     if asks:
-        lms.configure(root)
+        lms.configure(root, meter)
         lm = lms.task_lm(config, meter, task.max_tokens)
         teacher = lms.teacher_lm(config, meter, task.max_tokens)
     else:

@@ -9,17 +9,17 @@ from functools import partial
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from dspy.adapters.utils import annotation_allows_none
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
+from optimize.lm.dspy_door import allows_none
 from optimize.task import choices
 
 NULLS = ("", "none", "null")  # what LMs, CSV files and people write for nothing, in any case
 
 
 def is_optional(field: FieldInfo) -> bool:
-    return bool(annotation_allows_none(field.annotation))
+    return allows_none(field.annotation)
 
 
 def field_type(field: FieldInfo) -> Any:
@@ -31,7 +31,7 @@ def field_type(field: FieldInfo) -> Any:
 
 
 def lenient(annotation: Any) -> Any:
-    """The type for DSPy's `parse_value`, with null read in all its spellings."""
+    """The type for `dspy_door.read_value`, with null read in all its spellings."""
     # a text or null is told from JSON by the bare annotation; `denulled` comes after
     kept = () if str in get_args(annotation) else _reader(annotation)
     return Annotated[(annotation, *kept)] if kept else annotation
@@ -42,7 +42,7 @@ def denulled(value: Any, annotation: Any) -> Any:
     as it is, or inside models, lists and dicts.
     """
     if isinstance(value, str):
-        spelt = value.strip().casefold() in NULLS and annotation_allows_none(annotation)
+        spelt = value.strip().casefold() in NULLS and allows_none(annotation)
         return None if spelt and not _is_choice(value, annotation) else value
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated or (origin in (Union, UnionType) and len(_some(args)) == 1):
@@ -59,7 +59,7 @@ def denulled(value: Any, annotation: Any) -> Any:
 
 def _reader(annotation: Any) -> tuple[BeforeValidator, ...]:
     nested = _is_model(annotation) or get_origin(annotation) in (list, set, dict)
-    if not (nested or annotation_allows_none(annotation)):
+    if not (nested or allows_none(annotation)):
         return ()
     return (BeforeValidator(partial(denulled, annotation=annotation)),)
 

@@ -4,14 +4,13 @@ wants.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dspy
-from dspy.utils.callback import BaseCallback
 
 from optimize.errors import UserCodeError
+from optimize.lm.dspy_door import refusing
 from optimize.task import Score, Task
 
 
@@ -33,7 +32,7 @@ def scores_alone(
     for row, given in zip(rows, outputs, strict=True):
         prediction = dspy.Prediction(**given)
         try:
-            with _no_lm():
+            with refusing(_Asked()):  # the LM in context, or the metric's own
                 found.append(task.score(row, prediction))
         except _Asked:
             raise Unscorable("asks an LM") from None
@@ -47,18 +46,6 @@ def scores_alone(
 
 class _Asked(BaseException):
     """A BaseException, so that no `except Exception` of a metric takes it for an answer."""
-
-
-class _Refuse(BaseCallback):
-    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        raise _Asked
-
-
-@contextlib.contextmanager
-def _no_lm() -> Iterator[None]:
-    """Raise _Asked as soon as an LM is asked, be it the one in context or the metric's own."""
-    with dspy.context(lm=dspy.utils.DummyLM([]), callbacks=[_Refuse()]):
-        yield
 
 
 def _lacking(error: BaseException | None, prediction: dspy.Prediction) -> str | None:

@@ -182,16 +182,17 @@ def classes(task: Task, rows: Sequence[dspy.Example], found: Evaluation) -> Clas
 
 
 def price(found: Evaluation) -> PriceRecord | None:
-    """Means over the rows that were asked anew: what the cache answered says nothing. None where
+    """Means over the answers that were asked anew: what the cache answered says nothing. None where
     that is all.
     """
-    asked = [o for o in found.outcomes if o.usage.calls]
+    asked = [o for o in found.outcomes if o.asked_anew]
     if not asked:
         return None
-    n, points = len(asked), sum(o.score or 0.0 for o in asked)
+    n = sum(o.asked_anew for o in asked)
+    points = sum((o.score or 0.0) * o.asked_anew for o in asked)
     usd = [o.usage.cost_usd for o in asked]
     total = None if any(cost is None for cost in usd) else sum(cost or 0.0 for cost in usd)
-    seconds = sum(o.seconds for o in asked)
+    seconds = sum(o.seconds * o.asked_anew for o in asked)
     return PriceRecord(
         tokens_in=sum(o.usage.tokens_in for o in asked) / n,
         tokens_out=sum(o.usage.tokens_out for o in asked) / n,

@@ -8,7 +8,6 @@ import hashlib
 import logging
 import os
 import sqlite3
-import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,21 @@ import dspy
 from optimize.config import RunConfig, is_local, state_dir
 from optimize.errors import WorkbenchError
 from optimize.lm import embedded, reach, weights
-from optimize.lm.meter import Meter, MeteredLM
+from optimize.lm.dspy_door import token_prices
+from optimize.lm.meter import Meter, MeteredLM, count_others
 
 log = logging.getLogger(__name__)
 
 PROPOSAL_TOKENS = 300  # room for a teacher's instruction; small LMs ramble to the limit
 
 
-def configure(root: Path) -> None:
+def configure(root: Path, meter: Meter | None = None) -> None:
     """Point DSPy at this project's answer cache and keep it quiet. Call once, from the main thread.
 
+    meter: counts and caps the LMs that a metric or a program makes itself as well.
     Raises WorkbenchError where the cache cannot be read.
     """
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"dspy|optimize")
-    warnings.filterwarnings("ignore", message="Passing OpenAI-style message")
-    # it has: a place of its own in the cache
-    warnings.filterwarnings("ignore", message="rollout_id has no effect")
+    count_others(meter)
     # a truncated answer is scored, not shouted about
     logging.getLogger("dspy.clients.lm").setLevel(logging.ERROR)
     folder = state_dir(root) / "cache"
@@ -111,11 +109,7 @@ def price(name: str, api_base: str | None) -> tuple[float, float] | None:
         return 0.0, 0.0
     if api_base or "/" not in name:
         return None
-    from dspy.clients.model_metadata import model_info
-
-    found = model_info(*name.split("/", 1))
-    prices = found.get("input_cost_per_token"), found.get("output_cost_per_token")
-    return None if None in prices else prices
+    return token_prices(*name.split("/", 1))
 
 
 def gguf_path(name: str) -> Path | None:

@@ -1,64 +1,25 @@
-"""Every LM call counted, priced and capped. Knows one call at a time, never what it is for."""
+"""Every LM call counted, priced and capped: those of our LMs, and of any other `dspy.LM` that a
+metric or a program makes itself. Knows one call at a time, never what it is for.
+
+Calls that do not go through DSPy (the openai package, an HTTP client) cannot be seen.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import dspy
-from dspy.clients.execution import _cached, prepare
 
 from optimize.errors import BudgetExhausted, ShareExhausted
-from optimize.lm import heard
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a stretch of work asked of LMs.
-
-    asked counts every call, calls those that were sent (not answered from the cache), failed those
-    of them that raised. Tokens and seconds are those of calls sent. unpriced counts calls sent
-    whose price is not known.
-    """
-
-    asked: int = 0
-    calls: int = 0
-    failed: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    cost: float = 0.0
-    unpriced: int = 0
-    latencies: tuple[float, ...] = ()
-
-    def __add__(self, more: Usage) -> Usage:
-        numbers = {f.name: getattr(self, f.name) + getattr(more, f.name) for f in fields(self)}
-        return Usage(**numbers)
-
-    def __sub__(self, before: Usage) -> Usage:
-        numbers = {
-            f.name: getattr(self, f.name) - getattr(before, f.name)
-            for f in fields(self)
-            if f.name != "latencies"
-        }
-        return Usage(**numbers, latencies=self.latencies[len(before.latencies) :])
-
-    @property
-    def cost_usd(self) -> float | None:
-        """None when some call's price is unknown: unknown is not zero."""
-        return None if self.unpriced else self.cost
-
-    @property
-    def latency_p50_ms(self) -> float | None:
-        import statistics
-
-        return statistics.median(self.latencies) * 1000 if self.latencies else None
-
+from optimize.lm.dspy_door import HistorylessLM, carried, carrying, watch_calls
+from optimize.lm.usage import Usage
 
 _stretch: ContextVar[Meter | None] = ContextVar("stretch", default=None)
 _repeat: ContextVar[int] = ContextVar("repeat", default=0)
@@ -80,11 +41,23 @@ def one_example(repeat: int = 0) -> Iterator[Meter]:
         _repeat.reset(tokens[1])
 
 
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """The calls made within are not what the example costs: a metric's LM judges answers, and gives
+    none. They still pass the run's meter.
+    """
+    token = _stretch.set(None)
+    try:
+        yield
+    finally:
+        _stretch.reset(token)
+
+
 @dataclass
 class _Share:
-    """Calls that a stretch of work may ask a meter for. It travels in DSPy's settings, which DSPy
-    hands to every thread it starts: what an optimizer has left running in the background when it
-    was stopped knows by it that it is over."""
+    """Calls that a stretch of work may ask a meter for. DSPy hands it to every thread it starts:
+    what an optimizer has left running in the background when it was stopped knows by it that it is
+    over."""
 
     meter: Meter
     calls: int
@@ -101,6 +74,7 @@ class Meter:
         self._lock = threading.Lock()
         self._numbers: dict[str, Any] = {f.name: 0 for f in fields(Usage) if f.name != "latencies"}
         self._latencies: list[float] = []
+        _watch_dspy()
 
     def __deepcopy__(self, memo: object) -> Meter:
         return self  # an optimizer's copy of an LM still spends from the same purse
@@ -126,17 +100,17 @@ class Meter:
         """
         share = _Share(self, calls, self.usage().asked + calls, told)
         try:
-            with dspy.context(share=share):
+            with carrying(share):
                 yield
         finally:
             share.over = True
 
     def ask(self, calls: int, cached: bool) -> None:
-        """Note a call about to be made;
+        """Note a call about to be sent, or answered from the cache;
 
         raises BudgetExhausted instead of letting one too many through.
         """
-        share: _Share | None = dspy.settings.get("share")
+        share: _Share | None = carried()
         with self._lock:
             if (
                 share
@@ -161,8 +135,8 @@ class Meter:
                 self._numbers[name] += value
 
 
-class MeteredLM(dspy.LM):
-    """A `dspy.LM` whose every call passes the meter; DSPy's growing history is replaced by it.
+class MeteredLM(HistorylessLM):
+    """A `dspy.LM` with a meter of its own.
 
     local: calls cost no money. any_schema: the server constrains answers to any JSON Schema, not
     only objects.
@@ -181,42 +155,60 @@ class MeteredLM(dspy.LM):
         self.meter = meter
         self.local = local
         self.any_schema = any_schema
-        self._thread = threading.local()
 
     def __deepcopy__(self, memo: object) -> MeteredLM:
         return self  # stateless apart from its connection pool, which copies share anyway
 
-    def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        if repeat := _repeat.get():
-            kwargs = {"rollout_id": repeat, **kwargs}
-        call = prepare(self, prompt, messages, kwargs)
-        cached = _cached(self, call, False) is not None
-        self.meter.ask(call.n, cached)
-        stretch = _stretch.get()
-        if stretch:
-            stretch.ask(call.n, cached)
-        self._thread.entry = None
-        start = time.perf_counter()
-        try:
-            answer = super().__call__(prompt, messages=messages, **kwargs)
-        except Exception:
-            self.meter.add(time.perf_counter() - start, failed=1)
-            raise
-        if not cached:
-            for meter in filter(None, (self.meter, stretch)):
-                self._count(meter, time.perf_counter() - start, self._thread.entry or {})
-        return answer
 
-    def update_history(self, entry: dict[str, Any]) -> None:
-        self._thread.entry = entry
-        heard.note(entry["outputs"])
+_others: Meter | None = None  # the meter of every LM that is not a MeteredLM
 
-    def _count(self, meter: Meter, seconds: float, entry: dict[str, Any]) -> None:
-        usage, cost = entry.get("usage") or {}, 0.0 if self.local else entry.get("cost")
-        meter.add(
-            seconds,
-            tokens_in=usage.get("prompt_tokens") or 0,
-            tokens_out=usage.get("completion_tokens") or 0,
-            cost=cost or 0.0,
-            unpriced=int(cost is None),
-        )
+
+def count_others(meter: Meter | None) -> None:
+    """From now on every LM of this process that has no meter of its own is counted by this one: a
+    judge that a metric makes, a second LM in a program. None: by none.
+    """
+    global _others
+    _others = meter
+
+
+@cache  # once a process, when the first meter is made
+def _watch_dspy() -> None:
+    watch_calls(_Watch())
+
+
+class _Watch:
+    """Each call of any DSPy LM, told to the meters that it concerns."""
+
+    def rollout(self) -> int:
+        return _repeat.get()
+
+    def sending(self, lm: dspy.BaseLM, answers: int) -> None:
+        for meter in _meters(lm):
+            meter.ask(answers, cached=False)
+
+    def cached(self, lm: dspy.BaseLM, answers: int) -> None:
+        for meter in _meters(lm):
+            meter.ask(answers, cached=True)
+
+    def failed(self, lm: dspy.BaseLM, seconds: float) -> None:
+        for meter in _meters(lm):
+            meter.add(seconds, failed=1)
+
+    def answered(
+        self, lm: dspy.BaseLM, seconds: float, usage: dict[str, Any], cost: float | None
+    ) -> None:
+        paid = 0.0 if isinstance(lm, MeteredLM) and lm.local else cost
+        for meter in _meters(lm):
+            meter.add(
+                seconds,
+                tokens_in=usage.get("prompt_tokens") or 0,
+                tokens_out=usage.get("completion_tokens") or 0,
+                cost=paid or 0.0,
+                unpriced=int(paid is None),
+            )
+
+
+def _meters(lm: dspy.BaseLM) -> list[Meter]:
+    """The run's meter first: its cap holds before a call is noted anywhere else."""
+    own = lm.meter if isinstance(lm, MeteredLM) else _others
+    return [meter for meter in (own, _stretch.get()) if meter]

@@ -10,20 +10,18 @@ import json
 from typing import Any
 
 import dspy
-from dspy.adapters import Adapter, ChatAdapter
-from dspy.adapters.utils import parse_value
-from dspy.utils.exceptions import AdapterParseError
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from optimize.data.fields import field_type
 from optimize.files import plain
+from optimize.lm.dspy_door import read_value
 from optimize.task import choices
 
 Signature = type[dspy.Signature]
 
 
-class CompactAdapter(ChatAdapter):
+class CompactAdapter(dspy.ChatAdapter):
     """One output is answered by its bare value (text for `str`, JSON else), several by one JSON
     object.
 
@@ -51,7 +49,7 @@ class CompactAdapter(ChatAdapter):
                 **lm_kwargs,
                 "response_format": {"type": "json_schema", "json_schema": spec},
             }
-        return Adapter.__call__(self, lm, lm_kwargs, signature, demos, inputs)  # type: ignore[no-any-return]
+        return dspy.Adapter.__call__(self, lm, lm_kwargs, signature, demos, inputs)  # type: ignore[no-any-return]
 
     def format_system_message(self, signature: Signature) -> str:
         hint = _answer_hint(signature) if self.explain else ""
@@ -92,7 +90,7 @@ class CompactAdapter(ChatAdapter):
         text = completion.strip()
         try:
             if len(signature.output_fields) > 1:
-                found = parse_value(text, dict[str, Any])
+                found = read_value(text, dict[str, Any])
                 return {
                     name: _parsed(found[name], f) for name, f in signature.output_fields.items()
                 }
@@ -106,7 +104,7 @@ class CompactAdapter(ChatAdapter):
                 bare = text if text in options else text.strip("\"'`. \n")
                 return {name: _parsed(bare, field)}
         except Exception as error:
-            raise AdapterParseError(
+            raise dspy.AdapterParseError(
                 "CompactAdapter", signature, completion, message=str(error)
             ) from error
 
@@ -161,7 +159,7 @@ def _parsed(value: Any, field: FieldInfo) -> Any:
     """The value as DSPy reads it, checked against the field's constraints, which DSPy only mentions
     in its prompts.
     """
-    return TypeAdapter(field_type(field)).validate_python(parse_value(value, field.annotation))
+    return TypeAdapter(field_type(field)).validate_python(read_value(value, field.annotation))
 
 
 def _answer_hint(signature: Signature) -> str:

@@ -10,16 +10,16 @@ from functools import lru_cache
 from typing import Any
 
 import dspy
-from dspy.adapters import ChatAdapter, JSONAdapter, XMLAdapter
 
 from optimize.data.fields import denulled, is_optional, lenient
+from optimize.lm.dspy_door import OwnFallback
 from optimize.program.compact_format import CompactAdapter
 
 Signature = type[dspy.Signature]
 NULL = "null"
 
 
-class Nulls:
+class Nulls(OwnFallback):
     """Mixed into an adapter: a demo whose gaps are nulls is a whole one, and an answer of "None",
     "null" or nothing for an optional field is null.
     """
@@ -43,8 +43,7 @@ class Nulls:
         fields = signature.output_fields
         return {name: denulled(value, fields[name].annotation) for name, value in found.items()}
 
-    def _make_json_adapter_fallback(self) -> JSONAdapter:
-        # what DSPy's chat and XML formats ask in again when an answer cannot be parsed
+    def fallback(self) -> dspy.JSONAdapter:
         return Json(use_native_function_calling=False)
 
 
@@ -66,15 +65,15 @@ class Spelt(Nulls):
         return super().format_field_with_value(fields_with_values, **role)  # type: ignore[misc, no-any-return]
 
 
-class Chat(Spelt, ChatAdapter):
+class Chat(Spelt, dspy.ChatAdapter):
     """DSPy's default."""
 
 
-class Json(Spelt, JSONAdapter):
+class Json(Spelt, dspy.JSONAdapter):
     """DSPy's JSON object."""
 
 
-class Xml(Spelt, XMLAdapter):
+class Xml(Spelt, dspy.XMLAdapter):
     """DSPy's XML."""
 
 
@@ -82,7 +81,7 @@ class Compact(Nulls, CompactAdapter):
     """Ours: a null input is left out, a null output is JSON's."""
 
 
-FORMATS: dict[str, ChatAdapter] = {
+FORMATS: dict[str, dspy.ChatAdapter] = {
     "chat": Chat(),
     "json": Json(),
     "xml": Xml(),

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import dspy
-from dspy.adapters import Adapter
 from pydantic import TypeAdapter
 
 from optimize import usercode
@@ -22,6 +21,7 @@ from optimize.data.fields import field_type
 from optimize.data.rows import input_text
 from optimize.errors import WorkbenchError
 from optimize.files import plain, read_text
+from optimize.lm.dspy_door import first_prompt
 from optimize.program.formats import FORMATS
 from optimize.program.retrieval import Neighbours, Passages
 from optimize.task import Task
@@ -145,10 +145,10 @@ class Program(dspy.Module):
         super().load_state(state["predictors"], allow_unsafe_lm_state=allow_unsafe_lm_state)
 
 
-class _WithDemos(Adapter):
+class _WithDemos(dspy.Adapter):
     """Another adapter, with demos of this call put before the input."""
 
-    def __init__(self, adapter: Adapter, demos: list[dict[str, Any]]) -> None:
+    def __init__(self, adapter: dspy.Adapter, demos: list[dict[str, Any]]) -> None:
         super().__init__()
         self.adapter, self.demos = adapter, demos
 
@@ -212,26 +212,10 @@ def parse_program(task: Task, text: str, where: str, tuned_lm: Callable[[str], d
 
 def render(program: Program, example: dspy.Example) -> str:
     """The whole prompt this example would send, as text, without calling an LM."""
-    seen: list[str] = []
-
-    class Recorder(dspy.utils.DummyLM):
-        def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-            seen.extend(f"--- {m['role']} ---\n{m['content']}" for m in messages)
-            raise _Rendered
-
     lm, program.lm = program.lm, None
     try:
-        with (
-            dspy.context(lm=Recorder([])),
-            usercode.on_row(lambda: program.task.row_name(example)),
-        ):
-            program(**example.inputs())
-    except _Rendered:
-        pass
+        with usercode.on_row(lambda: program.task.row_name(example)):
+            messages = first_prompt(lambda: program(**example.inputs()))
     finally:
         program.lm = lm
-    return "\n".join(seen) + "\n"
-
-
-class _Rendered(BaseException):
-    """The prompt is known; nothing more is to be run."""
+    return "\n".join(f"--- {m['role']} ---\n{m['content']}" for m in messages) + "\n"

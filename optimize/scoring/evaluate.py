@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
-from statistics import variance
+from statistics import fmean, variance
 from typing import Any
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError
 
 from optimize import usercode
 from optimize.errors import WorkbenchError
 from optimize.lm.heard import listening
-from optimize.lm.meter import Usage, one_example
+from optimize.lm.meter import apart, one_example
+from optimize.lm.usage import Usage
 from optimize.stats.intervals import Interval, differences, mean_interval
 from optimize.stats.race import surely_below
 from optimize.task import Task
@@ -34,8 +34,10 @@ class Outcome:
     """One example's result. score None: the call failed, so nothing is known; an unparsable answer
     scores 0.
 
-    usage: the LM calls it took. seconds: until the answer was there. repeats: its score each time
-    it was asked, where it was asked more than once; score is their mean and answer the first one's.
+    usage: the LM calls it took, of all repeats together. asked_anew: how many of the repeats sent a
+    call, not all answered from the cache. seconds: until the answer was there, the mean over these.
+    repeats: its score each time it was asked, where it was asked more than once; score is their
+    mean and answer the first one's.
     confidence: the probability the LM gave the answer, from its tokens' log-probabilities where
     they were asked for (optimize.lm.telling), else the share of repeats that answered the same;
     None where neither is known. said: what LMs answered, call by call, word for word.
@@ -46,6 +48,7 @@ class Outcome:
     feedback: str = ""
     error: str = ""
     usage: Usage = Usage()  # noqa: RUF009 (frozen)
+    asked_anew: int = 0
     seconds: float = 0.0
     repeats: tuple[float, ...] = ()
     confidence: float | None = None
@@ -169,9 +172,9 @@ def _outcome(program: dspy.Module, job: tuple[dspy.Example, int], task: Task) ->
     start, (example, repeat) = time.perf_counter(), job
     with one_example(repeat) as spent, listening() as said:
         outcome = _scored(program, example, task)
-    return replace(
-        outcome, said=tuple(said), usage=spent.usage(), seconds=time.perf_counter() - start
-    )
+    usage, seconds = spent.usage(), time.perf_counter() - start
+    anew = int(usage.calls > 0)
+    return replace(outcome, said=tuple(said), usage=usage, asked_anew=anew, seconds=seconds)
 
 
 def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
@@ -179,7 +182,7 @@ def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
         with usercode.on_row(lambda: task.row_name(example)):
             prediction = program(**example.inputs())
     # the LM answered, and the program could not use it: that is the program's score
-    except AdapterParseError as error:
+    except dspy.AdapterParseError as error:
         return Outcome(
             0.0,
             {"unparsable": str(error.lm_response)},
@@ -199,7 +202,8 @@ def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
         del prediction[LOGPROBS]  # a metric may compare all that is in it
     answer = dict(prediction)
     try:
-        score = task.score(example, prediction)
+        with apart():
+            score = task.score(example, prediction)
     # the metric asks an LM as well, and that call failed; its own errors are no `Exception`
     except usercode.LM_FAILURES as error:
         return Outcome(None, answer, error=usercode.told(error))
@@ -208,9 +212,10 @@ def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
     )
 
 
-def _probability(logprobs: Any) -> float:
-    """Of all the tokens an LM wrote, one after the other."""
-    return math.exp(math.fsum(token["logprob"] for token in logprobs["content"]))
+def _probability(logprobs: Any) -> float | None:
+    """Of all the tokens an LM wrote, one after the other; None where the server told none."""
+    tokens = logprobs["content"]
+    return math.exp(math.fsum(token["logprob"] for token in tokens)) if tokens else None
 
 
 def _together(repeats: Sequence[Outcome]) -> Outcome:
@@ -225,8 +230,16 @@ def _together(repeats: Sequence[Outcome]) -> Outcome:
     usage = reduce(add, (o.usage for o in repeats))
     same = [o.answer == first.answer for o in repeats if o.score is not None]
     sure = first.confidence if first.confidence is not None or not same else sum(same) / len(same)
-    seconds = sum(o.seconds for o in repeats) / len(repeats)
-    return replace(first, score=mean, usage=usage, seconds=seconds, repeats=scores, confidence=sure)
+    anew = [o for o in repeats if o.asked_anew]
+    return replace(
+        first,
+        score=mean,
+        usage=usage,
+        asked_anew=len(anew),
+        seconds=fmean(o.seconds for o in anew or repeats),
+        repeats=scores,
+        confidence=sure,
+    )
 
 
 def float_metric(task: Task) -> Callable[..., float | bool]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import dspy
 
 from optimize.errors import WorkbenchError
+from optimize.lm.dspy_door import uncompiled
 from optimize.lm.meter import MeteredLM
 from optimize.program.program import Program, render
 from optimize.scoring.evaluate import Asking, Evaluation, evaluate
@@ -164,7 +165,7 @@ def fitting(candidates: list[Program], rows: Sequence[dspy.Example]) -> list[Pro
 def fresh(student: Program) -> Program:
     """A copy an optimizer may compile: DSPy refuses a module that was compiled before."""
     copy: Program = student.deepcopy()
-    copy._compiled = False
+    uncompiled(copy)
     return copy
 
 

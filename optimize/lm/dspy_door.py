@@ -1,0 +1,176 @@
+"""The only module that touches DSPy's private or deprecated names (tests/test_architecture.py holds
+it): when DSPy moves them, as 3.5 will, this file is what has to change.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import dspy
+from dspy.adapters import utils
+from dspy.clients import execution
+from dspy.clients.model_metadata import model_info
+from dspy.utils.callback import BaseCallback
+
+from optimize.lm import heard
+
+_CARRIED = "optimize"  # our key in DSPy's settings
+
+
+class Watch(Protocol):
+    """Who is told of every LM call. answers: how many one call asks for (`n`)."""
+
+    def rollout(self) -> int:
+        """A number for a place of its own in the answer cache; 0: the usual place."""
+
+    def sending(self, lm: dspy.BaseLM, answers: int) -> None:
+        """The cache does not know the answer: the call is about to be sent. May raise."""
+
+    def cached(self, lm: dspy.BaseLM, answers: int) -> None:
+        """The cache has answered. May raise."""
+
+    def failed(self, lm: dspy.BaseLM, seconds: float) -> None:
+        """The call was sent, and raised an Exception."""
+
+    def answered(
+        self, lm: dspy.BaseLM, seconds: float, usage: dict[str, Any], cost: float | None
+    ) -> None:
+        """The call was sent and answered. usage: tokens, as OpenAI names them. cost: US dollars."""
+
+
+def watch_calls(watch: Watch) -> None:
+    """Tell `watch` of every call of every DSPy LM in this process from now on, sync and async.
+
+    DSPy's callbacks would see these calls too, but neither what they cost nor, before they are
+    sent, whether the cache knows the answer. So the two functions that run every LM call are
+    wrapped, and the one they choose an engine with once the cache did not answer.
+    """
+    execute, aexecute, engine = execution.execute, execution.aexecute, execution._engine
+
+    def watched_engine(lm: Any, call: Any, asynchronous: bool) -> Any:
+        watch.sending(lm, call.n)
+        return engine(lm, call, asynchronous)
+
+    def watched_execute(lm: Any, call: Any) -> Any:
+        with _watched(watch, lm, call) as found:
+            found.append(execute(lm, call))
+        return found[0]
+
+    async def watched_aexecute(lm: Any, call: Any) -> Any:
+        with _watched(watch, lm, call) as found:
+            found.append(await aexecute(lm, call))
+        return found[0]
+
+    execution._engine = watched_engine
+    execution.execute, execution.aexecute = watched_execute, watched_aexecute
+
+
+@contextmanager
+def _watched(watch: Watch, lm: Any, call: Any) -> Iterator[list[Any]]:
+    """One call's way through DSPy; the list takes its result."""
+    if rollout := watch.rollout():
+        call.legacy.setdefault("rollout_id", rollout)  # a part of the cache's key, never sent
+        call.kwargs.setdefault("rollout_id", rollout)
+    found: list[Any] = []
+    start = time.perf_counter()
+    try:
+        yield found
+    except Exception:
+        watch.failed(lm, time.perf_counter() - start)
+        raise
+    if found[0].cache_hit:
+        watch.cached(lm, call.n)
+    else:
+        watch.answered(lm, time.perf_counter() - start, found[0].usage, found[0].cost)
+
+
+class HistorylessLM(dspy.LM):
+    """A `dspy.LM` that does not keep its last ten thousand prompts and answers; whoever listens
+    hears the answers.
+    """
+
+    def update_history(self, entry: dict[str, Any]) -> None:
+        heard.note(entry["outputs"])
+
+
+@contextmanager
+def carrying(value: object) -> Iterator[None]:
+    """Hand `value` to every call made within, in DSPy's own threads as well: DSPy gives those its
+    settings, but no context variables.
+    """
+    with dspy.context(**{_CARRIED: value}):
+        yield
+
+
+def carried() -> Any:
+    """What `carrying` handed on; None outside of it."""
+    return dspy.settings.get(_CARRIED)
+
+
+def first_prompt(run: Callable[[], object]) -> list[dict[str, Any]]:
+    """The messages of the first LM call that `run` would make. No LM is called."""
+
+    class Listener(dspy.BaseLM):
+        def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+            raise _Heard(messages or [{"role": "user", "content": prompt}])
+
+    try:
+        with dspy.context(lm=Listener("listener")):
+            run()
+    except _Heard as heard:
+        return heard.messages
+    return []
+
+
+class _Heard(BaseException):
+    """The prompt is known; nothing more is to be run."""
+
+    def __init__(self, messages: list[dict[str, Any]]) -> None:
+        self.messages = messages
+
+
+@contextmanager
+def refusing(error: BaseException) -> Iterator[None]:
+    """Raise `error` as soon as an LM is asked within, be it the one in context or any other."""
+
+    class Refuse(BaseCallback):
+        def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+            raise error
+
+    with dspy.context(lm=dspy.BaseLM("refused"), callbacks=[Refuse()]):
+        yield
+
+
+class OwnFallback:
+    """Mixed into an adapter: `fallback` is what it asks in again after an unreadable answer."""
+
+    def fallback(self) -> dspy.JSONAdapter:
+        raise NotImplementedError
+
+    def _make_json_adapter_fallback(self) -> dspy.JSONAdapter:
+        return self.fallback()
+
+
+def allows_none(annotation: Any) -> bool:
+    """Whether a field of this type may be null, as DSPy reads types."""
+    return bool(utils.annotation_allows_none(annotation))
+
+
+def read_value(value: object, annotation: Any) -> Any:
+    """An answer's text as the type of its field, the way DSPy's own formats read it."""
+    return utils.parse_value(value, annotation)
+
+
+def uncompiled(program: dspy.Module) -> None:
+    """Let an optimizer take a module that another one has compiled."""
+    program._compiled = False
+
+
+def token_prices(provider: str, model: str) -> tuple[float, float] | None:
+    """US dollars a token in and out, from the list that comes with DSPy; None where it has none."""
+    found = model_info(provider, model)
+    prices = found.get("input_cost_per_token"), found.get("output_cost_per_token")
+    return None if None in prices else prices

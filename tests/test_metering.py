@@ -1,0 +1,208 @@
+"""No DSPy call escapes the meter: async, a metric's own LM, a program's own. Over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+from fastapi import FastAPI
+
+from optimize import lm as lms
+from optimize.climb.observer import Observer
+from optimize.commands.session import open_session
+from optimize.config import RunConfig
+from optimize.errors import BudgetExhausted
+from optimize.lm.meter import Meter, MeteredLM, count_others, one_example
+from optimize.program.program import student
+from optimize.scoring.evaluate import Asking, evaluate
+from optimize.task import Score, Task
+from tests.test_lm import Colour, chat_app, rows, served
+
+PRICED = "openai/gpt-4.1-mini"  # DSPy's list has its price; asked at another address
+RED = "[[ ## colour ## ]]\nred\n\n[[ ## completed ## ]]"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path) -> None:
+    lms.configure(tmp_path)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[tuple[FastAPI, str]]:
+    """An endpoint that refuses what is broken and finds everything else red, and its address."""
+    app = chat_app(lambda text: 400 if "broken" in text else RED)
+    with served(app) as url:
+        yield app, url + "/v1"
+
+
+def ours(url: str, meter: Meter) -> MeteredLM:
+    return lms.resolve("openai/any", url, RunConfig(), meter, 40)
+
+
+def plain(url: str, **more: Any) -> dspy.LM:
+    """An LM as anyone would make it in a metric."""
+    return dspy.LM(PRICED, api_base=url, api_key="none", num_retries=0, **more)
+
+
+async def gathered(lm: dspy.LM, *questions: str) -> list[Any]:
+    """The answers, or what was raised."""
+    return await asyncio.gather(*(lm.acall(q) for q in questions), return_exceptions=True)
+
+
+@pytest.mark.parametrize("make", [ours, plain])
+def test_the_cap_holds_for_async_calls(endpoint: tuple[FastAPI, str], make: Any) -> None:
+    app, url = endpoint
+    meter = Meter(2)
+    count_others(meter)
+    lm = make(url, meter) if make is ours else make(url)
+    found = asyncio.run(gathered(lm, *(f"question {n}" for n in range(5))))
+    assert sum(isinstance(answer, BudgetExhausted) for answer in found) == 3
+    assert len(app.state.bodies) == meter.usage().calls == 2
+    assert (meter.usage().tokens_in, meter.usage().tokens_out) == (14, 4)
+    known = next(n for n, answer in enumerate(found) if isinstance(answer, list))
+    assert asyncio.run(gathered(lm, f"question {known}")) == [[RED]], "the cache knows it"
+    assert (meter.usage().asked, len(app.state.bodies)) == (3, 2)
+
+
+def judged(url: str) -> Task:
+    """A task whose metric makes an LM of its own, and asks it once for each answer."""
+
+    def metric(example: dspy.Example, prediction: dspy.Prediction) -> Score:
+        (said,) = plain(url)(f"Is {prediction.colour} right for {example.thing}?")
+        return Score(float("red" in said))
+
+    return Task(signature=Colour, metric=metric, name="colour", max_tokens=40)
+
+
+def test_a_metrics_own_lm_is_counted_and_priced_but_is_not_what_an_answer_costs(
+    endpoint: tuple[FastAPI, str],
+) -> None:
+    app, url = endpoint
+    meter, task = Meter(100), judged(url)
+    count_others(meter)
+    with dspy.context(lm=MeteredLM("x", meter=meter, engine=Red(), local=True)):
+        found = evaluate(student(task), rows("blood", "fire", "rose"), Asking(task, threads=2))
+    assert found.scores == (1.0,) * 3 and len(app.state.bodies) == 3
+    assert (meter.usage().asked, meter.usage().calls, meter.usage().tokens_in) == (6, 6, 3 + 21)
+    assert meter.usage().cost_usd and all(
+        (o.usage.calls, o.usage.tokens_in, o.usage.cost_usd) == (1, 1, 0.0) for o in found.outcomes
+    )
+
+
+def test_the_cap_is_exact_where_a_metric_asks_an_lm_too(endpoint: tuple[FastAPI, str]) -> None:
+    app, url = endpoint
+    meter, task = Meter(5), judged(url)
+    count_others(meter)
+    things = rows("blood", "fire", "rose", "ruby", "brick", "cherry")
+    with dspy.context(lm=ours(url, meter)), pytest.raises(BudgetExhausted):
+        evaluate(student(task), things, Asking(task, threads=3))
+    assert len(app.state.bodies) == meter.usage().calls == 5
+
+
+def test_an_lm_made_anywhere_is_seen_in_any_thread(endpoint: tuple[FastAPI, str]) -> None:
+    """A user's own pool knows neither DSPy's settings nor our context."""
+    app, url = endpoint
+    meter = Meter(3)
+    count_others(meter)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(plain(url), f"question {n}") for n in range(8)]
+    assert sum(isinstance(one.exception(), BudgetExhausted) for one in asked) == 5
+    assert len(app.state.bodies) == meter.usage().calls == 3
+
+
+def test_a_call_that_fails_is_counted_as_one(endpoint: tuple[FastAPI, str]) -> None:
+    _, url = endpoint
+    meter = Meter(9)
+    count_others(meter)
+    for lm in (ours(url, meter), plain(url)):
+        with pytest.raises(dspy.LMError):
+            lm("broken")
+        (failed,) = asyncio.run(gathered(lm, "broken too"))
+        assert isinstance(failed, dspy.LMError)
+    usage = meter.usage()
+    assert (usage.asked, usage.calls, usage.failed, usage.tokens_in) == (4, 4, 4, 0)
+
+
+def test_several_answers_to_a_call_count_as_many(endpoint: tuple[FastAPI, str]) -> None:
+    app, url = endpoint
+    meter = Meter(4)
+    lm = ours(url, meter).copy(temperature=1.0)
+    assert len(lm("question", n=3)) == meter.usage().calls == len(app.state.bodies) == 3
+    with pytest.raises(BudgetExhausted):
+        lm("another", n=3)
+    assert len(app.state.bodies) == 3, "three do not fit, so none is sent"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_repeat_asks_every_lm_anew(endpoint: tuple[FastAPI, str], asynchronous: bool) -> None:
+    app, url = endpoint
+    for repeat in (0, 1, 1, 2):
+        with one_example(repeat):
+            found = asyncio.run(plain(url).acall("Hi")) if asynchronous else plain(url)("Hi")
+        assert found == [RED]
+    assert len(app.state.bodies) == 3, "and finds its own answer again"
+    assert not any("rollout_id" in body for body in app.state.bodies)
+
+
+def test_a_command_counts_what_a_program_makes_itself(
+    endpoint: tuple[FastAPI, str], tmp_path: Path, mood_rows: list[dict[str, Any]]
+) -> None:
+    _, url = endpoint
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "mood.py").write_text(OWN.format(url=url, model=PRICED))
+    (tmp_path / "devsets" / "mood").mkdir(parents=True)
+    (tmp_path / "devsets" / "mood" / "rows.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in mood_rows)
+    )
+    config = RunConfig(lm="openai/any", api_base=url, max_calls=2)
+    session = open_session(tmp_path, "mood", config, Observer())
+    with dspy.context(lm=session.lm), pytest.raises(BudgetExhausted):
+        evaluate(student(session.task), session.splits.val, session.asking)
+    assert (session.meter.usage().asked, session.meter.usage().calls) == (2, 2)
+
+
+OWN = """
+from typing import Literal
+
+import dspy
+
+from optimize.task import Task
+
+
+class Mood(dspy.Signature):
+    text: str = dspy.InputField()
+    mood: Literal["good", "bad"] = dspy.OutputField()
+
+
+class Asks(dspy.Module):
+    def __init__(self, signature):
+        super().__init__()
+        self.answer = dspy.Predict(signature)
+        self.own = dspy.LM("{model}", api_base="{url}", api_key="none")
+
+    def forward(self, text):
+        self.own(text)
+        return dspy.Prediction(mood="good")
+
+
+task = Task(signature=Mood, metric=lambda row, answer: float(row.mood == answer.mood), program=Asks)
+"""
+
+
+class Red:
+    """An engine that answers at once, for nothing."""
+
+    def complete(self, request: dspy.lm15.Request) -> dspy.lm15.Response:
+        return dspy.lm15.Response(
+            id="x",
+            model=request.model,
+            message=dspy.lm15.Message.assistant([dspy.lm15.TextPart(RED)]),
+            finish_reason="stop",
+            usage=dspy.lm15.Usage(input_tokens=1, output_tokens=1),
+        )
