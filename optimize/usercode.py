@@ -15,14 +15,13 @@ from types import TracebackType
 from typing import TypeVar
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError
 
 from optimize.errors import UserCodeError
 
 Result = TypeVar("Result")
 
 # an LM that did not answer, or not in the form asked for: nobody's bug
-LM_FAILURES = (dspy.LMError, AdapterParseError, ConnectionError, TimeoutError)
+LM_FAILURES = (dspy.LMError, dspy.AdapterParseError, ConnectionError, TimeoutError)
 PACKAGE = Path(__file__).parent
 # between a user's module and its LM: what fails there depends on the answer, not on the module
 BETWEEN = tuple(Path(dspy.__file__).parent / room for room in ("adapters", "clients"))
