@@ -14,6 +14,7 @@ from optimize.commands.session import Both, Session, tracked_run
 from optimize.commands.tune import tune
 from optimize.errors import WorkbenchError
 from optimize.finetune import BACKENDS
+from optimize.lm.reach import check_reachable
 from optimize.report.record import Report
 from optimize.scoring.evaluate import evaluate
 from optimize.store.read import find_run
@@ -33,6 +34,7 @@ def finetune_last(session: Session) -> Report:
     with task_lock(session, "finetune"):
         last = last_climb(session)
         session, judged, best = last.session, last.judged, last.best
+        check_reachable(session.config)
         history = _history(session)
         with tracked_run(session, "finetune") as tracked, dspy.context(lm=session.lm):
             if history:  # so that `optimize verdict` finds the climb's verdict here as well

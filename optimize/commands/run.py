@@ -22,6 +22,7 @@ from optimize.commands.traces import Traced, trace_calls
 from optimize.commands.tune import tune, tuning_calls
 from optimize.finetune import BACKENDS
 from optimize.finetune.handoff.bundle import Material
+from optimize.lm.reach import check_reachable
 from optimize.report.record import (
     AttemptRecord,
     ClimbRecord,
@@ -40,6 +41,7 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
     """Check the data, climb, decide, fine-tune or hand off if the gate opens, settle on test,
     record everything.
     """
+    check_reachable(session.config)
     found_before = checked(session)
     for line in preflight_sentences(found_before, session.target):
         session.watch.noted(line)

@@ -17,7 +17,6 @@ from optimize.finetune import forgetting as forgetting
 from optimize.finetune.forgetting import GENERAL
 from optimize.finetune.steps import unlabelled
 from optimize.lm.meter import Meter, MeteredLM
-from optimize.lm.reach import check_reachable
 from optimize.program.program import student
 from optimize.scoring.evaluate import Asking
 from optimize.store.write import Run
@@ -118,11 +117,6 @@ def load_task_and_rows(root: Path, name: str, config: RunConfig) -> tuple[Task, 
 
 
 def tracked_run(session: Session, command: str) -> Run:
-    """A run in the store for a command that asks LMs, which can be reached.
-
-    Raises WorkbenchError where they cannot.
-    """
-    check_reachable(session.config)
     knobs = session.config.model_dump(exclude={"api_key", "target"}, exclude_none=True) | {
         "target": session.target
     }
