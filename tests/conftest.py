@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,22 @@ class Mood(dspy.Signature):
 def exact(example: dspy.Example, prediction: dspy.Prediction) -> Score:
     """The metric of the tiny tasks: every output as labelled."""
     return Score(float(dict(example.labels()) == dict(prediction)))
+
+
+class Says:
+    """An engine for `dspy.LM` that gives these answers at once, one after the other."""
+
+    def __init__(self, answers: Iterable[str]) -> None:
+        self.answers = iter(answers)
+
+    def complete(self, request: dspy.lm15.Request) -> dspy.lm15.Response:
+        return dspy.lm15.Response(
+            id="x",
+            model=request.model,
+            message=dspy.lm15.Message.assistant([dspy.lm15.TextPart(next(self.answers))]),
+            finish_reason="stop",
+            usage=dspy.lm15.Usage(input_tokens=1, output_tokens=1),
+        )
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from optimize.lm.meter import Meter, MeteredLM, count_others, one_example
 from optimize.program.program import student
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.task import Score, Task
+from tests.conftest import Says
 from tests.test_lm import Colour, chat_app, rows, served
 
 PRICED = "openai/gpt-4.1-mini"  # DSPy's list has its price; asked at another address
@@ -86,7 +88,7 @@ def test_a_metrics_own_lm_is_counted_and_priced_but_is_not_what_an_answer_costs(
     app, url = endpoint
     meter, task = Meter(100), judged(url)
     count_others(meter)
-    with dspy.context(lm=MeteredLM("x", meter=meter, engine=Red(), local=True)):
+    with dspy.context(lm=MeteredLM("x", meter=meter, engine=Says(repeat(RED)), local=True)):
         found = evaluate(student(task), rows("blood", "fire", "rose"), Asking(task, threads=2))
     assert found.scores == (1.0,) * 3 and len(app.state.bodies) == 3
     assert (meter.usage().asked, meter.usage().calls, meter.usage().tokens_in) == (6, 6, 3 + 21)
@@ -142,8 +144,8 @@ def test_several_answers_to_a_call_count_as_many(endpoint: tuple[FastAPI, str]) 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_repeat_asks_every_lm_anew(endpoint: tuple[FastAPI, str], asynchronous: bool) -> None:
     app, url = endpoint
-    for repeat in (0, 1, 1, 2):
-        with one_example(repeat):
+    for time in (0, 1, 1, 2):
+        with one_example(time):
             found = asyncio.run(plain(url).acall("Hi")) if asynchronous else plain(url)("Hi")
         assert found == [RED]
     assert len(app.state.bodies) == 3, "and finds its own answer again"
@@ -193,16 +195,3 @@ class Asks(dspy.Module):
 
 task = Task(signature=Mood, metric=lambda row, answer: float(row.mood == answer.mood), program=Asks)
 """
-
-
-class Red:
-    """An engine that answers at once, for nothing."""
-
-    def complete(self, request: dspy.lm15.Request) -> dspy.lm15.Response:
-        return dspy.lm15.Response(
-            id="x",
-            model=request.model,
-            message=dspy.lm15.Message.assistant([dspy.lm15.TextPart(RED)]),
-            finish_reason="stop",
-            usage=dspy.lm15.Usage(input_tokens=1, output_tokens=1),
-        )

@@ -16,6 +16,7 @@ from optimize.finetune.training_rows import chat_rows
 from optimize.program.formats import FORMATS
 from optimize.program.program import Program, render, student
 from optimize.task import Task
+from tests.conftest import Says
 
 Tiny = Callable[..., Task]
 Rows = list[dict[str, Any]]
@@ -103,23 +104,9 @@ def test_an_answer_asked_for_again_as_json_reads_nulls_too(tiny: Tiny, mood_rows
         {"text": (str, dspy.InputField()), "mood": (str | None, dspy.OutputField())}
     )
     program = student(tiny(asked, rows=mood_rows))
-    lm = dspy.utils.DummyLM(["nothing to be read", '{"mood": "None"}'])
-    lm.forward = _raw(["nothing to be read", '{"mood": "None"}'])
+    lm = dspy.LM("any/lm", engine=Says(["nothing to be read", '{"mood": "None"}']), cache=False)
     with dspy.context(lm=lm):
         assert program(text="hello").mood is None
-
-
-def _raw(answers: list[str]) -> Callable[..., Any]:
-    left = iter(answers)
-
-    def forward(prompt: Any = None, messages: Any = None, **kwargs: Any) -> Any:
-        from dspy.utils.dummies import dotdict  # type: ignore[attr-defined]
-
-        text = next(left)
-        choice = dotdict(message=dotdict(content=text, tool_calls=None), finish_reason="stop")
-        return dotdict(choices=[choice], usage=dotdict(), model="dummy")
-
-    return forward
 
 
 # --- rows ---
