@@ -182,9 +182,9 @@ def endpoint() -> Iterator[str]:
 def report(bin: Path, shop: Path, endpoint: str) -> dict[str, Any]:
     """Of a run on the clerk, which prompts cannot teach, on a part of the rows."""
     rows = shop / "devsets" / "tickets" / "rows.jsonl"
-    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:200]))
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:400]))
     knobs = {"OPTIMIZE_LM": "openai/clerk", "OPTIMIZE_API_BASE": endpoint}
-    caps = ("--max-calls", "1500", "--test-rows", "16")
+    caps = ("--max-calls", "1500", "--val-rows", "32", "--test-rows", "16")
     done = asked(bin, shop, "optimize", "run", "tickets", *caps, "--json", ends=1, **knobs)
     return dict(json.loads(done.stdout))
 
@@ -195,7 +195,7 @@ def test_run_then_handoff_then_python(
 ) -> None:
     """A program's whole way: to a plateau, an open gate, the hand-off and a call from Python."""
     knobs = {"OPTIMIZE_LM": "openai/clerk", "OPTIMIZE_API_BASE": endpoint}
-    assert (report["verdict"], report["gate"]["open"]) == ("plateau", True), report["gate"]
+    assert (report["verdict"], report["gate"]["open"]) == ("plateau", True), report["next"]
     asked(bin, shop, "optimize", "handoff", "tickets", **knobs)
     folder = shop / "mlruns" / "handoff" / "tickets"
     asked(bin, shop, "optimize", "handoff", "--verify", str(folder))
