@@ -19,7 +19,7 @@ from optimize.program.retrieval import read_corpus
 from optimize.task import Task, choices, task_names
 
 Shipped = Callable[[str], tuple[Task, Splits]]
-ROWS = {"tickets": 480, "kb_answer": 160, "extract": 160}
+ROWS = {"tickets": 480, "kb_answer": 160, "extract": 160, "order_slip": 440}
 
 
 def rows(splits: Splits) -> list[dspy.Example]:
@@ -48,6 +48,7 @@ WRONG: dict[str, Callable[[dspy.Example], dict[str, object]]] = {
         if "KB-" in e.reply
         else "You owe us [KB-1006]."
     },
+    "order_slip": lambda e: {"slip": f"{e.slip.partition('>')[0]} xx>T99"},
     "extract": lambda e: {"order": e.order.model_copy(update={"building": "Nowhere House"})},
 }
 
