@@ -91,7 +91,9 @@ def tasks(debug: Debug = False) -> None:
         if task_names(root):
             plain_console().print(overview(root))
         else:
-            typer.echo(f"No tasks in {root / 'programs'}. Next: optimize new NAME writes one.")
+            typer.echo(
+                f"No tasks in {root / 'programs'}. Next: optimize init DIR makes a project, optimize new NAME one task here."
+            )
         return 0
 
     guarded(debug, work)
