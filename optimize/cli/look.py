@@ -92,7 +92,8 @@ def tasks(debug: Debug = False) -> None:
             plain_console().print(overview(root))
         else:
             typer.echo(
-                f"No tasks in {root / 'programs'}. Next: optimize init DIR makes a project, optimize new NAME one task here."
+                f"No tasks in {root / 'programs'}. Next: optimize new NAME writes one here, "
+                "optimize init DIR a whole project."
             )
         return 0
 
