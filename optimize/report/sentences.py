@@ -162,7 +162,7 @@ def finding_sentence(found: Finding) -> str:
     """How often, and the first of them."""
     more = len(found.examples) - SHOWN
     shown = " | ".join(found.examples[:SHOWN])
-    rest = f" | … and {more} more: optimize check --details lists them all" if more > 0 else ""
+    rest = f" | … and {more} more, which check lists with --details" if more > 0 else ""
     return f"{'Fix' if found.problem else 'Look at'}: {found.count} {found.what}: {shown}{rest}"
 
 
