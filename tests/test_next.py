@@ -5,6 +5,7 @@ real command line, carries the run's flags, and passes the checks that come befo
 from __future__ import annotations
 
 import shlex
+import socket
 import struct
 import subprocess
 import sys
@@ -230,7 +231,7 @@ from optimize.commands.lock import task_lock
 from optimize.commands.session import open_session
 from optimize.config import RunConfig
 
-config = RunConfig(lm="openai/painter", api_base="http://127.0.0.1:9", api_key="secret")
+config = RunConfig(lm="openai/painter", api_base=sys.argv[2], api_key="secret")
 with task_lock(open_session(Path(sys.argv[1]), "paint", config, Observer()), "run"):
     print("held", flush=True)
     time.sleep(600)
@@ -239,12 +240,14 @@ with task_lock(open_session(Path(sys.argv[1]), "paint", config, Observer()), "ru
 
 def test_two_processes_do_not_work_on_one_task(made: Callable[..., Session]) -> None:
     session = made()
+    listening = socket.create_server(("127.0.0.1", 0))  # an address where something listens
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     other = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(session.root)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(session.root), address], stdout=subprocess.PIPE, text=True
     )
     try:
         assert other.stdout and other.stdout.readline() == "held\n"
-        base = ("--lm", "openai/painter", "--api-base", "http://127.0.0.1:9")
+        base = ("--lm", "openai/painter", "--api-base", address)
         for command in (("run",), ("finetune", "--backend", "openai"), ("handoff",)):
             name, *flags = command
             refused = optimize(session.root, name, "paint", *base, *flags, OPTIMIZE_API_KEY="k")
@@ -254,5 +257,6 @@ def test_two_processes_do_not_work_on_one_task(made: Callable[..., Session]) -> 
     finally:
         other.kill()
         other.wait()
+        listening.close()
     with task_lock(session, "run"):
         pass  # a process that died holds nothing

@@ -13,6 +13,7 @@ import pytest
 
 from optimize.data.labels import agreement, duplicates, judge, possible_label_errors
 from optimize.data.rows import load_splits
+from optimize.data.split import near_graph
 from optimize.files import read_jsonl
 from optimize.task import load_task
 
@@ -110,7 +111,8 @@ def test_planted_faults_in_a_real_set_are_found() -> None:
         next(other for other in sorted(set(labels)) if other != label) for label in labels[10:20]
     ]
     copied = texts + [text.upper() + "  " for text in texts[:20]]
-    found = duplicates(copied, labels + labels[:10] + others, ["train"] * len(copied))
+    inputs, everywhere = [(text,) for text in copied], ["train"] * len(copied)
+    found = duplicates(inputs, labels + labels[:10] + others, everywhere, near_graph(inputs))
     assert found.same == tuple((n, 800 + n) for n in range(10)) and found.conflicts == tuple(
         (n, 800 + n) for n in range(10, 20)
     )
