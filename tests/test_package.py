@@ -216,22 +216,28 @@ print(*desks)
 @pytest.mark.slow
 def test_lora_on_the_embedded_lm(bin: Path, shop: Path, report: dict[str, Any]) -> None:
     """`finetune --backend lora` from a climb on record. A climb of the embedded LM itself takes too
-    long here, so the clerk's is put on record as one of the embedded LM; all after it is real.
+    long here, so the clerk's is put on record as one of the embedded LM, on a quarter of its rows;
+    all after it is real.
     """
     pytest.importorskip("peft", reason="the lora extra is not installed")
     (shop / "devsets" / "general").mkdir()
     question = {"question": "What is 5 + 7?", "check": "number", "expected": [12], "skill": "sums"}
     (shop / "devsets" / "general" / "rows.jsonl").write_text(json.dumps(question))
+    rows = shop / "devsets" / "tickets" / "rows.jsonl"
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[::4]))
     code = """
-import sys
 from pathlib import Path
+from optimize.data.rows import load_splits
 from optimize.store.open import client
 from optimize.store.read import last_run
+from optimize.task import load_task
+splits = load_splits(load_task("tickets", Path().resolve())).at_most(12, 12)
 report, run = last_run(Path(), "tickets")
 store = client(Path())
 experiment = store.get_experiment_by_name("tickets").experiment_id
 again = store.create_run(experiment, tags={"verdict": report.verdict, "task": "tickets"}).info
-embedded = report.model_copy(update={"lm": "embedded"})
+rows = {"rows": {side: len(rows) for side, rows in splits.sides().items()}}
+embedded = report.model_copy(update={"lm": "embedded", "data_hash": splits.digest, **rows})
 store.log_text(again.run_id, embedded.model_dump_json(), "report.json")
 store.log_text(again.run_id, run.text("prompt_program.json"), "prompt_program.json")
 store.set_terminated(again.run_id, "FINISHED")
