@@ -231,7 +231,7 @@ from optimize.data.rows import load_splits
 from optimize.store.open import client
 from optimize.store.read import last_run
 from optimize.task import load_task
-splits = load_splits(load_task("tickets", Path().resolve())).at_most(12, 12)
+splits = load_splits(load_task("tickets", Path().resolve())).at_most(8, 8)
 report, run = last_run(Path(), "tickets")
 store = client(Path())
 experiment = store.get_experiment_by_name("tickets").experiment_id
