@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import dspy
 import pytest
 
 from optimize.data.rows import Splits, load_splits
+from optimize.lm.meter import count_others
 from optimize.task import Score, Task, load_task
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +44,13 @@ class Says:
             finish_reason="stop",
             usage=dspy.lm15.Usage(input_tokens=1, output_tokens=1),
         )
+
+
+@pytest.fixture(autouse=True)
+def own_meter() -> Iterator[None]:
+    """A process runs one command, whose meter counts to its end; here a test is that long."""
+    yield
+    count_others(None)
 
 
 @pytest.fixture(scope="session")
