@@ -26,9 +26,8 @@ ROWS = (48, 100, 200, 400)
 
 
 def optimism(n: int, k: int, spread: float, climbs: int) -> dict[str, Any]:
-    """Bias of the best of k programs' mean, raw and corrected, in points;
-
-    how often the corrected interval holds the truth.
+    """Bias of the best of k programs' mean, raw and corrected, in points; how often the corrected
+    interval holds the truth.
     """
     rng = np.random.default_rng([n, k, int(100 * spread)])
     raw, corrected, covered = [], [], []

@@ -90,9 +90,8 @@ def simulated(rng: np.random.Generator, n: int, headroom: float | None = None) -
 
 
 def recorded(rng: np.random.Generator, n: int) -> Iterator[Climb]:
-    """Each recorded climb on n of its rows;
-
-    the truth is the score on all of them, the target lies around the best one's.
+    """Each recorded climb on n of its rows; the truth is the score on all of them, the target lies
+    around the best one's.
     """
     for line in RECORDED.read_text().splitlines():
         rungs = json.loads(line)["scores"]

@@ -44,7 +44,6 @@ class BudgetExhausted(BaseException):
 
 
 class ShareExhausted(BaseException):
-    """One rung has used its share of the calls;
-
-    the climb goes on with the next. A BaseException for the same reason.
+    """One rung has used its share of the calls; the climb goes on with the next. A BaseException
+    for the same reason.
     """

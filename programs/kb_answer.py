@@ -18,9 +18,11 @@ CORPUS = Path(__file__).parents[1] / "devsets" / "kb_answer" / "corpus.jsonl"
 
 
 class Reply(dspy.Signature):
-    """Answer the customer in one short sentence behind the id of the knowledge-base article, like
-    [KB-0000]. To a billing dispute reply only: I have passed this to our billing team, who will
-    reply within one working day."""
+    # a backslash joins lines: the prompt has one line break, not one for each line here
+    """Answer the customer in one short sentence behind the id of the knowledge-base article, \
+like [KB-0000].
+    To a billing dispute reply only: I have passed this to our billing team, who will reply \
+within one working day."""
 
     message: str = dspy.InputField()
     reply: str = dspy.OutputField(pattern=FORM)
@@ -38,9 +40,8 @@ def cited(reply: str) -> set[str]:
 
 
 def metric(example: dspy.Example, prediction: dspy.Prediction) -> Score:
-    """F1 of the cited ids;
-
-    nothing for an invented id, for ids without an answer, or for arguing a dispute.
+    """F1 of the cited ids; nothing for an invented id, for ids without an answer, or for arguing a
+    dispute.
     """
     gold, found = cited(example.reply), cited(prediction.reply)
     if not gold:

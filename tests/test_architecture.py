@@ -89,9 +89,8 @@ MODULES = {dotted(path): path for path in FILES}
 
 
 def imported(nodes: list[ast.AST]) -> Iterator[str]:
-    """Every absolute name that import statements among the nodes bring in;
-
-    `from a import b` counts as `a.b`.
+    """Every absolute name that import statements among the nodes bring in; `from a import b` counts
+    as `a.b`.
     """
     for node in nodes:
         if isinstance(node, ast.Import):

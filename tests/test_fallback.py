@@ -26,13 +26,13 @@ from optimize.commands.session import Session, open_session
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted, WorkbenchError
 from optimize.finetune.accept import DecisionRecord
-from optimize.finetune.forgetting import ForgettingRecord
 from optimize.finetune.handoff.manifest import read, verify
 from optimize.report.record import Report
 from optimize.stats.records import GainRecord
 from tests.test_cli import optimize
 from tests.test_climb import COLOURS, painter
 from tests.test_lm import served
+from tests.test_tuning import forgotten
 
 PROGRAM = '''
 from typing import Literal
@@ -171,17 +171,6 @@ def test_the_next_step_after_a_tuning(
         replay=replay,
     )
     drop = GainRecord.between([1.0] * 9, [0.0] * 9)
-    forgotten = ForgettingRecord(
-        name="general",
-        named=named,
-        base=1,
-        tuned=0,
-        n=9,
-        drop=drop,
-        regressed=regressed,
-        held=not regressed,
-        examples=[],
-    )
     decision = DecisionRecord(
         accepted=accepted,
         tuned="openai",
@@ -196,7 +185,7 @@ def test_the_next_step_after_a_tuning(
     after = report.model_copy(
         update={
             "decision": decision,
-            "forgetting": [forgotten],
+            "forgetting": [forgotten(named, regressed)],
             "numbers": numbers,
             "knobs": config.given,
         }

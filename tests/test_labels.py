@@ -1,6 +1,5 @@
-"""Planted duplicates, contradictions, wrong labels and raters, counted;
-
-and published agreement figures.
+"""Planted duplicates, contradictions, wrong labels and raters, counted; and published agreement
+figures.
 """
 
 from __future__ import annotations

@@ -69,10 +69,7 @@ def completion(model: str, text: str, tokens: tuple[int, int] = (7, 2)) -> dict[
 
 
 def chat_app(answer: Callable[[str], str | int]) -> FastAPI:
-    """An OpenAI-compatible endpoint that answers the last user message;
-
-    an int is an error status.
-    """
+    """An OpenAI-compatible endpoint that answers the last message; an int is an error status."""
     app = FastAPI()
     app.state.bodies = []
 

@@ -90,9 +90,8 @@ def test_one_family_is_never_enough_for_a_plateau(family: str) -> None:
 
 
 def test_large_gains_so_far_keep_prompting_alive() -> None:
-    """The same best score;
-
-    but one history rose by steps of ten points, and the next step may reach the target.
+    """The same best score; but one history rose by steps of ten points, and the next step may reach
+    the target.
     """
     steps = [scores(n, 100) for n in (20, 30, 40, 50)]
     rising = tuple(

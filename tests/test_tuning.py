@@ -90,9 +90,8 @@ def outcome(
 
 
 def test_class_figures_are_scikit_learns(tiny: Tiny) -> None:
-    """Three good rows, one missed;
-
-    one bad row, found; a second one unparsable: recall 2/3 and 1/2, precision 1 and 1/2.
+    """Three good rows, one missed; one bad row, found; a second one unparsable: recall 2/3 and 1/2,
+    precision 1 and 1/2.
     """
     gold = [*rows("a", "b", "c"), *rows("d", "e", "f", mood="bad")]
     unparsable = Outcome(0.0, {"unparsable": "?"}, error=UNPARSABLE)

@@ -190,9 +190,8 @@ def _explained(error: BaseException) -> tuple[str, int]:
 
 
 def print_found(found: Any, shown: Any, json: bool) -> None:
-    """What a command found, as a person reads it;
-
-    with --json the record itself on stdout and that on stderr.
+    """What a command found, as a person reads it; with --json the record itself on stdout and that
+    on stderr.
     """
     from optimize.cli.screen import plain_console
 

@@ -210,9 +210,8 @@ def outlook(
 
 
 def _rows_needed(best: Interval, target: float) -> int | None:
-    """Val rows on which a score as far from the target as this one would be told from it;
-
-    None where no advice helps.
+    """Val rows on which a score as far from the target as this one would be told from it; None
+    where no advice helps.
     """
     from scipy.stats import norm
 

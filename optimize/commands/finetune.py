@@ -22,10 +22,7 @@ from optimize.store.write import HISTORY
 
 
 def finetune_last(session: Session) -> Report:
-    """Fine-tune from the last climb, without climbing again;
-
-    its calls are answered from the cache.
-    """
+    """Fine-tune from the last climb, without climbing again; its calls come from the cache."""
     if session.config.finetune not in BACKENDS:
         raise WorkbenchError(
             f"{session.config.finetune!r} trains nothing: {', '.join(BACKENDS)}. `optimize "

@@ -83,7 +83,8 @@ def settle(
     writes one, given the report.
     """
     tuned, failed = findings.tuned, list(findings.failed)
-    found = _on_test(session, findings)
+    programs = _programs(session, findings)
+    found = _on_test(session, programs)
     test = _test_record(session, found)
     hashes = {
         side: [row_hash(session.task, e) for e in session.splits.sides()[side]]
@@ -94,7 +95,6 @@ def settle(
         with surviving(failed, "The judgement of the tuned LM"):
             judged = _judged(session, tuned, found, hashes["test"])
     kept = "tuned" if judged and judged.decision.accepted else "prompt"
-    programs = _programs(session, findings)
     path = session.folder("programs") / f"{tracked.id}.json"
     report = _report(session, findings, test, judged, path)
     report = _noted(session, report, failed)
@@ -146,9 +146,9 @@ def _programs(session: Session, findings: Findings) -> dict[str, Program]:
     return programs
 
 
-def _on_test(session: Session, findings: Findings) -> dict[str, Evaluation]:
+def _on_test(session: Session, programs: Mapping[str, Program]) -> dict[str, Evaluation]:
     found = {}
-    for name, program in _programs(session, findings).items():
+    for name, program in programs.items():
         session.watch.started(f"{name.replace('_', ' ')} on test")
         with dspy.context(lm=lms.telling(session.lm)):
             found[name] = evaluate(program, session.splits.test, session.asking)

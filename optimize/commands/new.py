@@ -88,9 +88,8 @@ NEGATIVE = (
 
 
 def write_task(root: Path, name: str) -> list[Path]:
-    """Write programs/NAME.py and devsets/NAME/{rows.jsonl, README.md};
-
-    raises WorkbenchError rather than overwrite.
+    """Write programs/NAME.py and devsets/NAME/{rows.jsonl, README.md}; raises WorkbenchError rather
+    than overwrite.
     """
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
         raise WorkbenchError(

@@ -12,8 +12,7 @@ from optimize.climb.verdict import History
 from optimize.config import RunConfig
 from optimize.data.rows import Splits, load_splits
 from optimize.errors import WorkbenchError
-from optimize.finetune import BACKENDS, trainer
-from optimize.finetune import forgetting as forgetting
+from optimize.finetune import BACKENDS, forgetting, trainer
 from optimize.finetune.forgetting import GENERAL
 from optimize.finetune.steps import unlabelled
 from optimize.lm.meter import Meter, MeteredLM

@@ -84,9 +84,8 @@ class Judged:
 
 
 def judge(texts: Sequence[str], labels: Sequence[str]) -> Judged | None:
-    """Cross-validated TF-IDF + logistic regression on the rows;
-
-    None where a class has too few of them to judge one by.
+    """Cross-validated TF-IDF + logistic regression on the rows; None where a class has too few of
+    them to judge one by.
     """
     import numpy as np
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -186,7 +185,6 @@ class Agreement:
 
 def agreement(ratings: Sequence[Sequence[Hashable]]) -> Agreement | None:
     """Krippendorff's alpha for nominal labels (Krippendorff 2011), any number of annotators a row;
-
     None below two labels a row.
     """
     rated = [Counter(row) for row in ratings if len(row) > 1]
@@ -205,9 +203,8 @@ def agreement(ratings: Sequence[Sequence[Hashable]]) -> Agreement | None:
 
 
 def _one_against_the_others(counts: Counter[Hashable]) -> float:
-    """How often an annotator of this row gives the label most others gave;
-
-    ties among the others count in part.
+    """How often an annotator of this row gives the label most others gave; ties among the others
+    count in part.
     """
     hits = 0.0
     for label, count in counts.items():

@@ -275,9 +275,8 @@ def _examples(
 
 
 def _example(task: Task, row: Any, place: str, unlabelled: bool) -> dspy.Example:
-    """A validated row;
-
-    columns the signature does not name are kept as they are. unlabelled: it may lack all outputs.
+    """A validated row; columns the signature does not name are kept as they are. unlabelled: it may
+    lack all outputs.
     """
     if not isinstance(row, dict):
         raise WorkbenchError(f"{place}: a row is a JSON object, found {type(row).__name__}.")

@@ -52,9 +52,8 @@ def task_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
 
 
 def telling(lm: MeteredLM) -> MeteredLM:
-    """The LM, asked for its tokens' log-probabilities too, where it is known to tell them;
-
-    its answers stay the same.
+    """The LM, asked for its tokens' log-probabilities too, where it is known to tell them; its
+    answers stay the same.
     """
     known = lm.local or (
         not lm.any_schema and "logprobs" in lm.supported_params and not lm.supports_reasoning
@@ -113,9 +112,8 @@ def price(name: str, api_base: str | None) -> tuple[float, float] | None:
 
 
 def gguf_path(name: str) -> Path | None:
-    """The weights file behind `embedded` or `gguf:PATH`;
-
-    None for a hosted LM. Fetches the embedded one if missing.
+    """The weights file behind `embedded` or `gguf:PATH`; None for a hosted LM. Fetches the embedded
+    one if missing.
     """
     if name == "embedded":
         return weights.pull_embedded(log.warning)

@@ -94,9 +94,8 @@ class Meter:
     def share(
         self, calls: int, told: Callable[[int, int], None] = lambda asked, calls: None
     ) -> Iterator[None]:
-        """A stretch of work that may ask for at most `calls`, cached or not;
-
-        one more, or one made afterwards, raises ShareExhausted. told: after each, how many of them.
+        """A stretch of work that may ask for at most `calls`, cached or not; one more, or one made
+        afterwards, raises ShareExhausted. told: after each, how many of them.
         """
         share = _Share(self, calls, self.usage().asked + calls, told)
         try:
@@ -106,9 +105,8 @@ class Meter:
             share.over = True
 
     def ask(self, calls: int, cached: bool) -> None:
-        """Note a call about to be sent, or answered from the cache;
-
-        raises BudgetExhausted instead of letting one too many through.
+        """Note a call about to be sent, or answered from the cache; raises BudgetExhausted instead
+        of letting one too many through.
         """
         share: _Share | None = carried()
         with self._lock:

@@ -9,9 +9,8 @@ from typing import Any
 
 
 def to_q8(source: Path, target: Path) -> None:
-    """Write `source` again with every quantized tensor as Q8_0;
-
-    metadata and full-precision tensors unchanged.
+    """Write `source` again with every quantized tensor as Q8_0; metadata and full-precision tensors
+    unchanged.
     """
     import gguf
     from gguf.quants import dequantize, quantize

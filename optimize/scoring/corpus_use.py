@@ -67,17 +67,15 @@ class Knowledge:
         return found < needed if self._cited(row) else not found
 
     def invented_share(self, outcomes: Sequence[Outcome]) -> float | None:
-        """Of the answers that name an id, the share that names one which does not exist;
-
-        None where none does, or ids have no shape.
+        """Of the answers that name an id, the share that names one which does not exist; None where
+        none does, or ids have no shape.
         """
         naming = [self.invented(o) for o in outcomes if self.ids(_said(o))]
         return sum(naming) / len(naming) if naming else None
 
     def recall(self, rows: Sequence[dspy.Example]) -> float | None:
-        """Of the rows whose passages are known, the share for which they were retrieved;
-
-        None where none is known.
+        """Of the rows whose passages are known, the share for which they were retrieved; None where
+        none is known.
         """
         asked = [row for row in rows if self.needed(row)]
         return sum(not self.not_found(row) for row in asked) / len(asked) if asked else None

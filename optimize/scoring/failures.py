@@ -124,9 +124,8 @@ def diagnose(
 def confusions(
     task: Task, rows: Sequence[dspy.Example], outcomes: Sequence[Outcome]
 ) -> dict[str, int]:
-    """label → answer where they differ, the most frequent first;
-
-    empty where the output is no label.
+    """label → answer where they differ, the most frequent first; empty where the output is no
+    label.
     """
     if not (label := task.label):
         return {}

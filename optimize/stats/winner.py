@@ -74,9 +74,8 @@ def _draws(n: int) -> Any:
 
 
 def _shifted(raw: Interval, optimism: float, right_or_wrong: bool) -> Interval:
-    """The interval moved down;
-
-    for 0/1 scores Wilson's at the corrected mean, which keeps its shape near 0 and 1.
+    """The interval moved down; for 0/1 scores Wilson's at the corrected mean, which keeps its shape
+    near 0 and 1.
     """
     mean = max(0.0, raw.mean - optimism)
     return (

@@ -51,9 +51,8 @@ def bootstrapped(student: Program, context: Context) -> Program:
 
 
 def nearest(student: Program, context: Context) -> Program:
-    """The k labelled rows most like the input, looked up at call time;
-
-    k is chosen on held-back rows.
+    """The k labelled rows most like the input, looked up at call time; k is chosen on held-back
+    rows.
     """
     _, search = context.halves()
     sizes = NEAREST[: context.affordable(len(search), least=1, most=len(NEAREST))]

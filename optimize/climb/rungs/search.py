@@ -22,9 +22,8 @@ PROPOSALS = 2
 
 
 def demo_search(student: Program, context: Context) -> Program:
-    """The best of as many candidates as the share affords;
-
-    the race makes sixteen cost five passes over the search rows.
+    """The best of as many candidates as the share affords; the race makes sixteen cost five passes
+    over the search rows.
     """
     pool, search = context.halves()
     passes = context.affordable(len(search), least=2, most=CANDIDATES.bit_length())

@@ -206,9 +206,8 @@ def batches(rows: Sequence[Item]) -> list[list[Item]]:
 
 
 def answers(model: Any, batch: list[EncodedRow]) -> tuple[Any, Any]:
-    """(logits, token ids) of the answers, one after the other;
-
-    the vocabulary is only spread out where it is scored.
+    """(logits, token ids) of the answers, one after the other; the vocabulary is only spread out
+    where it is scored.
     """
     import torch
 

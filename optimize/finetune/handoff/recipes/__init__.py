@@ -18,9 +18,8 @@ UNKNOWN = "set/your-base-model"
 
 
 def write_recipes(folder: Path, base: str | None, epochs: int, seed: int, pairs: bool) -> None:
-    """TRL scripts, an Axolotl and a LLaMA-Factory configuration, below `folder`/recipes;
-
-    paths in them start at `folder`.
+    """TRL scripts, an Axolotl and a LLaMA-Factory configuration, below `folder`/recipes; paths in
+    them start at `folder`.
     """
     out = folder / "recipes"
     out.mkdir(parents=True, exist_ok=True)
