@@ -17,7 +17,8 @@ class Attempt:
     baseline.
 
     skipped or error say why there is no evaluation; starved: it was skipped for want of LM calls.
-    promoted: it became the incumbent. calls: LM calls an example takes.
+    promoted: it became the incumbent. calls: LM calls an example takes. beyond: its outcomes on
+    judging rows beyond val, where it was asked on some.
     """
 
     rung: str
@@ -32,6 +33,7 @@ class Attempt:
     error: str = ""
     promoted: bool = False
     calls: float = 1.0
+    beyond: Evaluation = Evaluation(())  # noqa: RUF009 (frozen)
 
 
 class Observer:

@@ -1,5 +1,5 @@
-"""The verdict: a pure function of what was tried and how each val row was scored. docs/verdict.md
-is this rule in words.
+"""The verdict: a pure function of what was tried and how each judging row was scored.
+docs/verdict.md is this rule in words.
 """
 
 from __future__ import annotations
@@ -9,35 +9,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from optimize.stats.intervals import Gain, Interval, paired_gain
+from optimize.stats.intervals import POWER, Interval, at_least, paired_gain
 from optimize.stats.winner import Corrected, corrected_best
 
 Verdict = Literal[
-    "reached", "improving", "plateau", "indecisive", "budget", "exhausted", "no_headroom"
+    "reached",
+    "unconfirmed",
+    "improving",
+    "plateau",
+    "degenerate",
+    "indecisive",
+    "budget",
+    "exhausted",
+    "no_headroom",
 ]
 # the kinds of lever: the baseline pulls none, weights are what comes after prompting
 Family = Literal["baseline", "format", "demos", "retrieval", "instructions", "weights"]
 WEIGHTS: Family = "weights"
 # those that must have been tried before prompting is given up
 FAMILIES: tuple[Family, ...] = ("demos", "instructions")
-SURE = 0.9  # probability of being at the target from which it counts as reached
-# chance of still reaching the target up to which prompting is given up; bench/verdict.py has what
+SURE = 0.9  # probability of being at the target from which val says that it is reached
+CONFIRMED = 0.8  # the same for the test rows, which no choice has touched, when first read
+# probability of being at the target up to which prompting is given up; bench/verdict.py has what
 # comes of it
-ERROR = 0.05
+ERROR = 0.025
 COVERAGE = 0.95  # share of rows with a score below which no verdict is drawn
-# of a rung's true gain before any is seen: normal mean's and half-normal spread's scale
-PRIOR_MEAN, PRIOR_SPREAD = 0.05, 0.1
-DRAWS = 2000
-MOST_ROWS = 20  # times the val rows there are: needing more than that is no advice
+SAME = 0.9  # share of equal answers from which a program is taken not to read its input
+DEARER = 0.9  # of the incumbent's calls: a challenger that takes no more is cheaper
+MOST_ROWS = 20  # times the rows there are: needing more than that is no advice
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One scored program: its rung, the family of its lever, its score for each val example (None:
+    """One scored program: its rung, the family of its lever, its score for each judging row (None:
     missing).
 
-    promoted: the rungs after it built on it. calls: LM calls an example takes. A race stopped early
-    has fewer scores.
+    Val rows come first; the last few programs are asked on the judging rows beyond them as well. A
+    race stopped early has fewer. promoted: the rungs after it built on it. calls: LM calls an
+    example takes. same: share of its answers that are equal to its commonest one.
     """
 
     rung: str
@@ -45,30 +54,39 @@ class Tried:
     scores: tuple[float | None, ...]
     promoted: bool = False
     calls: float = 1.0
-
-    @property
-    def mean(self) -> float:
-        known = [s for s in self.scores if s is not None]
-        return math.fsum(known) / len(known) if known else -1.0
+    same: float = 0.0
 
     @property
     def coverage(self) -> float:
         return sum(s is not None for s in self.scores) / len(self.scores) if self.scores else 0.0
 
+    def mean(self, rows: int | None = None) -> float:
+        """Over the first so many rows, or all; -1 where none of them has a score."""
+        known = [s for s in self.scores[:rows] if s is not None]
+        return math.fsum(known) / len(known) if known else -1.0
+
 
 @dataclass(frozen=True)
 class History:
-    """All that a verdict is drawn from. tried: baseline first, in order. rungs_left: those that
-    could still be tried, those included that were skipped for want of calls.
+    """All that a verdict is drawn from. tried: baseline first, in order. val: rows that every
+    program was raced on. rungs_left: those that could still be tried, those included that were
+    skipped for want of calls.
 
     rung_calls: LM calls that one more rung would likely take, as the ones so far did on average.
+    rivals: val scores of the programs of earlier runs on these rows, from which the best was chosen
+    as well. constant: the score on val of the constant answer that scores best. varied: the right
+    answers are not nearly all the same one.
     """
 
     tried: tuple[Tried, ...]
     target: float
+    val: int
     rungs_left: int
     budget_left: bool
     rung_calls: int = 0
+    rivals: tuple[tuple[float | None, ...], ...] = ()
+    constant: float = -1.0
+    varied: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,64 +94,108 @@ class Decision:
     """The verdict with the numbers it hangs on.
 
     best: the best program's corrected score. reached: probability that it is at the target. chance:
-    probability that it, or what the rungs left may add to it, is. next_gain: what one more rung
-    would add on average, which is often nothing. rows: val rows that would decide, where more rows
-    are what it takes. lacking: which levers could not be tried, where that is why there is no
-    verdict. What all this means in words is written in optimize.report.sentences.
+    the highest such probability of any program that may as well be the best. rows: judging rows
+    that would decide, where more rows are what it takes. lacking: which levers could not be tried,
+    where that is why there is no verdict. What all this means in words is written in
+    optimize.report.sentences.
     """
 
     verdict: Verdict
     best: Corrected
     reached: float
     chance: float
-    next_gain: float
     rows: int | None = None
     lacking: str = ""
 
 
 def promotes(gain: Interval, cheaper: bool) -> bool:
     """Whether the rungs that follow build on a challenger: it gains more than one standard error,
-    or it takes fewer calls and is not surely worse.
+    or it takes at least a tenth fewer calls and does not lose more than half of one.
 
     After the one-standard-error rule of Breiman et al. (1984): what costs more must be better by
-    more than noise. It is a rule for building on, not a proof: the climb ends with the best of all
-    it built on, and the score that counts is the one on test, which no choice has touched.
+    more than noise. It is a rule for building on, not a proof.
     """
-    return gain.mean > gain.error or (cheaper and gain.high > 0)
+    return gain.mean > errors_asked(cheaper) * gain.error
 
 
-def best_of(tried: Sequence[Tried]) -> int:
-    """Which program the climb ends with: the best it built on, on a tie the one with fewer calls,
-    then the earlier one.
+def errors_asked(cheaper: bool) -> float:
+    """How many standard errors a challenger must gain to be promoted."""
+    return -0.5 if cheaper else 1.0
+
+
+def is_cheaper(calls: float, incumbent: float) -> bool:
+    """Whether a challenger that takes so many LM calls an example costs clearly less."""
+    return calls <= DEARER * incumbent
+
+
+def contenders(tried: Sequence[Tried], val: int) -> list[int]:
+    """The programs that may be the best one, the one to end with first: those scored on all val
+    rows that are not surely worse, pair by pair, than the best of them.
+
+    The best has the highest mean over the rows that all contenders answered; on a tie it is the
+    one with fewer calls, then the earlier one.
     """
-    promoted = [n for n, t in enumerate(tried) if t.promoted]
-    return max(promoted, key=lambda n: (tried[n].mean, -tried[n].calls, -n))
+    whole = [n for n, t in enumerate(tried) if len(t.scores) >= val and t.coverage >= COVERAGE]
+    whole = whole or [0]
+    rows = val
+    for _ in range(2):  # by val alone first, then by all rows that those left answered
+        whole.sort(key=lambda n: (-tried[n].mean(rows), tried[n].calls, n))
+        leader = tried[whole[0]]
+        whole = [n for n in whole if tried[n] is leader or not _worse(tried[n], leader)]
+        rows = min(len(tried[n].scores) for n in whole)
+    return whole
+
+
+def _worse(program: Tried, leader: Tried) -> bool:
+    return paired_gain(leader.scores, program.scores).high < 0
 
 
 def decide(history: History) -> Decision:
-    """Is the target reached, out of reach of prompting, or not decidable on this val set."""
-    tried, target, rungs_left = history.tried, history.target, history.rungs_left
-    best = tried[best_of(tried)]
-    corrected = corrected_best(best.scores, [t.scores for t in tried if t is not best])
-    reached, chance, next_gain = outlook(_gains(tried), corrected.interval, target, rungs_left)
+    """Is the target reached, out of reach of prompting, or not decidable on these rows."""
+    tried, target = history.tried, history.target
+    close = contenders(tried, history.val)
+    best = tried[close[0]]
+    others = [t.scores for t in tried if t is not best]
+    corrected = corrected_best(best.scores, [*others, *history.rivals], history.val)
+    reached = at_least(target, _known(best), -corrected.optimism)
+    chance = max([reached, *(at_least(target, _known(tried[n])) for n in close[1:])])
 
     def decision(verdict: Verdict, rows: int | None = None, lacking: str = "") -> Decision:
-        return Decision(verdict, corrected, reached, chance, next_gain, rows, lacking)
+        return Decision(verdict, corrected, reached, chance, rows, lacking)
 
-    lacking = _lacking(tried)
     if best.coverage < COVERAGE:
         return decision("indecisive")
     if corrected.interval.mean >= target and reached >= SURE:
         return decision("reached")
-    if not lacking and chance <= ERROR:
-        return decision("plateau")
-    if rungs_left and history.budget_left:
-        return decision("improving")
-    if not history.budget_left:
-        return decision("budget")
-    if lacking:
+    # the next lever may be the one that helps, whatever those before it did
+    if history.rungs_left:
+        return decision("improving" if history.budget_left else "budget")
+    if lacking := _lacking(tried):
         return decision("exhausted", lacking=lacking)
+    if chance <= ERROR:
+        return decision("degenerate" if is_degenerate(best, history) else "plateau")
     return decision("indecisive", rows=_rows_needed(corrected.interval, target))
+
+
+def is_degenerate(best: Tried, history: History) -> bool:
+    """Whether the best program does not read its input: it answers nearly every row the same, or
+    scores no better than a constant answer.
+    """
+    return history.varied and (best.same >= SAME or best.mean(history.val) <= history.constant)
+
+
+def confirms(scores: Sequence[float], target: float, reads: int) -> bool:
+    """Whether test rows, read for the `reads`-th time, bear out that the target is reached.
+
+    At the first reading with a probability of CONFIRMED; every further one must be surer, so that
+    all of them together err no more often.
+    """
+    return at_least(target, scores) >= 1 - (1 - CONFIRMED) / reads
+
+
+def contradicts_plateau(scores: Sequence[float], target: float) -> bool:
+    """Whether test rows do not bear out that a program stays below the target."""
+    return 1 - at_least(target, scores) < CONFIRMED
 
 
 def without_headroom(decision: Decision, ceilings: Sequence[Interval], target: float) -> Decision:
@@ -160,64 +222,17 @@ def _lacking(tried: Sequence[Tried]) -> str:
     return ""
 
 
-def _gains(tried: Sequence[Tried]) -> list[Gain]:
-    """Each attempt's paired gain over the incumbent of its time."""
-    incumbent, gains = tried[0], []
-    for attempt in tried[1:]:
-        if attempt.coverage >= COVERAGE:
-            gains.append(paired_gain(incumbent.scores, attempt.scores))
-        if attempt.promoted:
-            incumbent = attempt
-    return gains
-
-
-def outlook(
-    gains: Sequence[Interval], best: Interval, target: float, rungs: int
-) -> tuple[float, float, float]:
-    """(probability that the best program is at the target, that it is after so many rungs more,
-    mean addition of one rung).
-
-    True gains are taken as draws from one normal distribution; its mean and spread are inferred
-    from the gains so far with their standard errors, and the next gains predicted from it: the
-    predictive distribution of a random-effects meta-analysis (Higgins et al., 2009), by a grid over
-    mean and spread. A rung that loses adds nothing.
-    """
-    import numpy as np
-    from scipy.stats import norm
-
-    drawn = max(1, rungs)  # also where none is left it is worth knowing what one would add
-    mean, spread = (
-        axis.ravel()
-        for axis in np.meshgrid(np.linspace(-0.3, 0.6, 46), np.linspace(0.005, 0.6, 40))
-    )
-    weight = norm.logpdf(mean, 0, PRIOR_MEAN) + norm.logpdf(spread, 0, PRIOR_SPREAD)
-    for gain in gains:
-        weight += norm.logpdf(gain.mean, mean, np.sqrt(spread**2 + gain.error**2))
-    share = np.exp(weight - weight.max())
-    rng = np.random.default_rng(0)
-    picked = rng.choice(len(share), DRAWS, p=share / share.sum())
-    added = np.clip(
-        mean[picked, None] + spread[picked, None] * rng.standard_normal((DRAWS, drawn)), 0, None
-    )
-    error = max(best.error, 1e-9)
-    start = best.mean + error * rng.standard_normal(DRAWS)
-    reached = float(norm.sf(target, best.mean, error))
-    return (
-        reached,
-        float((start + added[:, :rungs].sum(axis=1) >= target).mean()),
-        float(added[:, 0].mean()),
-    )
+def _known(program: Tried) -> list[float]:
+    return [s for s in program.scores if s is not None]
 
 
 def _rows_needed(best: Interval, target: float) -> int | None:
-    """Val rows on which a score as far from the target as this one would be told from it; None
-    where no advice helps.
+    """Judging rows on which a score as far from the target as this one would be told from it in
+    four cases of five; None where no advice helps.
     """
     from scipy.stats import norm
 
-    far, sure = (
-        abs(best.mean - target),
-        float(norm.ppf(1 - ERROR / 2 if best.mean < target else SURE)),
-    )
-    rows = math.ceil(best.n * (sure * best.error / far) ** 2) if far else math.inf
+    far, sure = abs(best.mean - target), 1 - ERROR if best.mean < target else SURE
+    errors = float(norm.ppf(sure) + norm.ppf(POWER))
+    rows = math.ceil(best.n * (errors * best.error / far) ** 2) if far else math.inf
     return int(rows) if best.n < rows <= MOST_ROWS * best.n else None

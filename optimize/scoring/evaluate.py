@@ -19,7 +19,7 @@ from optimize.lm.heard import listening
 from optimize.lm.meter import apart, one_example
 from optimize.lm.usage import Usage
 from optimize.stats.intervals import Interval, differences, mean_interval
-from optimize.stats.race import surely_below
+from optimize.stats.race import hopeless
 from optimize.task import Task
 from optimize.threads import in_threads
 
@@ -129,13 +129,17 @@ def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Ask
 
 
 def race(
-    program: dspy.Module, incumbent: Evaluation, examples: Sequence[dspy.Example], asking: Asking
+    program: dspy.Module,
+    incumbent: Evaluation,
+    examples: Sequence[dspy.Example],
+    asking: Asking,
+    errors: Callable[[float], float],
 ) -> Evaluation:
-    """Evaluate a challenger block by block, and stop once it is surely no better than the incumbent
-    on all the examples.
+    """Evaluate a challenger block by block, and stop once it will hardly gain as much over the
+    incumbent on all the examples as it must to be built on (optimize.stats.race).
 
-    The test holds however often one looks (optimize.stats.race); the examples must be in random
-    order.
+    errors: how many standard errors that is for a program that takes so many LM calls an example.
+    The examples must be in random order.
     """
     so_far: tuple[Outcome, ...] = ()
     while len(so_far) < len(examples):
@@ -148,7 +152,8 @@ def race(
             program, examples[seen : seen + BLOCK], replace(asking, progress=shown)
         ).outcomes
         known = differences(incumbent.scores, [o.score for o in so_far])
-        if surely_below(0.0, known, len(examples) - (len(so_far) - len(known))):
+        calls = sum(o.usage.asked for o in so_far) / len(so_far) / asking.repeats
+        if hopeless(known, len(examples) - (len(so_far) - len(known)), errors(calls)):
             break
     return Evaluation(so_far)
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from statistics import stdev
 
 LEVEL = 0.95  # two-sided confidence of every interval
 POWER = 0.8  # of the smallest gain that a set can see
-DRAWS = 4000
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class Interval:
 def mean_interval(scores: Sequence[float]) -> Interval:
     """The mean of scores in [0, 1].
 
-    Right-or-wrong scores: Wilson's interval. Graded ones: the BCa bootstrap (Efron 1987), or
-    Wilson's, which is wider, where all scores are equal and a bootstrap would claim certainty.
-    Raises ValueError without scores.
+    Right-or-wrong scores: Wilson's interval. Graded ones: Student's t (1908), or Wilson's, which
+    is wider, where all scores are equal and t would claim certainty. Raises ValueError without
+    scores.
     """
     n = len(scores)
     if n == 0:
         raise ValueError("An interval needs at least one score.")
     if set(scores) <= {0.0, 1.0} or _equal(scores):
         return wilson(math.fsum(scores) / n, n)
-    return _bootstrap(scores)
+    return _student(scores, 0.0, LEVEL)
 
 
 def wilson(mean: float, n: int) -> Interval:
@@ -50,6 +50,25 @@ def wilson(mean: float, n: int) -> Interval:
     middle, half = mean + z2 / (2 * n), math.sqrt(z2 * (mean * (1 - mean) / n + z2 / (4 * n * n)))
     low, high = (middle - half) / (1 + z2 / n), (middle + half) / (1 + z2 / n)
     return Interval(mean, max(0.0, min(low, mean)), min(1.0, max(high, mean)), n)
+
+
+def at_least(target: float, scores: Sequence[float], shift: float = 0.0) -> float:
+    """Probability that the true mean of which these scores in [0, 1] are a sample is `target` or
+    more.
+
+    Right-or-wrong scores: the Beta posterior under Jeffreys' prior (Brown, Cai & DasGupta 2001).
+    Graded ones: Student's t around the mean, which is the posterior under the prior 1/sd. shift:
+    added to the mean, as where it is known to be too high. Raises ValueError without scores.
+    """
+    from scipy.stats import beta, t
+
+    n = len(scores)
+    if n == 0:
+        raise ValueError("A probability needs at least one score.")
+    mean = min(1.0, max(0.0, math.fsum(scores) / n + shift))
+    if set(scores) <= {0.0, 1.0} or _equal(scores):
+        return float(beta.sf(target, n * mean + 0.5, n * (1 - mean) + 0.5))
+    return float(t.sf((target - mean) / (stdev(scores) / math.sqrt(n)), n - 1))
 
 
 @cache
@@ -84,7 +103,7 @@ def paired_gain(
     left out.
 
     Right-or-wrong scores: the adjusted Wald interval of Bonett & Price (2012), which counts one
-    more pair won and one more lost. Graded ones: the BCa bootstrap of the differences. The shorter
+    more pair won and one more lost. Graded ones: Student's t on the differences. The shorter
     sequence ends the pairing, as when a race was stopped early. Raises ValueError without a pair.
     """
     found = differences(before, after)
@@ -94,7 +113,7 @@ def paired_gain(
     mean, better, worse = math.fsum(found) / n, sum(d > 0 for d in found), sum(d < 0 for d in found)
     right_or_wrong = set(found) <= {-1.0, 0.0, 1.0}
     if not _equal(found) and not right_or_wrong:
-        own = _bootstrap(found, level)
+        own = _student(found, -1.0, level)
         return Gain(own.mean, own.low, own.high, n, better, worse)
     adjusted = math.fsum(found) / (n + 2)
     square = (math.fsum(d * d for d in found) + 2) / (n + 2)
@@ -111,45 +130,62 @@ def _mcnemar(better: int, worse: int) -> float:
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
-def smallest_gain(n: int, variance: float) -> float:
-    """The smallest true gain that n pairs show as significant (two-sided, LEVEL) with probability
-    POWER.
+def power(n: int, gain: float, differ: float) -> float:
+    """How often n pairs show a true gain of right-or-wrong scores as significant (paired_gain's
+    interval above 0, at LEVEL).
 
-    variance: of one pair's difference; for 0/1 scores the share of examples on which two programs
-    differ. Solves gain² n = (z + z')² (variance - gain²), the normal approximation of Connor
-    (1987). 1.0 where nothing less is seen.
+    differ: share of the examples on which two programs differ, at least `gain`. Exact: the number
+    of pairs that differ is binomial, and so is the number won among them.
     """
-    c = (z(LEVEL) + z(2 * POWER - 1)) ** 2
-    return min(1.0, math.sqrt(c * variance / (n + c)))
+    import numpy as np
+    from scipy.stats import binom
+
+    differ = max(differ, gain)
+    differing = np.arange(n + 1)
+    n_adjusted, z2 = n + 2, z(LEVEL) ** 2
+    # solved for the net number of pairs won from which the interval's lower end is above 0
+    net = n_adjusted * np.sqrt(z2 * (differing + 2) / n_adjusted / (n_adjusted + z2))
+    won = np.floor((differing + net) / 2) + 1
+    shown = binom.sf(won - 1, differing, (1 + gain / differ) / 2)
+    return float(binom.pmf(differing, n, differ) @ shown)
 
 
-def rows_to_see(gain: float, variance: float) -> int:
+def smallest_gain(n: int, differ: float) -> float:
+    """The smallest true gain that n pairs show as significant with probability POWER; 1.0 where
+    nothing less is seen.
+
+    differ: share of examples on which two programs differ; for graded scores the variance of one
+    pair's difference, which is that of right-or-wrong ones that differ as often.
+    """
+    low, high = 0.0, 1.0
+    while high - low > 0.001:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(n, middle, differ) >= POWER else (middle, high)
+    return high
+
+
+def rows_to_see(gain: float, differ: float) -> int:
     """How many pairs show a true gain of this size with probability POWER: smallest_gain the other
     way round.
     """
-    c = (z(LEVEL) + z(2 * POWER - 1)) ** 2
-    return max(1, math.ceil(c * max(0.0, variance - gain**2) / gain**2))
+    n = 2
+    while power(n, gain, differ) < POWER:
+        n = max(n + 1, math.ceil(1.02 * n))
+    return n
 
 
 def _equal(values: Sequence[float]) -> bool:
-    """Whether all values are the same but for rounding, so that a bootstrap has nothing to
-    resample.
+    """Whether all values are the same but for rounding, so that there is no spread to
+    judge by.
     """
     return max(values) - min(values) < 1e-9
 
 
-def _bootstrap(values: Sequence[float], level: float = LEVEL) -> Interval:
-    import numpy as np
-    from scipy.stats import bootstrap
+def _student(values: Sequence[float], least: float, level: float) -> Interval:
+    """Student's interval of a mean of values in [least, 1], cut to that range."""
+    from scipy.stats import t
 
-    found = bootstrap(
-        (np.asarray(values),),
-        np.mean,
-        confidence_level=level,
-        n_resamples=DRAWS,
-        method="BCa",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Interval(
-        math.fsum(values) / len(values), float(found.low), float(found.high), len(values)
-    )
+    n = len(values)
+    mean = math.fsum(values) / n
+    half = float(t.ppf(0.5 + level / 2, n - 1)) * stdev(values) / math.sqrt(n)
+    return Interval(mean, max(least, mean - half), min(1.0, mean + half), n)

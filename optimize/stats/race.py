@@ -1,14 +1,12 @@
-"""Is one program surely no better than another, before all rows are asked?
-
-A test that holds however often one looks.
-"""
+"""May a program still win, before all rows are asked? Numbers in, numbers out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-ERROR = 0.05  # how often a race may stop although the gain on all rows is as large as asked for
+ERROR = 0.05  # how often a test may say "below" although the gain on all rows is not
+FUTILE = 0.02  # chance of still being promoted up to which a challenger is stopped
 TINY = 1e-9
 BOLDEST = 0.75  # of the largest bet that cannot lose everything at once
 
@@ -48,8 +46,23 @@ def evidence_below(gain: float, differences: Sequence[float], rows: int) -> floa
     return math.inf if rows * middle - total > left + TINY else highest
 
 
-def surely_below(gain: float, differences: Sequence[float], rows: int) -> bool:
-    """Whether the race may stop: the mean difference over all rows is below `gain`, with an error
-    rate of ERROR.
+def hopeless(differences: Sequence[float], rows: int, errors: float) -> bool:
+    """Whether a challenger may be stopped, because its gain over all `rows` rows will hardly be
+    more than so many standard errors: with a probability of FUTILE or less.
+
+    Conditional power at the gain seen so far (Lachin 2005), predictive: the mean of the rows to
+    come is Student's t around that of the rows seen, with the uncertainty of both. differences:
+    those seen, in random order. One row won and one lost are added, so that a few equal rows claim
+    nothing.
     """
-    return evidence_below(gain, differences, rows) >= 1 / ERROR
+    from scipy.stats import t
+
+    n, left = len(differences), rows - len(differences)
+    if n == 0 or left <= 0:
+        return False
+    mean = math.fsum(differences) / (n + 2)
+    variance = (math.fsum(d * d for d in differences) + 2) / (n + 2) - mean**2
+    bar = errors * math.sqrt(variance * rows)  # of the sum over all rows
+    needed = (bar - math.fsum(differences)) / left
+    spread = math.sqrt(variance * (1 / left + 1 / (n + 2)))
+    return float(t.sf((needed - mean) / spread, n + 1)) <= FUTILE

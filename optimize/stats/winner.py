@@ -13,6 +13,7 @@ from typing import Any
 from optimize.stats.intervals import Interval, mean_interval, wilson
 
 RESAMPLES = 400
+TINY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -29,37 +30,50 @@ class Corrected:
 
 
 def corrected_best(
-    best: Sequence[float | None], others: Sequence[Sequence[float | None]]
+    best: Sequence[float | None],
+    others: Sequence[Sequence[float | None]],
+    chosen_on: int | None = None,
 ) -> Corrected:
     """The score of `best`, chosen as the highest of itself and `others` on the same rows.
 
     Bootstrap bias correction (Tsamardinos et al., 2018, BBC-CV): rows are drawn with replacement,
     the choice is made again on those drawn, and the chosen program's mean on the rows left out is
-    what the choice is worth. The average over draws, where it lies below the raw mean, replaces it.
-    Programs whose race was stopped early could not have been chosen and are left out, as in that
-    paper's BBCD. Rows that any of the programs misses are left out of the choice, not of the score.
-    bench/estimates.py has the bias that remains. Raises ValueError where `best` has no score.
+    what the choice is worth. The average over draws, where it lies below the raw mean, is what is
+    taken off. Programs whose race was stopped early could not have been chosen and are left out,
+    as in that paper's BBCD; a row that a program misses is left out of that program's mean.
+
+    chosen_on: the first so many rows, on which all programs competed; on the rows after them only
+    the last few did. The optimism of the first choice weighs as much as its rows do, and that of
+    the last choice is taken where it is larger. bench/estimates.py has the bias that remains.
+    Raises ValueError where `best` has no score.
     """
+    known = [s for s in best if s is not None]
+    raw, first = mean_interval(known), min(chosen_on or len(best), len(best))
+    rivals = [o[:first] for o in others if len(o) >= first]
+    finalists = [o[: len(best)] for o in others if len(o) >= len(best) > first]
+    share = sum(s is not None for s in best[:first]) / len(known)
+    optimism = max(share * _optimism(best[:first], rivals), _optimism(best, finalists))
+    right_or_wrong = set(known) <= {0.0, 1.0}
+    return Corrected(_shifted(raw, optimism, right_or_wrong), optimism, 1 + len(rivals))
+
+
+def _optimism(best: Sequence[float | None], rivals: Sequence[Sequence[float | None]]) -> float:
     import numpy as np
 
-    raw = mean_interval([s for s in best if s is not None])
-    rivals = [o for o in others if len(o) == len(best)]
-    matrix = np.array(
-        [[np.nan if s is None else s for s in row] for row in (best, *rivals)], dtype=float
-    )
-    complete = matrix[:, ~np.isnan(matrix).any(axis=0)]
-    n = complete.shape[1]
+    scores = np.array([[np.nan if s is None else s for s in row] for row in (best, *rivals)], float)
+    scores = scores[:, ~np.isnan(scores[0])]
+    n = scores.shape[1]
     if not rivals or n < 2:
-        return Corrected(raw, 0.0, 1 + len(rivals))
+        return 0.0
+    known, scores = (~np.isnan(scores)).astype(float), np.nan_to_num(scores)
     drawn = _draws(n)
     out = (drawn == 0).astype(float)
+    means = drawn @ scores.T / np.maximum(drawn @ known.T, TINY)
     # `best` is first, so it wins its ties, as it did
-    chosen = np.argmax(drawn @ complete.T, axis=1)
-    left_out = (out @ complete.T)[np.arange(len(out)), chosen] / out.sum(axis=1)
-    optimism = max(0.0, float(complete[0].mean() - left_out.mean()))
-    return Corrected(
-        _shifted(raw, optimism, bool(np.isin(complete[0], (0, 1)).all())), optimism, 1 + len(rivals)
-    )
+    chosen, draws = means.argmax(axis=1), np.arange(len(drawn))
+    counts = (out @ known.T)[draws, chosen]
+    left_out = (out @ scores.T)[draws, chosen][counts > 0] / counts[counts > 0]
+    return max(0.0, float(scores[0].mean() - left_out.mean()))
 
 
 @cache

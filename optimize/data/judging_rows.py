@@ -1,0 +1,37 @@
+"""Which train rows may judge until the verdict is in."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import dspy
+
+from optimize.data.rows import Splits, input_texts
+from optimize.data.split import near_duplicate_groups
+from optimize.task import Task
+
+JUDGING = 200  # rows that judge, val among them: they find most plateaus 10 points below the target
+Rows = tuple[dspy.Example, ...]
+
+
+def lent(task: Task, splits: Splits) -> tuple[Rows, Rows]:
+    """(train rows that the climb may learn from and show, train rows that judge beside val).
+
+    At most half of the train rows judge, the first ones in content-hash order, so that every run
+    takes the same; nearly equal ones stay together. None where the split is the user's own or val
+    was cut. After the verdict all of them are train rows again.
+    """
+    cut = splits.whole is not None and len(splits.whole.val) > len(splits.val)
+    size = min(len(splits.train) // 2, JUDGING - len(splits.val))
+    if splits.given or cut or size <= 0:
+        return splits.train, ()
+    groups = near_duplicate_groups([input_texts(task, e) for e in splits.train])
+    sizes = Counter(groups)
+    judging: set[int] = set()
+    taken = 0
+    for group in sizes:
+        if taken + sizes[group] <= size:
+            judging.add(group)
+            taken += sizes[group]
+    both = list(zip(splits.train, groups, strict=True))
+    return tuple(e for e, g in both if g not in judging), tuple(e for e, g in both if g in judging)
