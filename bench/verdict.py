@@ -8,6 +8,7 @@ python bench/verdict.py            # some minutes; --json for machines, --climbs
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from optimize.climb.rungs import LADDER as RUNGS
 from optimize.climb.verdict import (
     History,
     Tried,
-    confirms,
+    confirmed,
     contenders,
     contradicts_plateau,
     decide,
@@ -33,7 +34,7 @@ from optimize.climb.verdict import (
     promotes,
 )
 from optimize.data.split import SHARES
-from optimize.stats.intervals import paired_gain
+from optimize.stats.intervals import at_least, paired_gain
 from optimize.stats.race import hopeless
 
 RECORDED = Path(__file__).parent / "climbs.jsonl"
@@ -114,7 +115,7 @@ LAWS: dict[str, Callable[[Rng, int], np.ndarray]] = {
 @dataclass
 class Rows:
     """Rows of a common difficulty, on which programs' errors correlate. kind: right-or-wrong
-    scores, graded ones (Beta, many near 0 and 1), or noisy ones (an LM that answers anew each time).
+    scores, graded ones (Beta, many near 0 and 1), or noisy ones (of an LM that answers anew).
     """
 
     rng: Rng
@@ -262,10 +263,9 @@ def ours(climb: Climb, rivals: tuple[tuple[float, ...], ...] = (), reads: int = 
         tried = list(history.tried)
     assert history
     found, best = decide(history), contenders(history.tried, climb.val)[0]
-    said: str = found.verdict
-    if said == "reached" and not confirms(tests[best], climb.target, reads):
-        said = "unconfirmed"
-    if said == "plateau" and contradicts_plateau(tests[best], climb.target):
+    on_test = at_least(climb.target, tests[best])
+    said: str = confirmed(found, on_test, reads).verdict
+    if said == "plateau" and contradicts_plateau(on_test):
         said = "contradicted"
     rows = asked / (climb.val * len(climb.rungs))
     corrected = found.best.interval.mean
@@ -339,7 +339,7 @@ def calibration(stops: Sequence[tuple[Climb, Stop]]) -> list[dict[str, Any]]:
     """How often the best program truly is at the target, by the probability stated for it."""
     edges = (0, 0.01, 0.05, 0.2, 0.5, 0.8, 0.9, 0.95, 0.99, 1.001)
     out = []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         inside = [(s.sure, s.truth >= c.target) for c, s in stops if low <= s.sure < high]
         if inside:
             stated, true = np.mean(inside, axis=0)

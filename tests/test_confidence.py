@@ -112,9 +112,11 @@ def test_rows_out_of_the_distribution_may_lack_an_answer_and_are_held_apart(
     told = effects(task, splits, (test[0], test[1]), ood, 10.0, in_flight=1).ood
     assert told and (told.n, told.score_before, told.score_after) == (2, 0.5, 0.5)
     assert (told.sure_before, told.sure_after) == pytest.approx((0.6, 0.97))
-    assert (told.told_apart_before, told.told_apart_after) == (0.5, 0.0), (
+    assert told.told_apart_before and told.told_apart_after
+    assert (told.told_apart_before.score, told.told_apart_after.score) == (0.5, 0.0), (
         "after the tuning it is surer where it knows nothing"
     )
+    assert told.told_apart_before.low < 0.2 and told.told_apart_before.high > 0.8, "of two rows"
 
 
 def test_an_ood_row_with_another_label_is_told(tiny: Tiny, mood_rows: list[dict[str, Any]]) -> None:

@@ -147,14 +147,16 @@ def test_an_answer_costs_the_same_however_often_it_is_asked_for(
 def test_a_race_asks_a_worse_program_a_fraction_of_the_rows(adder: tuple[Adder, Program]) -> None:
     best = Evaluation(tuple(Outcome(1.0, {}) for _ in ROWS))
     adder[0].wrong = set(range(0, 60, 2))
-    found = race(adder[1], best, ROWS, Asking(TASK, threads=3))
-    assert BLOCK < len(found.outcomes) < 60 and len(found.outcomes) % BLOCK == 0
+    found = race(adder[1], best, ROWS, Asking(TASK, threads=3), lambda calls: 1.0)
+    assert BLOCK <= len(found.outcomes) < 60 and len(found.outcomes) % BLOCK == 0
     assert sum(adder[0].asked.values()) == len(found.outcomes)
 
 
 def test_a_race_against_an_equal_runs_to_its_end(adder: tuple[Adder, Program]) -> None:
+    """Where it is cheaper; else it could not be promoted."""
     best = Evaluation(tuple(Outcome(1.0, {}) for _ in ROWS))
-    assert race(adder[1], best, ROWS, Asking(TASK, threads=3)).scores == best.scores
+    asking = Asking(TASK, threads=3)
+    assert race(adder[1], best, ROWS, asking, lambda calls: -0.5).scores == best.scores
 
 
 def test_headroom_is_the_best_of_several_answers_and_the_teachers(

@@ -30,7 +30,7 @@ from optimize.finetune.handoff.manifest import read, verify
 from optimize.report.record import Report
 from optimize.stats.records import GainRecord
 from tests.test_cli import optimize
-from tests.test_climb import COLOURS, painter
+from tests.test_climb import painter
 from tests.test_lm import served
 from tests.test_tuning import forgotten
 
@@ -65,18 +65,18 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Colours drawn at random: no lever can reach the target."""
+    """Each thing is of two colours, of which a coin chose one: no lever can reach the target."""
     root, rng = tmp_path_factory.mktemp("project"), random.Random(0)
     (root / "programs").mkdir()
     (root / "programs" / "paint.py").write_text(PROGRAM)
     letters = lambda: "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=9))  # noqa: E731
+    words = {"brick": "red", "moss": "green", "ocean": "blue"}
     rows = [
         {
-            "thing": f"{rng.choice(('brick', 'moss', 'ocean'))} {letters()} sample number "
-            f"{letters()}",
-            "colour": rng.choice(COLOURS),
+            "thing": f"{' '.join(both)} {letters()} sample number {letters()}",
+            "colour": words[rng.choice(both)],
         }
-        for _ in range(200)
+        for both in (rng.sample(list(words), 2) for _ in range(200))
     ]
     (root / "devsets" / "paint").mkdir(parents=True)
     (root / "devsets" / "paint" / "rows.jsonl").write_text(

@@ -72,6 +72,7 @@ def sound(task: Task) -> Case:
         "plateau",
         0.9,
         score(0.5),
+        0.001,
         won,
         ("baseline", "demos"),
         checked,

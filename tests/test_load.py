@@ -18,6 +18,7 @@ from optimize.commands.tasks import overview
 from optimize.errors import WorkbenchError
 from optimize.lm.meter import MeteredLM
 from optimize.program.program import Program, save, student
+from optimize.stats.intervals import paired_gain
 from optimize.store.champion import CHAMPION, takes_over
 from optimize.store.open import client
 from optimize.store.read import last_run
@@ -137,23 +138,29 @@ def test_a_task_gives_the_program_of_its_champion(
 
 
 @pytest.mark.parametrize(
-    ("champion", "rows", "n", "score", "takes"),
+    ("champion", "rows", "n", "won", "takes"),
     [
-        (None, "a", 8, 0.1, True),
-        (("a", 80, 0.7), "a", 80, 0.7, True),
-        (("a", 80, 0.7), "a", 80, 0.69, False),
-        (("a", 80, 0.7), "a:24:8", 8, 1.0, False),  # a trial on a few of the rows
-        (("a:24:8", 8, 1.0), "a", 80, 0.7, True),
-        (("a", 80, 0.7), "b", 80, 0.1, True),  # other rows, other scores
-        (("a:24:8", 8, 0.5), "a:30:8", 8, 0.6, True),
+        (None, "a", 8, None, True),
+        (("a", 80), "a", 80, None, True),  # a champion whose scores nobody kept
+        (("a", 80), "a", 80, 12, True),
+        (("a", 80), "a", 80, 1, False),  # one row won and none lost: the rows' noise
+        (("a", 80), "a", 80, 0, False),
+        (("a", 80), "a:24:8", 8, 8, False),  # a trial on a few of the rows
+        (("a:24:8", 8), "a", 80, 0, True),
+        (("a", 80), "b", 80, None, True),  # other rows, other scores
+        (("a:24:8", 8), "a:30:8", 8, 6, True),
     ],
 )
 def test_who_is_the_champion(
-    champion: tuple[str, int, float] | None, rows: str, n: int, score: float, takes: bool
+    champion: tuple[str, int] | None, rows: str, n: int, won: int | None, takes: bool
 ) -> None:
-    names = ("data_hash", "test_rows", "test_score")
+    """won: test rows on which the new one is right and the champion is not."""
+    names = ("data_hash", "test_rows")
     tags = dict(zip(names, map(str, champion), strict=True)) if champion else {}
-    assert takes_over(dict(zip(names, (rows, n, score), strict=True)), tags) is takes
+    gain = None
+    if won is not None:
+        gain = paired_gain([0.0] * n, [1.0] * won + [0.0] * (n - won))
+    assert takes_over(dict(zip(names, (rows, n), strict=True)), tags, gain) is takes
 
 
 @pytest.mark.parametrize(

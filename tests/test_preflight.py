@@ -110,7 +110,7 @@ def test_labels_that_a_side_lacks_are_told(tiny: Tiny, review_rows: Rows) -> Non
 def test_a_reference_at_the_target_is_told_first(tiny: Tiny, review_rows: Rows) -> None:
     found = checked(tiny(rows=review_rows))
     assert found.baselines["TF-IDF + logistic regression"].score == 1.0 and found.baselines[
-        "majority class"
+        "same answer to every row"
     ].score == pytest.approx(0.5, abs=0.1)
     assert preflight_sentences(found, 0.9)[0].startswith("No LM needed?")
     assert not any(
@@ -122,7 +122,9 @@ def test_a_reference_at_the_target_is_told_first(tiny: Tiny, review_rows: Rows) 
 def test_references_are_scored_by_the_tasks_metric(tiny: Tiny, review_rows: Rows) -> None:
     task = replace(tiny(rows=review_rows), metric=lambda example, prediction: 0.25)
     splits = load_splits(task)
-    assert {s.mean for s in baseline_scores(task, splits.train, splits.test).values()} == {0.25}
+    assert {
+        score for row in baseline_scores(task, splits.train, splits.test).values() for score in row
+    } == {0.25}
 
 
 def test_raters_put_a_ceiling_on_scores(tiny: Tiny, review_rows: Rows) -> None:
@@ -145,7 +147,7 @@ def test_raters_that_fail_are_a_clear_error(tiny: Tiny, review_rows: Rows) -> No
 
 def test_what_a_dev_set_can_see(tiny: Tiny, review_rows: Rows) -> None:
     found = checked(tiny(rows=review_rows))
-    assert found.rows["val"] == 18 and found.smallest_gain == pytest.approx(0.276, abs=0.005)
+    assert found.rows["val"] == 18 and found.smallest_gain == pytest.approx(0.346, abs=0.005)
     assert found.rows_to_see["5%"] > 4 * found.rows_to_see["10%"] * 0.9
 
 

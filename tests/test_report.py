@@ -50,8 +50,11 @@ def plateau(**changes: Any) -> Report:
         chosen_from=6,
         reached=0.0,
         chance=0.0004,
-        next_gain=0.01,
-        rungs_left=3,
+        same=0.2,
+        constant=0.05,
+        on_test=0.001,
+        close=["mipro"],
+        rungs_left=0,
         rung_calls=120,
         rows_needed=None,
         smallest_gain=0.18,
@@ -220,9 +223,23 @@ def test_numbers_that_compare_stand_side_by_side() -> None:
     assert all(len(row) == len(costs.columns) for row in costs.rows)
 
 
-def test_a_reached_verdict_that_test_does_not_confirm_is_the_first_thing_said() -> None:
-    text = shown(terminal(plateau(verdict="reached")))
-    assert "Not confirmed on test" in text
+def test_a_reached_verdict_that_test_does_not_confirm_is_said_so() -> None:
+    numbers = plateau().numbers.model_copy(update={"reached": 0.95, "on_test": 0.4})
+    said = verdict_sentences("unconfirmed", 0.9, numbers)
+    assert (
+        said.startswith("Reached on val, not confirmed") and "95.0 %" in said and "40.0 %" in said
+    )
+    assert shown(terminal(plateau(verdict="unconfirmed"))).startswith("UNCONFIRMED")
+
+
+def test_a_tuned_lm_that_a_baseline_matches_is_told_in_the_first_line() -> None:
+    report = tuned()
+    assert "No LM needed" not in shown(terminal(report)).splitlines()[0]
+    level = {"baseline": "nearest neighbour", "over_baseline": gained(0.05)}
+    decision_ = report.decision and report.decision.model_copy(update=level)
+    report = report.model_copy(update={"decision": decision_})
+    for text in (shown(terminal(report)), markdown(report)):
+        assert "No LM needed? nearest neighbour" in text.splitlines()[0]
 
 
 def test_a_baseline_as_good_as_the_program_is_said() -> None:

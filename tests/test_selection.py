@@ -62,6 +62,18 @@ def test_missing_scores_are_left_out_of_the_choice() -> None:
     assert corrected_best(best, [other]).interval.n == 40
 
 
+def test_on_more_rows_the_optimism_of_the_first_choice_weighs_less() -> None:
+    """Chosen from eight on 40 rows, then asked alone on 80 fresh ones."""
+    rng = np.random.default_rng(5)
+    first = rng.integers(0, 2, (8, 40)).astype(float).tolist()
+    best = max(first, key=sum)
+    others = [s for s in first if s is not best]
+    fresh = rng.integers(0, 2, 80).astype(float).tolist()
+    few, more = corrected_best(best, others), corrected_best(best + fresh, others, 40)
+    assert more.optimism == pytest.approx(few.optimism / 3)
+    assert more.interval.n == 120 and more.k == 8
+
+
 def test_graded_scores_stay_within_0_and_1() -> None:
     rng = np.random.default_rng(0)
     scores = rng.beta(1, 9, (6, 30))

@@ -16,7 +16,7 @@ from optimize.climb.climb import Setup, climb
 from optimize.climb.observer import Observer
 from optimize.climb.preflight import preflight
 from optimize.climb.rungs import LADDER
-from optimize.commands.finish import Findings, settle
+from optimize.commands.finish import Findings, on_test, settle
 from optimize.commands.new import write_task
 from optimize.commands.run import climb_record
 from optimize.commands.session import open_session, tracked_run
@@ -34,7 +34,7 @@ from optimize.scoring.evaluate import UNPARSABLE, Evaluation, Outcome
 from optimize.scoring.slices import by_slice, slices
 from optimize.stats.intervals import Gain, paired_gain
 from optimize.stats.records import GainRecord
-from optimize.store.read import earlier_tunings
+from optimize.store.read import earlier_tests
 from optimize.task import Task
 
 Tiny = Callable[..., Task]
@@ -272,9 +272,10 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
         assert best and evaluation
         checked = preflight(session.task, session.splits, config)
         record = climb_record(session, climbed, checked)
+        tested = on_test(session, {"zero_shot": student(session.task), "prompt": best})
         tuned = tune(session, best, evaluation)
         opened = GateRecord(open=True, criteria=[])
-        report = settle(session, tracked, Findings(record, opened, best, evaluation, tuned))
+        report = settle(session, tracked, Findings(record, opened, best, evaluation, tested, tuned))
     assert (
         report.decision
         and report.test.tuned
@@ -286,9 +287,9 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
     assert ("--replay 2 --epochs 2" in report.next) is bool(regressed), "what keeps more of it"
     hashes = [row_hash(session.task, row) for row in session.splits.test]
     assert [
-        len(earlier_tunings(tmp_path, "words", rows)) for rows in (hashes, hashes[:1], ["others"])
+        len(earlier_tests(tmp_path, "words", rows)) for rows in (hashes, hashes[:1], ["others"])
     ] == [1, 1, 0]
-    assert report.decision.tunings == 1 and len(earlier_tunings(tmp_path, "review", hashes)) == 0
+    assert report.decision.tunings == 1 and len(earlier_tests(tmp_path, "review", hashes)) == 0
     assert report.final == (report.test.prompt if regressed else report.test.tuned)
     assert report.test.tuned_other and {a.rung for a in tuned.attempts} == {
         "lora",

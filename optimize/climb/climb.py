@@ -30,7 +30,7 @@ from optimize.climb.verdict import (
     promotes,
 )
 from optimize.data.judging_rows import lent
-from optimize.data.rows import Splits
+from optimize.data.rows import Splits, row_hash
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
 from optimize.files import to_json
 from optimize.lm.meter import Meter, MeteredLM
@@ -180,6 +180,7 @@ class _Climbing:
             rivals=setup.rivals,
             constant=setup.constant,
             varied=setup.varied,
+            rows=tuple(row_hash(setup.task, e) for e in setup.splits.val),
         )
 
     def _left(self, tried: Sequence[Tried]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 
 import dspy
 from pydantic import Field
@@ -14,12 +14,14 @@ from optimize.climb.findings import Finding, labels_of, row_findings
 from optimize.climb.gold import gold_findings
 from optimize.climb.rungs import LADDER
 from optimize.climb.rungs.base import PASSES, PROMPT_CHARS, searched
+from optimize.climb.verdict import SAME
 from optimize.config import RunConfig
-from optimize.data.baselines import baseline_scores
+from optimize.data.baselines import CONSTANT, cross_validated
 from optimize.data.labels import agreement, judge, random_share
 from optimize.data.rows import Splits, input_text
+from optimize.files import to_json
 from optimize.program.program import render, student
-from optimize.stats.intervals import rows_to_see, smallest_gain
+from optimize.stats.intervals import mean_interval, rows_to_see, smallest_gain
 from optimize.stats.records import Record, ScoreRecord
 from optimize.task import Task, choices
 
@@ -70,7 +72,15 @@ class Preflight(Record):
     rows_to_see: dict[str, int] = Field(
         description="val rows that show a gain of so many points with 80 % probability"
     )
-    baselines: dict[str, ScoreRecord] = Field(description="scores on val without an LM")
+    baselines: dict[str, ScoreRecord] = Field(
+        description="scores without an LM, cross-validated over all labelled rows"
+    )
+    constant: float = Field(
+        -1.0, description="val score of the best constant answer; -1: not known"
+    )
+    varied: bool = Field(
+        default=True, description="the right answers to val rows are not nearly all the same"
+    )
     cost: CostRecord
 
     def count(self, what: str) -> int:
@@ -84,11 +94,9 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
     after: LM calls that the run keeps for what follows its climb, beside the test rows.
     """
     gold = gold_findings(task, splits)
-    found = {
-        name: ScoreRecord.of(score)
-        for name, score in baseline_scores(task, splits.train, splits.val).items()
-    }
     everything = [e for rows in splits.sides().values() for e in rows]
+    # val first, so that it is among those that a large set is cut to
+    found = cross_validated(task, [*splits.val, *splits.train, *splits.test])
     judged = (
         judge([input_text(task, e) for e in everything], labels_of(task, everything))
         if task.label
@@ -104,9 +112,25 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
         agreement=_agreement(task, splits),
         smallest_gain=smallest_gain(len(splits.val), DIFFER),
         rows_to_see={f"{margin:.0%}": rows_to_see(margin, DIFFER) for margin in MARGINS},
-        baselines=found,
+        baselines={
+            name: ScoreRecord.of(mean_interval([s for s in row if s is not None]))
+            for name, row in found.items()
+        },
+        constant=_constant(found, len(splits.val)),
+        varied=_varied(task, splits),
         cost=_cost(task, splits, config, after),
     )
+
+
+def _constant(found: Mapping[str, Sequence[float | None]], val: int) -> float:
+    known = [s for s in found.get(CONSTANT, ())[:val] if s is not None]
+    return sum(known) / len(known) if known else -1.0
+
+
+def _varied(task: Task, splits: Splits) -> bool:
+    names = list(task.signature.output_fields)
+    right = Counter(to_json({n: e[n] for n in names}) for e in splits.val)
+    return max(right.values()) < SAME * right.total()
 
 
 def _label_rows(task: Task, splits: Splits) -> dict[str, int]:

@@ -75,7 +75,7 @@ class History:
     rung_calls: LM calls that one more rung would likely take, as the ones so far did on average.
     rivals: val scores of the programs of earlier runs on these rows, from which the best was chosen
     as well. constant: the score on val of the constant answer that scores best. varied: the right
-    answers are not nearly all the same one.
+    answers are not nearly all the same one. rows: content hashes of the val rows.
     """
 
     tried: tuple[Tried, ...]
@@ -87,6 +87,7 @@ class History:
     rivals: tuple[tuple[float | None, ...], ...] = ()
     constant: float = -1.0
     varied: bool = True
+    rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -184,18 +185,28 @@ def is_degenerate(best: Tried, history: History) -> bool:
     return history.varied and (best.same >= SAME or best.mean(history.val) <= history.constant)
 
 
-def confirms(scores: Sequence[float], target: float, reads: int) -> bool:
-    """Whether test rows, read for the `reads`-th time, bear out that the target is reached.
+def confirmed(decision: Decision, on_test: float, reads: int) -> Decision:
+    """`unconfirmed` in place of `reached` where the test rows do not bear it out.
 
-    At the first reading with a probability of CONFIRMED; every further one must be surer, so that
-    all of them together err no more often.
+    on_test: probability by them alone that the program is at the target. reads: how often they have
+    been read, this time included.
     """
-    return at_least(target, scores) >= 1 - (1 - CONFIRMED) / reads
+    if decision.verdict != "reached" or confirms(on_test, reads):
+        return decision
+    return replace(decision, verdict="unconfirmed")
 
 
-def contradicts_plateau(scores: Sequence[float], target: float) -> bool:
-    """Whether test rows do not bear out that a program stays below the target."""
-    return 1 - at_least(target, scores) < CONFIRMED
+def confirms(on_test: float, reads: int) -> bool:
+    """Whether test rows bear out that the target is reached: at the first reading with a
+    probability of CONFIRMED. Every further one must be surer, so that they err no more often
+    together.
+    """
+    return on_test >= 1 - (1 - CONFIRMED) / reads
+
+
+def contradicts_plateau(on_test: float) -> bool:
+    """Whether test rows do not bear out that the program stays below the target."""
+    return 1 - on_test < CONFIRMED
 
 
 def without_headroom(decision: Decision, ceilings: Sequence[Interval], target: float) -> Decision:

@@ -7,7 +7,7 @@ from contextlib import suppress
 import dspy
 
 from optimize.climb.verdict import History
-from optimize.commands.finish import Findings, settle
+from optimize.commands.finish import Findings, on_test, settle
 from optimize.commands.gate import last_climb
 from optimize.commands.lock import task_lock
 from optimize.commands.session import Both, Session, tracked_run
@@ -15,10 +15,10 @@ from optimize.commands.tune import tune
 from optimize.errors import WorkbenchError
 from optimize.finetune import BACKENDS
 from optimize.lm.reach import check_reachable
+from optimize.program.program import student
 from optimize.report.record import Report
 from optimize.scoring.evaluate import evaluate
-from optimize.store.read import find_run
-from optimize.store.write import HISTORY
+from optimize.store.read import HISTORY, find_run
 
 
 def finetune_last(session: Session) -> Report:
@@ -38,13 +38,14 @@ def finetune_last(session: Session) -> Report:
                 tracked.decided(history)
             session.watch.started("best prompt program")
             evaluation = evaluate(best, session.splits.val, session.asking)
+            tested = on_test(session, {"zero_shot": student(session.task), "prompt": best})
             tuned = tune(session, best, evaluation, judged.traced)
             for attempt in tuned.attempts:
                 Both(tracked, session.watch).finished(attempt)
             own = {"seed": session.config.seed, "teacher": session.teacher_name}
             own |= {"knobs": last.report.knobs | session.config.given}
             climb = judged.climb.model_copy(update=own)
-            findings = Findings(climb, judged.gate, best, evaluation, tuned)
+            findings = Findings(climb, judged.gate, best, evaluation, tested, tuned)
             return settle(session, tracked, findings)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import dspy
 
 from optimize import lm as lms
+from optimize.climb.verdict import SURE, confirms
 from optimize.commands.next_step import next_step
 from optimize.commands.session import Session
 from optimize.config import TASK_LM
@@ -34,9 +35,9 @@ from optimize.report.record import (
     score_record,
 )
 from optimize.scoring.evaluate import Evaluation, evaluate
-from optimize.stats.intervals import paired_gain
+from optimize.stats.intervals import at_least, mean_interval, paired_gain
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord
-from optimize.store.read import earlier_tunings
+from optimize.store.read import earlier_tests
 from optimize.store.write import Run
 
 
@@ -44,13 +45,15 @@ from optimize.store.write import Run
 class Findings:
     """What a command knows before the test rows are read.
 
-    best_val: the best prompt program's on val. failed: what went wrong since the climb.
+    best_val: the best prompt program's on val. tested: zero-shot and it on test. failed: what went
+    wrong since the climb.
     """
 
     climb: ClimbRecord
     gate: GateRecord
     best: Program
     best_val: Evaluation
+    tested: Mapping[str, Evaluation]
     tuned: Tuned | None = None
     failed: tuple[str, ...] = ()
 
@@ -83,20 +86,25 @@ def settle(
     writes one, given the report.
     """
     tuned, failed = findings.tuned, list(findings.failed)
-    programs = _programs(session, findings)
-    found = _on_test(session, programs)
+    programs, found = _programs(session, findings), dict(findings.tested)
+    if tuned:
+        with surviving(failed, "Reading the test rows with the tuned LM"):
+            found |= on_test(session, {n: p for n, p in programs.items() if n not in found})
     test = _test_record(session, found)
     hashes = {
         side: [row_hash(session.task, e) for e in session.splits.sides()[side]]
         for side in ("val", "test")
     }
     judged = None
-    if tuned:
+    if tuned and "tuned" in found:
         with surviving(failed, "The judgement of the tuned LM"):
             judged = _judged(session, tuned, found, hashes["test"])
     kept = "tuned" if judged and judged.decision.accepted else "prompt"
     path = session.folder("programs") / f"{tracked.id}.json"
     report = _report(session, findings, test, judged, path)
+    if judged and tuned and judged.decision.accepted:
+        met = _tuned_meets(session, tuned, found["tuned"], report.numbers.test_reads, judged)
+        report = report.model_copy(update={"target_met": met})
     report = _noted(session, report, failed)
     tracked.settle(report, programs[kept], findings.best)
     known = len(failed)
@@ -106,15 +114,12 @@ def settle(
     }
     with surviving(failed, "Keeping the scores of each row"):
         for side, evaluated in (("val", val), ("test", found)):
-            scores = {
-                name: list(e.scores) for name, e in (evaluated | {"final": evaluated[kept]}).items()
-            }
-            tracked.scores(side, RowScores(rows=hashes[side], programs=scores))
+            tracked.scores(side, _row_scores(evaluated, kept, hashes[side]))
     with surviving(failed, f"Writing the program to {path}"):
         knobs = session.config.model_dump(include=set(TASK_LM), exclude_none=True)
         save(programs[kept], path, knobs)
     with surviving(failed, "Registering the program"):
-        tracked.register(report)
+        tracked.register(report, _row_scores(found, kept, hashes["test"]))
     for chart in report.charts:
         with surviving(failed, f"The picture {chart}"):
             draw(report, session.root / chart)
@@ -129,6 +134,12 @@ def settle(
         report = _noted(session, report, failed)
         tracked.settle(report, programs[kept], findings.best)
     return report
+
+
+def _row_scores(found: Mapping[str, Evaluation], kept: str, rows: list[str]) -> RowScores:
+    """Every program's scores, and those of the one that is kept as `final`."""
+    both = {**found, "final": found[kept]}
+    return RowScores(rows=rows, programs={name: list(e.scores) for name, e in both.items()})
 
 
 def _noted(session: Session, report: Report, failed: Sequence[str]) -> Report:
@@ -146,7 +157,7 @@ def _programs(session: Session, findings: Findings) -> dict[str, Program]:
     return programs
 
 
-def _on_test(session: Session, programs: Mapping[str, Program]) -> dict[str, Evaluation]:
+def on_test(session: Session, programs: Mapping[str, Program]) -> dict[str, Evaluation]:
     found = {}
     for name, program in programs.items():
         session.watch.started(f"{name.replace('_', ' ')} on test")
@@ -167,7 +178,7 @@ def _judged(
     session: Session, tuned: Tuned, found: Mapping[str, Evaluation], rows: Sequence[str]
 ) -> _Judged:
     test = before, after = found["prompt"], found["tuned"]
-    tunings = len({after.scores, *earlier_tunings(session.root, session.task.name, rows)})
+    tunings = len({after.scores, *earlier_tests(session.root, session.task.name, rows)})
     gain = paired_gain(before.scores, after.scores, level(tunings))
     assert tuned.chosen.gain
     seen = effects(
@@ -181,19 +192,42 @@ def _judged(
         tuned.forgetting,
         session.task.least_gain,
     )
-    return _Judged(decision, seen)
+    return _Judged(_held_against_baselines(session, decision, after), seen)
+
+
+def _held_against_baselines(
+    session: Session, decision: DecisionRecord, after: Evaluation
+) -> DecisionRecord:
+    """The decision with what a baseline without an LM makes of it, pair by pair."""
+    splits = session.splits
+    found = baseline_scores(session.task, splits.train, splits.test)
+    if not found:
+        return decision
+    name = max(found, key=lambda n: sum(found[n]))
+    over = GainRecord.between(found[name], after.scores)
+    return decision.model_copy(update={"baseline": name, "over_baseline": over})
+
+
+def _tuned_meets(
+    session: Session, tuned: Tuned, test: Evaluation, reads: int, judged: _Judged
+) -> bool:
+    """Whether val and test rows say that the tuned LM is at the target, as of a prompt program."""
+    assert tuned.chosen.evaluation
+    val = at_least(session.target, tuned.chosen.evaluation.known)
+    return val >= SURE and confirms(
+        at_least(session.target, test.known), reads + judged.decision.tunings
+    )
 
 
 def _report(
     session: Session, findings: Findings, test: TestRecord, judged: _Judged | None, path: Path
 ) -> Report:
     usage, climb, tuned = session.meter.usage(), findings.climb, findings.tuned
-    final = test.tuned if judged and judged.decision.accepted and test.tuned else test.prompt
     charts = session.folder("charts").relative_to(session.root) / path.stem
     tried = map(AttemptRecord.of, tuned.attempts if tuned else ())
     return Report(
         **dict(climb) | {"attempts": [*climb.attempts, *tried]},
-        target_met=final.score >= session.target,
+        target_met=climb.verdict == "reached",
         test=test,
         gate=findings.gate,
         decision=judged.decision if judged else None,
@@ -217,7 +251,7 @@ def _test_record(session: Session, found: dict[str, Evaluation]) -> TestRecord:
         if "tuned" in found
         else None,
         baselines={
-            n: ScoreRecord.of(s)
+            n: ScoreRecord.of(mean_interval(s))
             for n, s in baseline_scores(
                 session.task, session.splits.train, session.splits.test
             ).items()

@@ -42,6 +42,7 @@ def case_of(task: Task, climb: ClimbRecord) -> Case:
         verdict=climb.verdict,
         target=climb.target,
         best=climb.numbers.best,
+        on_test=climb.numbers.on_test,
         levers={a.rung: a.gain.mean for a in climb.attempts if a.rung in climb.levers and a.gain},
         families=[a.family for a in climb.attempts if a.val],
         preflight=climb.preflight,

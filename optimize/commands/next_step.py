@@ -42,13 +42,19 @@ def next_step(report: Report, session: Session) -> Step:
             return step
     elif report.gate.open:
         return _tune_or_hand_off(report, session)
-    elif report.final.low >= report.target:  # beyond its interval
+    elif report.verdict == "reached":
         return Step(LOOK)
     twice = command_line("run", report.task, report.knobs | {"max_calls": _twice(session)})
     check = command_line("check", report.task, report.knobs)
     return {
         "budget": Step(twice),
         "indecisive": _more_rows(report),
+        "unconfirmed": _more_rows(report),
+        "degenerate": Step(
+            LOOK,
+            note="look at prompts and answers, then change the instruction, the output's fields "
+            "or --lm",
+        ),
         "plateau": Step(LOOK) if report.gate.open else _open_the_gate(report),
         "no_headroom": Step(
             check, note="are the labels and the metric right? Else a stronger --lm"

@@ -6,23 +6,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import dspy
 
 from optimize.climb.climb import Climb, Setup, climb
 from optimize.climb.preflight import Preflight, preflight
 from optimize.climb.rungs import LADDER, Rung
-from optimize.climb.verdict import without_headroom
-from optimize.commands.finish import Findings, settle, surviving
+from optimize.climb.verdict import confirmed, without_headroom
+from optimize.commands.finish import Findings, on_test, settle, surviving
 from optimize.commands.gate import judge
 from optimize.commands.handoff import bundle
 from optimize.commands.lock import task_lock
+from optimize.commands.memory import Memory, remembered
 from optimize.commands.session import Both, Session, tracked_run
 from optimize.commands.traces import Traced, trace_calls
 from optimize.commands.tune import tune, tuning_calls
 from optimize.finetune import BACKENDS
 from optimize.finetune.handoff.bundle import Material
 from optimize.lm.reach import check_reachable
+from optimize.program.program import student
 from optimize.report.record import (
     AttemptRecord,
     ClimbRecord,
@@ -31,8 +34,10 @@ from optimize.report.record import (
     VerdictRecord,
 )
 from optimize.report.sentences import preflight_sentences, verdict_sentences
+from optimize.scoring.evaluate import Evaluation
 from optimize.scoring.failures import diagnose
 from optimize.scoring.headroom import ANSWERS, calls_needed, headroom
+from optimize.stats.intervals import at_least
 from optimize.stats.records import ScoreRecord
 from optimize.store.write import Run
 
@@ -50,6 +55,7 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
         tracked_run(session, "run") as tracked,
         dspy.context(lm=session.lm),
     ):
+        memory = remembered(session)
         setup = Setup(
             session.task,
             session.splits,
@@ -60,19 +66,24 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
             session.config.seed,
             after=calls_after(session),
             repeats=session.config.repeats,
+            rivals=tuple(memory.rivals),
+            constant=found_before.constant,
+            varied=found_before.varied,
         )
         found = climb(setup, rungs, Both(tracked, session.watch))
-        baseline = found.attempts[0]
         found, room = _with_headroom(session, found)
         best, evaluation = found.best.program, found.best.evaluation
         assert best and evaluation
         finetune = session.config.finetune
+        tested = on_test(session, {"zero_shot": student(session.task), "prompt": best})
+        found, said = _confirmed(session, found, tested["prompt"], memory)
         climbed = climb_record(session, found, found_before, room)
+        numbers = climbed.numbers.model_copy(update=said)
+        climbed = _worded(climbed.model_copy(update={"numbers": numbers}))
         judged = judge(session, climbed, best, going_on=finetune != "never")
-        findings = Findings(judged.climb, judged.gate, best, evaluation)
+        findings = Findings(judged.climb, judged.gate, best, evaluation, tested)
         if judged.gate.open and finetune in BACKENDS:
-            keep = test_calls(session, baseline.calls + found.best.calls)
-            findings = _tuned(session, tracked, findings, judged.traced, keep)
+            findings = _tuned(session, tracked, findings, judged.traced)
         handoff = None
         if judged.gate.open and finetune == "bundle":
             traces = judged.traced.traces if judged.traced else None
@@ -88,18 +99,26 @@ def checked(session: Session) -> Preflight:
     return preflight(session.task, session.splits, session.config, calls_after(session))
 
 
-def _tuned(
-    session: Session, tracked: Run, findings: Findings, traced: Traced | None, keep: int
-) -> Findings:
-    """The findings with a tuned LM, or with why there is none.
+def _confirmed(
+    session: Session, found: Climb, test: Evaluation, memory: Memory
+) -> tuple[Climb, dict[str, Any]]:
+    """The climb with its verdict in the light of the test rows, and what is to be told of them."""
+    on_test = at_least(session.target, test.known)
+    reads = len({test.scores, *memory.read})
+    said = {"on_test": on_test, "test_reads": reads, "climbs": 1 + memory.climbs}
+    return replace(found, decision=confirmed(found.decision, on_test, reads)), said
 
-    keep: LM calls that must be left for the test rows, which are read whatever becomes of it.
-    """
+
+def _worded(climb: ClimbRecord) -> ClimbRecord:
+    """The climb with the sentences that its numbers make."""
+    reason = verdict_sentences(climb.verdict, climb.target, climb.numbers, climb.headroom)
+    return climb.model_copy(update={"reason": reason})
+
+
+def _tuned(session: Session, tracked: Run, findings: Findings, traced: Traced | None) -> Findings:
+    """The findings with a tuned LM, or with why there is none."""
     failed: list[str] = []
-    with (
-        surviving(failed, "Fine-tuning"),
-        session.meter.share(max(0, session.meter.remaining() - keep)),
-    ):
+    with surviving(failed, "Fine-tuning"):
         tuned = tune(session, findings.best, findings.best_val, traced)
         for attempt in tuned.attempts:
             Both(tracked, session.watch).finished(attempt)
@@ -117,7 +136,7 @@ def climb_record(
     return ClimbRecord(
         task=session.task.name,
         verdict=verdict,
-        reason=verdict_sentences(verdict, session.target, numbers, room),
+        reason="",
         target=session.target,
         numbers=numbers,
         preflight=checked,
@@ -140,11 +159,6 @@ def calls_after(session: Session) -> int:
     traces = trace_calls(session) if finetune != "never" else 0
     tuning = tuning_calls(session) if finetune in BACKENDS else 0
     return traces + tuning + _headroom_calls(session)
-
-
-def test_calls(session: Session, calls: float) -> int:
-    """LM calls that the test rows take of programs which take so many for one row, all together."""
-    return int(session.config.repeats * len(session.splits.test) * calls)
 
 
 def _headroom_calls(session: Session) -> int:

@@ -220,7 +220,7 @@ def _compared(
         tuned=tuned_rate,
         n=len(both),
         drop=drop,
-        regressed=drop.high < 0 or drop.mean < -MARGIN,
+        regressed=drop.high < 0,
         held=drop.low >= -MARGIN,
         examples=[
             f"{asked[n][:80]!r}: {base.texts[n].strip()[:60]!r} became "

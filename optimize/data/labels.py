@@ -16,6 +16,7 @@ from optimize.stats.intervals import Interval, wilson
 FOLDS = 5
 RELIABLE = 0.65
 NEIGHBOURS = 5  # of which all must carry another label than a doubted row's
+LEAST_TOLD = 0.25  # of the way from the commonest label's share to all rows right
 LEAST_CLASSES = 4  # below which a label far down a ranking is not told from the second best
 
 
@@ -104,7 +105,8 @@ def judge(texts: Sequence[str], labels: Sequence[str]) -> Judged | None:
 
 def random_share(judged: Judged) -> Interval | None:
     """An estimate, some 5 to 12 points high, of the share of labels drawn at random; None below
-    LEAST_CLASSES classes.
+    LEAST_CLASSES classes, or where texts say too little about labels: what words cannot tell looks
+    random, however right it is.
 
     A label drawn at random is as likely the last as the second in its row's ranking of the classes;
     a right one on a hard row is seldom in the lower half. So the rows whose label is there, scaled
@@ -113,7 +115,9 @@ def random_share(judged: Judged) -> Interval | None:
     import numpy as np
 
     classes = len(judged.names)
-    if classes < LEAST_CLASSES:
+    common = np.bincount(judged.y).max() / len(judged.y)
+    right = (judged.chance.argmax(axis=1) == judged.y).mean()
+    if classes < LEAST_CLASSES or right - common < LEAST_TOLD * (1 - common):
         return None
     rank = (judged.chance > judged.chance[np.arange(len(judged.y)), judged.y][:, None]).sum(axis=1)
     upper = (classes + 1) // 2

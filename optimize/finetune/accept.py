@@ -36,8 +36,17 @@ class DecisionRecord(Record):
         description="how many tuned LMs these test rows have judged, this one included"
     )
     least_gain: float = Field(description="on test, below which weights are not worth their upkeep")
+    baseline: str | None = Field(
+        default=None, description="the best baseline without an LM on test; null where none is"
+    )
+    over_baseline: GainRecord | None = Field(default=None, description="on test, over it")
     wrong_if: list[str]
     decided: str = Field(description="the day, ISO 8601")
+
+    @property
+    def matched(self) -> bool:
+        """Whether a baseline without an LM may as well be as good as the tuned LM."""
+        return self.over_baseline is not None and self.over_baseline.low <= 0
 
     @property
     def sure(self) -> bool:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from optimize.climb.findings import CONFLICTS, LEAKS
 from optimize.climb.preflight import DIFFER, NOISY, Preflight
-from optimize.climb.verdict import Family
+from optimize.climb.verdict import CONFIRMED, Family, contradicts_plateau
 from optimize.config import RunConfig, command_line
 from optimize.finetune import finetune_command
 from optimize.finetune.steps import TraceCount
@@ -56,8 +56,9 @@ class Criterion(Record):
 
 @dataclass(frozen=True)
 class Case:
-    """What a gate judges, all of it on record. best: the corrected val score. levers: gain of each
-    rung that won.
+    """What a gate judges, all of it on record. best: the corrected val score. on_test: probability,
+    by the test rows alone, that the best program is at the target; None where they were not read.
+    levers: gain of each rung that won.
 
     families: of the levers that were scored. reasons: the program reasons before it answers.
     teacher: another LM's val score with the same prompt, where it was asked. steps: the names of
@@ -69,6 +70,7 @@ class Case:
     verdict: str
     target: float
     best: ScoreRecord
+    on_test: float | None
     levers: Mapping[str, float]
     families: Sequence[Family]
     preflight: Preflight
@@ -103,6 +105,12 @@ def verdict(task: Task, case: Case) -> Criterion:
         ),
         "budget": ("It is not shown that prompting cannot reach the target.", run),
         "no_headroom": ("Mend labels and metric, or take a stronger LM.", check),
+        "degenerate": (
+            "The LM answers without reading its input: look at prompts and answers in the MLflow "
+            "UI, then change the signature's instruction, the output's fields or the LM.",
+            "optimize ui",
+        ),
+        "unconfirmed": ("Val says that prompting reaches the target. Add labelled rows.", ""),
     }.get(
         case.verdict,
         (
@@ -119,6 +127,21 @@ def verdict(task: Task, case: Case) -> Criterion:
         source="docs/verdict.md",
         advice="" if passed else advice,
         command="" if passed else command,
+    )
+
+
+def test_rows(case: Case) -> Criterion | None:
+    """Rows that no choice has touched must not speak against the plateau."""
+    if case.verdict != "plateau" or case.on_test is None:
+        return None
+    passed = not contradicts_plateau(case.on_test)
+    return Criterion(
+        name="test rows agree",
+        passed=passed,
+        value=f"the best program is below the target with a probability of {1 - case.on_test:.1%}",
+        threshold=f"{CONFIRMED:.0%} at least",
+        source="the test rows",
+        advice="" if passed else "Val and test rows disagree. Add labelled rows, then run again.",
     )
 
 
@@ -297,7 +320,7 @@ def no_lm_needed(case: Case) -> Criterion | None:
     return Criterion(
         name="no LM needed",
         passed=passed,
-        value=f"{name} scores {score.score:.2f} on val",
+        value=f"{name} scores {score} (cross-validated)",
         threshold=f"below {case.target}",
         source="the preflight",
         advice="" if passed else f"Use {name} instead of an LM.",

@@ -4,6 +4,7 @@ answer costs. Asks no LM.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -12,12 +13,18 @@ from pydantic import Field
 
 from optimize.data.rows import Splits
 from optimize.files import to_json
-from optimize.scoring.calibration import ConfidenceRecord, confidence
+from optimize.scoring.calibration import (
+    ConfidenceRecord,
+    RangeRecord,
+    confidence,
+    error_change,
+)
 from optimize.scoring.corpus_use import Knowledge
 from optimize.scoring.evaluate import Evaluation
 from optimize.scoring.failures import confusions
 from optimize.scoring.slices import SliceRecord, by_slice, slices
-from optimize.stats.records import Record
+from optimize.stats.intervals import LEVEL, Interval, z
+from optimize.stats.records import Record, ScoreRecord
 from optimize.task import Task
 
 Pair = tuple[Evaluation, Evaluation]  # of the best prompt program, and of the tuned one
@@ -65,8 +72,8 @@ class OodRecord(Record):
     score_after: float
     sure_before: float | None
     sure_after: float | None
-    told_apart_before: float | None
-    told_apart_after: float | None
+    told_apart_before: ScoreRecord | None
+    told_apart_after: ScoreRecord | None
 
 
 class EffectsRecord(Record):
@@ -81,6 +88,9 @@ class EffectsRecord(Record):
         None, description="null where the LM does not tell how sure it is"
     )
     confidence_after: ConfidenceRecord | None = None
+    calibration: RangeRecord | None = Field(
+        default=None, description="change of the calibration error, paired"
+    )
     invented_before: float | None = Field(
         None,
         description="share of invented ids; null where the corpus has none or no answer names one",
@@ -116,6 +126,7 @@ def effects(
         classes_after=classes(task, rows, after),
         confidence_before=confidence(before),
         confidence_after=confidence(after),
+        calibration=error_change(before, after),
         invented_before=known.invented_share(before.outcomes),
         invented_after=known.invented_share(after.outcomes),
         ood=_ood(test, ood) if ood else None,
@@ -148,11 +159,19 @@ def _sure(found: Evaluation) -> list[float]:
     return [o.confidence for o in found.outcomes if o.confidence is not None]
 
 
-def _told_apart(inside: Sequence[float], outside: Sequence[float]) -> float | None:
+def _told_apart(inside: Sequence[float], outside: Sequence[float]) -> ScoreRecord | None:
+    """AUROC with the interval of Hanley & McNeil (1982)."""
     from sklearn.metrics import roc_auc_score
 
-    known = [1] * len(inside) + [0] * len(outside)
-    return float(roc_auc_score(known, [*inside, *outside])) if inside and outside else None
+    if not inside or not outside:
+        return None
+    m, n = len(inside), len(outside)
+    area = float(roc_auc_score([1] * m + [0] * n, [*inside, *outside]))
+    one, two = area / (2 - area), 2 * area**2 / (1 + area)
+    spread = area * (1 - area) + (m - 1) * (one - area**2) + (n - 1) * (two - area**2)
+    half = z(LEVEL) * math.sqrt(max(0.0, spread) / (m * n))
+    low, high = max(0.0, area - half), min(1.0, area + half)
+    return ScoreRecord.of(Interval(area, low, high, m + n))
 
 
 def classes(task: Task, rows: Sequence[dspy.Example], found: Evaluation) -> ClassesRecord | None:

@@ -76,9 +76,7 @@ class ForgettingRecord(Record):
     tuned: float
     n: int
     drop: GainRecord = Field(description="tuned minus base, paired")
-    regressed: bool = Field(
-        description="surely worse, or worse by more than the margin in the mean"
-    )
+    regressed: bool = Field(description="surely worse")
     held: bool = Field(description="shown to be worse by no more than the margin")
     examples: list[str] = Field(description="of what got worse")
 

@@ -37,6 +37,7 @@ def gate(task: Task, case: Case, waived: str | None = None) -> GateRecord:
     """
     found = [
         criteria.verdict(task, case),
+        criteria.test_rows(case),
         criteria.retrieval(task, case),
         criteria.kind_of_failure(task, case),
         criteria.train_rows(case),

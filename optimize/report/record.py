@@ -9,7 +9,7 @@ from pydantic import Field
 
 from optimize.climb.observer import Attempt
 from optimize.climb.preflight import DIFFER, Preflight
-from optimize.climb.verdict import WEIGHTS, Decision, Family, History, best_of
+from optimize.climb.verdict import WEIGHTS, Decision, Family, History, Verdict, contenders
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.effects import EffectsRecord
 from optimize.finetune.epoch import Epoch
@@ -32,6 +32,7 @@ class AttemptRecord(Record):
     val: ScoreRecord | None = None
     gain: GainRecord | None = Field(None, description="over the incumbent of its time, on val")
     promoted: bool = False
+    beyond: int = Field(0, description="judging rows beyond val that it was asked on as well")
     missing: int = Field(0, description="val rows whose call failed; they are not zeros")
     format: str | None = None
     lm_calls: int = Field(
@@ -54,6 +55,7 @@ class AttemptRecord(Record):
             val=score_record(attempt.evaluation) if attempt.evaluation else None,
             gain=GainRecord.of(attempt.gain) if attempt.gain else None,
             promoted=attempt.promoted,
+            beyond=len(attempt.beyond.outcomes),
             missing=attempt.evaluation.missing if attempt.evaluation else 0,
             format=attempt.program.format if attempt.program else None,
             lm_calls=usage.calls,
@@ -72,18 +74,35 @@ class VerdictRecord(Record):
 
     rung: str = Field(description="the rung that made the best prompt program")
     best: ScoreRecord = Field(
-        description="the best prompt program on val, corrected for having been chosen"
+        description="the best prompt program on the judging rows (val, and train rows that no "
+        "program of the climb has seen), corrected for having been chosen"
     )
     correction: float = Field(description="for selection, already in `best`; never above 0")
     chosen_from: int
     reached: float = Field(description="probability that the best program is at the target")
-    chance: float = Field(description="probability that it, or what further rungs may add, is")
-    next_gain: float = Field(description="what one more rung would add on average")
+    chance: float = Field(
+        description="the highest such probability of any program that may as well be the best"
+    )
+    close: list[str] = Field(
+        default=[], description="rungs of the other programs that may as well be the best one"
+    )
+    same: float = Field(description="share of the best program's answers equal to the commonest")
+    constant: float = Field(description="val score of the best constant answer; -1: not known")
+    climbs: int = Field(
+        default=1, description="climbs that these val rows have judged, this one included"
+    )
+    on_test: float | None = Field(
+        default=None,
+        description="probability, by the test rows alone, that the best program is at target",
+    )
+    test_reads: int = Field(
+        default=1, description="programs that these test rows have judged, this one included"
+    )
     rungs_left: int = Field(description="rungs that could still be tried")
     lacking: str = Field("", description="levers that could not be tried, if that is what is wrong")
     rung_calls: int = Field(description="LM calls that one more rung would likely take")
     rows_needed: int | None = Field(
-        description="val rows that would tell, where rows are what is lacking"
+        description="judging rows that would tell, where rows are what is lacking"
     )
     smallest_gain: float = Field(
         description="over the baseline, that these val rows show with 80 % probability"
@@ -91,7 +110,8 @@ class VerdictRecord(Record):
 
     @classmethod
     def of(cls, decision: Decision, history: History) -> VerdictRecord:
-        best = history.tried[best_of(history.tried)]
+        first, *others = contenders(history.tried, history.val)
+        best = history.tried[first]
         found = differences(history.tried[0].scores, best.scores)
         moved = variance(found) if len(found) > 1 and best is not history.tried[0] else DIFFER
         return cls(
@@ -103,7 +123,9 @@ class VerdictRecord(Record):
             chosen_from=decision.best.k,
             reached=decision.reached,
             chance=decision.chance,
-            next_gain=decision.next_gain,
+            close=[history.tried[n].rung for n in others],
+            same=best.same,
+            constant=history.constant,
             rung_calls=history.rung_calls,
             rows_needed=decision.rows,
             smallest_gain=smallest_gain(len(found), max(moved, 1 / len(found))),
@@ -143,10 +165,10 @@ class TestRecord(Record):
 
 
 class ClimbRecord(Record):
-    """A climb: all that is known before the gate and the test rows."""
+    """A climb: all that is known before the gate."""
 
     task: str
-    verdict: str
+    verdict: Verdict
     reason: str
     target: float
     numbers: VerdictRecord
@@ -173,7 +195,7 @@ class ClimbRecord(Record):
 class Report(ClimbRecord):
     """One run, complete: what `--json` prints and `report.json` holds."""
 
-    version: Literal[5] = 5
+    version: Literal[6] = 6
     target_met: bool
     test: TestRecord
     gate: GateRecord

@@ -133,6 +133,9 @@ def _costs(found: EffectsRecord | None) -> tuple[Sequence[str], Sequence[Sequenc
         add("US dollars, a right answer", ".5f", b.usd_right, a.usd_right)
     if (c := found.confidence_before) and (d := found.confidence_after):
         add("calibration error", ".2f", c.ece, d.ece)
+        add("of it by chance, on so few rows", ".2f", c.floor, d.floor)
+        if found.calibration:
+            rows.append(["change of the calibration error", "", str(found.calibration)])
         add("Brier score", ".2f", c.brier, d.brier)
         add("score of the surer half", ".2f", c.surest_half, d.surest_half)
     if (e := found.classes_before) and (f := found.classes_after):
@@ -141,7 +144,8 @@ def _costs(found: EffectsRecord | None) -> tuple[Sequence[str], Sequence[Sequenc
     if ood := found.ood:
         add(f"score on {ood.n} unusual rows", ".2f", ood.score_before, ood.score_after)
         add("confidence on them", ".2f", ood.sure_before, ood.sure_after)
-        add("told apart by it (AUROC)", ".2f", ood.told_apart_before, ood.told_apart_after)
+        if (g := ood.told_apart_before) and (h := ood.told_apart_after):
+            rows.append(["told apart by it (AUROC)", str(g), str(h)])
     rows.append(["training, seconds", "", f"{found.train_seconds:.0f}"])
     pays = str(found.pays_after) if found.pays_after else "never: an answer takes no less time"
     if found.price_before and found.price_after:
@@ -169,9 +173,19 @@ def _doubts(report: Report) -> list[str]:
     """What blurs the scores: small samples, failed calls, the LM's own noise, faulty rows."""
     n, test = report.numbers, report.test
     out = [
-        f"The {n.best.n} val rows show a gain of {n.smallest_gain:.2f} or more in 4 of 5 cases; a "
+        f"The {n.best.n} rows show a gain of {n.smallest_gain:.2f} or more in 4 of 5 cases; a "
         "smaller one may be missed."
     ]
+    if n.climbs > 1:
+        out += [
+            f"These val rows have judged {n.climbs} climbs by now; the score is corrected for "
+            "having been chosen among all their programs."
+        ]
+    if n.test_reads > 1:
+        out += [
+            f"These test rows have judged {n.test_reads} programs by now, so more is asked of "
+            "them. Fresh test rows would tell more: docs/rows.md."
+        ]
     if (coverage := min(s.coverage for s in (n.best, test.zero_shot, test.prompt))) < 1:
         out += [
             f"Some LM calls failed for good: only {coverage:.0%} of the rows have a score where it "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from optimize.climb.findings import Finding
 from optimize.climb.preflight import NOISY, Preflight
-from optimize.climb.verdict import COVERAGE
+from optimize.climb.verdict import COVERAGE, SAME
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.forgetting import GENERAL, ForgettingRecord
 from optimize.report.record import Comparison, HeadroomRecord, Side, VerdictRecord
@@ -21,9 +21,7 @@ def verdict_sentences(
     """What the verdict says and the score it hangs on: two sentences."""
     below = found.best.score < target
     at = f"below the target {target}" if below else f"at the target {target}, but not surely so"
-    rungs = f"the {found.rungs_left} levers left" if found.rungs_left != 1 else "the lever left"
-    more = f", or what {rungs} may add to it," if found.rungs_left else ""
-    chance = f"the chance of reaching it is {percent(found.chance)}"
+    chance = f"the chance that it is at the target is {percent(found.chance)}"
     if verdict == "no_headroom" and headroom:
         teacher = f", the teacher {headroom.teacher}" if headroom.teacher else ""
         first = (
@@ -35,18 +33,22 @@ def verdict_sentences(
     elif verdict == "indecisive":
         rows = f"some {found.rows_needed} would" if found.rows_needed else "nor would many more"
         first = (
-            f"{found.best.n} val rows cannot tell whether prompting reaches the target {target}, "
-            f"{rows}; {chance}."
+            f"{found.best.n} rows cannot tell whether prompting reaches the target {target}, "
+            f"{rows}. Every lever was tried; the best program is {at}."
         )
     else:
         first = {
             "reached": f"Prompting reaches the target {target} with a probability of "
             f"{percent(found.reached)}.",
-            "plateau": f"Prompting stays below the target {target}: the chance that the best "
-            f"program{more} reaches it is {percent(found.chance)}.",
+            "unconfirmed": f"Reached on val, not confirmed: val says that prompting reaches the "
+            f"target {target} with a probability of {percent(found.reached)}, the test rows "
+            f"{percent(found.on_test or 0)}.",
+            "plateau": f"Prompting stays below the target {target}: every lever was tried, and "
+            f"{chance}.",
+            "degenerate": f"This climb proves nothing about prompting: {_not_reading(found)}.",
             "improving": f"Prompting is {at} so far; {chance}.",
-            "budget": f"The cap on LM calls ended the climb {at}; {chance}. One more lever takes "
-            f"some {found.rung_calls} calls.",
+            "budget": f"The cap on LM calls ended the climb {at}; {chance}. "
+            f"{_untried(found.rungs_left)}; one takes some {found.rung_calls} calls.",
             "exhausted": f"Every lever was tried, but {found.lacking}, so it is not known whether "
             f"prompting reaches the target {target}.",
         }.get(verdict, "")
@@ -59,9 +61,24 @@ def _best_sentence(found: VerdictRecord) -> str:
         if found.correction <= -0.0005
         else ""
     ).replace("-", "−")
+    close = f"; as good for all these rows show: {', '.join(found.close)}" if found.close else ""
     return (
-        f"The best prompt program ({found.rung}) scores {found.best} on {found.best.n} val "
-        f"rows{corrected}."
+        f"The best prompt program ({found.rung}) scores {found.best} on {found.best.n} "
+        f"rows{corrected}{close}."
+    )
+
+
+def _untried(levers: int) -> str:
+    return "One lever was not tried" if levers == 1 else f"{levers} levers were not tried"
+
+
+def _not_reading(found: VerdictRecord) -> str:
+    """Why the best program is taken not to read its input."""
+    if found.same >= SAME:
+        return f"the best program gives the same answer to {found.same:.0%} of the rows"
+    return (
+        "the best program scores no better on val than the same answer to every row, "
+        f"{found.constant:.2f}"
     )
 
 
@@ -110,7 +127,7 @@ def preflight_sentences(found: Preflight, target: float) -> list[str]:
     out = []
     for name, score in found.baselines.items():
         if score.score >= target:
-            out.append(f"No LM needed? {name} alone scores {score} on val, at the target {target}.")
+            out.append(f"No LM needed? {name} alone scores {score.with_n}, at the target {target}.")
     out += [
         finding_sentence(finding) for finding in sorted(found.findings, key=lambda f: not f.problem)
     ]
@@ -140,7 +157,7 @@ def preflight_sentences(found: Preflight, target: float) -> list[str]:
     )
     if found.baselines:
         out.append(
-            "Without an LM, on val: "
+            "Without an LM, cross-validated over all rows: "
             + "; ".join(f"{name} {s.score:.2f}" for name, s in found.baselines.items())
             + "."
         )

@@ -52,11 +52,6 @@ def attempts_table(attempts: list[AttemptRecord]) -> Table:
 def warnings(report: Report) -> list[str]:
     """What a reader must not miss, before anything else."""
     out = list(report.failed)
-    if report.verdict == "reached" and report.test.prompt.score < report.target:
-        out += [
-            f"Not confirmed on test: there it scores {report.test.prompt}, below the target "
-            f"{report.target}."
-        ]
     beaten = min(report.target, report.final.score)
     out += [
         f"No LM needed? {name} scores {s} on test, the program kept {report.final}."
@@ -79,6 +74,14 @@ def why(report: Report) -> list[str]:
     return out
 
 
+def headline(report: Report) -> str:
+    """The first line: the verdict, and whether a baseline without an LM makes weights needless."""
+    verdict = report.verdict.upper().replace("_", " ")
+    if report.decision and report.decision.matched:
+        return f"{verdict}. No LM needed? {report.decision.baseline} does as well as the tuned LM."
+    return verdict
+
+
 def verdict_line(report: Report) -> str:
     met = "met" if report.target_met else "not met"
     return f"Target {report.target} {met} on test: {report.final.with_n}."
@@ -96,7 +99,7 @@ def terminal(report: Report, details: bool = False) -> RenderableType:
     more = "" if details else f" Everything else: optimize report {report.task} --details"
     return Group(
         *([_all_sections(report)] if details else []),
-        Text(report.verdict.upper().replace("_", " "), style=met),
+        Text(headline(report), style=met),
         "",
         Text(scores.title, style="bold"),
         table(scores),
@@ -130,7 +133,7 @@ def duration(seconds: float) -> str:
 
 def markdown(report: Report) -> str:
     """The run's description in the MLflow UI: the whole report."""
-    lines = [f"**{report.verdict.upper()}. {verdict_line(report)}**", ""]
+    lines = [f"**{headline(report)}. {verdict_line(report)}**", ""]
     lines += [f"- {line}" for line in (*warnings(report), *why(report))]
     lines += [f"- Next: `{report.next}`", ""]
     for section in sections.sections(report):

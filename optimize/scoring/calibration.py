@@ -8,8 +8,11 @@ and Wiener 2010).
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean
+from typing import Any
 
 from pydantic import Field
 
@@ -17,6 +20,8 @@ from optimize.scoring.evaluate import Evaluation
 from optimize.stats.records import Record
 
 ROWS_A_BIN = 10  # at least
+DRAWS, FLOOR_DRAWS = 1000, 200
+Pair = tuple[float, float]  # confidence, score
 BINS = 10  # at most
 
 
@@ -28,6 +33,17 @@ class BinRecord(Record):
     n: int
 
 
+class RangeRecord(Record):
+    """A difference with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+
+
 class ConfidenceRecord(Record):
     """How far confidence and score agree, over the rows for which both are known."""
 
@@ -35,6 +51,10 @@ class ConfidenceRecord(Record):
     mean: float
     ece: float = Field(
         description="mean distance of confidence and score, bin by bin; 0 is perfect"
+    )
+    floor: float = Field(
+        description="the same, on average, of a perfectly calibrated LM with these confidences on "
+        "so many rows"
     )
     brier: float = Field(description="mean squared distance of confidence and score, row by row")
     surest_half: float = Field(description="score on the half of the rows with the surest answers")
@@ -50,20 +70,59 @@ def confidence(found: Evaluation) -> ConfidenceRecord | None:
     )
     if len(pairs) < 2 * ROWS_A_BIN:
         return None
-    count = min(BINS, len(pairs) // ROWS_A_BIN)
-    cuts = [len(pairs) * n // count for n in range(count + 1)]
-    parts = [pairs[low:high] for low, high in pairwise(cuts)]
     bins = [
         BinRecord(
             confidence=fmean(c for c, _ in part), score=fmean(s for _, s in part), n=len(part)
         )
-        for part in parts
+        for part in _bins(pairs)
     ]
     return ConfidenceRecord(
         n=len(pairs),
         mean=fmean(c for c, _ in pairs),
-        ece=sum(b.n * abs(b.confidence - b.score) for b in bins) / len(pairs),
+        ece=_error(pairs),
+        floor=_floor(pairs),
         brier=fmean((c - s) ** 2 for c, s in pairs),
         surest_half=fmean(s for _, s in pairs[len(pairs) // 2 :]),
         bins=bins,
+    )
+
+
+def error_change(before: Evaluation, after: Evaluation) -> RangeRecord | None:
+    """The calibration error after minus before, on the rows where both are known, with a paired
+    bootstrap interval; None where fewer than two bins of rows are.
+    """
+    both = [
+        ((a.confidence, a.score), (b.confidence, b.score))
+        for a, b in zip(before.outcomes, after.outcomes, strict=True)
+        if None not in (a.confidence, a.score, b.confidence, b.score)
+    ]
+    if len(both) < 2 * ROWS_A_BIN:
+        return None
+
+    def change(rows: Sequence[Any]) -> float:
+        return _error(sorted(b for _, b in rows)) - _error(sorted(a for a, _ in rows))
+
+    rng = random.Random(0)
+    drawn = sorted(change(rng.choices(both, k=len(both))) for _ in range(DRAWS))
+    low, high = drawn[round(0.025 * DRAWS)], drawn[round(0.975 * DRAWS) - 1]
+    return RangeRecord(mean=change(both), low=low, high=high)
+
+
+def _bins(pairs: Sequence[Pair]) -> list[Sequence[Pair]]:
+    """Sorted pairs in bins of equal numbers."""
+    count = max(1, min(BINS, len(pairs) // ROWS_A_BIN))
+    cuts = [len(pairs) * n // count for n in range(count + 1)]
+    return [pairs[low:high] for low, high in pairwise(cuts)]
+
+
+def _error(pairs: Sequence[Pair]) -> float:
+    """Expected calibration error of sorted (confidence, score) pairs."""
+    return sum(abs(sum(c - s for c, s in part)) for part in _bins(pairs)) / len(pairs)
+
+
+def _floor(pairs: Sequence[Pair]) -> float:
+    """What chance alone makes of it: answers drawn as right as often as their confidence says."""
+    rng = random.Random(0)
+    return fmean(
+        _error([(c, float(rng.random() < c)) for c, _ in pairs]) for _ in range(FLOOR_DRAWS)
     )

@@ -66,8 +66,13 @@ class Evaluation:
         return tuple(o.score for o in self.outcomes)
 
     @property
+    def known(self) -> list[float]:
+        """The scores there are."""
+        return [s for s in self.scores if s is not None]
+
+    @property
     def interval(self) -> Interval:
-        return mean_interval([s for s in self.scores if s is not None])
+        return mean_interval(self.known)
 
     @property
     def missing(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import dspy
 from pydantic import Field
 
-from optimize.data.baselines import MAJORITY, baseline_answers
+from optimize.data.baselines import CONSTANT, baseline_answers
 from optimize.data.excerpts import shown_difference, shown_input
 from optimize.data.fields import is_optional
 from optimize.files import to_text
@@ -89,7 +89,7 @@ def diagnose(
         [guess[label] for guess in found]
         for label in filter(None, [task.label])
         for name, found in baseline_answers(task, train, rows).items()
-        if name != MAJORITY
+        if name != CONSTANT
     ]
     wrong: dict[Kind, list[tuple[float, str]]] = {}
     pairs = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from optimize import __version__
+from optimize.climb.verdict import History
 from optimize.errors import WorkbenchError
 from optimize.report.record import Report
 from optimize.stats.records import RowScores
@@ -20,6 +21,10 @@ from optimize.store.open import client
 
 class NoRun(WorkbenchError):
     """The task has no finished run in this store yet."""
+
+
+TEST_SCORES = "test_scores.json"
+HISTORY = "history.json"  # all that a run's verdict was drawn from
 
 
 @dataclass(frozen=True)
@@ -107,29 +112,43 @@ def _by_id(store: Any, name: str) -> Found:
     return Found(store, found[0].info.run_id, found[0].data.tags.get("task", ""), name)
 
 
-def earlier_tunings(root: Path, task: str, rows: Sequence[str]) -> set[tuple[float | None, ...]]:
-    """How each tuned LM of the task's finished runs scored on the test rows, where most of them
+def earlier_tests(
+    root: Path, task: str, rows: Sequence[str], programs: Sequence[str] = ("tuned",)
+) -> set[tuple[float | None, ...]]:
+    """How these programs of the task's finished runs scored on the test rows, where most of them
     were these ones.
 
     rows: hashes of the test rows. Runs that keep no such scores are left out.
     """
+    found = set()
+    for run in _finished(root, task):
+        with suppress(WorkbenchError):
+            scores: RowScores = run.read(TEST_SCORES, RowScores)
+            if _most(rows, scores.rows):
+                found |= {tuple(scores.programs[n]) for n in programs if n in scores.programs}
+    return found
+
+
+def earlier_histories(root: Path, task: str, rows: Sequence[str]) -> Iterator[History]:
+    """The climbs of the task's finished runs, where most of their val rows were these ones."""
+    for run in _finished(root, task):
+        with suppress(WorkbenchError):
+            history: History = run.read(HISTORY, History)
+            if _most(rows, history.rows):
+                yield history
+
+
+def _finished(root: Path, task: str) -> list[Found]:
     store = client(root)
     experiment = store.get_experiment_by_name(task)
-    filters = "attributes.status = 'FINISHED' and metrics.test_score_tuned >= 0"
-    runs = (
-        store.search_runs([experiment.experiment_id], filters, max_results=1000)
-        if experiment
-        else []
-    )
-    found = set()
-    for run in runs:
-        with suppress(WorkbenchError):
-            scores = Found(store, run.info.run_id, task, run.info.run_id).read(
-                "test_scores.json", RowScores
-            )
-            if 2 * len(set(rows) & set(scores.rows)) > len(rows):
-                found.add(tuple(scores.programs["tuned"]))
-    return found
+    filters = "attributes.status = 'FINISHED' and tags.verdict != ''"
+    ids = [experiment.experiment_id] if experiment else []
+    runs = store.search_runs(ids, filters, max_results=1000) if ids else []
+    return [Found(store, run.info.run_id, task, run.info.run_id) for run in runs]
+
+
+def _most(rows: Sequence[str], known: Sequence[str]) -> bool:
+    return 2 * len(set(rows) & set(known)) > len(rows)
 
 
 def last_run(root: Path, task: str) -> tuple[Report, Found]:

@@ -24,11 +24,11 @@ from optimize.report.text import decision, markdown
 from optimize.scoring.evaluate import Evaluation
 from optimize.stats.intervals import Interval
 from optimize.stats.records import RowScores
-from optimize.store.champion import CHAMPION, champion_tags, takes_over
+from optimize.store.champion import CHAMPION, champion_tags, gain_over, takes_over
 from optimize.store.open import client
+from optimize.store.read import HISTORY
 
 SHOWN, DEMO_CHARS = 2, 400  # of a row's demos in the table
-HISTORY = "history.json"  # what the verdict is drawn from
 
 
 class Run(Observer):
@@ -159,8 +159,8 @@ class Run(Observer):
         self._log_state(self.id, prompt_program, "prompt_program.json")
         self.client.log_text(self.id, render(program, self.splits.val[0]), "prompt.txt")
 
-    def register(self, report: Report) -> None:
-        """The program kept, as a version of the task's model."""
+    def register(self, report: Report, test: RowScores) -> None:
+        """The program kept, as a version of the task's model. test: its scores, as `final`."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -176,7 +176,8 @@ class Run(Observer):
         tags |= {"test_rows": report.final.n, "data_hash": report.data_hash}
         for name, value in tags.items():
             self.client.set_model_version_tag(self.task, version.version, name, str(value))
-        if takes_over(tags, champion_tags(self.client, self.task)):
+        known = champion_tags(self.client, self.task)
+        if takes_over(tags, known, gain_over(self.client, self.task, test)):
             self.client.set_registered_model_alias(self.task, CHAMPION, version.version)
 
     def _create_experiment(self, root: Path, task: str) -> str:
