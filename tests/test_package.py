@@ -23,6 +23,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from optimize import __version__
+from optimize.data.rows import load_splits
 from optimize.task import choices, load_task, task_names
 from tests.test_lm import completion, served
 
@@ -151,9 +152,13 @@ def test_what_is_there_is_never_overwritten(bin: Path, shop: Path) -> None:
 
 
 def clerk() -> FastAPI:
-    """An LM that sends each message to a desk that its text picks by hash: no prompt teaches it."""
+    """An LM that knows the desk of every other message and sends the rest to one that their text
+    picks by hash: no prompt teaches it more.
+    """
     app = FastAPI()
     task = load_task("tickets", ROOT)
+    rows = [e for side in load_splits(task).sides().values() for e in side]
+    known = {row.message.strip(): row.desk for row in rows}
     desks = choices(task.signature.output_fields["desk"].annotation)
 
     @app.post("/v1/chat/completions")
@@ -163,7 +168,9 @@ def clerk() -> FastAPI:
         found = re.search(r"message(?: ## \]\]|:)\s*(.+)", messages[-1]["content"])
         if not found or len(messages) < 2:
             return completion(body["model"], "Name the desk that takes the message.")
-        desk = desks[zlib.crc32(found[1].strip().encode()) % len(desks)]
+        message = found[1].strip()
+        number = zlib.crc32(message.encode())
+        desk = known.get(message, desks[0]) if number % 2 else desks[number % len(desks)]
         text = f"[[ ## desk ## ]]\n{desk}\n\n[[ ## completed ## ]]"
         if "response_format" in body:
             text = json.dumps({"desk": desk})

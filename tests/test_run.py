@@ -12,7 +12,7 @@ from optimize.report.record import Report
 from tests.test_cli import optimize
 
 pytestmark = [pytest.mark.lm, pytest.mark.slow]
-CALLS = "--max-calls=200"
+CALLS = "--max-calls=110"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def first(project: Path) -> dict[str, Any]:
 def test_the_report_holds_every_number_with_its_interval(first: dict[str, Any]) -> None:
     report = Report.model_validate(first)
     assert report.target == 0.99 and not report.target_met
-    assert report.verdict in ("plateau", "indecisive", "budget", "exhausted")
+    assert report.verdict in ("plateau", "indecisive", "budget", "exhausted", "degenerate")
     assert report.attempts[0].rung == "zero_shot" and report.attempts[0].val
     for score in (
         report.test.zero_shot,
@@ -52,7 +52,7 @@ def test_the_report_holds_every_number_with_its_interval(first: dict[str, Any]) 
     assert all(a.val or a.skipped or a.error for a in report.attempts), (
         "every rung is accounted for"
     )
-    assert 0 < report.lm_calls <= 200 and report.cost_usd == 0
+    assert 0 < report.lm_calls <= 110 and report.cost_usd == 0
     assert not report.gate.open or report.verdict == "plateau"
 
 
@@ -91,7 +91,7 @@ def test_the_report_says_how_sure_it_is(first: dict[str, Any]) -> None:
     assert (
         set(report.preflight.baselines)
         == set(report.test.baselines)
-        == {"majority class", "nearest neighbour", "TF-IDF + logistic regression"}
+        == {"same answer to every row", "nearest neighbour", "TF-IDF + logistic regression"}
     )
     assert report.test.prompt_gain.p is not None and all(
         s.coverage == 1.0 for s in (n.best, report.test.zero_shot, report.test.prompt)
@@ -141,7 +141,7 @@ def test_two_runs_compare_on_the_rows_both_scored(project: Path, first: dict[str
         "--finetune",
         "never",
         "--max-calls",
-        "120",
+        "60",
         "--seed",
         "3",
         "--test-rows",
@@ -220,7 +220,9 @@ def test_another_lm_behind_an_address_goes_the_same_way(project: Path) -> None:
         "--api-base",
         endpoint.url,
         "--max-calls",
-        "60",
+        "40",
+        "--test-rows",
+        "8",
         "--finetune",
         "never",
         "--json",

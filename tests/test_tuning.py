@@ -28,6 +28,7 @@ from optimize.finetune.effects import classes, effects, price
 from optimize.finetune.forgetting import ForgettingRecord
 from optimize.finetune.gate import GateRecord
 from optimize.lm.usage import Usage
+from optimize.program.program import student
 from optimize.report.sentences import decision_sentences
 from optimize.report.text import decision
 from optimize.scoring.evaluate import UNPARSABLE, Evaluation, Outcome

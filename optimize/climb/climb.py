@@ -111,6 +111,8 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
     climbing = _Climbing(setup, watch)
     queue, deferred = list(rungs), set[str]()
     while True:
+        while queue and (why := queue[0].unfit(setup.task)):
+            climbing.add(Attempt(queue[0].name, queue.pop(0).family, skipped=why))
         decision = climbing.decided(len(queue))
         if decision.verdict != "improving":
             break

@@ -157,7 +157,9 @@ def decide(history: History) -> Decision:
     close = contenders(tried, history.val)
     best = tried[close[0]]
     others = [t.scores for t in tried if t is not best]
-    corrected = corrected_best(best.scores, [*others, *history.rivals], history.val)
+    here = {t.scores[: history.val] for t in tried}  # a run again finds its own programs
+    rivals = [scores for scores in history.rivals if scores not in here]
+    corrected = corrected_best(best.scores, [*others, *rivals], history.val)
     reached = at_least(target, _known(best), -corrected.optimism)
     chance = max([reached, *(at_least(target, _known(tried[n])) for n in close[1:])])
 

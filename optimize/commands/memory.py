@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from optimize.climb.verdict import History
+from optimize.climb.verdict import History, Tried
 from optimize.commands.session import Session
 from optimize.data.rows import row_hash
 from optimize.store.read import earlier_histories, earlier_tests
@@ -14,11 +14,12 @@ Scores = tuple[float | None, ...]
 
 @dataclass(frozen=True)
 class Memory:
-    """climbs: earlier ones that most of these val rows have judged. rivals: their programs' scores
-    on these val rows. read: scores of the programs that most of these test rows have judged.
+    """climbs: what was tried in each earlier one that most of these val rows have judged. rivals:
+    their programs' scores on these val rows. read: scores of the programs that most of these test
+    rows have judged.
     """
 
-    climbs: int
+    climbs: frozenset[tuple[Tried, ...]]
     rivals: tuple[Scores, ...]
     read: frozenset[Scores]
 
@@ -32,9 +33,9 @@ def remembered(session: Session) -> Memory:
     test = [row_hash(task, e) for e in splits.test]
     climbs = list(earlier_histories(session.root, task.name, val))
     rivals = dict.fromkeys(scores for climb in climbs for scores in _aligned(climb, val))
-    different = {climb.tried for climb in climbs}  # a fine-tune run repeats its climb's
+    different = frozenset(climb.tried for climb in climbs)  # a fine-tune run repeats its climb's
     read = frozenset(earlier_tests(session.root, task.name, test, ("prompt", "tuned")))
-    return Memory(len(different), tuple(rivals), read)
+    return Memory(different, tuple(rivals), read)
 
 
 def _aligned(climb: History, val: list[str]) -> list[Scores]:

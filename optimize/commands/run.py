@@ -105,7 +105,11 @@ def _confirmed(
     """The climb with its verdict in the light of the test rows, and what is to be told of them."""
     on_test = at_least(session.target, test.known)
     reads = len({test.scores, *memory.read})
-    said = {"on_test": on_test, "test_reads": reads, "climbs": 1 + memory.climbs}
+    said = {
+        "on_test": on_test,
+        "test_reads": reads,
+        "climbs": len({found.history.tried, *memory.climbs}),
+    }
     return replace(found, decision=confirmed(found.decision, on_test, reads)), said
 
 

@@ -8,21 +8,26 @@ from dataclasses import dataclass
 from optimize.climb.rungs import demos, instructions
 from optimize.climb.rungs.base import Context, Skip, Starved
 from optimize.climb.rungs.output_format import output_format
-from optimize.climb.rungs.passages import passages
+from optimize.climb.rungs.passages import passages, without_corpus
 from optimize.climb.rungs.search import demo_search
 from optimize.climb.verdict import Family
 from optimize.program.program import Program
+from optimize.task import Task
 
 __all__ = ["LADDER", "Context", "Rung", "Skip", "Starved"]
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A lever, its family (what kind of failure it mends) and the function that pulls it."""
+    """A lever, its family (what kind of failure it mends) and the function that pulls it.
+
+    unfit: why it can do nothing for a task, known before a call is spent; empty where it can.
+    """
 
     name: str
     family: Family
     pull: Callable[[Program, Context], Program]
+    unfit: Callable[[Task], str] = lambda task: ""
 
 
 LADDER: tuple[Rung, ...] = (
@@ -30,7 +35,7 @@ LADDER: tuple[Rung, ...] = (
     Rung("demo_search", "demos", demo_search),
     Rung("bootstrapped_demos", "demos", demos.bootstrapped),
     Rung("nearest_demos", "demos", demos.nearest),
-    Rung("passages", "retrieval", passages),
+    Rung("passages", "retrieval", passages, without_corpus),
     Rung("mipro", "instructions", instructions.mipro),
     Rung("simba", "instructions", instructions.simba),
     Rung("gepa", "instructions", instructions.gepa),

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import random
 
-from optimize.climb.rungs.base import Context, Skip, fitting, fresh
+from optimize.climb.rungs.base import Context, fitting, fresh
 from optimize.climb.rungs.demos import FEW, spread, with_fitting, with_nearest
 from optimize.program.program import Program
 from optimize.program.retrieval import Passages
+from optimize.task import Task
 
 SIZES = (1, 3)
+
+
+def without_corpus(task: Task) -> str:
+    return "" if task.corpus else "the task has no corpus.jsonl"
 
 
 def passages(student: Program, context: Context) -> Program:
@@ -19,15 +24,15 @@ def passages(student: Program, context: Context) -> Program:
     Demos show how to use passages, so those that an incumbent without passages was best with need
     not be best here.
     """
-    if not context.task.corpus:
-        raise Skip("the task has no corpus.jsonl")
+    corpus = context.task.corpus
+    assert corpus, without_corpus(context.task)
     pool, search = context.halves()
     sizes = SIZES[: context.affordable(3 * len(search), least=1, most=len(SIZES))]
     drawn = spread(pool, context.task, FEW, random.Random(context.seed))
     candidates = []
     for k in sizes:
         candidate = fresh(student)
-        candidate.use_passages(Passages(k, context.task.corpus))
+        candidate.use_passages(Passages(k, corpus))
         candidates += [
             candidate,
             with_fitting(candidate, drawn, search),
