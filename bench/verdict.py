@@ -327,8 +327,33 @@ def row(rule: str, law: str, n: int, stops: Sequence[tuple[Climb, Stop]]) -> dic
         "indecisive": _share([s.said not in ("reached", "plateau") for _, s in stops]),
         "rungs": round(sum(s.rungs for _, s in stops) / len(stops), 2),
         "rows_asked": round(sum(s.rows for _, s in stops) / len(stops), 2),
+        "reachable": len(reachable),
+        "reached": len(reached),
         "bias": round(100 * float(np.mean([s.corrected - s.truth for _, s in stops])), 1),
     }
+
+
+def pooled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each law's rates over all sizes of 30 rows and more, for each rule."""
+    out = []
+    for rule, law in dict.fromkeys((r["rule"], r["law"]) for r in rows):
+        some = [r for r in rows if (r["rule"], r["law"]) == (rule, law) and r["n"] >= 30]
+
+        def rate(key: str, of: str, some: list[dict[str, Any]] = some) -> float | None:
+            total = sum(r[of] for r in some)
+            return round(sum((r[key] or 0) * r[of] for r in some) / total, 3) if total else None
+
+        out.append(
+            {
+                "rule": rule,
+                "law": law,
+                "false_plateau": rate("false_plateau", "reachable"),
+                "of": sum(r["reachable"] for r in some),
+                "wrong_reached": rate("wrong_reached", "reached"),
+                "of_reached": sum(r["reached"] for r in some),
+            }
+        )
+    return out
 
 
 def _share(hits: Sequence[bool]) -> float | None:
@@ -419,6 +444,7 @@ def main(
                     if rule == "ours" and n >= 30:
                         ours_all += stops
     tables = {
+        "Pooled over n of 30 and more": pooled(rows),
         "Ten points below the target, 200 judging rows": [
             far_below(np.random.default_rng([seed, n]), n, climbs) for n in (50, 70, 100, 200)
         ],

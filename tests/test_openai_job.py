@@ -33,6 +33,13 @@ Row = dict[str, Any]
 BASE = "painter-2026"
 
 
+def coloured(thing: str, tuned: bool) -> str:
+    """What the LM says: the colour that the length gives away. The base model sees it where the
+    length is a multiple of four, else it says red.
+    """
+    return COLOURS[len(thing) % 3] if tuned or len(thing) % 4 == 0 else "red"
+
+
 class Provider:
     """Files, jobs and models in memory.
 
@@ -139,10 +146,10 @@ class Provider:
         )
 
     def chat(self, body: Row) -> Row:
-        """The tuned model knows that the length gives the colour away; the base model says red."""
+        """The tuned model knows that the length gives the colour away."""
         asked = body["messages"][-1]["content"]
         thing = asked.split("## thing ## ]]\n")[-1].split("\n")[0]
-        colour = COLOURS[len(thing) % 3] if body["model"].startswith("ft:") else "red"
+        colour = coloured(thing, body["model"].startswith("ft:"))
         schema = json.dumps(body.get("response_format") or {})
         text = f"[[ ## colour ## ]]\n{colour}" if "## thing" in asked else colour
         text = (

@@ -42,7 +42,7 @@ from optimize.task import Task
 from tests.test_fallback import parsed
 from tests.test_handoff import TwoSteps
 from tests.test_lm import completion, served
-from tests.test_openai_job import BASE, Provider
+from tests.test_openai_job import BASE, Provider, coloured
 
 COLOURS = ("red", "green", "blue")
 PROGRAM = '''
@@ -84,16 +84,14 @@ VALUES = {"reasoning": "It looks warm.", "draft": "maybe red"}
 
 
 class Thinker(Provider):
-    """A provider whose LM gives every field it is asked for and always says red; once tuned, the
-    right colour.
-    """
+    """A provider whose LM gives every field it is asked for."""
 
     def chat(self, body: dict[str, Any]) -> dict[str, Any]:
         self.asked = getattr(self, "asked", 0) + 1
         asked, schema = body["messages"][-1]["content"], json.dumps(body.get("response_format", ""))
         thing = re.split(r"thing ## \]\]\n|thing:\n|<thing>\n", asked)[-1].split("\n")[0]
         tuned = body["model"].startswith("ft:")
-        values = VALUES | {"colour": COLOURS[len(thing) % 3] if tuned else "red"}
+        values = VALUES | {"colour": coloured(thing, tuned)}
         named = asked.split("Respond with")[-1] if "Respond with" in asked else schema
         names = [name for name in values if re.search(rf"\W{name}\W", named)]
         more = set(re.findall(r"\[\[ ## (\w+) ## ", named)) - {"completed", *names}
@@ -175,7 +173,7 @@ def test_only_right_answers_teach_and_gold_stands_where_there_is_gold(project: P
     session, program = opened_program(project, "Drafted")
     with dspy.context(lm=session.lm):
         calls = right_calls(program, session.splits.train, session.asking)
-    right = [e.colour == "red" for e in session.splits.train]
+    right = [e.colour == coloured(e.thing, tuned=False) for e in session.splits.train]
     assert [len(made) for made in calls] == [2 * hit for hit in right]
     traces = Traces(calls, ())
     assert count(program, traces).train == sum(right) and count(program, traces).val == 0
@@ -183,7 +181,7 @@ def test_only_right_answers_teach_and_gold_stands_where_there_is_gold(project: P
     rows = chat_rows(short, session.splits.train, calls)
     assert len(rows) == 2 * sum(right)
     said = {row["messages"][-1]["content"] for row in rows}
-    assert said == {"maybe red", '"red"'}, "terse in each step"
+    assert said == {"maybe red", *map(json.dumps, COLOURS)}, "terse in each step"
     asked = rows[1]["messages"][-2]["content"]
     assert "draft:\nmaybe red" in asked and "thing:\n" in asked
 
@@ -264,7 +262,7 @@ def next_command(report: Report) -> str:
 
 
 def test_too_few_right_answers_close_the_gate_and_say_so(project: Project, tmp_path: Path) -> None:
-    report = run(project("dspy.ChainOfThought", rows=180)(), RUNGS)
+    report = run(project("dspy.ChainOfThought", rows=100)(), RUNGS)
     assert [c.name for c in report.gate.failed] == ["steps without labels"]
     (criterion,) = report.gate.failed
     assert report.traces and f"{report.traces.train} train" in criterion.value
