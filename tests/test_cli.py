@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from optimize import __version__
 from optimize.cli import app
 from optimize.commands.init import write_project
 from optimize.commands.new import write_task
@@ -28,6 +29,11 @@ def project(tmp_path: Path) -> Path:
     write_project(tmp_path, [])
     write_task(tmp_path, "review")
     return tmp_path
+
+
+def test_the_version(tmp_path: Path) -> None:
+    done = optimize(tmp_path, "--version")
+    assert (done.returncode, done.stdout.strip()) == (0, __version__)
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -23,7 +23,8 @@ import pytest
 from fastapi import FastAPI, Request
 
 from optimize import lm as lms
-from optimize.climb.climb import SLACK, Climb, Setup, climb
+from optimize.climb.attempts import SLACK, Setup
+from optimize.climb.climb import Climb, climb
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import LADDER, Context, Rung, Skip, Starved
 from optimize.climb.rungs.base import PASSES, searched

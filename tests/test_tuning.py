@@ -12,7 +12,8 @@ from typing import Any
 import dspy
 import pytest
 
-from optimize.climb.climb import Setup, climb
+from optimize.climb.attempts import Setup
+from optimize.climb.climb import climb
 from optimize.climb.observer import Observer
 from optimize.climb.preflight import preflight
 from optimize.climb.rungs import LADDER

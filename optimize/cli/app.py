@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from optimize import __version__
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -204,6 +206,15 @@ def knobs(arguments: dict[str, Any]) -> dict[str, Any]:
     """Of a command's arguments those that are knobs of a run."""
     others = ("task", "backend", "json", "details", "debug")
     return {name: value for name, value in arguments.items() if name not in others}
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
 
 
 @dataclass(frozen=True)

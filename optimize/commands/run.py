@@ -10,7 +10,8 @@ from typing import Any
 
 import dspy
 
-from optimize.climb.climb import Climb, Setup, climb
+from optimize.climb.attempts import Setup
+from optimize.climb.climb import Climb, climb
 from optimize.climb.preflight import Preflight, preflight
 from optimize.climb.rungs import LADDER, Rung
 from optimize.climb.verdict import confirmed, without_headroom
@@ -55,31 +56,10 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
         tracked_run(session, "run") as tracked,
         dspy.context(lm=session.lm),
     ):
-        memory = remembered(session)
-        setup = Setup(
-            session.task,
-            session.splits,
-            session.teacher,
-            session.meter,
-            session.target,
-            session.config.threads,
-            session.config.seed,
-            after=calls_after(session),
-            repeats=session.config.repeats,
-            rivals=tuple(memory.rivals),
-            constant=found_before.constant,
-            varied=found_before.varied,
-        )
-        found = climb(setup, rungs, Both(tracked, session.watch))
-        found, room = _with_headroom(session, found)
+        finetune = session.config.finetune
+        found, climbed, tested = _climbed(session, tracked, rungs, found_before)
         best, evaluation = found.best.program, found.best.evaluation
         assert best and evaluation
-        finetune = session.config.finetune
-        tested = on_test(session, {"zero_shot": student(session.task), "prompt": best})
-        found, said = _confirmed(session, found, tested["prompt"], memory)
-        climbed = climb_record(session, found, found_before, room)
-        numbers = climbed.numbers.model_copy(update=said)
-        climbed = _worded(climbed.model_copy(update={"numbers": numbers}))
         judged = judge(session, climbed, best, going_on=finetune != "never")
         findings = Findings(judged.climb, judged.gate, best, evaluation, tested)
         if judged.gate.open and finetune in BACKENDS:
@@ -92,6 +72,35 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
                 tracked.attach(bundle(session, report, best, Material(traces=traces))[0])
 
         return settle(session, tracked, findings, handoff)
+
+
+def _climbed(
+    session: Session, tracked: Run, rungs: Sequence[Rung], checks: Preflight
+) -> tuple[Climb, ClimbRecord, dict[str, Evaluation]]:
+    """The climb, what is on record of it, and its two programs' answers to the test rows."""
+    memory = remembered(session)
+    setup = Setup(
+        session.task,
+        session.splits,
+        session.teacher,
+        session.meter,
+        session.target,
+        session.config.threads,
+        session.config.seed,
+        after=calls_after(session),
+        repeats=session.config.repeats,
+        rivals=memory.rivals,
+        constant=checks.constant,
+        varied=checks.varied,
+    )
+    found = climb(setup, rungs, Both(tracked, session.watch))
+    found, room = _with_headroom(session, found)
+    assert found.best.program
+    tested = on_test(session, {"zero_shot": student(session.task), "prompt": found.best.program})
+    found, said = _confirmed(session, found, tested["prompt"], memory)
+    record = climb_record(session, found, checks, room)
+    numbers = record.numbers.model_copy(update=said)
+    return found, _worded(record.model_copy(update={"numbers": numbers})), tested
 
 
 def checked(session: Session) -> Preflight:
