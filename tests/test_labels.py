@@ -101,6 +101,15 @@ def test_the_share_of_labels_drawn_at_random_is_estimated(shipped: Shipped, shar
     assert found.high < NOISY if share == 0 else share <= found.mean <= share + 0.15
 
 
+def test_right_labels_that_words_cannot_tell_are_not_called_random() -> None:
+    """The letter of the right choice, as in a quiz: nothing in the words says which it is."""
+    rng = random.Random(3)
+    words = ["river", "engine", "window", "poem", "salt", "winter", "orbit", "ladder"]
+    texts = [" ".join(rng.choices(words, k=6)) + f" {n}" for n in range(200)]
+    judged = judge(texts, [rng.choice("ABCD") for _ in texts])
+    assert judged and random_share(judged) is None
+
+
 def test_too_few_classes_tell_no_share_of_random_labels() -> None:
     judged = judge(*rows())
     assert judged and random_share(judged) is None

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dspy
 import pytest
@@ -125,6 +125,39 @@ def test_references_are_scored_by_the_tasks_metric(tiny: Tiny, review_rows: Rows
     assert {
         score for row in baseline_scores(task, splits.train, splits.test).values() for score in row
     } == {0.25}
+
+
+class Both(dspy.Signature):
+    """Read the review."""
+
+    text: str = dspy.InputField()
+    mood: Literal["good", "bad"] = dspy.OutputField()
+    long: bool = dspy.OutputField()
+    quote: str = dspy.OutputField()
+
+
+def test_several_outputs_have_a_baseline_each(tiny: Tiny, review_rows: Rows) -> None:
+    """Labels are classified field by field; what is no label comes from the nearest row."""
+    rows = [row | {"long": n % 3 == 0, "quote": row["text"]} for n, row in enumerate(review_rows)]
+    for row in rows:
+        row["text"] += " on and on" if row["long"] else ""
+    task = replace(
+        tiny(Both, rows=rows),
+        metric=lambda e, p: float(e.mood == p.mood) / 2 + float(e.long == p.long) / 2,
+    )
+    found = checked(task).baselines
+    assert found["TF-IDF + logistic regression"].score > found["nearest neighbour"].score > 0.8
+    assert found["same answer to every row"].score < 0.65 and found["nearest neighbour"].n == 120
+
+
+def test_a_baseline_never_learns_from_a_row_that_it_answers(tiny: Tiny, review_rows: Rows) -> None:
+    """Moods drawn at random, each row written twice: a row's twin must not give it away."""
+    rng = random.Random(1)
+    rows = [row | {"mood": rng.choice(("good", "bad"))} for row in review_rows]
+    twins = [row | {"text": row["text"].upper()} for row in rows]
+    task = tiny(rows=[*rows, *twins])
+    for name, score in checked(task).baselines.items():
+        assert score.score < 0.62, name
 
 
 def test_raters_put_a_ceiling_on_scores(tiny: Tiny, review_rows: Rows) -> None:
