@@ -71,6 +71,7 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
         if attempt.starved and rung.name not in deferred:
             deferred.add(rung.name)
             queue.append(rung)
+            watch.noted(f"{rung.name} comes again at the end: {attempt.skipped}")
             continue
         climbing.add(attempt)
     close = contenders(climbing.history.tried, climbing.history.val)
