@@ -431,3 +431,11 @@ def test_a_cut_split_cut_the_same_again_is_the_same(tiny: Tiny, mood_rows: Rows)
         and cut.at_most(8, 9) == cut
         and full.at_most(len(cut.val), len(cut.test)) == cut
     )
+
+
+def test_of_many_choices_an_error_names_some(tiny: Callable[..., Task]) -> None:
+    many = dspy.Signature("text -> mood").with_updated_fields(
+        "mood", type_=Literal[tuple("abcdefghijklmnopqrst")]
+    )
+    with pytest.raises(WorkbenchError, match=r"'z' is not one of 'a', .*'o', … \(20 in all\)\."):
+        load_splits(tiny(many, rows=[{"text": "x", "mood": "z"}]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from optimize.task import PLACE, Task, choices
 
 FORMATS = {"jsonl": "json", "csv": "csv", "parquet": "parquet"}
 NAMES = {"train": ("train",), "val": ("val", "validation", "dev"), "test": ("test",)}
+CHOICES = 15  # named in an error
 ERRORS = 20  # rows that do not fit are named one by one up to so many
 Placed = tuple[str, dspy.Example]  # file and line, row
 BESIDE = ("ood", "unlabelled")  # files of rows that may lack their outputs
@@ -317,11 +318,16 @@ def _value(value: Any, field: FieldInfo, place: str) -> Any:
         inside = ".".join(str(part) for part in first["loc"])
         known = choices(field.annotation)
         problem = (
-            f"{value!r} is not one of {', '.join(map(repr, known))}"
+            f"{value!r} is not one of {_some(known)}"
             if known
             else f"{first['msg']}, got {first['input']!r}"
         )
         raise WorkbenchError(f"{place}{f' ({inside})' if inside else ''}: {problem}.") from None
+
+
+def _some(known: Sequence[str]) -> str:
+    more = f", … ({len(known)} in all)" if len(known) > CHOICES else ""
+    return ", ".join(map(repr, known[:CHOICES])) + more
 
 
 def _first_line(error: BaseException) -> str:
