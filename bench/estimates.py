@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import norm
 
+from optimize.climb.verdict import errors_asked
 from optimize.scoring.evaluate import BLOCK
-from optimize.stats.race import surely_below
+from optimize.stats.race import hopeless
 from optimize.stats.winner import corrected_best
 
 SIZES = (20, 50, 100, 200, 400)
@@ -63,8 +64,8 @@ def racing(rows: int, gain: float, races: int) -> dict[str, Any]:
     stopped, asked = 0, 0
     for _ in range(races):
         order = rng.permutation(differences).tolist()
-        looks = range(BLOCK, rows, BLOCK)
-        end = next((n for n in looks if surely_below(0.0, order[:n], rows)), rows)
+        looks, asked_for = range(BLOCK, rows, BLOCK), errors_asked(cheaper=False)
+        end = next((n for n in looks if hopeless(order[:n], rows, asked_for)), rows)
         stopped += end < rows
         asked += end
     return {

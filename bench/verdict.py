@@ -21,7 +21,7 @@ import typer
 from scipy.stats import beta, norm
 
 from bench.printed import printed
-from optimize.climb.judging import BLOCK, compared, still_reached
+from optimize.climb.judging import compared, still_reached
 from optimize.climb.rungs import LADDER as RUNGS
 from optimize.climb.verdict import (
     History,
@@ -34,6 +34,7 @@ from optimize.climb.verdict import (
     promotes,
 )
 from optimize.data.split import SHARES
+from optimize.scoring.evaluate import BLOCK
 from optimize.stats.intervals import at_least, paired_gain
 from optimize.stats.race import hopeless
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,7 +20,7 @@ from optimize.files import to_json
 from optimize.lm.meter import Meter, MeteredLM
 from optimize.program.program import student
 from optimize.scoring.evaluate import Asking, Evaluation, evaluate, race
-from optimize.stats.intervals import paired_gain
+from optimize.stats.intervals import commonest, paired_gain
 from optimize.task import Task
 
 SLACK = 1.25  # a rung is sized for its share and stopped hard this far beyond it
@@ -166,9 +165,8 @@ def on_record(attempt: Attempt, task: Task) -> Tried:
 def _same(found: Evaluation, task: Task) -> float:
     """Share of the answers that are equal to the commonest one."""
     names = list(task.signature.output_fields)
-    answers = Counter(
+    return commonest(
         to_json({n: o.answer.get(n) for n in names})
         for o in found.outcomes
         if o.score is not None and not o.error
     )
-    return max(answers.values()) / answers.total() if answers else 0.0

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from optimize.climb.verdict import History, contenders, decide
+from optimize.scoring.evaluate import BLOCK
 
-BLOCK = 12  # rows asked between two looks
 CLEAR = 0.005  # chance of being at the target from which on no further row is asked
 
 # (number of the program, first row, end) → its scores; None where the calls do not suffice

@@ -21,7 +21,7 @@ from optimize.data.labels import agreement, judge, random_share
 from optimize.data.rows import Splits, input_text
 from optimize.files import to_json
 from optimize.program.program import render, student
-from optimize.stats.intervals import mean_interval, rows_to_see, smallest_gain
+from optimize.stats.intervals import commonest, known, mean_interval, rows_to_see, smallest_gain
 from optimize.stats.records import Record, ScoreRecord
 from optimize.task import Task, choices
 
@@ -112,10 +112,7 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
         agreement=_agreement(task, splits),
         smallest_gain=smallest_gain(len(splits.val), DIFFER),
         rows_to_see={f"{margin:.0%}": rows_to_see(margin, DIFFER) for margin in MARGINS},
-        baselines={
-            name: ScoreRecord.of(mean_interval([s for s in row if s is not None]))
-            for name, row in found.items()
-        },
+        baselines={name: ScoreRecord.of(mean_interval(known(row))) for name, row in found.items()},
         constant=_constant(found, len(splits.val)),
         varied=_varied(task, splits),
         cost=_cost(task, splits, config, after),
@@ -123,14 +120,13 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
 
 
 def _constant(found: Mapping[str, Sequence[float | None]], val: int) -> float:
-    known = [s for s in found.get(CONSTANT, ())[:val] if s is not None]
-    return sum(known) / len(known) if known else -1.0
+    scores = known(found.get(CONSTANT, ())[:val])
+    return sum(scores) / len(scores) if scores else -1.0
 
 
 def _varied(task: Task, splits: Splits) -> bool:
     names = list(task.signature.output_fields)
-    right = Counter(to_json({n: e[n] for n in names}) for e in splits.val)
-    return max(right.values()) < SAME * right.total()
+    return commonest(to_json({n: e[n] for n in names}) for e in splits.val) < SAME
 
 
 def _label_rows(task: Task, splits: Splits) -> dict[str, int]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from optimize.stats.intervals import POWER, Interval, at_least, paired_gain
+from optimize.stats.intervals import POWER, Interval, at_least, known, paired_gain
 from optimize.stats.winner import Corrected, corrected_best
 
 Verdict = Literal[
@@ -58,12 +58,12 @@ class Tried:
 
     @property
     def coverage(self) -> float:
-        return sum(s is not None for s in self.scores) / len(self.scores) if self.scores else 0.0
+        return len(known(self.scores)) / len(self.scores) if self.scores else 0.0
 
     def mean(self, rows: int | None = None) -> float:
         """Over the first so many rows, or all; -1 where none of them has a score."""
-        known = [s for s in self.scores[:rows] if s is not None]
-        return math.fsum(known) / len(known) if known else -1.0
+        found = known(self.scores[:rows])
+        return math.fsum(found) / len(found) if found else -1.0
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,8 @@ def decide(history: History) -> Decision:
     here = {t.scores[: history.val] for t in tried}  # a run again finds its own programs
     rivals = [scores for scores in history.rivals if scores not in here]
     corrected = corrected_best(best.scores, [*others, *rivals], history.val)
-    reached = at_least(target, _known(best), -corrected.optimism)
-    chance = max([reached, *(at_least(target, _known(tried[n])) for n in close[1:])])
+    reached = at_least(target, known(best.scores), -corrected.optimism)
+    chance = max([reached, *(at_least(target, known(tried[n].scores)) for n in close[1:])])
 
     def decision(verdict: Verdict, rows: int | None = None, lacking: str = "") -> Decision:
         return Decision(verdict, corrected, reached, chance, rows, lacking)
@@ -233,10 +233,6 @@ def _lacking(tried: Sequence[Tried]) -> str:
     if all(len([r for f, r in rungs if f == family]) < 2 for family in FAMILIES):
         return f"neither {' nor '.join(FAMILIES)} were tried by a second optimizer"
     return ""
-
-
-def _known(program: Tried) -> list[float]:
-    return [s for s in program.scores if s is not None]
 
 
 def _rows_needed(best: Interval, target: float) -> int | None:

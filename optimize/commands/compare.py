@@ -6,7 +6,7 @@ from pathlib import Path
 
 from optimize.errors import WorkbenchError
 from optimize.report.record import Comparison, Side
-from optimize.stats.intervals import mean_interval
+from optimize.stats.intervals import known, mean_interval
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord
 from optimize.store.read import Found, find_run
 
@@ -42,7 +42,7 @@ def _side(before: Found, after: Found, name: str) -> Side | None:
     if not rows:
         return None
     first, second = ([scored[row] for row in rows] for scored in by_row)
-    means = (mean_interval([s for s in side if s is not None]) for side in (first, second))
+    means = (mean_interval(known(side)) for side in (first, second))
     return Side(
         **dict(zip(("before", "after"), map(ScoreRecord.of, means), strict=True)),
         gain=GainRecord.between(first, second),

@@ -29,7 +29,7 @@ def redraw(root: Path, run: str) -> Redrawn:
     found = find_run(root, run)
     history: History = found.read(HISTORY, History)
     decision, said = _in_the_light_of_test(found, decide(history))
-    numbers = VerdictRecord.of(decision, history).model_copy(update=said)
+    numbers = VerdictRecord.of(decision, history, **said)
     reason = verdict_sentences(decision.verdict, history.target, numbers)
     return Redrawn(run=found.id, verdict=decision.verdict, reason=reason, numbers=numbers)
 

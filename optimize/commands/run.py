@@ -98,9 +98,7 @@ def _climbed(
     assert found.best.program
     tested = on_test(session, {"zero_shot": student(session.task), "prompt": found.best.program})
     found, said = _confirmed(session, found, tested["prompt"], memory)
-    record = climb_record(session, found, checks, room)
-    numbers = record.numbers.model_copy(update=said)
-    return found, _worded(record.model_copy(update={"numbers": numbers})), tested
+    return found, climb_record(session, found, checks, room, **said), tested
 
 
 def checked(session: Session) -> Preflight:
@@ -122,12 +120,6 @@ def _confirmed(
     return replace(found, decision=confirmed(found.decision, on_test, reads)), said
 
 
-def _worded(climb: ClimbRecord) -> ClimbRecord:
-    """The climb with the sentences that its numbers make."""
-    reason = verdict_sentences(climb.verdict, climb.target, climb.numbers, climb.headroom)
-    return climb.model_copy(update={"reason": reason})
-
-
 def _tuned(session: Session, tracked: Run, findings: Findings, traced: Traced | None) -> Findings:
     """The findings with a tuned LM, or with why there is none."""
     failed: list[str] = []
@@ -140,16 +132,23 @@ def _tuned(session: Session, tracked: Run, findings: Findings, traced: Traced | 
 
 
 def climb_record(
-    session: Session, found: Climb, checked: Preflight, room: HeadroomRecord | None = None
+    session: Session,
+    found: Climb,
+    checked: Preflight,
+    room: HeadroomRecord | None = None,
+    **said: Any,
 ) -> ClimbRecord:
-    """What a climb has found, before the gate and the test rows."""
+    """What a climb has found, before the gate. said: of the test rows, as VerdictRecord has it."""
     best, evaluation = found.best.program, found.best.evaluation
     assert best and evaluation
-    verdict, numbers = found.decision.verdict, VerdictRecord.of(found.decision, found.history)
+    verdict, numbers = (
+        found.decision.verdict,
+        VerdictRecord.of(found.decision, found.history, **said),
+    )
     return ClimbRecord(
         task=session.task.name,
         verdict=verdict,
-        reason="",
+        reason=verdict_sentences(verdict, session.target, numbers, room),
         target=session.target,
         numbers=numbers,
         preflight=checked,

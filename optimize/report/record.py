@@ -109,7 +109,8 @@ class VerdictRecord(Record):
     )
 
     @classmethod
-    def of(cls, decision: Decision, history: History) -> VerdictRecord:
+    def of(cls, decision: Decision, history: History, **said: Any) -> VerdictRecord:
+        """said: climbs, on_test and test_reads, where they are known."""
         first, *others = contenders(history.tried, history.val)
         best = history.tried[first]
         found = differences(history.tried[0].scores, best.scores)
@@ -129,6 +130,7 @@ class VerdictRecord(Record):
             rung_calls=history.rung_calls,
             rows_needed=decision.rows,
             smallest_gain=smallest_gain(len(found), max(moved, 1 / len(found))),
+            **said,
         )
 
 

@@ -18,7 +18,7 @@ from optimize.errors import WorkbenchError
 from optimize.lm.heard import listening
 from optimize.lm.meter import apart, one_example
 from optimize.lm.usage import Usage
-from optimize.stats.intervals import Interval, differences, mean_interval
+from optimize.stats.intervals import Interval, differences, known, mean_interval
 from optimize.stats.race import hopeless
 from optimize.task import Task
 from optimize.threads import in_threads
@@ -68,7 +68,7 @@ class Evaluation:
     @property
     def known(self) -> list[float]:
         """The scores there are."""
-        return [s for s in self.scores if s is not None]
+        return known(self.scores)
 
     @property
     def interval(self) -> Interval:
@@ -156,9 +156,9 @@ def race(
         so_far += evaluate(
             program, examples[seen : seen + BLOCK], replace(asking, progress=shown)
         ).outcomes
-        known = differences(incumbent.scores, [o.score for o in so_far])
+        both = differences(incumbent.scores, [o.score for o in so_far])
         calls = sum(o.usage.asked for o in so_far) / len(so_far) / asking.repeats
-        if hopeless(known, len(examples) - (len(so_far) - len(known)), errors(calls)):
+        if hopeless(both, len(examples) - (len(so_far) - len(both)), errors(calls)):
             break
     return Evaluation(so_far)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import stdev
@@ -77,6 +78,17 @@ def z(level: float) -> float:
     from scipy.stats import norm
 
     return float(norm.ppf(0.5 + level / 2))
+
+
+def known(scores: Sequence[float | None]) -> list[float]:
+    """The scores there are: those of failed calls are missing."""
+    return [s for s in scores if s is not None]
+
+
+def commonest(values: Iterable[str]) -> float:
+    """The share of the commonest value; 0 without any."""
+    counts = Counter(values)
+    return max(counts.values()) / counts.total() if counts else 0.0
 
 
 def differences(before: Sequence[float | None], after: Sequence[float | None]) -> list[float]:

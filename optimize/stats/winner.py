@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from optimize.stats.intervals import Interval, mean_interval, wilson
+from optimize.stats.intervals import Interval, known, mean_interval, wilson
 
 RESAMPLES = 400
 TINY = 1e-9
@@ -47,13 +47,13 @@ def corrected_best(
     the last choice is taken where it is larger. bench/estimates.py has the bias that remains.
     Raises ValueError where `best` has no score.
     """
-    known = [s for s in best if s is not None]
-    raw, first = mean_interval(known), min(chosen_on or len(best), len(best))
+    scored = known(best)
+    raw, first = mean_interval(scored), min(chosen_on or len(best), len(best))
     rivals = [o[:first] for o in others if len(o) >= first]
     finalists = [o[: len(best)] for o in others if len(o) >= len(best) > first]
-    share = sum(s is not None for s in best[:first]) / len(known)
+    share = len(known(best[:first])) / len(scored)
     optimism = max(share * _optimism(best[:first], rivals), _optimism(best, finalists))
-    right_or_wrong = set(known) <= {0.0, 1.0}
+    right_or_wrong = set(scored) <= {0.0, 1.0}
     return Corrected(_shifted(raw, optimism, right_or_wrong), optimism, 1 + len(rivals))
 
 
@@ -65,13 +65,13 @@ def _optimism(best: Sequence[float | None], rivals: Sequence[Sequence[float | No
     n = scores.shape[1]
     if not rivals or n < 2:
         return 0.0
-    known, scores = (~np.isnan(scores)).astype(float), np.nan_to_num(scores)
+    there, scores = (~np.isnan(scores)).astype(float), np.nan_to_num(scores)
     drawn = _draws(n)
     out = (drawn == 0).astype(float)
-    means = drawn @ scores.T / np.maximum(drawn @ known.T, TINY)
+    means = drawn @ scores.T / np.maximum(drawn @ there.T, TINY)
     # `best` is first, so it wins its ties, as it did
     chosen, draws = means.argmax(axis=1), np.arange(len(drawn))
-    counts = (out @ known.T)[draws, chosen]
+    counts = (out @ there.T)[draws, chosen]
     left_out = (out @ scores.T)[draws, chosen][counts > 0] / counts[counts > 0]
     return max(0.0, float(scores[0].mean() - left_out.mean()))
 
