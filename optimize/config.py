@@ -16,10 +16,12 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from optimize.catalogue import EMBEDDED, in_catalogue
 from optimize.errors import WorkbenchError
 
 FILE = "optimize.toml"
-TASK_LM = ("lm", "api_base", "temperature")  # the knobs that say which task LM, and how it answers
+# the knobs that say which task LM, and how it answers
+TASK_LM = ("lm", "api_base", "context", "temperature")
 # whose file is read, while a configuration is made
 _root: ContextVar[Path | None] = ContextVar("root", default=None)
 Finetune = Literal["bundle", "lora", "openai", "never"]
@@ -37,7 +39,10 @@ class RunConfig(BaseSettings):
     )
 
     lm: str = Field(
-        "embedded", description="task LM: embedded, gguf:PATH, or a DSPy model string", min_length=1
+        EMBEDDED,
+        description="task LM: embedded, another of `optimize lm list`, gguf:PATH, or a DSPy model "
+        "string",
+        min_length=1,
     )
     teacher: str | None = Field(
         None,
@@ -68,6 +73,13 @@ class RunConfig(BaseSettings):
     )
     test_rows: int | None = Field(
         None, ge=8, description="use at most so many test rows", examples=[200]
+    )
+    context: int | None = Field(
+        None,
+        ge=512,
+        description="tokens a local LM may read and write in one call; default: 4096, or what it "
+        "was trained on",
+        examples=[8192],
     )
     temperature: float = Field(0.0, ge=0, le=2, description="of the task LM")
     repeats: int = Field(
@@ -135,14 +147,15 @@ class RunConfig(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
 
 
-_ASKING = ("lm", "api_base", "max_calls", "threads", "temperature")
+_ASKING = ("lm", "api_base", "context", "max_calls", "threads", "temperature")
 _LEARNING = ("method", "replay", "finetune_base", "epochs", "no_regression_on", "waive")
 _TUNING = ("teacher", "teacher_api_base", "target", "seed", "repeats", *_LEARNING)
 _ROWS = ("val_rows", "test_rows")
 # the knobs that a command which we advise takes as flags, in the order they are printed
 TAKES: dict[str, tuple[str, ...]] = {
     "check": (
-        *("target", "lm", "teacher", "api_base", "teacher_api_base", "max_calls", "repeats"),
+        *("target", "lm", "teacher", "api_base", "teacher_api_base", "context", "max_calls"),
+        *("repeats",),
         *("headroom", "finetune", "method", "replay", "finetune_base", "no_regression_on", *_ROWS),
     ),
     "run": (*_ASKING, *_TUNING, "headroom", "finetune", *_ROWS),
@@ -209,7 +222,7 @@ def is_project(folder: Path) -> bool:
 
 def is_local(lm: str) -> bool:
     """Whether the LM of that name runs in this process."""
-    return lm == "embedded" or lm.startswith("gguf:")
+    return in_catalogue(lm) is not None or lm.startswith("gguf:")
 
 
 def state_dir(root: Path) -> Path:

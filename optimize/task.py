@@ -20,6 +20,9 @@ from pydantic.fields import FieldInfo
 
 from optimize import usercode
 from optimize.errors import UserCodeError, WorkbenchError
+from optimize.files import read_text
+
+GUIDE = "GUIDE.md"
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,12 @@ class Task:
         """The task's passages, where it has any: JSONL rows of id, title, text."""
         path = self.folder / "corpus.jsonl"
         return path if path.is_file() else None
+
+    @property
+    def guide(self) -> str:
+        """What people who label rows go by, where that is written down; else empty."""
+        path = self.folder / GUIDE
+        return read_text(path).strip() if path.is_file() else ""
 
     @property
     def fields(self) -> dict[str, FieldInfo]:

@@ -16,11 +16,27 @@ Result = TypeVar("Result")
 _above: ContextVar[tuple[threading.Event, ...]] = ContextVar("above", default=())
 
 
-def usable_cores() -> int:
-    """Cores this process may use; where the system does not tell (macOS, Windows), all."""
+def cores() -> set[int]:
+    """Numbers of the cores this process may use; where the system does not tell (macOS, Windows),
+    all.
+    """
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def usable_cores() -> int:
+    return len(cores())
+
+
+def free_memory() -> int:
+    """Bytes that a process may still take; where the system does not tell, 4 GiB."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            told = dict(line.split(":", 1) for line in file)
+        return int(told["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 4 << 30
 
 
 def in_threads(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,20 @@ from optimize.lm.meter import count_others
 from optimize.task import Score, Task, load_task
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure() -> None:
+    """Each worker keeps to its own cores, and so do its commands: two LMs that both use all of them
+    stand in each other's way, and take many times as long.
+    """
+    worker, count = (
+        os.environ.get("PYTEST_XDIST_WORKER"),
+        os.environ.get("PYTEST_XDIST_WORKER_COUNT"),
+    )
+    if worker and count and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        own = cores[int(worker.removeprefix("gw")) :: int(count)]
+        os.sched_setaffinity(0, own or cores)
 
 
 class Mood(dspy.Signature):

@@ -29,8 +29,9 @@ ORDER = (
     {"data"},
     {"lm"},
     {"task"},
-    {"stats", "config", "files", "threads", "usercode"},
-    {"errors"},
+    {"turns"},
+    {"stats", "config", "files", "threads", "usercode", "gguf_header"},
+    {"errors", "catalogue"},
 )
 RANK = {unit: rank for rank, units in enumerate(ORDER) for unit in units}
 LORA = "finetune.lora"
@@ -38,7 +39,7 @@ RECIPES = "finetune.handoff.recipes"
 DOORS = {
     "mlflow": {"store.champion", "store.open", "store.write", "store.read"},
     "typer": {"cli.app", "cli.run", "cli.finetune", "cli.look", "cli.lm", "cli.start"},
-    "rich": {"cli.look", "report.text", "cli.screen", "commands.tasks"},
+    "rich": {"cli.lm", "cli.look", "report.text", "cli.screen", "commands.tasks"},
     "torch": {
         f"{LORA}.train",
         f"{LORA}.model",

@@ -177,7 +177,7 @@ guarded(False, work)
 def enough(root: Path, *flags: str) -> int:
     done = optimize(root, "check", "review", "--max-calls", "10", "--json", *flags)
     assert done.returncode == 0, done.stderr
-    return int(json.loads(done.stdout)["cost"]["enough_calls"])
+    return int(json.loads(done.stdout)["cost"]["plan"]["enough"])
 
 
 def test_check_prices_what_the_flags_add(project: Path) -> None:

@@ -40,7 +40,7 @@ from optimize.stats.intervals import Gain
 from optimize.task import Score, Task
 from tests.test_lm import completion, served
 
-PASSAGES = next(rung for rung in LADDER if rung.name == "passages")
+RUNGS = {rung.name: rung for rung in LADDER}
 COLOURS = ("red", "green", "blue")
 
 
@@ -79,8 +79,8 @@ def painter() -> FastAPI:
             or "proposed" in asked.lower()
         ):
             return "Name the colour of the thing."  # a proposal of an instruction
-        if told := re.search(rf"{word}: (\w+)", asked):
-            return told[1]  # from a passage
+        if told := re.search(rf"{word}: (\w+)", messages[0]["content"] + asked):
+            return told[1]  # from a passage, or the guide
         turns = list(itertools.pairwise(messages))
         shown = Counter(
             colour
@@ -129,7 +129,7 @@ def setup(endpoint: tuple[str, FastAPI], tmp_path: Path) -> Iterator[Setup]:
 
 
 @pytest.mark.parametrize(
-    "rung", [rung for rung in LADDER if rung is not PASSAGES], ids=lambda rung: rung.name
+    "rung", [rung for rung in LADDER if not rung.unfit(TASK)], ids=lambda rung: rung.name
 )
 def test_every_rung_gives_a_program_within_its_share(setup: Setup, rung: Rung) -> None:
     found = climb(setup, [rung], Observer())
@@ -143,13 +143,14 @@ def test_every_rung_gives_a_program_within_its_share(setup: Setup, rung: Rung) -
 
 
 @pytest.mark.parametrize(
-    "rung", [rung for rung in LADDER if rung is not PASSAGES], ids=lambda rung: rung.name
+    "rung", [rung for rung in LADDER if not rung.unfit(TASK)], ids=lambda rung: rung.name
 )
 def test_no_rung_is_sized_beyond_its_share(setup: Setup, rung: Rung) -> None:
     """It would be stopped with nothing to show for its calls."""
     train, pulled = tuple(example(n) for n in range(300)), 0
-    for budget in (100, 250, 700):
-        context = Context(TASK, train, setup.teacher, budget, 1.0, 4, 0)
+    for budget in (100, 250, 700, 2000):
+        search = searched(len(train), budget)
+        context = Context(TASK, train, setup.teacher, budget, 1.0, 4, 0, search)
         with contextlib.suppress(Starved), setup.meter.share(int(budget * SLACK)):
             rung.pull(student(TASK), context)
             pulled += 1
@@ -180,10 +181,28 @@ def test_passages_bring_what_is_missing(setup: Setup, tmp_path: Path) -> None:
         for w, c in (("brick", "red"), ("moss", "green"), ("ocean", "blue"))
     ]
     corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = climb(replace(setup, task=replace(TASK, root=tmp_path)), [PASSAGES], Observer())
+    found = climb(
+        replace(setup, task=replace(TASK, root=tmp_path)), [RUNGS["passages"]], Observer()
+    )
     assert found.decision.verdict == "reached" and list(found.levers) == ["passages"], (
         found.attempts[1]
     )
+
+
+@pytest.mark.parametrize("filling", [0, 300])
+def test_a_written_guide_is_a_lever(setup: Setup, tmp_path: Path, filling: int) -> None:
+    """Also one so long that only the rules that fit a row, or a shorter one, have room."""
+    path = tmp_path / "devsets" / "paint" / "GUIDE.md"
+    path.parent.mkdir(parents=True)
+    rules = ["- A brick sample is brick: red", "- A moss sample is moss: green"]
+    rules += ["- An ocean sample is ocean: blue"]
+    rules += [f"- Whatever has a lid, case {n}: " + "quiet words " * 8 for n in range(filling)]
+    path.write_text("\n".join(rules))
+    task = replace(TASK, root=tmp_path)
+    found = climb(replace(setup, task=task), [RUNGS["guide"]], Observer())
+    assert found.decision.verdict == "reached" and list(found.levers) == ["guide"]
+    guide = found.best.program and found.best.program.guide
+    assert guide and (guide.k > 0 or guide.text != task.guide or not filling)
 
 
 def test_a_format_whose_answers_are_asked_for_twice_is_the_dearer_one(setup: Setup) -> None:
@@ -238,6 +257,7 @@ def test_a_rung_sees_train_rows_only(setup: Setup) -> None:
             "calls",
             "threads",
             "seed",
+            "search",
         }
         seen.append(context.train)
         return program
@@ -278,7 +298,7 @@ def test_a_rung_that_crashes_skips_or_overspends_is_recorded_and_the_climb_goes_
 
     small = Setup(setup.task, setup.splits, setup.teacher, Meter(400), 0.95, 4, 0)
     small.teacher.meter = small.meter
-    found = climb(small, [*rungs, LADDER[1]], Watch())
+    found = climb(small, [*rungs, RUNGS["demo_search"]], Watch())
     assert [a.rung for a in seen] == ["zero_shot", "crash", "skip", "overspend", "demo_search"]
     assert seen[1].error == "RuntimeError: boom" and seen[2].skipped == "not for this task"
     assert "more than its share" in seen[3].error and seen[3].usage.asked < 400 * 3 / 4
@@ -286,7 +306,7 @@ def test_a_rung_that_crashes_skips_or_overspends_is_recorded_and_the_climb_goes_
 
 
 @pytest.mark.parametrize(
-    "rung", [rung for rung in LADDER if rung is not PASSAGES], ids=lambda rung: rung.name
+    "rung", [rung for rung in LADDER if not rung.unfit(TASK)], ids=lambda rung: rung.name
 )
 def test_a_metrics_bug_inside_a_rung_ends_the_climb(setup: Setup, rung: Rung) -> None:
     """DSPy's optimizers swallow a metric's exceptions; this one comes on train rows alone."""

@@ -5,9 +5,6 @@ downloads.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -279,41 +276,3 @@ def test_the_key_of_an_endpoint_is_never_saved(
 def test_a_name_that_is_no_lm_says_what_to_use(name: str) -> None:
     with pytest.raises(WorkbenchError, match=r"optimize lm list|DSPy model string"):
         lms.resolve(name, None, RunConfig(), Meter(1), 40)
-
-
-def test_pull_takes_any_gguf_from_the_hub(tmp_path: Path) -> None:
-    content = b"GGUF" + os.urandom(1000)
-    app = FastAPI()
-
-    @app.api_route("/some/model/resolve/main/tiny.gguf", methods=["GET", "HEAD"])
-    def file(request: Request) -> Response:
-        headers = {"ETag": '"abc123"', "X-Repo-Commit": "0" * 40}
-        return Response(content, headers=headers, media_type="application/octet-stream")
-
-    with served(app) as url:
-        env = os.environ | {
-            "HF_ENDPOINT": url,
-            "OPTIMIZE_CACHE": str(tmp_path),
-            "HF_HUB_DISABLE_XET": "1",
-        }
-        command = [sys.executable, "-m", "optimize", "lm", "pull"]
-        done = subprocess.run(
-            [*command, "some/model/tiny.gguf"], capture_output=True, text=True, env=env
-        )
-        assert done.returncode == 0, done.stderr
-        assert (tmp_path / "hub/some/model/tiny.gguf").read_bytes() == content
-        for wrong in ("some/model/other.gguf", "just-a-name"):
-            failed = subprocess.run([*command, wrong], capture_output=True, text=True, env=env)
-            assert failed.returncode == 2 and "Traceback" not in failed.stderr, failed.stderr
-
-
-def test_weights_with_another_hash_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake = tmp_path / "fake.gguf"
-    fake.write_bytes(b"not the weights")
-    monkeypatch.setenv("OPTIMIZE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(weights, "_installed", lambda: fake)
-    with pytest.raises(WorkbenchError, match="unexpected SHA-256"):
-        weights.pull_embedded(print)
-    assert not weights.cached()

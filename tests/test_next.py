@@ -28,8 +28,8 @@ from optimize.errors import WorkbenchError
 from optimize.finetune import untrainable
 from optimize.finetune.criteria import Case
 from optimize.finetune.gate import GateRecord, gate
-from optimize.finetune.lora.adapter_gguf import architecture
 from optimize.finetune.lora.model import base_identity
+from optimize.gguf_header import read_header
 from optimize.report.record import Report
 from optimize.task import Task
 from tests.test_cli import optimize
@@ -183,10 +183,10 @@ def gguf(path: Path, name: str, first: bool = True) -> Path:
 
 @pytest.mark.parametrize("first", [True, False])
 def test_the_architecture_is_read_from_the_file(tmp_path: Path, first: bool) -> None:
-    assert architecture(gguf(tmp_path / "m.gguf", "qwen3", first)) == "qwen3"
+    assert read_header(gguf(tmp_path / "m.gguf", "qwen3", first)).architecture == "qwen3"
     (tmp_path / "none.gguf").write_bytes(b"no such thing")
     with pytest.raises(WorkbenchError, match="no GGUF file"):
-        architecture(tmp_path / "none.gguf")
+        read_header(tmp_path / "none.gguf")
 
 
 def test_weights_of_another_architecture_are_neither_advised_nor_asked(

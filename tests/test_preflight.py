@@ -202,7 +202,7 @@ def test_what_a_run_may_cost(tiny: Tiny, review_rows: Rows) -> None:
         for line in preflight_sentences(checked(task, lm="openai/nobody-knows"), 0.9)
     )
     assert any(
-        "--max-calls is 100" in line
+        "a full climb takes --max-calls" in line and "it is 100" in line
         for line in preflight_sentences(checked(task, max_calls=100), 0.9)
     )
 
@@ -212,15 +212,19 @@ def test_a_cap_that_is_too_small_is_told_before_the_first_call(
 ) -> None:
     """Also where it is what follows the climb that makes it too small."""
     task = tiny(rows=review_rows)
-    enough = checked(task).cost.enough_calls
+    enough = checked(task).cost.plan.enough
     found = {
         after: preflight_sentences(
             preflight(task, load_splits(task), RunConfig(max_calls=enough), after), task.target
         )
         for after in (0, 300)
     }
-    assert not any("cut short" in line for line in found[0])
-    assert any(f"fewer than {enough + 300} calls" in line for line in found[300])
+    assert not any("Too few calls" in line for line in found[0])
+    assert any(f"--max-calls {enough + 300}" in line for line in found[300])
+    plan = preflight(task, load_splits(task), RunConfig(max_calls=300)).cost.plan
+    tried = [r.rung for r in plan.rungs if r.calls]
+    assert 0 < len(tried) < len(plan.rungs) and tried == [r.rung for r in plan.rungs][: len(tried)]
+    assert sum(r.calls for r in plan.rungs) <= 300
 
 
 def test_no_lm_is_asked(tiny: Tiny, review_rows: Rows) -> None:

@@ -16,6 +16,7 @@ from optimize.data.rows import Splits, input_text
 from optimize.errors import WorkbenchError
 from optimize.lm.meter import Meter, MeteredLM
 from optimize.program.formats import FORMATS
+from optimize.program.guide import Guide, rules
 from optimize.program.program import PASSAGES, Program, read_program, render, save, student
 from optimize.program.retrieval import Neighbours, Passages
 from optimize.task import Task
@@ -52,6 +53,18 @@ def add_instruction(program: Program, splits: Splits) -> None:
         )
 
 
+def add_guide(program: Program, splits: Splits) -> None:
+    program.guide = Guide(program.task.guide)
+
+
+def add_rules(program: Program, splits: Splits) -> None:
+    program.guide = Guide(program.task.guide, 2)
+
+
+def add_reasoning(program: Program, splits: Splits) -> None:
+    program.use_reasoning()
+
+
 LEVERS: dict[str, list[Callable[[Program, Splits], None]]] = {
     "nothing": [],
     "instruction": [add_instruction],
@@ -59,7 +72,10 @@ LEVERS: dict[str, list[Callable[[Program, Splits], None]]] = {
     "neighbours": [add_neighbours],
     "passages": [add_passages],
     "demos, then passages": [add_demos, add_passages],
-    "all": [add_instruction, add_passages, add_demos, add_neighbours],
+    "guide": [add_guide],
+    "reasoning": [add_reasoning, add_guide],
+    "rules of the guide": [add_demos, add_rules],
+    "all": [add_instruction, add_passages, add_demos, add_neighbours, add_guide],
 }
 
 
@@ -87,6 +103,7 @@ def test_each_lever_is_in_the_prompt(shipped: Shipped) -> None:
     shown = {
         add_instruction: ["and a second line."],
         add_demos: [e.reply for e in splits.train[:3]],
+        add_guide: task.guide.splitlines()[:1],
         add_passages: [
             text.split(":")[0] for text in Passages(2, task.corpus).find(example.message)
         ],
@@ -252,3 +269,32 @@ def test_the_key_of_an_lm_is_never_saved(tiny: Tiny, tmp_path: Path) -> None:
     save(program, path)
     assert program.predictors()[0].lm is lm
     assert SECRET not in path.read_text()
+
+
+def test_a_guide_is_taken_apart_into_rules() -> None:
+    guide = (
+        "Go down\nthe list.\n\n1. **safety**: smoke,\n   sparks.\n2. risk\n   - a lawyer\n\n"
+        "| a | b |\n| --- | --- |\n"
+    )
+    assert rules(guide) == [
+        "Go down the list.",
+        "1. **safety**: smoke, sparks.",
+        "2. risk",
+        "- a lawyer",
+        "| a | b |",
+    ]
+
+
+def test_only_rules_that_fit_the_row_are_shown_with_it(shipped: Shipped) -> None:
+    task, splits = shipped("tickets")
+    program = student(task)
+    before = render(program, splits.test[0])
+    program.guide = Guide("1. A lawyer is named: risk.\n2. An app that fails: account.", 1)
+    demo = splits.train[0]
+    program.predictors()[0].demos = [demo]
+    told = render(program, demo.copy(message="My lawyer will write to you."))
+    asked = told.rsplit("--- user ---", 1)[1]
+    assert "A lawyer is named" in asked and "An app that fails" not in asked
+    assert "not supplied" not in told, "a demo has its rules as well, and counts as a whole one"
+    program.guide, program.predictors()[0].demos = None, []
+    assert render(program, splits.test[0]) == before

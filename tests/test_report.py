@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from optimize.climb.findings import Finding
+from optimize.climb.plan import Plan
 from optimize.climb.preflight import CostRecord, Preflight
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.criteria import Criterion
@@ -83,7 +84,9 @@ def plateau(**changes: Any) -> Report:
             smallest_gain=0.18,
             rows_to_see={},
             baselines={},
-            cost=CostRecord(calls=9, tokens_in=9, tokens_out=9, usd=None, enough_calls=9),
+            cost=CostRecord(
+                calls=9, tokens_in=9, tokens_out=9, usd=None, plan=Plan(rungs=[], enough=9)
+            ),
         ),
         diagnosis=Diagnosis(
             scored=48,

@@ -277,8 +277,8 @@ def test_traces_stay_below_the_cap(project: Project, provider: tuple[Thinker, st
     plain = opened(finetune="never")
     after = trace_calls(plain)
     checks = [preflight(plain.task, plain.splits, plain.config, n) for n in (0, after)]
-    assert checks[1].cost.enough_calls - checks[0].cost.enough_calls == after > 0
-    assert report.preflight.cost.enough_calls == checks[1].cost.enough_calls
+    assert checks[1].cost.plan.enough - checks[0].cost.plan.enough == after > 0
+    assert report.preflight.cost.plan.enough == checks[1].cost.plan.enough
 
 
 def status(root: Path) -> str:

@@ -90,6 +90,9 @@ ValRows = Annotated[
     int | None, typer.Option(help="use at most so many val rows: faster, and less can be told")
 ]
 TestRows = Annotated[int | None, typer.Option(help="the same for test rows")]
+Context = Annotated[
+    int | None, typer.Option(help="tokens a local LM may read and write in one call")
+]
 Temperature = Annotated[float | None, typer.Option(help="of the task LM, 0…2")]
 Repeats = Annotated[
     int | None,

@@ -9,6 +9,7 @@ import typer
 
 from optimize.cli.app import (
     ApiBase,
+    Context,
     Debug,
     Details,
     Epochs,
@@ -83,6 +84,7 @@ def handoff(
     max_calls: MaxCalls = None,
     threads: Threads = None,
     temperature: Temperature = None,
+    context: Context = None,
     target: Target = None,
     epochs: Epochs = None,
     waive: Waive = None,
@@ -149,6 +151,7 @@ def finetune(
     seed: Seed = None,
     threads: Threads = None,
     temperature: Temperature = None,
+    context: Context = None,
     repeats: Repeats = None,
     method: Method = None,
     replay: Replay = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from optimize.catalogue import EMBEDDED, MODELS, in_catalogue
 from optimize.cli.app import ApiBase, Debug, Lm, app, guarded
 
 lm_app = typer.Typer(no_args_is_help=True, help="The language models: fetch, list, ask.")
@@ -15,20 +16,22 @@ app.add_typer(lm_app, name="lm")
 @lm_app.command("pull")
 def lm_pull(
     name: Annotated[
-        str, typer.Argument(help="embedded, or OWNER/REPO/FILE.gguf on the hub")
-    ] = "embedded",
+        str, typer.Argument(help="one of `optimize lm list`, or OWNER/REPO/FILE.gguf on the hub")
+    ] = EMBEDDED,
     debug: Debug = False,
 ) -> None:
     """Fetch model weights into the per-user cache."""
 
     def work() -> int:
+        from optimize.cli.screen import downloading
         from optimize.lm import weights
 
-        path = (
-            weights.pull_embedded(typer.echo)
-            if name == "embedded"
-            else weights.pull_hub(name, typer.echo)
-        )
+        found = in_catalogue(name)
+        if found is None:
+            typer.echo(weights.pull_hub(name, typer.echo))
+            return 0
+        with downloading(found.name) as told:
+            path = weights.pull(found, typer.echo, told)
         typer.echo(path)
         return 0
 
@@ -37,17 +40,51 @@ def lm_pull(
 
 @lm_app.command("list")
 def lm_list(debug: Debug = False) -> None:
-    """List the weights in the cache."""
+    """List the language models that run in the process, and which of them are here."""
 
     def work() -> int:
+        from rich.table import Table
+
+        from optimize.cli.screen import plain_console
         from optimize.lm import weights
 
-        found = weights.cached()
-        for path in found:
-            name = "embedded" if path == weights.embedded_path() else f"gguf:{path}"
-            typer.echo(f"{path.stat().st_size / 1e6:8.0f} MB  {name}")
-        if not found:
-            typer.echo(f"None in {weights.cache_dir()}. Next: optimize lm pull")
+        table = Table("--lm", "licence", "context", "MB", "here", box=None)
+        for known in MODELS.values():
+            default = (
+                f"{EMBEDDED} ({known.name})" if known is in_catalogue(EMBEDDED) else known.name
+            )
+            here = "yes" if weights.path_of(known).is_file() else f"optimize lm pull {known.name}"
+            size = f"{known.size / 1e6:.0f}"
+            table.add_row(default, known.licence, str(known.context), size, here)
+        for path in weights.others():
+            table.add_row(f"gguf:{path}", "", "", f"{path.stat().st_size / 1e6:.0f}", "yes")
+        plain_console(soft_wrap=True).print(table)
+        return 0
+
+    guarded(debug, work)
+
+
+@lm_app.command("bench")
+def lm_bench(lm: Lm = None, debug: Debug = False) -> None:
+    """How fast a local LM reads and writes here, and what a climb would take."""
+
+    def work() -> int:
+        from optimize import lm as lms
+        from optimize.config import load_config
+        from optimize.errors import WorkbenchError
+        from optimize.lm import embedded, speed
+
+        config = load_config(lm=lm)
+        path = lms.gguf_path(config.lm)
+        if path is None:
+            raise WorkbenchError(f"{config.lm!r} does not run on this machine: nothing to measure.")
+        found = speed.measure(embedded.serve(path, context=config.context))
+        typer.echo(f"{config.lm}: reads {found.reads:.0f} tokens/s, writes {found.writes:.0f}")
+        minutes = found.climb(1000) / 60
+        typer.echo(
+            f"A climb of 1000 calls with prompts of {speed.PROMPT} tokens, {speed.SHARED:.0%} of "
+            f"them read before, and answers of {speed.ANSWER}: about {minutes:.0f} minutes"
+        )
         return 0
 
     guarded(debug, work)

@@ -8,6 +8,7 @@ import typer
 
 from optimize.cli.app import (
     ApiBase,
+    Context,
     Debug,
     Details,
     Epochs,
@@ -58,6 +59,7 @@ def check(
     teacher: Teacher = None,
     api_base: ApiBase = None,
     teacher_api_base: TeacherBase = None,
+    context: Context = None,
     max_calls: MaxCalls = None,
     repeats: Repeats = None,
     headroom: Headroom = None,
@@ -104,6 +106,7 @@ def run(
     seed: Seed = None,
     threads: Threads = None,
     temperature: Temperature = None,
+    context: Context = None,
     repeats: Repeats = None,
     headroom: Headroom = None,
     finetune: Finetune = None,

@@ -4,13 +4,23 @@ stderr.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from optimize.climb.observer import Attempt, Observer
 from optimize.report.record import AttemptRecord
@@ -33,6 +43,16 @@ def time_left(seconds: float, done: int, total: int) -> str:
         return ""
     left = seconds / done * (total - done)
     return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"
+
+
+@contextlib.contextmanager
+def downloading(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of the bytes fetched so far, where stderr is a terminal."""
+    console = plain_console(file=sys.stderr)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(name, total=None)
+        yield lambda done, size: progress.update(bar, completed=done, total=size)
 
 
 FIELDS = ("description", "fields[note]", "fields[left]")

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from optimize.cli.app import Debug, app, guarded
+from optimize.cli.app import (
+    ApiBase,
+    Debug,
+    Lm,
+    TaskName,
+    Teacher,
+    TeacherBase,
+    app,
+    guarded,
+    knobs,
+    project,
+)
 
 
 @app.command()
@@ -55,6 +66,32 @@ def new(
         for path in write_task(find_root(), name):
             typer.echo(f"Wrote {path}")
         typer.echo(f"Next: optimize run {name}")
+        return 0
+
+    guarded(debug, work)
+
+
+@app.command()
+def guide(
+    task: TaskName,
+    lm: Lm = None,
+    teacher: Teacher = None,
+    api_base: ApiBase = None,
+    teacher_api_base: TeacherBase = None,
+    debug: Debug = False,
+) -> None:
+    """Draft the labelling guide of TASK from its train rows, for a person to edit: one LM call."""
+    flags = knobs(locals())
+
+    def work() -> int:
+        root, config = project(flags)
+        from optimize.climb.observer import Observer
+        from optimize.commands.guide import draft_guide
+        from optimize.commands.session import open_session
+
+        path, rows = draft_guide(open_session(root, task, config, Observer()))
+        typer.echo(f"Wrote {path} from {rows} train rows")
+        typer.echo(f"Next: mend it, save it as {path.with_name('GUIDE.md')}, optimize run {task}")
         return 0
 
     guarded(debug, work)

@@ -12,7 +12,7 @@ import dspy
 from optimize import usercode
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import Context, Rung, Skip, Starved
-from optimize.climb.rungs.base import PASSES, searched
+from optimize.climb.rungs.base import PASSES, SEARCH, searched
 from optimize.climb.verdict import COVERAGE, Tried, errors_asked, is_cheaper, promotes
 from optimize.data.rows import Splits
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
@@ -31,7 +31,8 @@ class Setup:
     """What a climb runs on. after: LM calls that must be left when it ends, beside those for the
     test rows.
 
-    repeats: how often each val and test row is asked. rivals, constant, varied: as History has
+    repeats: how often each val and test row is asked. search: train rows on which rungs compare
+    candidates. rivals, constant, varied: as History has
     them.
     """
 
@@ -44,6 +45,7 @@ class Setup:
     seed: int
     after: int = 0
     repeats: int = 1
+    search: int = SEARCH
     rivals: tuple[tuple[float | None, ...], ...] = ()
     constant: float = -1.0
     varied: bool = True
@@ -123,7 +125,14 @@ def tried_rung(
         if budget <= 0:
             raise Starved(f"its share of {share} LM calls does not cover the {len(rows)} val rows")
         context = Context(
-            setup.task, learn, setup.teacher, budget, calls, setup.threads, setup.seed
+            setup.task,
+            learn,
+            setup.teacher,
+            budget,
+            calls,
+            setup.threads,
+            setup.seed,
+            setup.search,
         )
         shown = partial(watch.scored, note="LM calls at most")
         with setup.meter.share(min(int(budget * SLACK), left - val), shown):

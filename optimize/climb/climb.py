@@ -13,6 +13,7 @@ from optimize.climb.attempts import Setup, baseline, on_record, tried_rung
 from optimize.climb.judging import compared, still_reached
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import Rung
+from optimize.climb.rungs.base import searched
 from optimize.climb.verdict import (
     Decision,
     History,
@@ -57,7 +58,7 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
 
     A rung whose share of the calls is too small comes again at the end, with what others left.
     """
-    climbing = _Climbing(setup, watch)
+    climbing = _Climbing(setup, rungs, watch)
     queue, deferred = list(rungs), set[str]()
     while True:
         while queue and (why := queue[0].unfit(setup.task)):
@@ -89,13 +90,17 @@ class _Climbing:
     learn: train rows that rungs may use; the others judge, beyond val, until the verdict is in.
     """
 
-    def __init__(self, setup: Setup, watch: Observer) -> None:
+    def __init__(self, setup: Setup, rungs: Sequence[Rung], watch: Observer) -> None:
         self.setup, self.watch = setup, watch
         self.learn, spare = lent(setup.task, setup.splits)
         self.rows = (*setup.splits.val, *spare)
         self.val = len(setup.splits.val)
         self.attempts = [baseline(setup, watch)]
         self.incumbent = self.attempts[0]
+        fit = sum(not rung.unfit(setup.task) for rung in rungs)
+        share = setup.left(self.incumbent, self.incumbent) // max(1, fit)
+        val = setup.repeats * self.val  # at one call a row, as most formats take
+        self.setup = replace(setup, search=searched(len(self.learn), share - val))
 
     @property
     def scored(self) -> list[Attempt]:

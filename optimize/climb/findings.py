@@ -6,15 +6,13 @@ A finding's examples are all of them: whoever shows some says where the rest is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import dspy
 
 from optimize.data.excerpts import shown, shown_input
 from optimize.data.fields import is_optional
 from optimize.data.labels import Judged, duplicates, possible_label_errors
-from optimize.data.rows import Splits, input_texts, row_hash
-from optimize.data.split import near_graph
+from optimize.data.rows import Splits, alike, input_texts, row_hash
 from optimize.files import to_json
 from optimize.stats.records import Record
 from optimize.task import Task
@@ -68,7 +66,7 @@ def _rows(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
     where = row_places(task, splits)
     at = [f"{where.get(row_hash(task, e), side)} {shown(task, e)}" for side, e in rows]
     inputs = [input_texts(task, e) for e in examples]
-    found = duplicates(inputs, outputs, [side for side, _ in rows], _alike(task, splits))
+    found = duplicates(inputs, outputs, [side for side, _ in rows], alike(task, splits))
 
     def groups(what: str, groups: Sequence[Sequence[int]], problem: bool = False) -> Finding:
         return listed(what, ["; ".join(at[r] for r in rows) for rows in groups], problem)
@@ -90,20 +88,6 @@ def _rows(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
         ]
         findings.append(listed("rows whose label looks wrong", suspect))
     return findings
-
-
-def _alike(task: Task, splits: Splits) -> Any:
-    """Which rows are nearly equal, told on the whole split: among fewer rows others may seem alike,
-    and a cut split would overlap where the whole one does not.
-    """
-    whole = (splits.whole or splits).sides()
-    graph = near_graph([input_texts(task, e) for rows in whole.values() for e in rows])
-    kept: list[int] = []
-    start = 0
-    for side, rows in splits.sides().items():
-        kept += range(start, start + len(rows))  # a cut side is the first rows of the whole one
-        start += len(whole[side])
-    return graph.tocsr()[kept][:, kept]
 
 
 def _unfilled(task: Task, splits: Splits) -> list[Finding]:

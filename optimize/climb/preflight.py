@@ -12,18 +12,18 @@ from optimize import lm as lms
 from optimize import usercode
 from optimize.climb.findings import Finding, labels_of, row_findings
 from optimize.climb.gold import gold_findings
-from optimize.climb.rungs import LADDER
-from optimize.climb.rungs.base import PASSES, PROMPT_CHARS, searched
+from optimize.climb.plan import Plan, planned
+from optimize.climb.rungs.demos import MANY
 from optimize.climb.verdict import SAME
 from optimize.config import RunConfig
 from optimize.data.baselines import CONSTANT, cross_validated
 from optimize.data.labels import agreement, judge, random_share
-from optimize.data.rows import Splits, input_text
-from optimize.files import to_json
-from optimize.program.program import render, student
+from optimize.data.rows import Splits, input_text, near_groups
+from optimize.files import to_json, to_text
+from optimize.program.program import THOUGHT, render, student
 from optimize.stats.intervals import commonest, known, mean_interval, rows_to_see, smallest_gain
 from optimize.stats.records import Record, ScoreRecord
-from optimize.task import Task, choices
+from optimize.task import GUIDE, Task, choices
 
 # share of rows on which two programs' right-or-wrong scores are taken to differ before any is
 # measured
@@ -51,7 +51,7 @@ class CostRecord(Record):
     tokens_in: int
     tokens_out: int
     usd: float | None
-    enough_calls: int = Field(description="with fewer, rungs are skipped or cut short")
+    plan: Plan
 
 
 class Preflight(Record):
@@ -95,8 +95,7 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
     """
     gold = gold_findings(task, splits)
     everything = [e for rows in splits.sides().values() for e in rows]
-    # val first, so that it is among those that a large set is cut to
-    found = cross_validated(task, [*splits.val, *splits.train, *splits.test])
+    found = _baselines(task, splits)
     judged = (
         judge([input_text(task, e) for e in everything], labels_of(task, everything))
         if task.label
@@ -106,7 +105,7 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
     return Preflight(
         rows={name: len(rows) for name, rows in splits.sides().items()},
         label_rows=_label_rows(task, splits),
-        notes=list(splits.notes),
+        notes=[*splits.notes, *_unwritten(task)],
         findings=[*gold, *row_findings(task, splits, judged)],
         random_labels=ScoreRecord.of(share) if share else None,
         agreement=_agreement(task, splits),
@@ -117,6 +116,23 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
         varied=_varied(task, splits),
         cost=_cost(task, splits, config, after),
     )
+
+
+def _unwritten(task: Task) -> list[str]:
+    """What would help, and nobody has written down."""
+    if task.guide:
+        return []
+    return [
+        f"No {GUIDE}: what people who label go by is the cheapest lever, and is not written down. "
+        f"`optimize guide {task.name}` drafts one."
+    ]
+
+
+def _baselines(task: Task, splits: Splits) -> dict[str, list[float | None]]:
+    groups, sides = near_groups(task, splits), splits.sides()
+    order = ("val", "train", "test")  # val first: it is among those that a large set is cut to
+    rows = [e for side in order for e in sides[side]]
+    return cross_validated(task, rows, [g for side in order for g in groups[side]])
 
 
 def _constant(found: Mapping[str, Sequence[float | None]], val: int) -> float:
@@ -159,10 +175,9 @@ def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostReco
     """The cap on calls, each with the longest prompt a rung may build and the longest answer, at
     the dearer LM's price.
     """
-    shown = splits.val[:20]
-    longest = max(len(render(student(task), row)) for row in shown) + PROMPT_CHARS
     calls = config.max_calls
-    tokens_in, tokens_out = calls * longest // CHARS_A_TOKEN, calls * task.max_tokens
+    tokens_in = calls * _longest_prompt(task, splits, config)
+    tokens_out = calls * (task.max_tokens + THOUGHT)
     prices = [lms.price(config.lm, config.api_base)]
     if config.teacher:
         prices.append(lms.price(config.teacher, config.teacher_api_base))
@@ -174,13 +189,15 @@ def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostReco
         usd=max(tokens_in * into + tokens_out * out for into, out in known)
         if len(known) == len(prices)
         else None,
-        enough_calls=_enough(splits, config.repeats) + after,
+        plan=planned(task, splits, config, after),
     )
 
 
-def _enough(splits: Splits, repeats: int) -> int:
-    """Calls with which hardly a rung is skipped for want of them: two for a row of the chat
-    baseline, one for the others'.
+def _longest_prompt(task: Task, splits: Splits, config: RunConfig) -> int:
+    """Tokens of a prompt with the guide and as many demos as a rung may draw, or as the LM has room
+    for.
     """
-    val, test = repeats * len(splits.val), repeats * len(splits.test)
-    return 2 * (val + test) + test + len(LADDER) * (val + PASSES * searched(len(splits.train)))
+    bare = max(len(render(student(task), row)) for row in splits.val[:20])
+    rows = sorted(sum(len(to_text(row[name])) for name in task.fields) for row in splits.train)
+    whole = bare + len(task.guide) + sum(rows[-MANY:])
+    return min(whole // CHARS_A_TOKEN, lms.prompt_tokens(config, task.max_tokens))

@@ -24,7 +24,9 @@ Verdict = Literal[
     "no_headroom",
 ]
 # the kinds of lever: the baseline pulls none, weights are what comes after prompting
-Family = Literal["baseline", "format", "demos", "retrieval", "instructions", "weights"]
+Family = Literal[
+    "baseline", "format", "guide", "demos", "retrieval", "reasoning", "instructions", "weights"
+]
 WEIGHTS: Family = "weights"
 # those that must have been tried before prompting is given up
 FAMILIES: tuple[Family, ...] = ("demos", "instructions")

@@ -90,43 +90,25 @@ def settle(
     if tuned:
         with surviving(failed, "Reading the test rows with the tuned LM"):
             found |= on_test(session, {n: p for n, p in programs.items() if n not in found})
-    test = _test_record(session, found)
-    hashes = {
-        side: [row_hash(session.task, e) for e in session.splits.sides()[side]]
-        for side in ("val", "test")
-    }
     judged = None
     if tuned and "tuned" in found:
         with surviving(failed, "The judgement of the tuned LM"):
-            judged = _judged(session, tuned, found, hashes["test"])
+            judged = _judged(session, tuned, found)
     kept = "tuned" if judged and judged.decision.accepted else "prompt"
     path = session.folder("programs") / f"{tracked.id}.json"
-    report = _report(session, findings, test, judged, path)
-    if judged and tuned and judged.decision.accepted:
-        met = _tuned_meets(session, tuned, found["tuned"], report.numbers.test_reads, judged)
-        report = report.model_copy(update={"target_met": met})
-    report = _noted(session, report, failed)
+    report = _noted(session, _report(session, findings, found, judged, path), failed)
     tracked.settle(report, programs[kept], findings.best)
     known = len(failed)
-    val = {
-        "prompt": findings.best_val,
-        **({"tuned": tuned.chosen.evaluation} if tuned and tuned.chosen.evaluation else {}),
-    }
-    with surviving(failed, "Keeping the scores of each row"):
-        for side, evaluated in (("val", val), ("test", found)):
-            tracked.scores(side, _row_scores(evaluated, kept, hashes[side]))
+    _keep(session, tracked, findings, found, kept, failed)
     with surviving(failed, f"Writing the program to {path}"):
         knobs = session.config.model_dump(include=set(TASK_LM), exclude_none=True)
         save(programs[kept], path, knobs)
     with surviving(failed, "Registering the program"):
-        tracked.register(report, _row_scores(found, kept, hashes["test"]))
+        tracked.register(report, _row_scores(session, "test", found, kept))
     for chart in report.charts:
         with surviving(failed, f"The picture {chart}"):
             draw(report, session.root / chart)
             tracked.attach(session.root / chart)
-    if tuned and Path(tuned.tuned).is_file():
-        with surviving(failed, "Keeping the adapter"):
-            tracked.attach(Path(tuned.tuned))
     if handoff:
         with surviving(failed, "The hand-off"):
             handoff(report)
@@ -136,9 +118,32 @@ def settle(
     return report
 
 
-def _row_scores(found: Mapping[str, Evaluation], kept: str, rows: list[str]) -> RowScores:
+def _keep(
+    session: Session,
+    tracked: Run,
+    findings: Findings,
+    found: Mapping[str, Evaluation],
+    kept: str,
+    failed: list[str],
+) -> None:
+    """Put on record what later commands read: the score of each row, and the tuned weights."""
+    tuned, val = findings.tuned, {"prompt": findings.best_val}
+    if tuned and tuned.chosen.evaluation:
+        val["tuned"] = tuned.chosen.evaluation
+    with surviving(failed, "Keeping the scores of each row"):
+        for side, evaluated in (("val", val), ("test", found)):
+            tracked.scores(side, _row_scores(session, side, evaluated, kept))
+    if tuned and Path(tuned.tuned).is_file():
+        with surviving(failed, "Keeping the adapter"):
+            tracked.attach(Path(tuned.tuned))
+
+
+def _row_scores(
+    session: Session, side: str, found: Mapping[str, Evaluation], kept: str
+) -> RowScores:
     """Every program's scores, and those of the one that is kept as `final`."""
     both = {**found, "final": found[kept]}
+    rows = [row_hash(session.task, e) for e in session.splits.sides()[side]]
     return RowScores(rows=rows, programs={name: list(e.scores) for name, e in both.items()})
 
 
@@ -174,10 +179,9 @@ class _Judged:
     effects: EffectsRecord
 
 
-def _judged(
-    session: Session, tuned: Tuned, found: Mapping[str, Evaluation], rows: Sequence[str]
-) -> _Judged:
+def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation]) -> _Judged:
     test = before, after = found["prompt"], found["tuned"]
+    rows = [row_hash(session.task, e) for e in session.splits.test]
     tunings = len({after.scores, *earlier_tests(session.root, session.task.name, rows)})
     gain = paired_gain(before.scores, after.scores, level(tunings))
     assert tuned.chosen.gain
@@ -208,27 +212,32 @@ def _held_against_baselines(
     return decision.model_copy(update={"baseline": name, "over_baseline": over})
 
 
-def _tuned_meets(
-    session: Session, tuned: Tuned, test: Evaluation, reads: int, judged: _Judged
+def _target_met(
+    session: Session, findings: Findings, test: Evaluation | None, judged: _Judged | None
 ) -> bool:
-    """Whether val and test rows say that the tuned LM is at the target, as of a prompt program."""
-    assert tuned.chosen.evaluation
+    """Whether val and test rows say that the program that is kept is at the target."""
+    climb, tuned = findings.climb, findings.tuned
+    if not (judged and judged.decision.accepted and tuned and tuned.chosen.evaluation and test):
+        return climb.verdict == "reached"
     val = at_least(session.target, tuned.chosen.evaluation.known)
-    return val >= SURE and confirms(
-        at_least(session.target, test.known), reads + judged.decision.tunings
-    )
+    reads = climb.numbers.test_reads + judged.decision.tunings
+    return val >= SURE and confirms(at_least(session.target, test.known), reads)
 
 
 def _report(
-    session: Session, findings: Findings, test: TestRecord, judged: _Judged | None, path: Path
+    session: Session,
+    findings: Findings,
+    found: Mapping[str, Evaluation],
+    judged: _Judged | None,
+    path: Path,
 ) -> Report:
     usage, climb, tuned = session.meter.usage(), findings.climb, findings.tuned
     charts = session.folder("charts").relative_to(session.root) / path.stem
     tried = map(AttemptRecord.of, tuned.attempts if tuned else ())
     return Report(
         **dict(climb) | {"attempts": [*climb.attempts, *tried]},
-        target_met=climb.verdict == "reached",
-        test=test,
+        target_met=_target_met(session, findings, found.get("tuned"), judged),
+        test=_test_record(session, found),
         gate=findings.gate,
         decision=judged.decision if judged else None,
         effects=judged.effects if judged else None,
@@ -243,7 +252,7 @@ def _report(
     )
 
 
-def _test_record(session: Session, found: dict[str, Evaluation]) -> TestRecord:
+def _test_record(session: Session, found: Mapping[str, Evaluation]) -> TestRecord:
     return TestRecord(
         **{name: score_record(e) for name, e in found.items()},
         prompt_gain=GainRecord.between(found["zero_shot"].scores, found["prompt"].scores),

@@ -106,7 +106,7 @@ def adapted_lm(config: RunConfig, meter: Meter, tuned: str, tokens: int) -> Mete
         raise WorkbenchError(
             f"The program was tuned; its adapter {adapter} or the base weights are gone."
         )
-    return lms.local_lm(base, adapter, meter, tokens, config.temperature)
+    return lms.local_lm(base, adapter, meter, tokens, config.temperature, config.context)
 
 
 def _out_of_distribution(session: Session, best: Program, tuned: Attempt) -> Pair | None:

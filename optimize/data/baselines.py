@@ -12,8 +12,7 @@ import dspy
 
 from optimize.data.gold import Unscorable, scores_alone
 from optimize.data.labels import classifier
-from optimize.data.rows import input_text, input_texts
-from optimize.data.split import near_duplicate_groups
+from optimize.data.rows import input_text
 from optimize.files import to_json
 from optimize.task import Task
 
@@ -27,17 +26,18 @@ MOST_VALUES = 0.25  # of the rows: a field with more different values is no labe
 Outputs = dict[str, Any]
 
 
-def cross_validated(task: Task, rows: Sequence[dspy.Example]) -> dict[str, list[float | None]]:
-    """The score of each baseline on each of the labelled rows, learnt from the other rows; nearly
-    equal rows stay together.
+def cross_validated(
+    task: Task, rows: Sequence[dspy.Example], groups: Sequence[int]
+) -> dict[str, list[float | None]]:
+    """The score of each baseline on each of the labelled rows, learnt from the other rows; rows of
+    one group (nearly equal ones) stay together.
 
     None for rows beyond MOST_ROWS. Nothing where the metric asks an LM, or reads what only the
     program gives.
     """
     from sklearn.model_selection import GroupKFold
 
-    used = rows[:MOST_ROWS]
-    groups = near_duplicate_groups([input_texts(task, e) for e in used])
+    used, groups = rows[:MOST_ROWS], groups[:MOST_ROWS]
     folds = min(FOLDS, len(set(groups)))
     found: dict[str, list[float | None]] = {}
     for train, held in GroupKFold(folds).split(used, groups=groups) if folds > 1 else ():

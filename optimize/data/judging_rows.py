@@ -6,8 +6,7 @@ from collections import Counter
 
 import dspy
 
-from optimize.data.rows import Splits, input_texts
-from optimize.data.split import near_duplicate_groups
+from optimize.data.rows import Splits, near_groups
 from optimize.task import Task
 
 JUDGING = 200  # rows that judge, val among them: they find most plateaus 10 points below the target
@@ -25,7 +24,7 @@ def lent(task: Task, splits: Splits) -> tuple[Rows, Rows]:
     size = min(len(splits.train) // 2, JUDGING - len(splits.val))
     if splits.given or cut or size <= 0:
         return splits.train, ()
-    groups = near_duplicate_groups([input_texts(task, e) for e in splits.train])
+    groups = near_groups(task, splits)["train"]
     sizes = Counter(groups)
     judging: set[int] = set()
     taken = 0

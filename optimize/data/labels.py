@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optimize.data.split import Inputs, folded
+from optimize.data.split import Inputs, connected, folded
 from optimize.stats.intervals import Interval, wilson
 
 FOLDS = 5
@@ -43,14 +43,13 @@ def duplicates(
     alike: optimize.data.split.near_graph of the rows.
     """
     from scipy.sparse import triu
-    from scipy.sparse.csgraph import connected_components
 
     exact: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for row, texts in enumerate(inputs):
         exact[tuple(map(folded, texts))].append(row)
     groups: dict[int, list[int]] = defaultdict(list)
-    for row, group in enumerate(connected_components(alike, directed=False)[1]):
-        groups[int(group)].append(row)
+    for row, group in enumerate(connected(alike)):
+        groups[group].append(row)
     repeated = [tuple(rows) for rows in exact.values() if len(rows) > 1]
     conflicts = [rows for rows in repeated if _disagree(rows, labels)]
     told = {row for rows in conflicts for row in rows}

@@ -1,34 +1,23 @@
 """Labelled rows → validated Examples → Splits.
 
-Knows no LM; `split.py` decides which row goes where.
+Knows no LM; `read.py` reads the files, `split.py` decides which row goes where.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import dspy
-from pydantic import TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
 
-from optimize.data.fields import field_type, is_optional
-from optimize.data.split import near_duplicate_groups, split_groups
+from optimize.data.read import BESIDE, NAMES, read_file, read_folder, read_hub
+from optimize.data.split import connected, near_duplicate_groups, near_graph, split_groups
 from optimize.errors import WorkbenchError
-from optimize.files import read_jsonl, read_text, to_json, to_text
-from optimize.task import PLACE, Task, choices
+from optimize.files import to_json, to_text
+from optimize.task import Task
 
-FORMATS = {"jsonl": "json", "csv": "csv", "parquet": "parquet"}
-NAMES = {"train": ("train",), "val": ("val", "validation", "dev"), "test": ("test",)}
-CHOICES = 15  # named in an error
-ERRORS = 20  # rows that do not fit are named one by one up to so many
-Placed = tuple[str, dspy.Example]  # file and line, row
-BESIDE = ("ood", "unlabelled")  # files of rows that may lack their outputs
 SMALLEST = {"train": 8, "val": 8, "test": 8}
 
 
@@ -80,7 +69,7 @@ def load_splits(task: Task) -> Splits:
     are; a single `rows` file is split by content hash. Raises WorkbenchError naming file, line and
     field.
     """
-    placed, notes = (_read_hub(task), ()) if task.data else _read_folder(task)
+    placed, notes = (read_hub(task), ()) if task.data else read_folder(task)
     places: dict[str, tuple[str, ...]] = {}
     hashes: dict[int, str] = {}
     for rows in placed.values():
@@ -109,7 +98,7 @@ def load_splits(task: Task) -> Splits:
     ).hexdigest()
     beside = {stem: path for stem in BESIDE if (path := task.folder / f"{stem}.jsonl").is_file()}
     extra: dict[str, Any] = {
-        stem: tuple(example for _, example in _read_file(task, path))
+        stem: tuple(example for _, example in read_file(task, path))
         for stem, path in beside.items()
     }
     return Splits(
@@ -141,194 +130,27 @@ def input_texts(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(to_text(row[name]) for name in task.signature.input_fields if name in row)
 
 
+def alike(task: Task, splits: Splits) -> Any:
+    """rows × rows, sparse, of train, val and test in this order: which are nearly equal.
+
+    Told on the whole split: among fewer rows others may seem alike, and a cut split would overlap
+    where the whole one does not.
+    """
+    whole = (splits.whole or splits).sides()
+    graph = near_graph([input_texts(task, e) for rows in whole.values() for e in rows])
+    kept: list[int] = []
+    start = 0
+    for side, rows in splits.sides().items():
+        kept += range(start, start + len(rows))  # a cut side is the first rows of the whole one
+        start += len(whole[side])
+    return graph[kept][:, kept]
+
+
+def near_groups(task: Task, splits: Splits) -> dict[str, list[int]]:
+    """For each side the group of each of its rows: nearly equal rows share one."""
+    found = iter(connected(alike(task, splits)))
+    return {side: [next(found) for _ in rows] for side, rows in splits.sides().items()}
+
+
 def _labels(task: Task, rows: list[dspy.Example]) -> list[str]:
     return [to_json(e[task.label]) if task.label else "" for e in rows]
-
-
-def _read_folder(task: Task) -> tuple[dict[str, list[Placed]], tuple[str, ...]]:
-    """The rows by side, or all as `rows`, and what was made of the files where it may surprise."""
-    files: dict[str, Path] = {}
-    for suffix in reversed(FORMATS):  # where two files share a name, JSONL is read
-        files |= {path.stem: path for path in sorted(task.folder.glob(f"*.{suffix}"))}
-    found = {name: [files[a] for a in alias if a in files][:1] for name, alias in NAMES.items()}
-    if all(found.values()):
-        used = {name: path for name, (path,) in found.items()}
-    elif any(found.values()):
-        missing = ", ".join(f"{name}.jsonl" for name, path in found.items() if not path)
-        raise WorkbenchError(
-            f"{task.folder} has a given split but lacks {missing}. Add it, or use one rows.jsonl."
-            f"{_there(task.folder)}"
-        )
-    elif "rows" in files:
-        used = {"rows": files["rows"]}
-    else:
-        raise WorkbenchError(
-            f"{task.folder} holds no rows. Put rows.jsonl there (or .csv, .parquet; or train, val "
-            f"and test files): one row with the fields {', '.join(task.fields)} a line."
-            f"{_there(task.folder)}"
-        )
-    return {name: _read_file(task, path) for name, path in used.items()}, _notes(task, used)
-
-
-def _there(folder: Path) -> str:
-    names = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
-    return f" It holds {', '.join(names)}." if names else ""
-
-
-def _notes(task: Task, used: Mapping[str, Path]) -> tuple[str, ...]:
-    """Files taken for a side whose name they do not bear, and files of rows that are not read."""
-    known = {*used.values(), *(task.folder / f"{stem}.jsonl" for stem in (*BESIDE, "corpus"))}
-    taken = [
-        f"{path.name} is taken as the {name} rows."
-        for name, path in used.items()
-        if path.stem != name
-    ]
-    files = sorted(path for suffix in FORMATS for path in task.folder.glob(f"*.{suffix}"))
-    return *taken, *(f"{path.name} is not read." for path in files if path not in known)
-
-
-def _read_file(task: Task, path: Path) -> list[Placed]:
-    # line by line: `datasets` would guess at dates and lose the line numbers
-    if path.suffix == ".jsonl":
-        rows = [(f"{path}:{number}", row) for number, row in read_jsonl(path)]
-    else:
-        rows = [(f"{path} row {number}", row) for number, row in enumerate(_read_table(path), 1)]
-    if not rows:
-        raise WorkbenchError(
-            f"{path} is empty. Write one row with the fields {', '.join(task.fields)} a line."
-        )
-    return _examples(task, rows, unlabelled=path.stem in BESIDE)
-
-
-def _read_table(path: Path) -> list[dict[str, Any]]:
-    """CSV, every cell as text, or Parquet."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    is_csv = path.suffix == ".csv"
-    if is_csv and len(read_text(path).split("\n", 1)[-1].strip()) == 0:
-        return []
-    options: dict[str, Any] = {}
-    if is_csv:  # text, or `datasets` makes 7 of 007 and nothing of NA
-        header = next(csv.reader(io.StringIO(read_text(path))))
-        options = {
-            "features": datasets.Features({name: datasets.Value("string") for name in header}),
-            "keep_default_na": False,
-        }
-    try:
-        return list(
-            datasets.load_dataset(
-                FORMATS[path.suffix[1:]],
-                data_files=str(path),
-                split="train",
-                keep_in_memory=True,
-                **options,
-            )
-        )
-    except Exception as error:
-        raise WorkbenchError(
-            f"{path} cannot be read: {_first_line(error.__cause__ or error)}"
-        ) from error
-
-
-def _read_hub(task: Task) -> dict[str, list[Placed]]:
-    import datasets
-
-    assert task.data
-    try:
-        found = datasets.load_dataset(task.data)
-    except Exception as error:
-        raise WorkbenchError(
-            f"Dataset {task.data!r} cannot be loaded from the hub: {_first_line(error)}"
-        ) from error
-    sides = {
-        name: next((found[a] for a in alias if a in found), None) for name, alias in NAMES.items()
-    }
-    if not all(sides.values()):
-        sides = {"rows": datasets.concatenate_datasets(list(found.values()))}
-    return {
-        name: _examples(
-            task, ((f"{task.data}/{name} row {n}", row) for n, row in enumerate(rows, 1))
-        )
-        for name, rows in sides.items()
-        if rows is not None
-    }
-
-
-def _examples(
-    task: Task, rows: Iterable[tuple[str, Any]], unlabelled: bool = False
-) -> list[Placed]:
-    """Validated rows. Raises one WorkbenchError for all that do not fit, naming the first ones."""
-    found, errors = [], []
-    for place, row in rows:
-        try:
-            found.append((place, _example(task, row, place, unlabelled)))
-        except WorkbenchError as error:
-            errors.append(str(error))
-    if len(errors) > 1:
-        more = [f"… and {len(errors) - ERRORS} more"] if len(errors) > ERRORS else []
-        raise WorkbenchError(
-            "\n".join([f"{len(errors)} rows do not fit the signature:", *errors[:ERRORS], *more])
-        )
-    if errors:
-        raise WorkbenchError(errors[0])
-    return found
-
-
-def _example(task: Task, row: Any, place: str, unlabelled: bool) -> dspy.Example:
-    """A validated row; columns the signature does not name are kept as they are. unlabelled: it may
-    lack all outputs.
-    """
-    if not isinstance(row, dict):
-        raise WorkbenchError(f"{place}: a row is a JSON object, found {type(row).__name__}.")
-    values = dict(row)
-    known = (
-        task.fields
-        if not unlabelled or task.signature.output_fields.keys() & row.keys()
-        else task.signature.input_fields
-    )
-    for name, info in known.items():
-        if name not in row and is_optional(info):
-            values[name] = None
-            continue
-        if name not in row:
-            raise WorkbenchError(
-                f"{place}: field {name!r} is missing; the row has "
-                f"{', '.join(map(str, row)) or 'none'}."
-            )
-        values[name] = _value(row[name], info, f"{place}: field {name!r}")
-    found = dspy.Example(**values).with_inputs(*task.signature.input_fields)
-    setattr(found, PLACE, place)
-    return found
-
-
-def _value(value: Any, field: FieldInfo, place: str) -> Any:
-    if field.annotation is str and isinstance(value, str) and not value.strip():
-        raise WorkbenchError(f"{place} is empty; write its text or remove the row.")
-    adapter = TypeAdapter(field_type(field))
-    try:
-        try:
-            return adapter.validate_python(value)
-        except ValidationError:
-            if not isinstance(value, str) or field.annotation is str or choices(field.annotation):
-                raise
-            return adapter.validate_json(value or "null")  # a nested value in a CSV cell
-    except ValidationError as error:
-        first = error.errors()[0]
-        inside = ".".join(str(part) for part in first["loc"])
-        known = choices(field.annotation)
-        problem = (
-            f"{value!r} is not one of {_some(known)}"
-            if known
-            else f"{first['msg']}, got {first['input']!r}"
-        )
-        raise WorkbenchError(f"{place}{f' ({inside})' if inside else ''}: {problem}.") from None
-
-
-def _some(known: Sequence[str]) -> str:
-    more = f", … ({len(known)} in all)" if len(known) > CHOICES else ""
-    return ", ".join(map(repr, known[:CHOICES])) + more
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

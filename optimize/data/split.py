@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 Inputs = tuple[str, ...]  # a row's inputs, a text a field
@@ -28,9 +29,13 @@ def apart_from(rows: Sequence[Inputs], held: Sequence[Inputs]) -> list[int]:
 
 def near_duplicate_groups(rows: Sequence[Inputs], near: float = NEAR) -> list[int]:
     """A group number for each row; rows that near_graph connects share one."""
+    return connected(near_graph(rows, near))
+
+
+def connected(graph: Any) -> list[int]:
+    """A group number for each row of a graph."""
     from scipy.sparse.csgraph import connected_components
 
-    graph = near_graph(rows, near)
     return [int(group) for group in connected_components(graph, directed=False)[1]]
 
 
@@ -39,15 +44,24 @@ def near_graph(rows: Sequence[Inputs], near: float = NEAR) -> Any:
 
     Field by field, since a long text that two rows share would make their short questions alike.
     The likeness of two texts hangs a little on what other rows there are (rare n-grams count more),
-    so what is to agree must be asked of the same rows.
+    so what is to agree must be asked of the same rows, in any order.
     """
+    order = sorted(range(len(rows)), key=lambda n: rows[n])
+    place = [0] * len(rows)
+    for new, old in enumerate(order):
+        place[old] = new
+    return _sorted_graph(tuple(rows[n] for n in order), near)[place][:, place]
+
+
+@lru_cache(maxsize=2)  # of thousands of rows it takes half a minute, and four checks ask for it
+def _sorted_graph(rows: tuple[Inputs, ...], near: float) -> Any:
     # the field with the most different texts first: it leaves the fewest pairs to look at
     fields = sorted(zip(*rows, strict=True), key=lambda texts: len(set(texts)), reverse=True)
     graph = _alike(fields[0], near)
     for texts in fields[1:]:
         if len(set(texts)) > 1:
             graph = _also_alike(graph, texts, near)
-    return graph
+    return graph.tocsr()
 
 
 def _alike(texts: Sequence[str], near: float) -> Any:

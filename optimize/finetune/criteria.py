@@ -89,7 +89,7 @@ class Case:
     def more_calls(self) -> int:
         """A cap on LM calls that is surely higher than the one that was too low."""
         default = RunConfig.model_fields["max_calls"].default
-        return 2 * max(int(self.knobs.get("max_calls", default)), self.preflight.cost.enough_calls)
+        return 2 * max(int(self.knobs.get("max_calls", default)), self.preflight.cost.plan.enough)
 
 
 def verdict(task: Task, case: Case) -> Criterion:

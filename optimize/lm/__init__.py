@@ -1,5 +1,5 @@
-"""From a name to an LM: `embedded`, `gguf:PATH`, or any DSPy model string, every call through one
-meter.
+"""From a name to an LM: one of the catalogue, `gguf:PATH`, or any DSPy model string, every call
+through one meter.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 
 import dspy
 
+from optimize.catalogue import EMBEDDED, MODELS, in_catalogue
 from optimize.config import RunConfig, is_local, state_dir
 from optimize.errors import WorkbenchError
 from optimize.lm import embedded, reach, weights
 from optimize.lm.dspy_door import token_prices
 from optimize.lm.meter import Meter, MeteredLM, count_others
+from optimize.lm.room import hosted_tokens, note_local
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +83,11 @@ def resolve(
     Raises WorkbenchError for a missing file or a name DSPy does not take.
     """
     if path := gguf_path(name):
-        return local_lm(path, None, meter, max_tokens)
+        return local_lm(path, None, meter, max_tokens, context=config.context)
     if "/" not in name:
         raise WorkbenchError(
-            f"LM {name!r}: use 'embedded', 'gguf:PATH' or a DSPy model string such as "
-            "'openai/gpt-4.1-mini'."
+            f"LM {name!r}: use {', '.join((EMBEDDED, *MODELS))}, 'gguf:PATH' or a DSPy model "
+            "string such as 'openai/gpt-4.1-mini'."
         )
     options: dict[str, Any] = {"temperature": 0.0, "max_tokens": max_tokens}
     if api_base:
@@ -94,8 +96,8 @@ def resolve(
             if config.api_key
             else os.environ.get("OPENAI_API_KEY", "none")
         )
-        model = declare_endpoint(name.split("/", 1)[1], api_base.rstrip("/"))
-        return MeteredLM(model, meter=meter, any_schema=True, api_key=key, **options)
+        reached = declare_endpoint(name.split("/", 1)[1], api_base.rstrip("/"))
+        return MeteredLM(reached, meter=meter, any_schema=True, api_key=key, **options)
     try:
         return MeteredLM(name, meter=meter, **options)
     except dspy.LMError:  # a reasoning model that sets its own temperature and needs room to think
@@ -111,12 +113,19 @@ def price(name: str, api_base: str | None) -> tuple[float, float] | None:
     return token_prices(*name.split("/", 1))
 
 
+def prompt_tokens(config: RunConfig, max_tokens: int) -> int:
+    """Tokens that a prompt for the task LM may hold. No LM is loaded."""
+    if is_local(config.lm) and (path := gguf_path(config.lm)):
+        return embedded.context_of(path, config.context) - max_tokens
+    return hosted_tokens(config.lm)
+
+
 def gguf_path(name: str) -> Path | None:
-    """The weights file behind `embedded` or `gguf:PATH`; None for a hosted LM. Fetches the embedded
-    one if missing.
+    """The weights file of an LM that runs in the process; None for a hosted LM. Fetches the
+    embedded one if missing.
     """
-    if name == "embedded":
-        return weights.pull_embedded(log.warning)
+    if in_catalogue(name):
+        return weights.find(name, log.warning)
     return (
         Path(name.removeprefix("gguf:")).expanduser().resolve()
         if name.startswith("gguf:")
@@ -125,14 +134,22 @@ def gguf_path(name: str) -> Path | None:
 
 
 def local_lm(
-    path: Path, adapter: Path | None, meter: Meter, max_tokens: int, temperature: float = 0.0
+    path: Path,
+    adapter: Path | None,
+    meter: Meter,
+    max_tokens: int,
+    temperature: float = 0.0,
+    context: int | None = None,
 ) -> MeteredLM:
-    """The LM of a GGUF file in this process, tuned by `adapter` if one is given."""
-    endpoint = embedded.serve(path, adapter)
-    model = declare_endpoint(path.stem, endpoint.url, _identity(path, adapter))
+    """The LM of a GGUF file in this process, tuned by `adapter` if one is given. context: tokens a
+    call may read and write.
+    """
+    endpoint = embedded.serve(path, adapter, context)
+    reached = declare_endpoint(path.stem, endpoint.url, _identity(path, adapter))
+    note_local(reached, endpoint, embedded.context_of(path, context) - max_tokens)
     options = {"temperature": temperature, "max_tokens": max_tokens}
     return MeteredLM(
-        model, meter=meter, local=True, any_schema=True, api_key=endpoint.key, **options
+        reached, meter=meter, local=True, any_schema=True, api_key=endpoint.key, **options
     )
 
 

@@ -174,3 +174,9 @@ def token_prices(provider: str, model: str) -> tuple[float, float] | None:
     found = model_info(provider, model)
     prices = found.get("input_cost_per_token"), found.get("output_cost_per_token")
     return None if None in prices else prices
+
+
+def input_tokens(provider: str, model: str) -> int | None:
+    """Tokens that the model reads at most, from the same list; None where it has none."""
+    known = model_info(provider, model).get("max_input_tokens")
+    return int(known) if known else None

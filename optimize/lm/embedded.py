@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from optimize.errors import WorkbenchError
-from optimize.threads import usable_cores
+from optimize.gguf_header import read_header
+from optimize.threads import free_memory, usable_cores
 
-SLOTS = 4
-CONTEXT = 2048  # tokens a slot may hold; with it the process stays below 1 GB
+SLOTS = 4  # calls that are answered side by side
+CONTEXT = 4096  # tokens a call may read and write, unless asked for more; on CPUs they take seconds
+SHARE = 0.5  # of the memory that is free, at most, for what the slots hold
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,17 @@ class Endpoint:
 
 
 _lock = threading.Lock()
-_servers: dict[tuple[Path, Path | None], tuple[Any, Endpoint]] = {}
+_servers: dict[tuple[Path, Path | None, int], tuple[Any, Endpoint]] = {}
 
 
-def serve(weights: Path, adapter: Path | None = None) -> Endpoint:
+def context_of(weights: Path, asked: int | None = None) -> int:
+    """Tokens one call may read and write: as many as asked for, or CONTEXT; never more than the
+    model was trained to read.
+    """
+    return min(asked or CONTEXT, read_header(weights).context)
+
+
+def serve(weights: Path, adapter: Path | None = None, context: int | None = None) -> Endpoint:
     """The endpoint that serves `weights`, with `adapter` (a LoRA as GGUF) applied if given; started
     on first use.
 
@@ -40,23 +49,24 @@ def serve(weights: Path, adapter: Path | None = None) -> Endpoint:
     with the adapter to the base LM (docs/results.md).
     """
     with _lock:
-        if (weights, adapter) not in _servers:
+        if not weights.is_file():
+            raise WorkbenchError(
+                f"{weights} does not exist. `optimize lm list` shows the files that do."
+            )
+        key = weights, adapter, context_of(weights, context)
+        if key not in _servers:
             endpoint = Endpoint(f"http://127.0.0.1:{_free_port()}/v1", secrets.token_urlsafe(24))
-            _servers[weights, adapter] = _start(weights, adapter, endpoint), endpoint
-        return _servers[weights, adapter][1]
+            _servers[key] = _start(*key, endpoint), endpoint
+        return _servers[key][1]
 
 
-def _start(weights: Path, adapter: Path | None, endpoint: Endpoint) -> Any:
+def _start(weights: Path, adapter: Path | None, context: int, endpoint: Endpoint) -> Any:
     import xllamacpp
 
-    if not weights.is_file():
-        raise WorkbenchError(
-            f"{weights} does not exist. `optimize lm list` shows the files that do."
-        )
     params = xllamacpp.CommonParams()
     params.model.path = str(weights)
-    params.n_ctx = CONTEXT * SLOTS
-    params.n_parallel = SLOTS
+    params.n_parallel = _slots(weights, context)
+    params.n_ctx = context * params.n_parallel
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = usable_cores()
     params.verbosity = -1
     params.cache_ram_mib = 256  # the default lets the prompt cache grow to gigabytes
@@ -72,6 +82,12 @@ def _start(weights: Path, adapter: Path | None, endpoint: Endpoint) -> Any:
         raise WorkbenchError(
             f"{weights} cannot be served: {error}. Is it a GGUF file of a text model?"
         ) from error
+
+
+def _slots(weights: Path, context: int) -> int:
+    """As many as the free memory has room for, up to SLOTS."""
+    each = context * read_header(weights).token_bytes
+    return max(1, min(SLOTS, int(SHARE * free_memory() / max(1, each))))
 
 
 def _free_port() -> int:

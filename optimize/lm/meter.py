@@ -6,6 +6,7 @@ Calls that do not go through DSPy (the openai package, an HTTP client) cannot be
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 import threading
@@ -20,9 +21,12 @@ import dspy
 from optimize.errors import BudgetExhausted, ShareExhausted
 from optimize.lm.dspy_door import HistorylessLM, carried, carrying, watch_calls
 from optimize.lm.usage import Usage
+from optimize.turns import turns
 
 _stretch: ContextVar[Meter | None] = ContextVar("stretch", default=None)
 _repeat: ContextVar[int] = ContextVar("repeat", default=0)
+# seconds that the call under way has waited for its turn on the cores
+_waited: ContextVar[float | None] = ContextVar("waited", default=None)
 
 
 @contextlib.contextmanager
@@ -183,18 +187,22 @@ class _Watch:
     def sending(self, lm: dspy.BaseLM, answers: int) -> None:
         for meter in _meters(lm):
             meter.ask(answers, cached=False)
+        if isinstance(lm, MeteredLM) and lm.local and not _in_event_loop():
+            _waited.set(turns().enter())
 
     def cached(self, lm: dspy.BaseLM, answers: int) -> None:
         for meter in _meters(lm):
             meter.ask(answers, cached=True)
 
     def failed(self, lm: dspy.BaseLM, seconds: float) -> None:
+        seconds -= _turn_over()
         for meter in _meters(lm):
             meter.add(seconds, failed=1)
 
     def answered(
         self, lm: dspy.BaseLM, seconds: float, usage: dict[str, Any], cost: float | None
     ) -> None:
+        seconds -= _turn_over()
         paid = 0.0 if isinstance(lm, MeteredLM) and lm.local else cost
         for meter in _meters(lm):
             meter.add(
@@ -204,6 +212,25 @@ class _Watch:
                 cost=paid or 0.0,
                 unpriced=int(paid is None),
             )
+
+
+def _turn_over() -> float:
+    """The seconds for which a call waited for its turn; 0 for one that takes none."""
+    waited = _waited.get()
+    if waited is None:
+        return 0.0
+    _waited.set(None)
+    turns().leave()
+    return waited
+
+
+def _in_event_loop() -> bool:
+    """Whether waiting here would keep the very calls from ending that are waited for."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _meters(lm: dspy.BaseLM) -> list[Meter]:

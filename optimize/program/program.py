@@ -1,5 +1,5 @@
-"""A task's program with what the ladder adds around it: output format, demos and passages found at
-call time.
+"""A task's program with what the ladder adds around it: output format, guide, demos and passages
+found at call time.
 
 Saved as one JSON file and loaded back to the same prompts. Knows no optimizer.
 """
@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from optimize.errors import WorkbenchError
 from optimize.files import plain, read_text
 from optimize.lm.dspy_door import first_prompt
 from optimize.program.formats import FORMATS
+from optimize.program.guide import Guide, WithGuide
 from optimize.program.retrieval import Neighbours, Passages
 from optimize.task import Task
 
 STATE_VERSION = 1
 PASSAGES = "passages"  # the input field a program with passages has
+THOUGHT = 300  # tokens for reasoning that is written out before the answer
 
 
 class Program(dspy.Module):
@@ -45,12 +48,16 @@ class Program(dspy.Module):
         self.format = "chat"
         self.neighbours: Neighbours | None = None
         self.passages: Passages | None = None
+        self.guide: Guide | None = None
+        self.reasoning = False
         self.tuned: str | None = None
         self.lm: dspy.LM | None = None
 
     def forward(self, **inputs: Any) -> Any:
         text = input_text(self.task, inputs)
-        adapter = FORMATS[self.format]
+        adapter: dspy.Adapter = FORMATS[self.format]
+        if self.guide:
+            adapter = WithGuide(adapter, self.guide)
         if self.neighbours:
             adapter = _WithDemos(
                 adapter, [self.with_passages(row) for row in self.neighbours.find(text)]
@@ -102,6 +109,18 @@ class Program(dspy.Module):
             ]
             predictor.demos = [dspy.Example(**self.with_passages(demo)) for demo in demos]
 
+    def use_reasoning(self) -> None:
+        """Let the LM write its reasoning before its answer, without the demos there were: they show
+        none.
+
+        Raises WorkbenchError for a module that is more than one dspy.Predict.
+        """
+        if type(self.inner) is not dspy.Predict:
+            raise WorkbenchError("reasoning is added to a dspy.Predict only")
+        room = self.task.max_tokens + THOUGHT
+        self.inner = dspy.ChainOfThought(self.inner.signature, max_tokens=room)
+        self.neighbours, self.reasoning = None, True
+
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         return {
             "version": STATE_VERSION,
@@ -111,6 +130,8 @@ class Program(dspy.Module):
             "neighbours": self.neighbours
             and {"k": self.neighbours.k, "rows": plain(self.neighbours.rows)},
             "passages": self.passages and {"k": self.passages.k},
+            "guide": self.guide and asdict(self.guide),
+            "reasoning": self.reasoning,
             "tuned": self.tuned,
             "predictors": super().dump_state(json_mode=json_mode),
         }
@@ -130,6 +151,8 @@ class Program(dspy.Module):
                 f"The program was saved for other fields than programs/{self.task.name}.py has now."
             )
         self.format = state["format"]
+        if state.get("reasoning"):
+            self.use_reasoning()
         if state["neighbours"]:
             rows = tuple(state["neighbours"]["rows"])
             self.neighbours = Neighbours(
@@ -141,6 +164,7 @@ class Program(dspy.Module):
                     f"The program retrieves passages, but {self.task.folder}/corpus.jsonl is gone."
                 )
             self.use_passages(Passages(state["passages"]["k"], self.task.corpus))
+        self.guide = Guide(**found) if (found := state.get("guide")) else None
         self.tuned = state["tuned"]
         super().load_state(state["predictors"], allow_unsafe_lm_state=allow_unsafe_lm_state)
 

@@ -4,6 +4,7 @@ no LM.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,14 +43,40 @@ class Neighbours:
         return [self.rows[n] for n in order[-self.k :]]
 
 
-@dataclass(frozen=True)
-class Passages:
-    """A corpus, of which the k passages that best match an input are put into its prompt.
+class Matching:
+    """Texts, of which those that best match another one are found.
 
     The match is BM25 over words plus the cosine of character n-grams, which sees through endings
     and typos; each is divided by its best, as in convex fusion (Bruch et al., 2023).
     docs/results.md has what the second one adds.
     """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        import bm25s
+
+        from optimize.data.words import Letters
+
+        self.texts, self.words = texts, bm25s.BM25()
+        self.words.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
+        self.letters = Letters(ngram_range=(3, 5), sublinear_tf=True)
+        self.matrix = self.letters.fit_transform(texts)
+
+    def find(self, text: str, k: int) -> list[str]:
+        """The k best texts, the best first; fewer where no word of `text` occurs in more."""
+        import bm25s
+        import numpy as np
+
+        query = bm25s.tokenize([text], show_progress=False, return_ids=False)[0]
+        by_word = self.words.get_scores(query) if query else np.zeros(len(self.texts))
+        by_letter = (self.matrix @ self.letters.transform([text]).T).toarray().ravel()
+        score = sum(s / max(s.max(), 1e-9) for s in (by_word, by_letter))
+        best = np.argsort(-score, kind="stable")
+        return [self.texts[n] for n in best if by_word[n] > 0][:k]
+
+
+@dataclass(frozen=True)
+class Passages:
+    """A corpus, of which the k passages that best match an input are put into its prompt."""
 
     k: int
     corpus: Path
@@ -58,29 +85,12 @@ class Passages:
         return self
 
     @cached_property
-    def _index(self) -> tuple[Any, Any, Any, list[str]]:
-        import bm25s
-
-        from optimize.data.words import Letters
-
-        passages = list(read_corpus(self.corpus).values())
-        words = bm25s.BM25()
-        words.index(bm25s.tokenize(passages, show_progress=False), show_progress=False)
-        letters = Letters(ngram_range=(3, 5), sublinear_tf=True)
-        return words, letters, letters.fit_transform(passages), passages
+    def _matching(self) -> Matching:
+        return Matching(list(read_corpus(self.corpus).values()))
 
     def find(self, text: str) -> list[str]:
         """The k best passages, the best first; fewer where no word of the text occurs in more."""
-        import bm25s
-        import numpy as np
-
-        words, letters, matrix, passages = self._index
-        query = bm25s.tokenize([text], show_progress=False, return_ids=False)[0]
-        by_word = words.get_scores(query) if query else np.zeros(len(passages))
-        by_letter = (matrix @ letters.transform([text]).T).toarray().ravel()
-        score = sum(s / max(s.max(), 1e-9) for s in (by_word, by_letter))
-        best = np.argsort(-score, kind="stable")
-        return [passages[n] for n in best if by_word[n] > 0][: self.k]
+        return self._matching.find(text, self.k)
 
 
 def read_corpus(path: Path) -> dict[str, str]:

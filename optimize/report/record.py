@@ -197,7 +197,7 @@ class ClimbRecord(Record):
 class Report(ClimbRecord):
     """One run, complete: what `--json` prints and `report.json` holds."""
 
-    version: Literal[6] = 6
+    version: Literal[7] = 7
     target_met: bool
     test: TestRecord
     gate: GateRecord

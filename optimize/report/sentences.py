@@ -167,10 +167,12 @@ def preflight_sentences(found: Preflight, target: float) -> list[str]:
         f"A run takes at most {c.calls} LM calls, {c.tokens_in / 1e6:.1f} M tokens in, "
         f"{c.tokens_out / 1e6:.1f} M out ({usd})."
     )
-    if c.calls < c.enough_calls:
+    tried = ", ".join(f"{r.rung} {r.calls}" for r in c.plan.rungs if r.calls)
+    out.append(f"Its levers in order, with the calls each may take: {tried or 'none'}.")
+    if left := [r.rung for r in c.plan.rungs if not r.calls]:
         out.append(
-            f"With fewer than {c.enough_calls} calls some rungs may be skipped or cut short "
-            f"(--max-calls is {c.calls})."
+            f"Too few calls for {', '.join(left)}: a full climb takes --max-calls "
+            f"{c.plan.enough}; it is {c.calls}."
         )
     return out
 

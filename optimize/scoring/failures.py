@@ -34,7 +34,7 @@ LEVERS: dict[Kind, str] = {
     "schema": "constrained output first (a format whose schema the server enforces)",
     "knowledge": "retrieval first (a corpus.jsonl that holds the answers, and the passages rung)",
     "labels": "look at the labels first",
-    "boundaries": "prompts (demos that show the boundary, a rule in the instruction), then weights",
+    "boundaries": "prompts (a rule in GUIDE.md, demos that show the boundary), then weights",
     "style": "prompts, then weights",
 }
 SHOWN = 3

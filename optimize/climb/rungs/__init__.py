@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from optimize.climb.rungs import demos, instructions
 from optimize.climb.rungs.base import Context, Skip, Starved
+from optimize.climb.rungs.guide import guide, without_guide
 from optimize.climb.rungs.output_format import output_format
 from optimize.climb.rungs.passages import passages, without_corpus
+from optimize.climb.rungs.reasoning import reasoning, with_own_steps
 from optimize.climb.rungs.search import demo_search
 from optimize.climb.verdict import Family
 from optimize.program.program import Program
@@ -32,10 +34,12 @@ class Rung:
 
 LADDER: tuple[Rung, ...] = (
     Rung("output_format", "format", output_format),
+    Rung("guide", "guide", guide, without_guide),
     Rung("demo_search", "demos", demo_search),
     Rung("bootstrapped_demos", "demos", demos.bootstrapped),
     Rung("nearest_demos", "demos", demos.nearest),
     Rung("passages", "retrieval", passages, without_corpus),
+    Rung("reasoning", "reasoning", reasoning, with_own_steps),
     Rung("mipro", "instructions", instructions.mipro),
     Rung("simba", "instructions", instructions.simba),
     Rung("gepa", "instructions", instructions.gepa),

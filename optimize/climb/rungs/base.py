@@ -15,6 +15,7 @@ import dspy
 from optimize.errors import WorkbenchError
 from optimize.lm.dspy_door import uncompiled
 from optimize.lm.meter import MeteredLM
+from optimize.lm.room import room_of
 from optimize.program.program import Program, render
 from optimize.scoring.evaluate import Asking, Evaluation, evaluate
 from optimize.stats.intervals import differences
@@ -22,12 +23,10 @@ from optimize.stats.race import evidence_below
 from optimize.task import Task
 from optimize.threads import in_threads
 
-# train rows a rung holds back to compare its own candidates, at most a third of train: enough for a
-# handful
-SEARCH = 24
-PASSES = 4  # over these rows, with which most rungs can do something
-# demos and passages must fit a small LM's context: 2048 tokens, of JSON at worst, with the answer
-PROMPT_CHARS = 5000
+# train rows on which a rung compares its own candidates, at most a third of train: the fewest are
+# enough for a handful, more are taken where the calls allow it
+SEARCH, MOST_SEARCH = 24, 100
+PASSES, WANTED = 4, 8  # over these rows: with which most rungs can do something; can do it well
 # evidence against a candidate that drops it at once: wrong once in three, which halving is more
 # often
 SURE = 3.0
@@ -36,9 +35,11 @@ SURE = 3.0
 BOOTSTRAP = 24
 
 
-def searched(train: int) -> int:
-    """How many of so many train rows a rung holds back to compare its candidates."""
-    return min(SEARCH, train // 3)
+def searched(train: int, calls: int = 0) -> int:
+    """On how many of so many train rows a rung compares its candidates, if it has so many calls for
+    that.
+    """
+    return min(train // 3, MOST_SEARCH, max(SEARCH, calls // WANTED))
 
 
 class Skip(Exception):
@@ -54,7 +55,7 @@ class Context:
     """What a rung may use. budget: the LM calls it may make; it is stopped hard some way beyond.
 
     calls: how many calls the incumbent makes for one example (a format that does not parse asks
-    twice).
+    twice). search: train rows on which candidates are compared.
     """
 
     task: Task
@@ -64,15 +65,21 @@ class Context:
     calls: float
     threads: int
     seed: int
+    search: int = SEARCH
 
     def halves(self) -> tuple[list[dspy.Example], list[dspy.Example]]:
         """(rows to learn from, rows to compare candidates on): the same for every rung, so that
-        their calls are shared.
+        their calls are shared. A larger budget compares on more rows and learns from the same ones,
+        so that what was asked under a smaller one is not asked again.
         """
         rows = list(self.train)
         random.Random(self.seed).shuffle(rows)
-        size = searched(len(rows))
-        return rows[size:], rows[:size]
+        third = len(rows) // 3
+        return rows[third:], rows[: min(self.search, third)]
+
+    def passes(self, examples_each: int, overhead: int = 0) -> int:
+        """How many passes over `examples_each` examples fit the budget, after `overhead` others."""
+        return int((self.budget / self.calls - overhead) // max(1, examples_each))
 
     def affordable(self, examples_each: int, least: int, most: int, overhead: int = 0) -> int:
         """How many passes over `examples_each` examples fit the budget, at most `most`; raises
@@ -80,7 +87,7 @@ class Context:
 
         overhead: examples that are answered once, whatever the number of passes.
         """
-        fits = int((self.budget / self.calls - overhead) // max(1, examples_each))
+        fits = self.passes(examples_each, overhead)
         if fits < least:
             raise Starved(
                 f"needs {math.ceil((overhead + least * examples_each) * self.calls)} LM calls, its "
@@ -153,8 +160,10 @@ class Context:
 
 
 def fits(program: Program, rows: Sequence[dspy.Example]) -> bool:
-    """Whether the whole prompt stays within PROMPT_CHARS for each of these rows."""
-    return all(len(render(program, row)) <= PROMPT_CHARS for row in rows)
+    """Whether the whole prompt is one that the task LM can read, for each of these rows."""
+    room = room_of(dspy.settings.lm)
+    prompts = (render(program, row) for row in rows)
+    return all(room.fits(prompt, prompt.count("\n--- ") + 1) for prompt in prompts)
 
 
 def fitting(candidates: list[Program], rows: Sequence[dspy.Example]) -> list[Program]:

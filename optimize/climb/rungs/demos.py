@@ -20,7 +20,7 @@ from optimize.task import Task
 # demos in a drawn set, as far as prompts have room; which are drawn is worth tens of points to a
 # small LM
 FEW, SOME, MANY = 4, 12, 36
-NEAREST = (2, 4, 8)
+NEAREST = (2, 4, 8, 16)
 
 
 def bootstrapped(student: Program, context: Context) -> Program:
@@ -29,7 +29,7 @@ def bootstrapped(student: Program, context: Context) -> Program:
     """
     pool, search = context.halves()
     always = 3 * len(search) + BOOTSTRAP  # zero-shot, labelled only, and one unshuffled demo set
-    candidates = context.affordable(len(search) + BOOTSTRAP, least=1, most=4, overhead=always)
+    candidates = context.affordable(len(search) + BOOTSTRAP, least=1, most=16, overhead=always)
     drawn = with_fitting(
         student, spread(pool, student.task, SOME, random.Random(context.seed)), search
     )

@@ -6,24 +6,32 @@ from __future__ import annotations
 
 import dspy
 
-from optimize.climb.rungs.base import BOOTSTRAP, SEARCH, Context, fresh, hushed
+from optimize.climb.rungs.base import BOOTSTRAP, Context, fresh, hushed
 from optimize.program.program import Program
 from optimize.scoring.evaluate import feedback_metric, float_metric
+
+# (candidates, trials, demos) of MIPROv2: its authors' medium and light searches, and the least
+MIPRO = ((12, 18, 4), (6, 10, 4), (3, 6, 2))
 
 
 def mipro(student: Program, context: Context) -> Program:
     """MIPROv2: proposed instructions and demo sets, searched with Bayesian optimization."""
     pool, search = context.halves()
-    # the default program's evaluation, two demo sets, the proposals
-    overhead = 2 * len(search) + 2 * BOOTSTRAP
-    trials = context.affordable(len(search), least=2, most=6, overhead=overhead)
+
+    def overhead(candidates: int) -> int:
+        """The default program's evaluation and a last one, the demo sets, the proposals."""
+        return 2 * len(search) + (candidates - 1) * BOOTSTRAP
+
+    sizes = [m for m in MIPRO if context.passes(len(search), overhead(m[0])) >= m[1]]
+    candidates, most, demos = (sizes or MIPRO[-1:])[0]
+    trials = context.affordable(len(search), least=2, most=most, overhead=overhead(candidates))
     optimizer = dspy.MIPROv2(
         metric=float_metric(context.task),
         prompt_model=context.teacher,
         teacher_settings={"lm": context.teacher},
         auto=None,
-        num_candidates=3,
-        max_bootstrapped_demos=2,
+        num_candidates=candidates,
+        max_bootstrapped_demos=demos,
         max_labeled_demos=4,
         num_threads=context.threads,
         max_errors=len(context.train),
@@ -50,12 +58,17 @@ def simba(student: Program, context: Context) -> Program:
     end the first program and each step's best are asked on all its rows, so that it gets only some.
     """
     pool, search = context.halves()
-    rows = (search + pool)[: 2 * SEARCH]
-    batch, candidates = min(16, len(rows)), 3
-    made = candidates + 1
-    steps = context.affordable(
-        (candidates + made) * batch + made + len(rows), least=1, most=4, overhead=len(rows)
-    )
+    rows = (search + pool)[: 2 * len(search)]
+
+    def step(batch: int, candidates: int) -> int:
+        """Examples that one step asks."""
+        made = candidates + 1
+        return (candidates + made) * batch + made + len(rows)
+
+    batch, candidates, most = 32, 6, 8  # its authors'
+    if len(rows) < batch or context.passes(step(batch, candidates), len(rows)) < 2:
+        batch, candidates, most = min(16, len(rows)), 3, 4
+    steps = context.affordable(step(batch, candidates), least=1, most=most, overhead=len(rows))
     optimizer = dspy.SIMBA(
         metric=float_metric(context.task),
         bsize=batch,
@@ -90,7 +103,8 @@ def gepa(student: Program, context: Context) -> Program:
 def copro(student: Program, context: Context) -> Program:
     """COPRO: instructions proposed and refined by coordinate ascent."""
     _, search = context.halves()
-    breadth = 3
+    # its authors' breadth, where two rounds of it can be paid
+    breadth = 10 if context.passes(10 * (len(search) + 1), len(search)) >= 2 else 3
     depth = context.affordable(breadth * (len(search) + 1), least=1, most=3, overhead=len(search))
     optimizer = dspy.COPRO(
         prompt_model=context.teacher,

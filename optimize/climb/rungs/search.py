@@ -15,7 +15,7 @@ from optimize.climb.rungs.demos import MANY, SOME, spread, with_fitting
 from optimize.files import to_text
 from optimize.program.program import Program
 
-CANDIDATES = 16
+CANDIDATES = 64
 # the constrained ones: a set of demos may work in one and not in the other
 FORMATS = ("compact", "json")
 PROPOSALS = 2
@@ -23,7 +23,7 @@ PROPOSALS = 2
 
 def demo_search(student: Program, context: Context) -> Program:
     """The best of as many candidates as the share affords; the race makes sixteen cost five passes
-    over the search rows.
+    over the search rows, 64 seven.
     """
     pool, search = context.halves()
     passes = context.affordable(len(search), least=2, most=CANDIDATES.bit_length())

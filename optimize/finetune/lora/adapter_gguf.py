@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,34 +49,6 @@ def write_adapter(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-@cache  # the library reads the whole vocabulary, which takes seconds
-def architecture(weights: Path) -> str:
-    """Of the model in a GGUF file. Raises WorkbenchError for what is none."""
-    try:
-        return _first_value(weights) or _found(weights)
-    except (OSError, ValueError, KeyError, IndexError, struct.error) as error:
-        raise WorkbenchError(
-            f"{weights} is no GGUF file that can be read: {str(error).strip() or 'it is cut short'}"
-        ) from None
-
-
-def _first_value(weights: Path) -> str:
-    """Most writers put the architecture first, where it is read at once; empty where not."""
-    name = b"general.architecture"
-    with weights.open("rb") as file:
-        head = file.read(4 + 4 + 8 + 8 + 8 + len(name) + 4 + 8)
-        if head[:4] != b"GGUF" or head[32:-12] != name:
-            return ""
-        (length,) = struct.unpack("<Q", head[-8:])
-        return file.read(min(length, 100)).decode()
-
-
-def _found(weights: Path) -> str:
-    import gguf
-
-    return str(gguf.GGUFReader(str(weights)).fields["general.architecture"].contents())
 
 
 def check_architecture(model_type: str) -> None:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from optimize.errors import WorkbenchError
 from optimize.finetune.epoch import TrainingProgress
 from optimize.finetune.lora.adapter_gguf import NAMES, check_architecture
+from optimize.turns import my_turn
 
 RANK, ALPHA = 16, 32
 BATCH = 8
@@ -136,7 +137,7 @@ def below(
         for place, n in enumerate(batch):
             both = encoded[n][0] + encoded[n][1]
             ids[place, : len(both)] = torch.tensor(both)
-        with torch.inference_mode(), _autocast(device):
+        with my_turn(), torch.inference_mode(), _autocast(device):
             hidden = _upto(model, first, ids)
         for place, n in enumerate(batch):
             prompt, answer = encoded[n]
@@ -192,7 +193,8 @@ def judge(model: Any, rows: list[EncodedRow]) -> tuple[float, float]:
     right, loss = 0, 0.0
     with torch.no_grad():
         for batch in batches(rows):
-            logits, gold = answers(model, batch)
+            with my_turn():
+                logits, gold = answers(model, batch)
             loss += torch.nn.functional.cross_entropy(logits, gold).item() * len(batch)
             hits = (logits.argmax(-1) == gold).split([len(row.answer) for row in batch])
             right += sum(bool(hit.all()) for hit in hits)

@@ -13,10 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from optimize.catalogue import in_catalogue
 from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
 from optimize.finetune.epoch import Epoch, TrainingProgress, kept
-from optimize.finetune.lora.adapter_gguf import architecture, check_architecture, write_adapter
+from optimize.finetune.lora.adapter_gguf import check_architecture, write_adapter
 from optimize.finetune.lora.model import (
     ALPHA,
     BATCH,
@@ -32,6 +33,8 @@ from optimize.finetune.lora.model import (
     weights,
 )
 from optimize.finetune.lora.objective import Lesson, encode_lessons, loss, texts
+from optimize.gguf_header import read_header
+from optimize.turns import my_turn
 
 LEARNING_RATE = 1e-3
 WARMUP = 10  # steps
@@ -43,11 +46,12 @@ def check_config(config: RunConfig) -> None:
     """Raises WorkbenchError where a LoRA could not be trained or served."""
     if not is_local(config.lm):
         raise WorkbenchError(
-            f"LoRA trains weights in this process: 'embedded' or 'gguf:PATH', not {config.lm!r}. "
+            f"LoRA trains an LM that runs in this process (`optimize lm list`), not {config.lm!r}. "
             "Use --finetune openai or bundle."
         )
-    if config.lm.startswith("gguf:"):
-        check_architecture(architecture(Path(config.lm.removeprefix("gguf:")).expanduser()))
+    known = in_catalogue(config.lm)
+    path = Path(config.lm.removeprefix("gguf:")).expanduser()
+    check_architecture(known.architecture if known else read_header(path).architecture)
     missing = [name for name in ("torch", "transformers", "peft") if not find_spec(name)]
     if missing:
         raise WorkbenchError(
@@ -183,8 +187,6 @@ class _Fit:
 
     def _pass(self, progress: TrainingProgress) -> float:
         """One epoch of steps; its mean loss."""
-        import torch
-
         order, losses = batches(self.rows), []
         self.rng.shuffle(order)
         for batch in order:
@@ -195,18 +197,24 @@ class _Fit:
                     * min(1.0, (self.done + 1) / WARMUP)
                     * (1 - self.done / self.steps)
                 )
-            value = loss(self.model, batch)
-            value.backward()
-            torch.nn.utils.clip_grad_norm_(self.trainable, 1.0)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            with my_turn():
+                losses.append(self._step(batch))
             self.done += 1
-            losses.append(value.item())
             speed = sum(len(row) for lesson in batch for row in lesson.rows) / (
                 time.perf_counter() - start
             )
             progress(self.done, self.steps, f"loss {losses[-1]:.3f}, {speed:.0f} tokens/s")
         return float(sum(losses) / len(losses))
+
+    def _step(self, batch: list[Lesson]) -> float:
+        import torch
+
+        value = loss(self.model, batch)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(self.trainable, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(value.item())
 
     def _stale(self) -> int:
         """Epochs since the best one."""

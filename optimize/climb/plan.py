@@ -1,0 +1,47 @@
+"""Which rungs a cap on LM calls pays for, told before the first call is made."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from optimize.climb.rungs import LADDER
+from optimize.climb.rungs.base import PASSES, searched
+from optimize.config import RunConfig
+from optimize.data.judging_rows import lent
+from optimize.data.rows import Splits
+from optimize.stats.records import Record
+from optimize.task import Task
+
+
+class PlannedRung(Record):
+    """A lever of the ladder."""
+
+    rung: str
+    calls: int = Field(description="that it may take, val rows included; 0: there are too few")
+
+
+class Plan(Record):
+    """enough: calls with which hardly a rung is skipped for want of them."""
+
+    rungs: list[PlannedRung]
+    enough: int
+
+
+def planned(task: Task, splits: Splits, config: RunConfig, after: int) -> Plan:
+    """What a climb would do with its calls, as optimize/climb/attempts.py shares them out: two for
+    a row of the chat baseline, one for one of the others.
+
+    after: calls that are kept for what follows, beside the test rows.
+    """
+    rungs = [rung for rung in LADDER if not rung.unfit(task)]
+    val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)
+    fixed = 2 * (val + test) + test + after
+    need = val + PASSES * searched(len(lent(task, splits)[0]))
+    left = config.max_calls - fixed
+    found = []
+    for number, rung in enumerate(rungs):
+        share = max(left // (len(rungs) - number), min(left, need))
+        calls = share if share > val else 0
+        found.append(PlannedRung(rung=rung.name, calls=calls))
+        left -= calls
+    return Plan(rungs=found, enough=fixed + len(rungs) * need)

@@ -1,0 +1,38 @@
+"""Reasoning written out before the answer: the lever where a task takes more than one step."""
+
+from __future__ import annotations
+
+import dspy
+
+from optimize.climb.rungs.base import BOOTSTRAP, Context, Skip, fitting, fresh, hushed
+from optimize.program.program import Program, student
+from optimize.scoring.evaluate import float_metric
+from optimize.task import Task
+
+DEMOS = 4
+
+
+def with_own_steps(task: Task) -> str:
+    plain = type(student(task).inner) is dspy.Predict
+    return "" if plain else "the program has steps of its own"
+
+
+def reasoning(incumbent: Program, context: Context) -> Program:
+    """dspy.ChainOfThought in place of dspy.Predict: bare, and with demos whose reasoning led the
+    teacher to answers that the metric accepts.
+    """
+    if getattr(dspy.settings.lm, "supports_reasoning", False):
+        raise Skip("the LM reasons by itself")
+    pool, search = context.halves()
+    context.affordable(len(search), least=2, most=2, overhead=BOOTSTRAP)
+    bare = fresh(incumbent)
+    bare.use_reasoning()
+    with hushed(), dspy.context(max_errors=len(context.train)):
+        optimizer = dspy.BootstrapFewShot(
+            metric=float_metric(context.task),
+            max_bootstrapped_demos=DEMOS,
+            max_labeled_demos=0,
+            teacher_settings={"lm": context.teacher},
+        )
+        shown: Program = optimizer.compile(fresh(bare), trainset=pool[:BOOTSTRAP])
+    return context.best(fitting([bare, shown], search), search)

@@ -1,0 +1,64 @@
+"""The use case `guide`: an LM drafts the labelling guide that nobody has written, for a person to
+edit.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from optimize.climb.rungs.demos import spread
+from optimize.commands.new import write_new
+from optimize.commands.session import Session
+from optimize.errors import WorkbenchError
+from optimize.files import to_text
+from optimize.lm.reach import check_reachable
+from optimize.lm.room import room_of
+from optimize.task import GUIDE
+
+DRAFT = "GUIDE.draft.md"  # no climb reads it: rules that nobody has checked are no rules
+ROWS = 60  # that the LM is shown
+ROOM = 800  # tokens of a draft
+QUESTION = """People labelled these rows. The task: {task}
+
+{rows}
+
+Write the guide by which they must have labelled: the rules, one a line, that decide such rows, the
+most important first, and how borderline cases go. Name no row."""
+
+
+def draft_guide(session: Session) -> tuple[Path, int]:
+    """Write a draft from train rows with one call of the teacher; its path, and how many rows were
+    shown.
+
+    Raises WorkbenchError where there is a guide or a draft, or the LM has nothing to say.
+    """
+    task = session.task
+    if task.guide:
+        raise WorkbenchError(f"{task.folder / GUIDE} is there already; nothing was asked.")
+    if (path := task.folder / DRAFT).exists():
+        raise WorkbenchError(f"{path} is there already: edit it, then save it as {GUIDE}.")
+    check_reachable(session.config)
+    rows = _shown(session)
+    asked = QUESTION.format(task=task.signature.instructions, rows="\n\n".join(rows))
+    told = str(session.teacher(asked, max_tokens=ROOM)[0]).strip()
+    if not told:
+        raise WorkbenchError(f"{session.teacher_name} gave an empty answer. Try another --teacher.")
+    head = (
+        f"> Drafted by {session.config.teacher or session.config.lm} from {len(rows)} train rows, "
+        f"checked by nobody. Mend it, remove this line, save it as {GUIDE}.\n\n"
+    )
+    write_new({path: (head + told + "\n").encode()})
+    return path, len(rows)
+
+
+def _shown(session: Session) -> list[str]:
+    """Train rows of every label in turn, up to ROWS and as many as a prompt has room for."""
+    task, train = session.task, list(session.splits.train)
+    texts, room = list[str](), room_of(session.teacher).chars
+    for row in spread(train, task, ROWS, random.Random(session.config.seed)):
+        text = "\n".join(f"{name}: {to_text(row[name])}" for name in task.fields)
+        if texts and sum(map(len, texts)) + len(text) > room:
+            break
+        texts.append(text)
+    return texts

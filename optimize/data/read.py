@@ -1,0 +1,214 @@
+"""Files of labelled rows → validated Examples, each with its place. Knows no LM."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dspy
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from optimize.data.fields import field_type, is_optional
+from optimize.errors import WorkbenchError
+from optimize.files import read_jsonl, read_text
+from optimize.task import PLACE, Task, choices
+
+FORMATS = {"jsonl": "json", "csv": "csv", "parquet": "parquet"}
+NAMES = {"train": ("train",), "val": ("val", "validation", "dev"), "test": ("test",)}
+CHOICES = 15  # named in an error
+ERRORS = 20  # rows that do not fit are named one by one up to so many
+Placed = tuple[str, dspy.Example]  # file and line, row
+BESIDE = ("ood", "unlabelled")  # files of rows that may lack their outputs
+
+
+def read_folder(task: Task) -> tuple[dict[str, list[Placed]], tuple[str, ...]]:
+    """The rows by side, or all as `rows`, and what was made of the files where it may surprise."""
+    files: dict[str, Path] = {}
+    for suffix in reversed(FORMATS):  # where two files share a name, JSONL is read
+        files |= {path.stem: path for path in sorted(task.folder.glob(f"*.{suffix}"))}
+    found = {name: [files[a] for a in alias if a in files][:1] for name, alias in NAMES.items()}
+    if all(found.values()):
+        used = {name: path for name, (path,) in found.items()}
+    elif any(found.values()):
+        missing = ", ".join(f"{name}.jsonl" for name, path in found.items() if not path)
+        raise WorkbenchError(
+            f"{task.folder} has a given split but lacks {missing}. Add it, or use one rows.jsonl."
+            f"{_there(task.folder)}"
+        )
+    elif "rows" in files:
+        used = {"rows": files["rows"]}
+    else:
+        raise WorkbenchError(
+            f"{task.folder} holds no rows. Put rows.jsonl there (or .csv, .parquet; or train, val "
+            f"and test files): one row with the fields {', '.join(task.fields)} a line."
+            f"{_there(task.folder)}"
+        )
+    return {name: read_file(task, path) for name, path in used.items()}, _notes(task, used)
+
+
+def _there(folder: Path) -> str:
+    names = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
+    return f" It holds {', '.join(names)}." if names else ""
+
+
+def _notes(task: Task, used: Mapping[str, Path]) -> tuple[str, ...]:
+    """Files taken for a side whose name they do not bear, and files of rows that are not read."""
+    known = {*used.values(), *(task.folder / f"{stem}.jsonl" for stem in (*BESIDE, "corpus"))}
+    taken = [
+        f"{path.name} is taken as the {name} rows."
+        for name, path in used.items()
+        if path.stem != name
+    ]
+    files = sorted(path for suffix in FORMATS for path in task.folder.glob(f"*.{suffix}"))
+    return *taken, *(f"{path.name} is not read." for path in files if path not in known)
+
+
+def read_file(task: Task, path: Path) -> list[Placed]:
+    # line by line: `datasets` would guess at dates and lose the line numbers
+    if path.suffix == ".jsonl":
+        rows = [(f"{path}:{number}", row) for number, row in read_jsonl(path)]
+    else:
+        rows = [(f"{path} row {number}", row) for number, row in enumerate(_read_table(path), 1)]
+    if not rows:
+        raise WorkbenchError(
+            f"{path} is empty. Write one row with the fields {', '.join(task.fields)} a line."
+        )
+    return _examples(task, rows, unlabelled=path.stem in BESIDE)
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    """CSV, every cell as text, or Parquet."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    is_csv = path.suffix == ".csv"
+    if is_csv and len(read_text(path).split("\n", 1)[-1].strip()) == 0:
+        return []
+    options: dict[str, Any] = {}
+    if is_csv:  # text, or `datasets` makes 7 of 007 and nothing of NA
+        header = next(csv.reader(io.StringIO(read_text(path))))
+        options = {
+            "features": datasets.Features({name: datasets.Value("string") for name in header}),
+            "keep_default_na": False,
+        }
+    try:
+        return list(
+            datasets.load_dataset(
+                FORMATS[path.suffix[1:]],
+                data_files=str(path),
+                split="train",
+                keep_in_memory=True,
+                **options,
+            )
+        )
+    except Exception as error:
+        raise WorkbenchError(
+            f"{path} cannot be read: {_first_line(error.__cause__ or error)}"
+        ) from error
+
+
+def read_hub(task: Task) -> dict[str, list[Placed]]:
+    import datasets
+
+    assert task.data
+    try:
+        found = datasets.load_dataset(task.data)
+    except Exception as error:
+        raise WorkbenchError(
+            f"Dataset {task.data!r} cannot be loaded from the hub: {_first_line(error)}"
+        ) from error
+    sides = {
+        name: next((found[a] for a in alias if a in found), None) for name, alias in NAMES.items()
+    }
+    if not all(sides.values()):
+        sides = {"rows": datasets.concatenate_datasets(list(found.values()))}
+    return {
+        name: _examples(
+            task, ((f"{task.data}/{name} row {n}", row) for n, row in enumerate(rows, 1))
+        )
+        for name, rows in sides.items()
+        if rows is not None
+    }
+
+
+def _examples(
+    task: Task, rows: Iterable[tuple[str, Any]], unlabelled: bool = False
+) -> list[Placed]:
+    """Validated rows. Raises one WorkbenchError for all that do not fit, naming the first ones."""
+    found, errors = [], []
+    for place, row in rows:
+        try:
+            found.append((place, _example(task, row, place, unlabelled)))
+        except WorkbenchError as error:
+            errors.append(str(error))
+    if len(errors) > 1:
+        more = [f"… and {len(errors) - ERRORS} more"] if len(errors) > ERRORS else []
+        raise WorkbenchError(
+            "\n".join([f"{len(errors)} rows do not fit the signature:", *errors[:ERRORS], *more])
+        )
+    if errors:
+        raise WorkbenchError(errors[0])
+    return found
+
+
+def _example(task: Task, row: Any, place: str, unlabelled: bool) -> dspy.Example:
+    """A validated row; columns the signature does not name are kept as they are. unlabelled: it may
+    lack all outputs.
+    """
+    if not isinstance(row, dict):
+        raise WorkbenchError(f"{place}: a row is a JSON object, found {type(row).__name__}.")
+    values = dict(row)
+    known = (
+        task.fields
+        if not unlabelled or task.signature.output_fields.keys() & row.keys()
+        else task.signature.input_fields
+    )
+    for name, info in known.items():
+        if name not in row and is_optional(info):
+            values[name] = None
+            continue
+        if name not in row:
+            raise WorkbenchError(
+                f"{place}: field {name!r} is missing; the row has "
+                f"{', '.join(map(str, row)) or 'none'}."
+            )
+        values[name] = _value(row[name], info, f"{place}: field {name!r}")
+    found = dspy.Example(**values).with_inputs(*task.signature.input_fields)
+    setattr(found, PLACE, place)
+    return found
+
+
+def _value(value: Any, field: FieldInfo, place: str) -> Any:
+    if field.annotation is str and isinstance(value, str) and not value.strip():
+        raise WorkbenchError(f"{place} is empty; write its text or remove the row.")
+    adapter = TypeAdapter(field_type(field))
+    try:
+        try:
+            return adapter.validate_python(value)
+        except ValidationError:
+            if not isinstance(value, str) or field.annotation is str or choices(field.annotation):
+                raise
+            return adapter.validate_json(value or "null")  # a nested value in a CSV cell
+    except ValidationError as error:
+        first = error.errors()[0]
+        inside = ".".join(str(part) for part in first["loc"])
+        known = choices(field.annotation)
+        problem = (
+            f"{value!r} is not one of {_some(known)}"
+            if known
+            else f"{first['msg']}, got {first['input']!r}"
+        )
+        raise WorkbenchError(f"{place}{f' ({inside})' if inside else ''}: {problem}.") from None
+
+
+def _some(known: Sequence[str]) -> str:
+    more = f", … ({len(known)} in all)" if len(known) > CHOICES else ""
+    return ", ".join(map(repr, known[:CHOICES])) + more
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,71 @@
+"""How much a prompt may hold: told by a local LM's own tokenizer, estimated for a hosted one."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import dspy
+
+from optimize.lm.dspy_door import input_tokens
+from optimize.lm.embedded import Endpoint
+
+# a hosted LM reads more, but each call pays for it; what is not known to read so much gets less
+MOST, UNKNOWN = 12_000, 6_000
+CHARS_A_TOKEN = 3  # of a hosted LM, on the careful side: JSON and numbers take more than prose
+TURN = 8  # tokens that a chat template may add to each message, which the tokenizer is not shown
+_local: dict[str, Room] = {}
+
+
+@dataclass(frozen=True)
+class Room:
+    """tokens: that a prompt may hold. count: how many a text takes."""
+
+    tokens: int
+    count: Callable[[str], int]
+
+    def fits(self, text: str, messages: int = 2) -> bool:
+        room = self.tokens - TURN * messages
+        # no tokenizer makes more than one token of a byte, and few texts less than one of ten
+        if len(text.encode()) <= room:
+            return True
+        return len(text) <= 10 * room and self.count(text) <= room
+
+    @property
+    def chars(self) -> int:
+        """Characters that fit in any case but for odd ones; to size a prompt before it is made."""
+        return self.tokens * CHARS_A_TOKEN
+
+
+def room_of(lm: dspy.BaseLM | None) -> Room:
+    """The room for prompts of this LM, its answer aside."""
+    name = str(getattr(lm, "model", ""))
+    return _local.get(name) or Room(hosted_tokens(name), _estimated)
+
+
+def hosted_tokens(name: str) -> int:
+    """Tokens that a prompt for the LM of this DSPy model string may hold."""
+    provider, _, model = name.partition("/")
+    known = input_tokens(provider, model)
+    return min(MOST, known // 2) if known else UNKNOWN
+
+
+def note_local(model: str, endpoint: Endpoint, tokens: int) -> None:
+    """From now on prompts of this LM are measured by its own tokenizer, at this endpoint."""
+    _local[model] = Room(tokens, lambda text: _counted(endpoint, text))
+
+
+def _estimated(text: str) -> int:
+    return -(-len(text) // CHARS_A_TOKEN)
+
+
+def _counted(endpoint: Endpoint, text: str) -> int:
+    request = urllib.request.Request(
+        endpoint.url.removesuffix("/v1") + "/tokenize",
+        json.dumps({"content": text}).encode(),
+        {"Authorization": f"Bearer {endpoint.key}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return len(json.load(reply)["tokens"])
