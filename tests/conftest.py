@@ -33,6 +33,12 @@ def pytest_configure() -> None:
         os.sched_setaffinity(0, own or cores)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that no worker begins one when the other is done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 class Mood(dspy.Signature):
     """Judge the review."""
 

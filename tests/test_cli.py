@@ -62,7 +62,7 @@ print([name for name in {heavy} if name in sys.modules])
         (["run", "review", "--lm", "gpt"], "DSPy model string"),
         (
             ["run", "review", "--lm", "openai/x", "--finetune", "lora"],
-            "LoRA trains weights in this process",
+            "LoRA trains an LM that runs in this process",
         ),
         (
             ["run", "review", "--finetune", "lora", "--finetune-base", "devsets"],
@@ -191,7 +191,7 @@ def test_check_prices_what_the_flags_add(project: Path) -> None:
     assert lora > bare and enough(project, "--repeats", "3") > bare
     assert enough(project, "--finetune", "lora", "--replay", "5") == lora + 5
     wrong = optimize(project, "check", "review", "--finetune", "lora", "--lm", "openai/x")
-    assert wrong.returncode == 2 and "LoRA trains weights in this process" in wrong.stderr
+    assert wrong.returncode == 2 and "LoRA trains an LM that runs in this process" in wrong.stderr
 
 
 @pytest.mark.parametrize("where", ["programs/review.py", "./programs/review.py"])
@@ -228,7 +228,7 @@ def test_init_writes_a_project_and_leaves_what_is_there(tmp_path: Path) -> None:
     assert (tmp_path / ".gitignore").read_text() == "mlruns/\n*.log\n"
     more = optimize(tmp_path, "init", "--example", "kb_answer")
     assert more.returncode == 0 and (tmp_path / "devsets/kb_answer/corpus.jsonl").is_file()
-    for name in ("README.md", "rows.jsonl", "corpus.jsonl"):
+    for name in ("GUIDE.md", "README.md", "rows.jsonl", "corpus.jsonl"):
         (tmp_path / "devsets/kb_answer" / name).unlink()
     (tmp_path / "programs/kb_answer.py").unlink()
     refused = optimize(tmp_path, "init", "--example", "kb_answer")

@@ -148,7 +148,7 @@ def test_every_rung_gives_a_program_within_its_share(setup: Setup, rung: Rung) -
 def test_no_rung_is_sized_beyond_its_share(setup: Setup, rung: Rung) -> None:
     """It would be stopped with nothing to show for its calls."""
     train, pulled = tuple(example(n) for n in range(300)), 0
-    for budget in (100, 250, 700, 2000):
+    for budget in (100, 250, 1200):
         search = searched(len(train), budget)
         context = Context(TASK, train, setup.teacher, budget, 1.0, 4, 0, search)
         with contextlib.suppress(Starved), setup.meter.share(int(budget * SLACK)):

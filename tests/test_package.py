@@ -130,6 +130,7 @@ def test_an_example_is_checked_in_a_folder_that_was_empty(bin: Path, shop: Path)
         ".gitignore",
         "optimize.toml",
         "programs/tickets.py",
+        "devsets/tickets/GUIDE.md",
         "devsets/tickets/README.md",
         "devsets/tickets/rows.jsonl",
     }

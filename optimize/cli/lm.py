@@ -53,12 +53,13 @@ def lm_list(debug: Debug = False) -> None:
             default = (
                 f"{EMBEDDED} ({known.name})" if known is in_catalogue(EMBEDDED) else known.name
             )
-            here = "yes" if weights.path_of(known).is_file() else f"optimize lm pull {known.name}"
+            here = "yes" if weights.path_of(known).is_file() else "no"
             size = f"{known.size / 1e6:.0f}"
             table.add_row(default, known.licence, str(known.context), size, here)
         for path in weights.others():
             table.add_row(f"gguf:{path}", "", "", f"{path.stat().st_size / 1e6:.0f}", "yes")
         plain_console(soft_wrap=True).print(table)
+        typer.echo("Fetch one: optimize lm pull NAME")
         return 0
 
     guarded(debug, work)

@@ -6,6 +6,7 @@ import json
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import dspy
 
@@ -45,6 +46,7 @@ def room_of(lm: dspy.BaseLM | None) -> Room:
     return _local.get(name) or Room(hosted_tokens(name), _estimated)
 
 
+@cache
 def hosted_tokens(name: str) -> int:
     """Tokens that a prompt for the LM of this DSPy model string may hold."""
     provider, _, model = name.partition("/")

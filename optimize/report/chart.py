@@ -46,7 +46,7 @@ def _climb(axes: Any, report: Report) -> None:
         _point(axes, place, a.val, color, "o")
         if not weights:
             best.append(max([a.val.score, *best[-1:]]) if a.promoted else best[-1])
-    axes.step(range(len(best)), best, where="post", color=BEFORE, lw=1, label="what later levers built on, val")
+    axes.step(range(len(best)), best, where="post", color=BEFORE, lw=1, label="built on, val")
     test = {"zero-shot": report.test.zero_shot, "best prompt": report.test.prompt}
     test |= {"tuned LM": report.test.tuned} if report.test.tuned else {}
     labels = [a.rung.replace("_", " ").replace(", ", ",\n") for a in tried]
