@@ -109,6 +109,15 @@ def test_an_answer_asked_for_again_as_json_reads_nulls_too(tiny: Tiny, mood_rows
         assert program(text="hello").mood is None
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_thoughts_are_no_part_of_an_answer(form: str) -> None:
+    """A thinking model's, where its server leaves them in the text."""
+    asked = dspy.Signature("question -> answer, tone")
+    said, doubted = ({"answer": colour, "tone": "dark"} for colour in ("blue", "red"))
+    thought = f"<think>\nIs it red? {written(form, doubted)}\n</think>\n\n"
+    assert FORMATS[form].parse(asked, thought + written(form, said)) == said
+
+
 # --- rows ---
 
 

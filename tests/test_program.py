@@ -12,14 +12,16 @@ import dspy
 import pytest
 from pydantic import BaseModel, create_model
 
+from optimize import lm as lms
 from optimize.data.rows import Splits, input_text
 from optimize.errors import WorkbenchError
-from optimize.lm.meter import Meter, MeteredLM
+from optimize.lm.meter import Meter, MeteredLM, one_example
 from optimize.program.formats import FORMATS
 from optimize.program.guide import Guide, rules
 from optimize.program.program import PASSAGES, Program, read_program, render, save, student
 from optimize.program.retrieval import Neighbours, Passages
 from optimize.task import Task
+from tests.conftest import Says
 
 Shipped = Callable[[str], tuple[Task, Splits]]
 Tiny = Callable[..., Task]
@@ -65,6 +67,10 @@ def add_reasoning(program: Program, splits: Splits) -> None:
     program.use_reasoning()
 
 
+def add_votes(program: Program, splits: Splits) -> None:
+    program.votes = 5
+
+
 LEVERS: dict[str, list[Callable[[Program, Splits], None]]] = {
     "nothing": [],
     "instruction": [add_instruction],
@@ -74,6 +80,7 @@ LEVERS: dict[str, list[Callable[[Program, Splits], None]]] = {
     "demos, then passages": [add_demos, add_passages],
     "guide": [add_guide],
     "reasoning": [add_reasoning, add_guide],
+    "votes": [add_demos, add_votes],
     "rules of the guide": [add_demos, add_rules],
     "all": [add_instruction, add_passages, add_demos, add_neighbours, add_guide],
 }
@@ -298,3 +305,41 @@ def test_only_rules_that_fit_the_row_are_shown_with_it(shipped: Shipped) -> None
     assert "not supplied" not in told, "a demo has its rules as well, and counts as a whole one"
     program.guide, program.predictors()[0].demos = None, []
     assert render(program, splits.test[0]) == before
+
+
+def test_the_commonest_answer_wins_and_an_unreadable_one_has_no_vote(tiny: Tiny) -> None:
+    program = student(tiny(rows=[]))
+    program.format, program.votes = "compact", 5
+    for said, wins in (
+        (["bad", "good", "good", "bad", "good"], "good"),
+        (["bad", "good", "bad", "good", "neither"], "bad"),  # the earliest on a tie
+        (["what?", "hm", "good", "no", "none"], "good"),
+    ):
+        lm = dspy.LM("openai/votes", engine=Says(said), cache=False)
+        with dspy.context(lm=lm):
+            assert program(text="so so").mood == wins
+    with (
+        dspy.context(lm=dspy.LM("openai/votes", engine=Says(["hm"] * 5), cache=False)),
+        pytest.raises(dspy.AdapterParseError),
+    ):
+        program(text="so so")
+
+
+def test_votes_are_samples_of_their_own_and_the_first_is_the_answer_there_was(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    task, meter = tiny(rows=[]), Meter(100)
+    lms.configure(tmp_path)
+    program = student(task)
+    program.format = "compact"
+    lm = MeteredLM("openai/votes", meter=meter, engine=Says(["good"] * 100), temperature=0.0)
+    with dspy.context(lm=lm):
+        program(text="so so")
+        program.votes = 5
+        program(text="so so")
+        assert (meter.usage().asked, meter.usage().calls) == (6, 5)
+        program(text="so so")
+        assert (meter.usage().asked, meter.usage().calls) == (11, 5)
+        with one_example(repeat=1):
+            program(text="so so")
+        assert meter.usage().calls == 10, "asked again, each of them is asked anew"

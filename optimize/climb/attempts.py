@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import dspy
 
@@ -18,7 +19,7 @@ from optimize.data.rows import Splits
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
 from optimize.files import to_json
 from optimize.lm.meter import Meter, MeteredLM
-from optimize.program.program import student
+from optimize.program.program import Program, student
 from optimize.scoring.evaluate import Asking, Evaluation, evaluate, race
 from optimize.stats.intervals import commonest, paired_gain
 from optimize.task import Task
@@ -113,48 +114,11 @@ def tried_rung(
     anything with, the rung takes what it needs: a few rungs done are worth more than all of them
     begun.
     """
-    assert incumbent.program and incumbent.evaluation
     spent, start = setup.meter.usage(), time.perf_counter()
     attempt = Attempt(rung.name, rung.family)
-    calls, rows = max(1.0, incumbent.calls), setup.splits.val
-    val = math.ceil(calls * len(rows) * setup.repeats)
-    need = val + math.ceil(calls * PASSES * searched(len(learn)))
-    share = max(left // rungs_left, min(left, need))
     try:
-        budget = share - val
-        if budget <= 0:
-            raise Starved(f"its share of {share} LM calls does not cover the {len(rows)} val rows")
-        context = Context(
-            setup.task,
-            learn,
-            setup.teacher,
-            budget,
-            calls,
-            setup.threads,
-            setup.seed,
-            setup.search,
-        )
-        shown = partial(watch.scored, note="LM calls at most")
-        with setup.meter.share(min(int(budget * SLACK), left - val), shown):
-            program = rung.pull(incumbent.program, context)
-
-        def errors(calls: float) -> float:
-            return errors_asked(is_cheaper(calls, incumbent.calls))
-
-        pulled = setup.meter.usage()
-        evaluation = race(program, incumbent.evaluation, rows, setup.asking(watch), errors)
-        gain = paired_gain(incumbent.evaluation.scores, evaluation.scores)
-        calls = (setup.meter.usage() - pulled).asked / len(evaluation.outcomes) / setup.repeats
-        whole = len(evaluation.outcomes) == len(rows) and evaluation.coverage >= COVERAGE
-        promoted = whole and promotes(gain, is_cheaper(calls, incumbent.calls))
-        attempt = replace(
-            attempt,
-            program=program,
-            evaluation=evaluation,
-            gain=gain,
-            promoted=promoted,
-            calls=calls,
-        )
+        program = _pulled(setup, rung, incumbent, learn, left, rungs_left, watch)
+        attempt = replace(attempt, **_raced(setup, program, incumbent, watch))
     except Skip as skip:
         attempt = replace(attempt, skipped=str(skip), starved=isinstance(skip, Starved))
     except (BudgetExhausted, ShareExhausted) as error:
@@ -162,6 +126,59 @@ def tried_rung(
     except Exception as error:  # a rung that crashes is an outcome; the climb goes on
         attempt = replace(attempt, error=usercode.told(error))
     return replace(attempt, usage=setup.meter.usage() - spent, seconds=time.perf_counter() - start)
+
+
+def _pulled(
+    setup: Setup,
+    rung: Rung,
+    incumbent: Attempt,
+    learn: tuple[dspy.Example, ...],
+    left: int,
+    rungs_left: int,
+    watch: Observer,
+) -> Program:
+    """What the rung makes of the incumbent within its share. Raises what tells that it did not."""
+    assert incumbent.program
+    calls, rows = max(1.0, incumbent.calls), len(setup.splits.val)
+    val = math.ceil(calls * rung.dearer * rows * setup.repeats)
+    need = val + math.ceil(calls * PASSES * searched(len(learn)))
+    share = max(left // rungs_left, min(left, need))
+    if (budget := share - val) <= 0:
+        raise Starved(f"its share of {share} LM calls does not cover the {rows} val rows")
+    context = Context(
+        setup.task,
+        learn,
+        setup.teacher,
+        budget,
+        calls,
+        setup.threads,
+        setup.seed,
+        setup.search,
+    )
+    shown = partial(watch.scored, note="LM calls at most")
+    with setup.meter.share(min(int(budget * SLACK), left - val), shown):
+        return rung.pull(incumbent.program, context)
+
+
+def _raced(setup: Setup, program: Program, incumbent: Attempt, watch: Observer) -> dict[str, Any]:
+    """What an Attempt is to say of a program that was raced against the incumbent on val."""
+    assert incumbent.evaluation
+    rows, before = setup.splits.val, setup.meter.usage()
+
+    def errors(calls: float) -> float:
+        return errors_asked(is_cheaper(calls, incumbent.calls))
+
+    evaluation = race(program, incumbent.evaluation, rows, setup.asking(watch), errors)
+    gain = paired_gain(incumbent.evaluation.scores, evaluation.scores)
+    calls = (setup.meter.usage() - before).asked / len(evaluation.outcomes) / setup.repeats
+    whole = len(evaluation.outcomes) == len(rows) and evaluation.coverage >= COVERAGE
+    return {
+        "program": program,
+        "evaluation": evaluation,
+        "gain": gain,
+        "promoted": whole and promotes(gain, is_cheaper(calls, incumbent.calls)),
+        "calls": calls,
+    }
 
 
 def on_record(attempt: Attempt, task: Task) -> Tried:

@@ -36,12 +36,14 @@ def planned(task: Task, splits: Splits, config: RunConfig, after: int) -> Plan:
     rungs = [rung for rung in LADDER if not rung.unfit(task)]
     val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)
     fixed = 2 * (val + test) + test + after
-    need = val + PASSES * searched(len(lent(task, splits)[0]))
+    search = PASSES * searched(len(lent(task, splits)[0]))
     left = config.max_calls - fixed
     found = []
     for number, rung in enumerate(rungs):
+        need = val * rung.dearer + search
         share = max(left // (len(rungs) - number), min(left, need))
-        calls = share if share > val else 0
+        calls = share if share > val * rung.dearer else 0
         found.append(PlannedRung(rung=rung.name, calls=calls))
         left -= calls
-    return Plan(rungs=found, enough=fixed + len(rungs) * need)
+    enough = sum(val * rung.dearer + search for rung in rungs)
+    return Plan(rungs=found, enough=fixed + enough)

@@ -25,7 +25,15 @@ Verdict = Literal[
 ]
 # the kinds of lever: the baseline pulls none, weights are what comes after prompting
 Family = Literal[
-    "baseline", "format", "guide", "demos", "retrieval", "reasoning", "instructions", "weights"
+    "baseline",
+    "format",
+    "guide",
+    "demos",
+    "retrieval",
+    "reasoning",
+    "instructions",
+    "votes",
+    "weights",
 ]
 WEIGHTS: Family = "weights"
 # those that must have been tried before prompting is given up

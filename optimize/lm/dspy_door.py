@@ -17,6 +17,7 @@ from dspy.utils.callback import BaseCallback
 
 from optimize.lm import heard
 
+MOST_REPEATS = 1000  # of one call; `--repeats` allows 20
 _CARRIED = "optimize"  # our key in DSPy's settings
 
 
@@ -72,8 +73,9 @@ def watch_calls(watch: Watch) -> None:
 def _watched(watch: Watch, lm: Any, call: Any) -> Iterator[list[Any]]:
     """One call's way through DSPy; the list takes its result."""
     if rollout := watch.rollout():
-        call.legacy.setdefault("rollout_id", rollout)  # a part of the cache's key, never sent
-        call.kwargs.setdefault("rollout_id", rollout)
+        # a part of the cache's key, never sent; a call may have one of its own already
+        place = MOST_REPEATS * (call.kwargs.get("rollout_id") or 0) + rollout
+        call.legacy["rollout_id"] = call.kwargs["rollout_id"] = place
     found: list[Any] = []
     start = time.perf_counter()
     try:

@@ -54,15 +54,24 @@ def _check_address(name: str, base: str) -> None:
         raise WorkbenchError(
             f"The address {base!r} of LM {name!r} is none; write it as http://HOST:PORT/v1."
         )
+    if problem := unreachable(base):
+        raise WorkbenchError(
+            f"Nothing listens at {base}, the address of LM {name!r} ({problem}). Start the "
+            "server, or mend --api-base or --teacher-api-base. No call was made."
+        )
+
+
+def unreachable(base: str) -> str:
+    """Why nothing can be reached at an address; empty where it can, or only trying would tell."""
+    address = urlsplit(base)
+    host = address.hostname or ""
     if address.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
-        return  # only the proxy can tell
+        return ""  # only the proxy can tell
     try:
         port = address.port or (443 if address.scheme == "https" else 80)
         socket.create_connection((host, port), SECONDS).close()
     except (ConnectionRefusedError, socket.gaierror) as error:
-        raise WorkbenchError(
-            f"Nothing listens at {base}, the address of LM {name!r} ({error.strerror}). Start the "
-            "server, or mend --api-base or --teacher-api-base. No call was made."
-        ) from error
+        return str(error.strerror)
     except OSError:
-        return  # slow or filtered: the first call tells
+        pass  # slow or filtered: the first call tells
+    return ""

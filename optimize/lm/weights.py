@@ -4,6 +4,7 @@ Python index, and any other GGUF of the hub.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from optimize.catalogue import EMBEDDED, MODELS, Model
 from optimize.errors import WorkbenchError
+from optimize.lm.reach import unreachable
 from optimize.lm.requantize import to_q8
 
 Say = Callable[[str], None]
@@ -135,13 +137,15 @@ def _hub_file(name: str) -> Path:
 
 def _from_hub(model: Model, say: Say) -> Path | None:
     """The file from its official place; None where it has none or that cannot be reached."""
+    from huggingface_hub.constants import ENDPOINT
+
     if not model.hub:
         return None
-    try:
-        return _hub_file(model.hub)
-    except (OSError, ValueError):
-        say("The hub cannot be reached; taking it in parts from the Python index")
-        return None
+    if not unreachable(ENDPOINT):  # else the hub's client tries it for half a minute
+        with contextlib.suppress(OSError, ValueError):
+            return _hub_file(model.hub)
+    say("The hub cannot be reached; taking it in parts from the Python index")
+    return None
 
 
 def _from_index(model: Model, parts: Path, told: Told) -> Path:

@@ -6,6 +6,7 @@ a null for an unfinished one, puts it first and says so in the prompt.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -17,11 +18,13 @@ from optimize.program.compact_format import CompactAdapter
 
 Signature = type[dspy.Signature]
 NULL = "null"
+# what a thinking model says to itself, where its server leaves it in the answer
+THOUGHTS = re.compile(r"^\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", re.DOTALL)
 
 
 class Nulls(OwnFallback):
-    """Mixed into an adapter: a demo whose gaps are nulls is a whole one, and an answer of "None",
-    "null" or nothing for an optional field is null.
+    """Mixed into an adapter: a demo whose gaps are nulls is a whole one, an answer of "None",
+    "null" or nothing for an optional field is null, and thoughts are no part of an answer.
     """
 
     def format_demos(self, signature: Signature, demos: list[Any]) -> list[dict[str, Any]]:
@@ -39,6 +42,7 @@ class Nulls(OwnFallback):
 
     def parse(self, signature: Signature, completion: str) -> dict[str, Any]:
         read: Any = _lenient
+        completion = THOUGHTS.sub("", completion)
         found = super().parse(read(signature), completion)  # type: ignore[misc]
         fields = signature.output_fields
         return {name: denulled(value, fields[name].annotation) for name, value in found.items()}

@@ -26,6 +26,7 @@ from optimize.lm.dspy_door import first_prompt
 from optimize.program.formats import FORMATS
 from optimize.program.guide import Guide, WithGuide
 from optimize.program.retrieval import Neighbours, Passages
+from optimize.program.votes import commonest, sampled
 from optimize.task import Task
 
 STATE_VERSION = 1
@@ -37,8 +38,9 @@ class Program(dspy.Module):
     """The task's module (`inner`) in an output format, with demos and passages looked up for each
     call.
 
-    tuned: the adapter file or the provider's name of the tuned LM this program must run on, with
-    `lm` that LM; None: the LM in context.
+    votes: answers of which the commonest is given; 0: the one there is. tuned: the adapter file or
+    the provider's name of the tuned LM this program must run on, with `lm` that LM; None: the LM in
+    context.
     """
 
     def __init__(self, inner: dspy.Module, task: Task) -> None:
@@ -50,21 +52,26 @@ class Program(dspy.Module):
         self.passages: Passages | None = None
         self.guide: Guide | None = None
         self.reasoning = False
+        self.votes = 0
         self.tuned: str | None = None
         self.lm: dspy.LM | None = None
 
     def forward(self, **inputs: Any) -> Any:
-        text = input_text(self.task, inputs)
-        adapter: dspy.Adapter = FORMATS[self.format]
-        if self.guide:
-            adapter = WithGuide(adapter, self.guide)
-        if self.neighbours:
-            adapter = _WithDemos(
-                adapter, [self.with_passages(row) for row in self.neighbours.find(text)]
-            )
+        if not self.votes:
+            return self._answer(inputs)
+        outputs, lm = list(self.task.signature.output_fields), self.lm or dspy.settings.lm
+
+        def answer(number: int) -> Any:
+            with sampled(lm, number):
+                return self._answer(inputs, pinned=False)
+
+        return commonest(self.votes, outputs, answer)
+
+    def _answer(self, inputs: dict[str, Any], pinned: bool = True) -> Any:
+        """One answer. pinned: by the LM that the program must run on, if there is one."""
         with ExitStack() as stack:
-            stack.enter_context(dspy.context(adapter=adapter))
-            if self.lm:
+            stack.enter_context(dspy.context(adapter=self._adapter(inputs)))
+            if self.lm and pinned:
                 stack.enter_context(dspy.context(lm=self.lm))
             given = self.with_passages(inputs)
             # a module of DSPy's own fails by what the LM answered: a failed call
@@ -72,6 +79,16 @@ class Program(dspy.Module):
                 return self.inner(**given)
             with usercode.on_row(lambda: self.task.row_name(inputs)):
                 return usercode.run(lambda: self.inner(**given), self.inner, self.task.root)
+
+    def _adapter(self, inputs: dict[str, Any]) -> dspy.Adapter:
+        """The format, with what else is shown to this input."""
+        adapter: dspy.Adapter = FORMATS[self.format]
+        if self.guide:
+            adapter = WithGuide(adapter, self.guide)
+        if not self.neighbours:
+            return adapter
+        found = self.neighbours.find(input_text(self.task, inputs))
+        return _WithDemos(adapter, [self.with_passages(row) for row in found])
 
     @property
     def reasons(self) -> bool:
@@ -132,6 +149,7 @@ class Program(dspy.Module):
             "passages": self.passages and {"k": self.passages.k},
             "guide": self.guide and asdict(self.guide),
             "reasoning": self.reasoning,
+            "votes": self.votes,
             "tuned": self.tuned,
             "predictors": super().dump_state(json_mode=json_mode),
         }
@@ -165,6 +183,7 @@ class Program(dspy.Module):
                 )
             self.use_passages(Passages(state["passages"]["k"], self.task.corpus))
         self.guide = Guide(**found) if (found := state.get("guide")) else None
+        self.votes = state.get("votes", 0)
         self.tuned = state["tuned"]
         super().load_state(state["predictors"], allow_unsafe_lm_state=allow_unsafe_lm_state)
 

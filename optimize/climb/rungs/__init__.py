@@ -12,6 +12,7 @@ from optimize.climb.rungs.output_format import output_format
 from optimize.climb.rungs.passages import passages, without_corpus
 from optimize.climb.rungs.reasoning import reasoning, with_own_steps
 from optimize.climb.rungs.search import demo_search
+from optimize.climb.rungs.votes import ANSWERS, votes
 from optimize.climb.verdict import Family
 from optimize.program.program import Program
 from optimize.task import Task
@@ -24,12 +25,14 @@ class Rung:
     """A lever, its family (what kind of failure it mends) and the function that pulls it.
 
     unfit: why it can do nothing for a task, known before a call is spent; empty where it can.
+    dearer: how many times as many calls its program makes for an example.
     """
 
     name: str
     family: Family
     pull: Callable[[Program, Context], Program]
     unfit: Callable[[Task], str] = lambda task: ""
+    dearer: int = 1
 
 
 LADDER: tuple[Rung, ...] = (
@@ -44,4 +47,5 @@ LADDER: tuple[Rung, ...] = (
     Rung("simba", "instructions", instructions.simba),
     Rung("gepa", "instructions", instructions.gepa),
     Rung("copro", "instructions", instructions.copro),
+    Rung("votes", "votes", votes, dearer=ANSWERS),
 )
