@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ import dspy
 from optimize import usercode
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import Context, Rung, Skip, Starved
-from optimize.climb.rungs.base import PASSES, SEARCH, searched
+from optimize.climb.rungs.base import PASSES, SEARCH, searched, share
 from optimize.climb.verdict import COVERAGE, Tried, errors_asked, is_cheaper, promotes
 from optimize.data.rows import Splits
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
@@ -103,21 +104,19 @@ def tried_rung(
     incumbent: Attempt,
     learn: tuple[dspy.Example, ...],
     left: int,
-    rungs_left: int,
+    after: Sequence[Rung],
     watch: Observer,
 ) -> Attempt:
     """Pull one lever on a copy of the incumbent and race the result. Whatever happens is an
     Attempt.
 
-    left: LM calls for this rung and the ones after it. Its share is an equal one: cheap rungs come
-    first, and what they leave or skip goes to the later ones. Where that is too little to do
-    anything with, the rung takes what it needs: a few rungs done are worth more than all of them
-    begun.
+    left: LM calls for this rung and those that come after it. What cheap ones leave or skip goes to
+    the later ones.
     """
     spent, start = setup.meter.usage(), time.perf_counter()
     attempt = Attempt(rung.name, rung.family)
     try:
-        program = _pulled(setup, rung, incumbent, learn, left, rungs_left, watch)
+        program = _pulled(setup, rung, incumbent, learn, left, after, watch)
         attempt = replace(attempt, **_raced(setup, program, incumbent, watch))
     except Skip as skip:
         attempt = replace(attempt, skipped=str(skip), starved=isinstance(skip, Starved))
@@ -134,17 +133,21 @@ def _pulled(
     incumbent: Attempt,
     learn: tuple[dspy.Example, ...],
     left: int,
-    rungs_left: int,
+    after: Sequence[Rung],
     watch: Observer,
 ) -> Program:
     """What the rung makes of the incumbent within its share. Raises what tells that it did not."""
     assert incumbent.program
     calls, rows = max(1.0, incumbent.calls), len(setup.splits.val)
-    val = math.ceil(calls * rung.dearer * rows * setup.repeats)
-    need = val + math.ceil(calls * PASSES * searched(len(learn)))
-    share = max(left // rungs_left, min(left, need))
-    if (budget := share - val) <= 0:
-        raise Starved(f"its share of {share} LM calls does not cover the {rows} val rows")
+
+    def asked(rung: Rung) -> int:
+        """Calls that the val rows take."""
+        return math.ceil(calls * rung.dearer * rows * setup.repeats)
+
+    search = math.ceil(calls * PASSES * searched(len(learn)))
+    part, val = share([asked(r) + search for r in (rung, *after)], left), asked(rung)
+    if (budget := part - val) <= 0:
+        raise Starved(f"its share of {part} LM calls does not cover the {rows} val rows")
     context = Context(
         setup.task,
         learn,

@@ -68,7 +68,7 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
             break
         rung = queue.pop(0)
         watch.started(rung.name)
-        attempt = climbing.tried(rung, len(queue) + 1)
+        attempt = climbing.tried(rung, [r for r in queue if not r.unfit(setup.task)])
         if attempt.starved and rung.name not in deferred:
             deferred.add(rung.name)
             queue.append(rung)
@@ -173,7 +173,7 @@ class _Climbing:
         self.incumbent = longer if self.incumbent is attempt else self.incumbent
         return found.scores
 
-    def tried(self, rung: Rung, rungs_left: int) -> Attempt:
+    def tried(self, rung: Rung, after: Sequence[Rung]) -> Attempt:
         left = self._left(self.history.tried)
-        given = self.incumbent, self.learn, left, rungs_left
+        given = self.incumbent, self.learn, left, after
         return tried_rung(self.setup, rung, *given, self.watch)

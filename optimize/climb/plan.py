@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from optimize.climb.rungs import LADDER
-from optimize.climb.rungs.base import PASSES, searched
+from optimize.climb.rungs.base import PASSES, searched, share
 from optimize.config import RunConfig
 from optimize.data.judging_rows import lent
 from optimize.data.rows import Splits
@@ -37,13 +37,12 @@ def planned(task: Task, splits: Splits, config: RunConfig, after: int) -> Plan:
     val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)
     fixed = 2 * (val + test) + test + after
     search = PASSES * searched(len(lent(task, splits)[0]))
+    needs = [val * rung.dearer + search for rung in rungs]
     left = config.max_calls - fixed
     found = []
     for number, rung in enumerate(rungs):
-        need = val * rung.dearer + search
-        share = max(left // (len(rungs) - number), min(left, need))
-        calls = share if share > val * rung.dearer else 0
+        calls = share(needs[number:], left)
+        calls = calls if calls > val * rung.dearer else 0
         found.append(PlannedRung(rung=rung.name, calls=calls))
         left -= calls
-    enough = sum(val * rung.dearer + search for rung in rungs)
-    return Plan(rungs=found, enough=fixed + enough)
+    return Plan(rungs=found, enough=fixed + sum(needs))

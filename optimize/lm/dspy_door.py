@@ -74,7 +74,8 @@ def _watched(watch: Watch, lm: Any, call: Any) -> Iterator[list[Any]]:
     """One call's way through DSPy; the list takes its result."""
     if rollout := watch.rollout():
         # a part of the cache's key, never sent; a call may have one of its own already
-        place = MOST_REPEATS * (call.kwargs.get("rollout_id") or 0) + rollout
+        known = call.kwargs.get("rollout_id") or lm.kwargs.get("rollout_id") or 0
+        place = MOST_REPEATS * known + rollout
         call.legacy["rollout_id"] = call.kwargs["rollout_id"] = place
     found: list[Any] = []
     start = time.perf_counter()

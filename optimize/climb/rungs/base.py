@@ -42,6 +42,15 @@ def searched(train: int, calls: int = 0) -> int:
     return min(train // 3, MOST_SEARCH, max(SEARCH, calls // WANTED))
 
 
+def share(needs: Sequence[int], left: int) -> int:
+    """How many of the calls left the first of some levers may take, if they need so many each.
+
+    Its part of them, so that a dear lever at the end has more; but what it needs in any case: a few
+    levers done are worth more than all of them begun.
+    """
+    return max(left * needs[0] // max(1, sum(needs)), min(left, needs[0]))
+
+
 class Skip(Exception):
     """This rung cannot help this task; the message says why."""
 
