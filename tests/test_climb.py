@@ -35,6 +35,7 @@ from optimize.data.judging_rows import lent
 from optimize.data.rows import Splits
 from optimize.errors import UserCodeError, WorkbenchError
 from optimize.lm.meter import Meter
+from optimize.program.guide import Guide
 from optimize.program.program import Program, student
 from optimize.stats.intervals import Gain
 from optimize.task import Score, Task
@@ -203,6 +204,15 @@ def test_a_written_guide_is_a_lever(setup: Setup, tmp_path: Path, filling: int) 
     assert found.decision.verdict == "reached" and list(found.levers) == ["guide"]
     guide = found.best.program and found.best.program.guide
     assert guide and (guide.k > 0 or guide.text != task.guide or not filling)
+
+
+@pytest.mark.parametrize("rung", ["nearest_demos", "demo_search"])
+def test_demos_may_take_the_place_of_a_guide(setup: Setup, rung: str) -> None:
+    start = student(TASK)
+    start.guide = Guide("- brick: green\n- moss: blue\n- ocean: red")
+    context = Context(TASK, setup.splits.train, setup.teacher, 400, 1.0, 4, 0)
+    found = RUNGS[rung].pull(start, context)
+    assert found.guide is None and start.guide, "it is wrong, and demos say so"
 
 
 def test_a_format_whose_answers_are_asked_for_twice_is_the_dearer_one(setup: Setup) -> None:

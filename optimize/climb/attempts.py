@@ -14,7 +14,7 @@ import dspy
 from optimize import usercode
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import Context, Rung, Skip, Starved
-from optimize.climb.rungs.base import PASSES, SEARCH, searched, share
+from optimize.climb.rungs.base import SEARCH, searched, share
 from optimize.climb.verdict import COVERAGE, Tried, errors_asked, is_cheaper, promotes
 from optimize.data.rows import Splits
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
@@ -144,8 +144,8 @@ def _pulled(
         """Calls that the val rows take."""
         return math.ceil(calls * rung.dearer * rows * setup.repeats)
 
-    search = math.ceil(calls * PASSES * searched(len(learn)))
-    part, val = share([asked(r) + search for r in (rung, *after)], left), asked(rung)
+    needs = [asked(r) + math.ceil(calls * r.passes * searched(len(learn))) for r in (rung, *after)]
+    part, val = share(needs, left), asked(rung)
     if (budget := part - val) <= 0:
         raise Starved(f"its share of {part} LM calls does not cover the {rows} val rows")
     context = Context(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from optimize.climb.rungs import LADDER
-from optimize.climb.rungs.base import PASSES, searched, share
+from optimize.climb.rungs.base import searched, share
 from optimize.config import RunConfig
 from optimize.data.judging_rows import lent
 from optimize.data.rows import Splits
@@ -36,8 +36,8 @@ def planned(task: Task, splits: Splits, config: RunConfig, after: int) -> Plan:
     rungs = [rung for rung in LADDER if not rung.unfit(task)]
     val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)
     fixed = 2 * (val + test) + test + after
-    search = PASSES * searched(len(lent(task, splits)[0]))
-    needs = [val * rung.dearer + search for rung in rungs]
+    search = searched(len(lent(task, splits)[0]))
+    needs = [val * rung.dearer + rung.passes * search for rung in rungs]
     left = config.max_calls - fixed
     found = []
     for number, rung in enumerate(rungs):

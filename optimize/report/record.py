@@ -124,7 +124,12 @@ class VerdictRecord(Record):
             chosen_from=decision.best.k,
             reached=decision.reached,
             chance=decision.chance,
-            close=[history.tried[n].rung for n in others],
+            # one that scores the same on every row is the same program, found once more
+            close=[
+                tried.rung
+                for tried in (history.tried[n] for n in others)
+                if tried.scores[: history.val] != best.scores[: history.val]
+            ],
             same=best.same,
             constant=history.constant,
             rung_calls=history.rung_calls,

@@ -144,9 +144,11 @@ def race(
     incumbent on all the examples as it must to be built on (optimize.stats.race).
 
     errors: how many standard errors that is for a program that takes so many LM calls an example.
-    The examples must be in random order.
+    The examples must be in random order. With many calls in flight blocks are longer, since each
+    ends with a wait for its slowest row.
     """
     so_far: tuple[Outcome, ...] = ()
+    block = max(BLOCK, 2 * asking.threads)
     while len(so_far) < len(examples):
         seen = len(so_far)
 
@@ -154,7 +156,7 @@ def race(
             asking.progress(seen + done, len(examples))
 
         so_far += evaluate(
-            program, examples[seen : seen + BLOCK], replace(asking, progress=shown)
+            program, examples[seen : seen + block], replace(asking, progress=shown)
         ).outcomes
         both = differences(incumbent.scores, [o.score for o in so_far])
         calls = sum(o.usage.asked for o in so_far) / len(so_far) / asking.repeats

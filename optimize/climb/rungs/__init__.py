@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from optimize.climb.rungs import demos, instructions
-from optimize.climb.rungs.base import Context, Skip, Starved
+from optimize.climb.rungs.base import PASSES, Context, Skip, Starved
 from optimize.climb.rungs.guide import guide, without_guide
 from optimize.climb.rungs.output_format import output_format
 from optimize.climb.rungs.passages import passages, without_corpus
@@ -25,13 +25,15 @@ class Rung:
     """A lever, its family (what kind of failure it mends) and the function that pulls it.
 
     unfit: why it can do nothing for a task, known before a call is spent; empty where it can.
-    dearer: how many times as many calls its program makes for an example.
+    passes: over the rows that compare candidates, with which it can do something. dearer: how many
+    times as many calls its program makes for an example.
     """
 
     name: str
     family: Family
     pull: Callable[[Program, Context], Program]
     unfit: Callable[[Task], str] = lambda task: ""
+    passes: int = PASSES
     dearer: int = 1
 
 
@@ -39,13 +41,13 @@ LADDER: tuple[Rung, ...] = (
     Rung("output_format", "format", output_format),
     Rung("guide", "guide", guide, without_guide),
     Rung("demo_search", "demos", demo_search),
-    Rung("bootstrapped_demos", "demos", demos.bootstrapped),
+    Rung("bootstrapped_demos", "demos", demos.bootstrapped, passes=6),
     Rung("nearest_demos", "demos", demos.nearest),
     Rung("passages", "retrieval", passages, without_corpus),
     Rung("reasoning", "reasoning", reasoning, with_own_steps),
-    Rung("mipro", "instructions", instructions.mipro),
-    Rung("simba", "instructions", instructions.simba),
+    Rung("mipro", "instructions", instructions.mipro, passes=6),
+    Rung("simba", "instructions", instructions.simba, passes=9),
     Rung("gepa", "instructions", instructions.gepa),
-    Rung("copro", "instructions", instructions.copro),
-    Rung("votes", "votes", votes, dearer=ANSWERS),
+    Rung("copro", "instructions", instructions.copro, passes=5),
+    Rung("votes", "votes", votes, passes=1, dearer=ANSWERS),
 )

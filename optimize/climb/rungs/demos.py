@@ -51,12 +51,24 @@ def bootstrapped(student: Program, context: Context) -> Program:
 
 
 def nearest(student: Program, context: Context) -> Program:
-    """The k labelled rows most like the input, looked up at call time; k is chosen on held-back
-    rows.
+    """The k labelled rows most like the input, looked up at call time; k, and whether the guide
+    stays where there is one, are chosen on held-back rows.
     """
     _, search = context.halves()
     sizes = NEAREST[: context.affordable(len(search), least=1, most=len(NEAREST))]
-    return context.best(fitting([with_nearest(student, context, k) for k in sizes], search), search)
+    candidates = [with_nearest(start, context, k) for start in starts(student) for k in sizes]
+    return context.best(fitting(candidates, search), search)
+
+
+def starts(student: Program) -> list[Program]:
+    """The program, and if it has a guide the same without: demos may do better what a guide did,
+    and a small LM does better with one of them than with both.
+    """
+    if not student.guide:
+        return [student]
+    bare = fresh(student)
+    bare.guide = None
+    return [student, bare]
 
 
 def with_nearest(student: Program, context: Context, k: int) -> Program:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import dspy
 
 from optimize.climb.rungs.base import Context, fresh
-from optimize.climb.rungs.demos import MANY, SOME, spread, with_fitting
+from optimize.climb.rungs.demos import MANY, SOME, spread, starts, with_fitting
 from optimize.files import to_text
 from optimize.program.program import Program
 
@@ -36,8 +36,8 @@ def demo_search(student: Program, context: Context) -> Program:
 def candidates(
     student: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]
 ) -> Iterator[Program]:
-    """The student, then draws of demos without end; among them one turned round, one in another
-    format and new instructions.
+    """The student, then draws of demos without end, with its guide and without; among them one
+    turned round, one in another format and new instructions.
 
     pool: rows to draw demos from. search: rows whose prompts must fit.
     """
@@ -47,10 +47,13 @@ def candidates(
         return spread(pool, student.task, size, rng)
 
     yield student
+    *_, bare = starts(student)
     demos = draw(MANY)
     drawn = with_fitting(student, demos, search)
     yield drawn
     yield with_fitting(student, draw(SOME), search)
+    if bare is not student:
+        yield with_fitting(bare, demos, search)
     yield with_fitting(student, demos[::-1], search)
     for name in FORMATS:
         if name != student.format:
@@ -59,8 +62,10 @@ def candidates(
             yield with_fitting(other, demos, search)
     for told in proposals(student, context, demos[:3]):
         yield with_instructions(drawn, told)
-    for size in itertools.cycle((MANY, SOME)):
-        yield with_fitting(student, draw(size), search)
+    for size, start in zip(
+        itertools.cycle((MANY, SOME)), itertools.cycle((bare, bare, student, student))
+    ):
+        yield with_fitting(start, draw(size), search)
 
 
 def proposals(student: Program, context: Context, shown: list[dspy.Example]) -> Iterator[str]:
