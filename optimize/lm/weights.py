@@ -129,7 +129,10 @@ def sha256(path: Path) -> str:
 def _hub_file(name: str) -> Path:
     """Raises OSError (the hub's own errors among them) or ValueError."""
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.constants import ENDPOINT
 
+    if problem := unreachable(ENDPOINT):  # the hub's client would try it for half a minute
+        raise OSError(f"{ENDPOINT}: {problem}")
     owner, repo, file = name.split("/", 2)
     folder = cache_dir() / "hub" / owner / repo
     return Path(hf_hub_download(f"{owner}/{repo}", file, local_dir=folder))
@@ -137,13 +140,10 @@ def _hub_file(name: str) -> Path:
 
 def _from_hub(model: Model, say: Say) -> Path | None:
     """The file from its official place; None where it has none or that cannot be reached."""
-    from huggingface_hub.constants import ENDPOINT
-
     if not model.hub:
         return None
-    if not unreachable(ENDPOINT):  # else the hub's client tries it for half a minute
-        with contextlib.suppress(OSError, ValueError):
-            return _hub_file(model.hub)
+    with contextlib.suppress(OSError, ValueError):
+        return _hub_file(model.hub)
     say("The hub cannot be reached; taking it in parts from the Python index")
     return None
 
