@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from optimize.errors import WorkbenchError
 
-# the format's value types by their numbers: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+# the format's value types by their numbers: docs/gguf.md of github.com/ggml-org/ggml
 SCALARS = dict(enumerate(("B", "b", "H", "h", "I", "i", "f", "?"))) | {10: "Q", 11: "q", 12: "d"}
 STRING, LIST = 8, 9
 MOST = 1 << 20  # entries, or bytes of a key: more is no header

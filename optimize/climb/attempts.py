@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,8 +33,7 @@ class Setup:
     test rows.
 
     repeats: how often each val and test row is asked. search: train rows on which rungs compare
-    candidates. rivals, constant, varied: as History has
-    them.
+    candidates. rivals, constant, varied: as History has them.
     """
 
     task: Task
@@ -139,13 +137,9 @@ def _pulled(
     """What the rung makes of the incumbent within its share. Raises what tells that it did not."""
     assert incumbent.program
     calls, rows = max(1.0, incumbent.calls), len(setup.splits.val)
-
-    def asked(rung: Rung) -> int:
-        """Calls that the val rows take."""
-        return math.ceil(calls * rung.dearer * rows * setup.repeats)
-
-    needs = [asked(r) + math.ceil(calls * r.passes * searched(len(learn))) for r in (rung, *after)]
-    part, val = share(needs, left), asked(rung)
+    asked, search = rows * setup.repeats, searched(len(learn))
+    needs = [r.needs(asked, search, calls) for r in (rung, *after)]
+    part, val = share(needs, left), rung.judged(asked, calls)
     if (budget := part - val) <= 0:
         raise Starved(f"its share of {part} LM calls does not cover the {rows} val rows")
     context = Context(

@@ -58,17 +58,18 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
 
     A rung whose share of the calls is too small comes again at the end, with what others left.
     """
-    climbing = _Climbing(setup, rungs, watch)
+    unfit = {rung.name: rung.unfit(setup.task) for rung in rungs}
+    climbing = _Climbing(setup, sum(not why for why in unfit.values()), watch)
     queue, deferred = list(rungs), set[str]()
     while True:
-        while queue and (why := queue[0].unfit(setup.task)):
+        while queue and (why := unfit[queue[0].name]):
             climbing.add(Attempt(queue[0].name, queue.pop(0).family, skipped=why))
         decision = climbing.decided(len(queue))
         if decision.verdict != "improving":
             break
         rung = queue.pop(0)
         watch.started(rung.name)
-        attempt = climbing.tried(rung, [r for r in queue if not r.unfit(setup.task)])
+        attempt = climbing.tried(rung, [r for r in queue if not unfit[r.name]])
         if attempt.starved and rung.name not in deferred:
             deferred.add(rung.name)
             queue.append(rung)
@@ -87,18 +88,18 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
 class _Climbing:
     """A climb under way: the attempts so far, and the rows they are judged on.
 
-    learn: train rows that rungs may use; the others judge, beyond val, until the verdict is in.
+    rungs: how many will be tried. learn: train rows that they may use; the others judge, beyond
+    val, until the verdict is in.
     """
 
-    def __init__(self, setup: Setup, rungs: Sequence[Rung], watch: Observer) -> None:
+    def __init__(self, setup: Setup, rungs: int, watch: Observer) -> None:
         self.setup, self.watch = setup, watch
         self.learn, spare = lent(setup.task, setup.splits)
         self.rows = (*setup.splits.val, *spare)
         self.val = len(setup.splits.val)
         self.attempts = [baseline(setup, watch)]
         self.incumbent = self.attempts[0]
-        fit = sum(not rung.unfit(setup.task) for rung in rungs)
-        share = setup.left(self.incumbent, self.incumbent) // max(1, fit)
+        share = setup.left(self.incumbent, self.incumbent) // max(1, rungs)
         val = setup.repeats * self.val  # at one call a row, as most formats take
         self.setup = replace(setup, search=searched(len(self.learn), share - val))
 

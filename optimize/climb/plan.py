@@ -37,12 +37,12 @@ def planned(task: Task, splits: Splits, config: RunConfig, after: int) -> Plan:
     val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)
     fixed = 2 * (val + test) + test + after
     search = searched(len(lent(task, splits)[0]))
-    needs = [val * rung.dearer + rung.passes * search for rung in rungs]
+    needs = [rung.needs(val, search) for rung in rungs]
     left = config.max_calls - fixed
     found = []
     for number, rung in enumerate(rungs):
         calls = share(needs[number:], left)
-        calls = calls if calls > val * rung.dearer else 0
+        calls = calls if calls > rung.judged(val) else 0
         found.append(PlannedRung(rung=rung.name, calls=calls))
         left -= calls
     return Plan(rungs=found, enough=fixed + sum(needs))

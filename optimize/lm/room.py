@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -56,18 +54,12 @@ def hosted_tokens(name: str) -> int:
 
 def note_local(model: str, endpoint: Endpoint, tokens: int) -> None:
     """From now on prompts of this LM are measured by its own tokenizer, at this endpoint."""
-    _local[model] = Room(tokens, lambda text: _counted(endpoint, text))
+
+    def counted(text: str) -> int:
+        return len(endpoint.post("/tokenize", {"content": text}, timeout=60)["tokens"])
+
+    _local[model] = Room(tokens, counted)
 
 
 def _estimated(text: str) -> int:
     return -(-len(text) // CHARS_A_TOKEN)
-
-
-def _counted(endpoint: Endpoint, text: str) -> int:
-    request = urllib.request.Request(
-        endpoint.url.removesuffix("/v1") + "/tokenize",
-        json.dumps({"content": text}).encode(),
-        {"Authorization": f"Bearer {endpoint.key}", "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as reply:
-        return len(json.load(reply)["tokens"])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -50,9 +48,5 @@ def _ask(endpoint: Endpoint, text: str, tokens: int) -> tuple[int, int]:
         "temperature": 0,
         "ignore_eos": True,
     }
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {endpoint.key}"}
-    url = endpoint.url + "/chat/completions"
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request) as answer:
-        usage = json.load(answer)["usage"]
+    usage = endpoint.post("/v1/chat/completions", body)["usage"]
     return usage["prompt_tokens"], usage["completion_tokens"]

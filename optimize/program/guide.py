@@ -12,6 +12,7 @@ from typing import Any
 import dspy
 
 from optimize.files import to_text
+from optimize.program.around import Around, Sent
 from optimize.program.retrieval import Matching
 
 RULES = "rules"  # the input field that holds those which fit
@@ -55,31 +56,22 @@ def rules(guide: str) -> list[str]:
     return [rule for rule in found if re.search(r"\w", rule)]
 
 
-class WithGuide(dspy.Adapter):
-    """Another adapter, with the guide in what it sends; each step of a program sees it."""
+class WithGuide(Around):
+    """The guide in what is sent."""
 
     def __init__(self, adapter: dspy.Adapter, guide: Guide) -> None:
-        super().__init__()
-        self.adapter, self.guide = adapter, guide
+        super().__init__(adapter)
+        self.guide = guide
 
-    def __call__(
-        self,
-        lm: Any,
-        lm_kwargs: dict[str, Any],
-        signature: Any,
-        demos: list[Any],
-        inputs: dict[str, Any],
-    ) -> list[dict[str, Any]]:
+    def changed(self, signature: Any, demos: list[Any], inputs: dict[str, Any]) -> Sent:
         if not self.guide.k:
             told = f"{signature.instructions}\n\n{self.guide.text}"
-            signature = signature.with_instructions(told)
-        else:
-            names = list(signature.input_fields)
-            field = dspy.InputField(desc="of the guide, best match first")
-            signature = signature.prepend(RULES, field, list[str])
-            demos = [{**dict(demo), RULES: self._rules(demo, names)} for demo in demos]
-            inputs = {**inputs, RULES: self._rules(inputs, names)}
-        return self.adapter(lm, lm_kwargs, signature, demos, inputs)  # type: ignore[no-any-return]
+            return signature.with_instructions(told), demos, inputs
+        names = list(signature.input_fields)
+        field = dspy.InputField(desc="of the guide, best match first")
+        shown = [{**dict(demo), RULES: self._rules(demo, names)} for demo in demos]
+        given = {**inputs, RULES: self._rules(inputs, names)}
+        return signature.prepend(RULES, field, list[str]), shown, given
 
     def _rules(self, row: Any, names: list[str]) -> list[str]:
         return self.guide.find("\n".join(to_text(row[name]) for name in names if name in row))

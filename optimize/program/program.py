@@ -23,10 +23,11 @@ from optimize.data.rows import input_text
 from optimize.errors import WorkbenchError
 from optimize.files import plain, read_text
 from optimize.lm.dspy_door import first_prompt
+from optimize.program.around import Around, Sent
 from optimize.program.formats import FORMATS
 from optimize.program.guide import Guide, WithGuide
 from optimize.program.retrieval import Neighbours, Passages
-from optimize.program.votes import commonest, sampled
+from optimize.program.votes import elected, sampled
 from optimize.task import Task
 
 STATE_VERSION = 1
@@ -58,21 +59,16 @@ class Program(dspy.Module):
 
     def forward(self, **inputs: Any) -> Any:
         if not self.votes:
-            return self._answer(inputs)
+            return self._answer(inputs, self.lm)
         outputs, lm = list(self.task.signature.output_fields), self.lm or dspy.settings.lm
+        return elected(self.votes, outputs, lambda n: self._answer(inputs, sampled(lm, n)))
 
-        def answer(number: int) -> Any:
-            with sampled(lm, number):
-                return self._answer(inputs, pinned=False)
-
-        return commonest(self.votes, outputs, answer)
-
-    def _answer(self, inputs: dict[str, Any], pinned: bool = True) -> Any:
-        """One answer. pinned: by the LM that the program must run on, if there is one."""
+    def _answer(self, inputs: dict[str, Any], lm: dspy.LM | None) -> Any:
+        """One answer, by this LM; None: by the one in context."""
         with ExitStack() as stack:
             stack.enter_context(dspy.context(adapter=self._adapter(inputs)))
-            if self.lm and pinned:
-                stack.enter_context(dspy.context(lm=self.lm))
+            if lm:
+                stack.enter_context(dspy.context(lm=lm))
             given = self.with_passages(inputs)
             # a module of DSPy's own fails by what the LM answered: a failed call
             if type(self.inner).__module__.startswith("dspy."):
@@ -188,23 +184,16 @@ class Program(dspy.Module):
         super().load_state(state["predictors"], allow_unsafe_lm_state=allow_unsafe_lm_state)
 
 
-class _WithDemos(dspy.Adapter):
-    """Another adapter, with demos of this call put before the input."""
+class _WithDemos(Around):
+    """Demos of this call, put before the input."""
 
     def __init__(self, adapter: dspy.Adapter, demos: list[dict[str, Any]]) -> None:
-        super().__init__()
-        self.adapter, self.demos = adapter, demos
+        super().__init__(adapter)
+        self.demos = demos
 
-    def __call__(
-        self,
-        lm: Any,
-        lm_kwargs: dict[str, Any],
-        signature: Any,
-        demos: list[Any],
-        inputs: dict[str, Any],
-    ) -> list[dict[str, Any]]:
+    def changed(self, signature: Any, demos: list[Any], inputs: dict[str, Any]) -> Sent:
         fitting = [demo for demo in self.demos if set(signature.output_fields) <= set(demo)]
-        return self.adapter(lm, lm_kwargs, signature, [*demos, *fitting], inputs)  # type: ignore[no-any-return]
+        return signature, [*demos, *fitting], inputs
 
 
 def student(task: Task) -> Program:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dspy
@@ -14,18 +13,12 @@ from optimize.files import plain, to_json
 HEAT = 0.7  # temperature of the answers beside the first one
 
 
-@contextmanager
-def sampled(lm: dspy.LM, number: int) -> Iterator[None]:
+def sampled(lm: dspy.LM, number: int) -> dspy.LM:
     """The LM as it is for number 0; else warm, with a place of its own in the cache."""
-    if not number:
-        with dspy.context(lm=lm):
-            yield
-    else:
-        with dspy.context(lm=lm.copy(temperature=HEAT, rollout_id=number)):
-            yield
+    return lm.copy(temperature=HEAT, rollout_id=number) if number else lm
 
 
-def commonest(
+def elected(
     answers: int, outputs: Sequence[str], answer: Callable[[int], dspy.Prediction]
 ) -> dspy.Prediction:
     """Of so many answers the one that most others equal in all outputs; the earliest on a tie.

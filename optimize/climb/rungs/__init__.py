@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,6 +36,14 @@ class Rung:
     unfit: Callable[[Task], str] = lambda task: ""
     passes: int = PASSES
     dearer: int = 1
+
+    def judged(self, val: int, calls: float = 1.0) -> int:
+        """LM calls that so many val rows take, at `calls` an example."""
+        return math.ceil(calls * self.dearer * val)
+
+    def needs(self, val: int, search: int, calls: float = 1.0) -> int:
+        """LM calls with which it can do something; search: rows that compare candidates."""
+        return self.judged(val, calls) + math.ceil(calls * self.passes * search)
 
 
 LADDER: tuple[Rung, ...] = (
