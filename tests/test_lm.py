@@ -192,6 +192,38 @@ def test_a_rungs_share_is_hard_and_ends_with_it() -> None:
         assert lm("another") == ["fine"]
 
 
+def test_a_call_counts_once_a_run_whoever_answers_it() -> None:
+    with served(chat_app(lambda text: "fine")) as url:
+
+        def run() -> tuple[int, int, int]:
+            meter = Meter(10)
+            lm = lms.resolve("openai/any", url + "/v1", RunConfig(), meter, 40)
+            with meter.share(4):
+                for n in (0, 1, 0, 2, 1, 0, 2, 3):
+                    lm(f"question {n}")
+            with pytest.raises(ShareExhausted), meter.share(1):
+                for n in (3, 4, 4, 5):
+                    lm(f"question {n}")
+            return meter.remaining(), meter.usage().asked, meter.usage().calls
+
+        assert run() == (5, 11, 5)
+        assert run() == (5, 11, 0), "from the cache it plans and stops as it did at first"
+
+
+def test_equal_calls_at_once_are_sent_once() -> None:
+    def slow(text: str) -> str:
+        time.sleep(0.3)
+        return "fine"
+
+    app = chat_app(slow)
+    with served(app) as url, ThreadPoolExecutor(8) as pool:
+        meter = Meter(2)
+        lm = lms.resolve("openai/any", url + "/v1", RunConfig(), meter, 40)
+        found = list(pool.map(lm, [f"question {n % 2}" for n in range(8)]))
+    assert found == [["fine"]] * 8 and len(app.state.bodies) == 2
+    assert (meter.usage().asked, meter.usage().calls, meter.remaining()) == (8, 2, 0)
+
+
 def test_what_an_optimizer_left_running_in_the_background_spends_no_more() -> None:
     """DSPy's executor does not wait for the jobs it has begun when one of them ends the rung."""
     app = chat_app(lambda text: "fine")

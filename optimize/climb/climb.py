@@ -128,14 +128,14 @@ class _Climbing:
         setup = self.setup
         tried = tuple(on_record(a, setup.task) for a in self.scored)
         starved = sum(a.starved for a in self.attempts)
-        asked = [a.usage.asked for a in self.scored[1:]] or [self.scored[0].usage.asked]
+        new = [a.usage.different for a in self.scored[1:]] or [self.scored[0].usage.different]
         return History(
             tried,
             setup.target,
             self.val,
             queued + starved,
             budget_left=queued > 0 and self._left(tried) > 0,
-            rung_calls=sum(asked) // len(asked),
+            rung_calls=sum(new) // len(new),
             rivals=setup.rivals,
             constant=setup.constant,
             varied=setup.varied,

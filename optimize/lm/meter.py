@@ -78,6 +78,7 @@ class Meter:
         self._lock = threading.Lock()
         self._numbers: dict[str, Any] = {f.name: 0 for f in fields(Usage) if f.name != "latencies"}
         self._latencies: list[float] = []
+        self._keys: set[str] = set()
         _watch_dspy()
 
     def __deepcopy__(self, memo: object) -> Meter:
@@ -88,36 +89,37 @@ class Meter:
             return Usage(**self._numbers, latencies=tuple(self._latencies))
 
     def remaining(self) -> int:
-        """Calls left under the cap, cached ones counted, so that a run from the cache plans as the
-        first one did.
+        """Calls left under the cap. A call that the cache answers counts when it is the first of
+        its kind, so that a run from the cache plans as the first one did.
         """
         with self._lock:
-            return max(0, self.max_calls - int(self._numbers["asked"]))
+            return max(0, self.max_calls - int(self._numbers["different"]))
 
     @contextlib.contextmanager
     def share(
         self, calls: int, told: Callable[[int, int], None] = lambda asked, calls: None
     ) -> Iterator[None]:
-        """A stretch of work that may ask for at most `calls`, cached or not; one more, or one made
-        afterwards, raises ShareExhausted. told: after each, how many of them.
+        """A stretch of work that may make at most `calls` that this meter has not seen, cached or
+        not; one more, or any made afterwards, raises ShareExhausted. told: after each, how many.
         """
-        share = _Share(self, calls, self.usage().asked + calls, told)
+        share = _Share(self, calls, self.usage().different + calls, told)
         try:
             with carrying(share):
                 yield
         finally:
             share.over = True
 
-    def ask(self, calls: int, cached: bool) -> None:
+    def ask(self, calls: int, cached: bool, key: str) -> None:
         """Note a call about to be sent, or answered from the cache; raises BudgetExhausted instead
-        of letting one too many through.
+        of letting one too many through. key: tells this call from others; empty where nothing does.
         """
         share: _Share | None = carried()
         with self._lock:
+            different = 0 if key in self._keys else calls
             if (
                 share
                 and share.meter is self
-                and (share.over or self._numbers["asked"] + calls > share.end)
+                and (share.over or self._numbers["different"] + different > share.end)
             ):
                 raise ShareExhausted(
                     f"stopped: it asked for more than its share of {share.calls} LM calls"
@@ -126,9 +128,17 @@ class Meter:
                 raise BudgetExhausted(f"The cap of {self.max_calls} LM calls is reached.")
             self._numbers["asked"] += calls
             self._numbers["calls"] += 0 if cached else calls
-            asked = self._numbers["asked"]
+            self._numbers["different"] += different
+            if key:
+                self._keys.add(key)
+            spent = self._numbers["different"]
         if share and share.meter is self:
-            share.told(share.calls - (share.end - asked), share.calls)
+            share.told(share.calls - (share.end - spent), share.calls)
+
+    def unanswered(self, key: str) -> None:
+        """The call failed: made again, it counts again."""
+        with self._lock:
+            self._keys.discard(key)
 
     def add(self, seconds: float, **numbers: float) -> None:
         with self._lock:
@@ -184,20 +194,21 @@ class _Watch:
     def rollout(self) -> int:
         return _repeat.get()
 
-    def sending(self, lm: dspy.BaseLM, answers: int) -> None:
+    def sending(self, lm: dspy.BaseLM, answers: int, key: str) -> None:
         for meter in _meters(lm):
-            meter.ask(answers, cached=False)
+            meter.ask(answers, cached=False, key=key)
         if isinstance(lm, MeteredLM) and lm.local and not _in_event_loop():
             _waited.set(turns().enter())
 
-    def cached(self, lm: dspy.BaseLM, answers: int) -> None:
+    def cached(self, lm: dspy.BaseLM, answers: int, key: str) -> None:
         for meter in _meters(lm):
-            meter.ask(answers, cached=True)
+            meter.ask(answers, cached=True, key=key)
 
-    def failed(self, lm: dspy.BaseLM, seconds: float) -> None:
+    def failed(self, lm: dspy.BaseLM, seconds: float, key: str) -> None:
         seconds -= _turn_over()
         for meter in _meters(lm):
             meter.add(seconds, failed=1)
+            meter.unanswered(key)
 
     def answered(
         self, lm: dspy.BaseLM, seconds: float, usage: dict[str, Any], cost: float | None

@@ -11,11 +11,13 @@ class Usage:
     """What a stretch of work asked of LMs.
 
     asked counts every call, calls those that were sent (not answered from the cache), failed those
-    of them that raised. Tokens and seconds are those of calls sent. unpriced counts calls sent
+    of them that raised. different counts each question once, whoever answered it: what a run pays
+    that has nothing cached. Tokens and seconds are those of calls sent. unpriced counts calls sent
     whose price is not known.
     """
 
     asked: int = 0
+    different: int = 0
     calls: int = 0
     failed: int = 0
     tokens_in: int = 0
