@@ -36,7 +36,7 @@ from optimize import Score, Task
 class Route(dspy.Signature):
     \"\"\"Say which desk takes the message.\"\"\"
     message: str = dspy.InputField()
-    desk: Literal{DESKS} = dspy.OutputField()
+    desk: Literal[{DESKS}] = dspy.OutputField()
 
 def metric(example, prediction):
     return Score(float(example.desk == prediction.desk), f"It is {{example.desk}}.")

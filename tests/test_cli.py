@@ -118,7 +118,7 @@ def test_check_asks_no_lm_writes_nothing_and_ends_with_the_next_command(project:
     done = optimize(project, "check", "review", "--lm", "openai/no-such-lm")
     assert done.returncode == 0, done.stderr
     assert "all fit the signature" in done.stdout and "unknown price" in done.stdout
-    assert done.stdout.strip().endswith("Next: optimize run review")
+    assert done.stdout.strip().endswith("Next: optimize run review --lm openai/no-such-lm")
     assert not (project / "mlruns").exists() and not (project / ".optimize").exists()
     path = project / "devsets" / "review" / "rows.jsonl"
     first = json.loads(path.read_text().splitlines()[0])
@@ -198,7 +198,7 @@ def test_check_prices_what_the_flags_add(project: Path) -> None:
 def test_a_task_may_be_named_by_its_file(project: Path, where: str) -> None:
     done = optimize(project, "check", where)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("Next: optimize run review")
+    assert done.stdout.strip().endswith("Next: optimize run review --lm openai/no-such-lm")
     elsewhere = optimize(project, "check", "other.py")
     assert elsewhere.returncode == 2 and "other.py" in elsewhere.stderr
 

@@ -233,7 +233,7 @@ def test_no_lm_is_asked(tiny: Tiny, review_rows: Rows) -> None:
             raise AssertionError("the checks asked an LM")
 
     with dspy.context(lm=Never([])):
-        checks(checked(tiny(rows=review_rows)), 0.9, "tiny")
+        checks(checked(tiny(rows=review_rows)), 0.9, "tiny", "optimize run tiny")
 
 
 def test_all_rows_that_do_not_fit_are_named_at_once(

@@ -90,6 +90,13 @@ ValRows = Annotated[
     int | None, typer.Option(help="use at most so many val rows: faster, and less can be told")
 ]
 TestRows = Annotated[int | None, typer.Option(help="the same for test rows")]
+Embedder = Annotated[
+    str | None,
+    typer.Option(help="find rows and passages by meaning too: minilm, gguf:PATH, or openai/MODEL"),
+]
+EmbedderBase = Annotated[
+    str | None, typer.Option("--embedder-api-base", help="address of the embedder's endpoint")
+]
 Context = Annotated[
     int | None, typer.Option(help="tokens a local LM may read and write in one call")
 ]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from optimize.catalogue import EMBEDDED, MODELS, in_catalogue
+from optimize.catalogue import EMBEDDED, EMBEDDERS, MODELS, in_catalogue
 from optimize.cli.app import ApiBase, Debug, Lm, app, guarded
 
 lm_app = typer.Typer(no_args_is_help=True, help="The language models: fetch, list, ask.")
@@ -26,7 +26,7 @@ def lm_pull(
         from optimize.cli.screen import downloading
         from optimize.lm import weights
 
-        found = in_catalogue(name)
+        found = in_catalogue(name) or EMBEDDERS.get(name)
         if found is None:
             typer.echo(weights.pull_hub(name, typer.echo))
             return 0
@@ -48,16 +48,16 @@ def lm_list(debug: Debug = False) -> None:
         from optimize.cli.screen import plain_console
         from optimize.lm import weights
 
-        table = Table("--lm", "licence", "context", "MB", "here", box=None)
-        for known in MODELS.values():
-            default = (
-                f"{EMBEDDED} ({known.name})" if known is in_catalogue(EMBEDDED) else known.name
-            )
+        table = Table("flag", "licence", "context", "MB", "here", box=None)
+        for known in (*MODELS.values(), *EMBEDDERS.values()):
+            default = known is in_catalogue(EMBEDDED)
+            name = f"{EMBEDDED} ({known.name})" if default else known.name
+            flag = "--embedder" if known.name in EMBEDDERS else "--lm"
             here = "yes" if weights.path_of(known).is_file() else "no"
             size = f"{known.size / 1e6:.0f}"
-            table.add_row(default, known.licence, str(known.context), size, here)
+            table.add_row(f"{flag} {name}", known.licence, str(known.context), size, here)
         for path in weights.others():
-            table.add_row(f"gguf:{path}", "", "", f"{path.stat().st_size / 1e6:.0f}", "yes")
+            table.add_row(f"--lm gguf:{path}", "", "", f"{path.stat().st_size / 1e6:.0f}", "yes")
         plain_console(soft_wrap=True).print(table)
         typer.echo("Fetch one: optimize lm pull NAME")
         return 0

@@ -11,6 +11,8 @@ from optimize.cli.app import (
     Context,
     Debug,
     Details,
+    Embedder,
+    EmbedderBase,
     Epochs,
     FinetuneBase,
     Json,
@@ -68,6 +70,8 @@ def check(
     replay: Replay = None,
     finetune_base: FinetuneBase = None,
     no_regression_on: NoRegressionOn = None,
+    embedder: Embedder = None,
+    embedder_api_base: EmbedderBase = None,
     val_rows: ValRows = None,
     test_rows: TestRows = None,
     json: Json = False,
@@ -84,11 +88,13 @@ def check(
         from optimize.climb.observer import Observer
         from optimize.commands.run import checked
         from optimize.commands.session import open_session
+        from optimize.config import command_line
         from optimize.report.text import checks
 
         session = open_session(root, task, config, Observer(), asks=False)
         found = checked(session)
-        print_found(found, checks(found, session.target, task, details), json)
+        following = command_line("run", task, config.given)
+        print_found(found, checks(found, session.target, task, following, details), json)
         return 1 if any(f.problem for f in found.findings) else 0
 
     guarded(debug, work)
@@ -116,6 +122,8 @@ def run(
     epochs: Epochs = None,
     no_regression_on: NoRegressionOn = None,
     waive: Waive = None,
+    embedder: Embedder = None,
+    embedder_api_base: EmbedderBase = None,
     val_rows: ValRows = None,
     test_rows: TestRows = None,
     json: Json = False,

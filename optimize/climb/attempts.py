@@ -18,6 +18,7 @@ from optimize.climb.verdict import COVERAGE, Tried, errors_asked, is_cheaper, pr
 from optimize.data.rows import Splits
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
 from optimize.files import to_json
+from optimize.lm.embedder import Embedder
 from optimize.lm.meter import Meter, MeteredLM
 from optimize.program.program import Program, student
 from optimize.scoring.evaluate import Asking, Evaluation, evaluate, race
@@ -34,6 +35,7 @@ class Setup:
 
     repeats: how often each val and test row is asked. search: train rows on which rungs compare
     candidates. rivals, constant, varied: as History has them.
+    embedder: as Context has it.
     """
 
     task: Task
@@ -49,6 +51,7 @@ class Setup:
     rivals: tuple[tuple[float | None, ...], ...] = ()
     constant: float = -1.0
     varied: bool = True
+    embedder: Embedder | None = None
 
     def asking(self, watch: Observer) -> Asking:
         return Asking(self.task, self.threads, self.repeats, watch.scored)
@@ -151,6 +154,7 @@ def _pulled(
         setup.threads,
         setup.seed,
         setup.search,
+        setup.embedder,
     )
     shown = partial(watch.scored, note="LM calls at most")
     with setup.meter.share(min(int(budget * SLACK), left - val), shown):

@@ -20,6 +20,7 @@ from optimize.data.baselines import CONSTANT, cross_validated
 from optimize.data.labels import agreement, judge, random_share
 from optimize.data.rows import Splits, input_text, near_groups
 from optimize.files import to_json, to_text
+from optimize.lm.embedder import Embedder
 from optimize.program.program import THOUGHT, render, student
 from optimize.stats.intervals import commonest, known, mean_interval, rows_to_see, smallest_gain
 from optimize.stats.records import Record, ScoreRecord
@@ -88,14 +89,20 @@ class Preflight(Record):
         return sum(finding.count for finding in self.findings if finding.what == what)
 
 
-def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> Preflight:
+def preflight(
+    task: Task,
+    splits: Splits,
+    config: RunConfig,
+    after: int = 0,
+    embedder: Embedder | None = None,
+) -> Preflight:
     """All checks that need no LM call. Row errors were told when the rows were loaded.
 
     after: LM calls that the run keeps for what follows its climb, beside the test rows.
     """
     gold = gold_findings(task, splits)
     everything = [e for rows in splits.sides().values() for e in rows]
-    found = _baselines(task, splits)
+    found = _baselines(task, splits, embedder)
     judged = (
         judge([input_text(task, e) for e in everything], labels_of(task, everything))
         if task.label
@@ -105,7 +112,7 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
     return Preflight(
         rows={name: len(rows) for name, rows in splits.sides().items()},
         label_rows=_label_rows(task, splits),
-        notes=[*splits.notes, *_unwritten(task)],
+        notes=[*splits.notes, *_unused(task, config)],
         findings=[*gold, *row_findings(task, splits, judged)],
         random_labels=ScoreRecord.of(share) if share else None,
         agreement=_agreement(task, splits),
@@ -118,21 +125,30 @@ def preflight(task: Task, splits: Splits, config: RunConfig, after: int = 0) -> 
     )
 
 
-def _unwritten(task: Task) -> list[str]:
-    """What would help, and nobody has written down."""
-    if task.guide:
-        return []
-    return [
-        f"No {GUIDE}: what people who label go by is the cheapest lever, and is not written down. "
-        f"`optimize guide {task.name}` drafts one."
-    ]
+def _unused(task: Task, config: RunConfig) -> list[str]:
+    """Cheap levers that the task or the command leaves lying."""
+    notes = []
+    if not task.guide:
+        notes.append(
+            f"No {GUIDE}: what people who label go by is the cheapest lever, and is not written "
+            f"down. `optimize guide {task.name}` drafts one."
+        )
+    if not config.embedder:
+        notes.append(
+            "Rows alike are found by their words. By meaning too: `optimize lm pull minilm`, then "
+            "--embedder minilm, or openai/MODEL."
+        )
+    return notes
 
 
-def _baselines(task: Task, splits: Splits) -> dict[str, list[float | None]]:
+def _baselines(
+    task: Task, splits: Splits, embedder: Embedder | None
+) -> dict[str, list[float | None]]:
     groups, sides = near_groups(task, splits), splits.sides()
     order = ("val", "train", "test")  # val first: it is among those that a large set is cut to
     rows = [e for side in order for e in sides[side]]
-    return cross_validated(task, rows, [g for side in order for g in groups[side]])
+    vectors = embedder.vectors if embedder else None
+    return cross_validated(task, rows, [g for side in order for g in groups[side]], vectors)
 
 
 def _constant(found: Mapping[str, Sequence[float | None]], val: int) -> float:

@@ -204,7 +204,7 @@ def _held_against_baselines(
 ) -> DecisionRecord:
     """The decision with what a baseline without an LM makes of it, pair by pair."""
     splits = session.splits
-    found = baseline_scores(session.task, splits.train, splits.test)
+    found = baseline_scores(session.task, splits.train, splits.test, session.vectors)
     if not found:
         return decision
     name = max(found, key=lambda n: sum(found[n]))
@@ -262,7 +262,7 @@ def _test_record(session: Session, found: Mapping[str, Evaluation]) -> TestRecor
         baselines={
             n: ScoreRecord.of(mean_interval(s))
             for n, s in baseline_scores(
-                session.task, session.splits.train, session.splits.test
+                session.task, session.splits.train, session.splits.test, session.vectors
             ).items()
         },
     )

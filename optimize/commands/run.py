@@ -92,6 +92,7 @@ def _climbed(
         rivals=memory.rivals,
         constant=checks.constant,
         varied=checks.varied,
+        embedder=session.embedder,
     )
     found = climb(setup, rungs, Both(tracked, session.watch))
     found, room = _with_headroom(session, found)
@@ -103,7 +104,8 @@ def _climbed(
 
 def checked(session: Session) -> Preflight:
     """All checks that need no LM call, with what a run of this session may cost."""
-    return preflight(session.task, session.splits, session.config, calls_after(session))
+    given = session.task, session.splits, session.config, calls_after(session)
+    return preflight(*given, session.embedder)
 
 
 def _confirmed(

@@ -10,11 +10,13 @@ from optimize import lm as lms
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.verdict import History
 from optimize.config import RunConfig
+from optimize.data.baselines import Vectors
 from optimize.data.rows import Splits, load_splits
 from optimize.errors import WorkbenchError
 from optimize.finetune import BACKENDS, forgetting, trainer
 from optimize.finetune.forgetting import GENERAL
 from optimize.finetune.steps import unlabelled
+from optimize.lm.embedder import Embedder, embedder_of
 from optimize.lm.meter import Meter, MeteredLM
 from optimize.program.program import student
 from optimize.scoring.evaluate import Asking
@@ -39,6 +41,7 @@ class Session:
     lm: MeteredLM
     teacher: MeteredLM
     watch: Observer
+    embedder: Embedder | None = None
     no_regression_on: tuple[tuple[Task, Splits], ...] = ()
     start: float = field(default_factory=time.perf_counter)
 
@@ -50,6 +53,11 @@ class Session:
     def asking(self) -> Asking:
         """How val and test rows are asked."""
         return Asking(self.task, self.config.threads, self.config.repeats, self.watch.scored)
+
+    @property
+    def vectors(self) -> Vectors | None:
+        """What baselines without an LM know texts by, beside their words."""
+        return self.embedder.vectors if self.embedder else None
 
     @property
     def teacher_name(self) -> str:
@@ -82,13 +90,16 @@ def open_session(
             f"{known} instructions to replay."
         )
     meter = Meter(config.max_calls if asks else 0)
+    found = embedder_of(config)
     if asks:
         lms.configure(root, meter)
         lm = lms.task_lm(config, meter, task.max_tokens)
         teacher = lms.teacher_lm(config, meter, task.max_tokens)
     else:
         lm = teacher = MeteredLM(UNASKED, meter=meter)
-    return Session(root, config, task, splits, meter, lm, teacher, watch, others)
+    # what costs money is not asked by a command that only checks
+    free = found if asks or (found and found.local) else None
+    return Session(root, config, task, splits, meter, lm, teacher, watch, free, others)
 
 
 def check_method(config: RunConfig, task: Task) -> None:

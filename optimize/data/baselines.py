@@ -1,11 +1,12 @@
 """What a task scores without an LM: the same answer to every row, that of the nearest row, logistic
-regression. Knows no LM, no program.
+regression; the last two by words, and by vectors where there is an embedder. Knows no LM, no
+program.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dspy
@@ -18,16 +19,23 @@ from optimize.task import Task
 
 CONSTANT, NEAREST = "same answer to every row", "nearest neighbour"
 REGRESSION = "TF-IDF + logistic regression"
+NEAREST_MEANING = "nearest neighbour by embedder"
+REGRESSION_MEANING = "embedder + logistic regression"
 FOLDS = 5
 MOST_ROWS = 2000  # of which a cross-validation takes no longer than some seconds
 # answers tried as the constant one, on so many rows
 CANDIDATES, TRIED_ON = 12, 40
 MOST_VALUES = 0.25  # of the rows: a field with more different values is no label
 Outputs = dict[str, Any]
+# (len(texts), size): what an embedder makes of texts
+Vectors = Callable[[Sequence[str]], Any]
 
 
 def cross_validated(
-    task: Task, rows: Sequence[dspy.Example], groups: Sequence[int]
+    task: Task,
+    rows: Sequence[dspy.Example],
+    groups: Sequence[int],
+    vectors: Vectors | None = None,
 ) -> dict[str, list[float | None]]:
     """The score of each baseline on each of the labelled rows, learnt from the other rows; rows of
     one group (nearly equal ones) stay together.
@@ -42,7 +50,7 @@ def cross_validated(
     found: dict[str, list[float | None]] = {}
     for train, held in GroupKFold(folds).split(used, groups=groups) if folds > 1 else ():
         learnt, asked = [used[n] for n in train], [used[n] for n in held]
-        for name, scores in baseline_scores(task, learnt, asked).items():
+        for name, scores in baseline_scores(task, learnt, asked, vectors).items():
             row = found.setdefault(name, [None] * len(rows))
             for number, score in zip(held, scores, strict=True):
                 row[number] = score
@@ -50,7 +58,10 @@ def cross_validated(
 
 
 def baseline_scores(
-    task: Task, train: Sequence[dspy.Example], rows: Sequence[dspy.Example]
+    task: Task,
+    train: Sequence[dspy.Example],
+    rows: Sequence[dspy.Example],
+    vectors: Vectors | None = None,
 ) -> dict[str, list[float]]:
     """The score of each baseline on the rows, by the metric; none where the metric asks an LM, or
     reads what only the program gives.
@@ -58,14 +69,17 @@ def baseline_scores(
     try:
         return {
             name: [s.value for s in scores_alone(task, rows, found)]
-            for name, found in baseline_answers(task, train, rows).items()
+            for name, found in baseline_answers(task, train, rows, vectors).items()
         }
     except Unscorable:
         return {}
 
 
 def baseline_answers(
-    task: Task, train: Sequence[dspy.Example], rows: Sequence[dspy.Example]
+    task: Task,
+    train: Sequence[dspy.Example],
+    rows: Sequence[dspy.Example],
+    vectors: Vectors | None = None,
 ) -> dict[str, list[Outputs]]:
     """Each baseline's outputs for each row, learnt from train.
 
@@ -74,17 +88,21 @@ def baseline_answers(
     names = list(task.signature.output_fields)
     outputs = [{name: e[name] for name in names} for e in train]
     texts, asked = ([input_text(task, e) for e in side] for side in (train, rows))
-    near = [outputs[n] for n in _nearest(texts, asked)]
-    found = {CONSTANT: [_constant(task, train, outputs)] * len(rows), NEAREST: near}
-    guessed = {
-        name: column
-        for name in names
-        if (column := _classified(texts, [o[name] for o in outputs], asked))
-    }
-    if not guessed:
-        return found
-    fields = [{n: guessed[n][row] for n in guessed} for row in range(len(rows))]
-    return found | {REGRESSION: [o | f for o, f in zip(near, fields, strict=True)]}
+    found = {CONSTANT: [_constant(task, train, outputs)] * len(rows)}
+    ways: list[tuple[str, str, Any, Any, Any]] = [
+        (NEAREST, REGRESSION, *_in_words(texts, asked), classifier())
+    ]
+    if vectors:
+        both = vectors(texts), vectors(asked)
+        ways.append((NEAREST_MEANING, REGRESSION_MEANING, *both, _of_vectors()))
+    for nearest, regression, known, new, model in ways:
+        found[nearest] = near = [outputs[n] for n in _nearest(known, new)]
+        seen = (texts, asked) if nearest == NEAREST else (known, new)
+        guessed = {n: c for n in names if (c := _classified(model, seen, [o[n] for o in outputs]))}
+        if guessed:
+            fields = [{n: guessed[n][row] for n in guessed} for row in range(len(rows))]
+            found[regression] = [o | f for o, f in zip(near, fields, strict=True)]
+    return found
 
 
 def _constant(task: Task, train: Sequence[dspy.Example], outputs: Sequence[Outputs]) -> Outputs:
@@ -102,26 +120,37 @@ def _constant(task: Task, train: Sequence[dspy.Example], outputs: Sequence[Outpu
     return known[max(common[:CANDIDATES], key=score)]
 
 
-def _classified(texts: Sequence[str], values: Sequence[Any], asked: Sequence[str]) -> list[Any]:
-    """What logistic regression says of one output field, for each text asked; empty where its
-    values are no labels.
+def _classified(model: Any, seen: tuple[Any, Any], values: Sequence[Any]) -> list[Any]:
+    """What logistic regression says of one output field, for each row asked; empty where its values
+    are no labels. seen: what the model sees of the rows it learns from, and of those asked.
     """
+    known_rows, asked = seen
     known: Mapping[str, Any] = {to_json(value): value for value in values}
     if len(known) > max(2, MOST_VALUES * len(values)):
         return []
     if len(known) == 1:
         return [values[0]] * len(asked)
-    guessed = classifier().fit(texts, list(map(to_json, values))).predict(asked)
+    guessed = model.fit(known_rows, list(map(to_json, values))).predict(asked)
     return [known[str(g)] for g in guessed]
 
 
-def _nearest(texts: Sequence[str], asked: Sequence[str]) -> list[int]:
-    """The number of the text most like each one asked."""
+def _nearest(known: Any, asked: Any) -> list[int]:
+    """The number of the row most like each one asked."""
     from sklearn.neighbors import NearestNeighbors
 
+    index = NearestNeighbors(n_neighbors=1, metric="cosine").fit(known)
+    return [int(number) for (number,) in index.kneighbors(asked, return_distance=False)]
+
+
+def _in_words(texts: Sequence[str], asked: Sequence[str]) -> tuple[Any, Any]:
     from optimize.data.words import Words
 
     vectorizer = Words()
-    index = NearestNeighbors(n_neighbors=1, metric="cosine").fit(vectorizer.fit_transform(texts))
-    found = index.kneighbors(vectorizer.transform(asked), return_distance=False)
-    return [int(number) for (number,) in found]
+    return vectorizer.fit_transform(texts), vectorizer.transform(asked)
+
+
+def _of_vectors() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    # vectors of length 1 need less shrinkage than counts of words do
+    return LogisticRegression(C=10.0, max_iter=2000)

@@ -17,7 +17,7 @@ import dspy
 from optimize.catalogue import EMBEDDED, MODELS, in_catalogue
 from optimize.config import RunConfig, is_local, state_dir
 from optimize.errors import WorkbenchError
-from optimize.lm import embedded, reach, weights
+from optimize.lm import embedded, embedder, reach, weights
 from optimize.lm.dspy_door import token_prices
 from optimize.lm.meter import Meter, MeteredLM, count_others
 from optimize.lm.room import hosted_tokens, note_local
@@ -34,6 +34,7 @@ def configure(root: Path, meter: Meter | None = None) -> None:
     Raises WorkbenchError where the cache cannot be read.
     """
     count_others(meter)
+    embedder.keep_in(state_dir(root) / "vectors.db")
     # a truncated answer is scored, not shouted about
     logging.getLogger("dspy.clients.lm").setLevel(logging.ERROR)
     folder = state_dir(root) / "cache"

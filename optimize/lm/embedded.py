@@ -51,6 +51,16 @@ def context_of(weights: Path, asked: int | None = None) -> int:
     return min(asked or CONTEXT, read_header(weights).context)
 
 
+def check_embedder(weights: Path) -> None:
+    """Raises WorkbenchError for a GGUF file that is no embedder."""
+    if not weights.is_file():
+        raise WorkbenchError(f"The embedder {weights} does not exist.")
+    if not read_header(weights).embeds:
+        raise WorkbenchError(
+            f"{weights} is an LM and no embedder; `optimize lm list` names one that can be fetched."
+        )
+
+
 def serve(weights: Path, adapter: Path | None = None, context: int | None = None) -> Endpoint:
     """The endpoint that serves `weights`, with `adapter` (a LoRA as GGUF) applied if given; started
     on first use.
@@ -81,6 +91,9 @@ def _start(weights: Path, adapter: Path | None, context: int, endpoint: Endpoint
     params.n_ctx = context * params.n_parallel
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = usable_cores()
     params.verbosity = -1
+    if read_header(weights).embeds:
+        params.embedding = True
+        params.n_batch = params.n_ubatch = context  # a text is read in one piece
     params.cache_ram_mib = 256  # the default lets the prompt cache grow to gigabytes
     params.port = int(endpoint.url.rsplit(":", 1)[1].split("/")[0])
     params.api_keys = [endpoint.key]

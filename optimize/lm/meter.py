@@ -141,8 +141,13 @@ class Meter:
             self._keys.discard(key)
 
     def add(self, seconds: float, **numbers: float) -> None:
+        """A call has ended, after so long."""
         with self._lock:
             self._latencies.append(seconds)
+        self.spend(**numbers)
+
+    def spend(self, **numbers: float) -> None:
+        with self._lock:
             for name, value in numbers.items():
                 self._numbers[name] += value
 
@@ -181,6 +186,12 @@ def count_others(meter: Meter | None) -> None:
     """
     global _others
     _others = meter
+
+
+def note_embedded(texts: int, cost: float | None) -> None:
+    """Texts were embedded, for so many US dollars; None: nobody knows."""
+    if _others:
+        _others.spend(embedded=texts, cost=cost or 0.0, unpriced=int(cost is None))
 
 
 @cache  # once a process, when the first meter is made

@@ -7,6 +7,7 @@ import socket
 import urllib.request
 from urllib.parse import urlsplit
 
+from optimize.catalogue import EMBEDDERS
 from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
 
@@ -35,6 +36,22 @@ def check_reachable(config: RunConfig) -> None:
             _check_address(name, base)
         elif not is_local(name):
             _check_key(name)
+
+
+def check_reachable_embedder(config: RunConfig) -> None:
+    """Raises WorkbenchError for an embedder that is not named as one is, whose key is missing, or
+    at whose address nothing listens.
+    """
+    name, base = str(config.embedder), config.embedder_api_base
+    if "/" not in name or (not base and not name.startswith("openai/")):
+        raise WorkbenchError(
+            f"Embedder {name!r}: use {', '.join(EMBEDDERS)}, gguf:PATH, openai/MODEL, or "
+            "openai/MODEL with --embedder-api-base for any OpenAI-compatible endpoint."
+        )
+    if base:
+        _check_address(name, base)
+    else:
+        _check_key(name)
 
 
 def _check_key(name: str) -> None:

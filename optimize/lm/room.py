@@ -54,11 +54,16 @@ def hosted_tokens(name: str) -> int:
 
 def note_local(model: str, endpoint: Endpoint, tokens: int) -> None:
     """From now on prompts of this LM are measured by its own tokenizer, at this endpoint."""
+    _local[model] = local_room(endpoint, tokens)
+
+
+def local_room(endpoint: Endpoint, tokens: int) -> Room:
+    """So many tokens, counted by the tokenizer of the model that this endpoint serves."""
 
     def counted(text: str) -> int:
         return len(endpoint.post("/tokenize", {"content": text}, timeout=60)["tokens"])
 
-    _local[model] = Room(tokens, counted)
+    return Room(tokens, counted)
 
 
 def _estimated(text: str) -> int:

@@ -13,7 +13,7 @@ class Usage:
     asked counts every call, calls those that were sent (not answered from the cache), failed those
     of them that raised. different counts each question once, whoever answered it: what a run pays
     that has nothing cached. Tokens and seconds are those of calls sent. unpriced counts calls sent
-    whose price is not known.
+    whose price is not known, embedded texts that an embedder was asked for.
     """
 
     asked: int = 0
@@ -24,6 +24,7 @@ class Usage:
     tokens_out: int = 0
     cost: float = 0.0
     unpriced: int = 0
+    embedded: int = 0
     latencies: tuple[float, ...] = ()
 
     def __add__(self, more: Usage) -> Usage:

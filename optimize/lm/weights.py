@@ -15,8 +15,9 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from optimize.catalogue import EMBEDDED, MODELS, Model
+from optimize.catalogue import EMBEDDED, EMBEDDERS, MODELS, Model
 from optimize.errors import WorkbenchError
+from optimize.lm.bert_gguf import to_gguf
 from optimize.lm.reach import unreachable
 from optimize.lm.requantize import to_q8
 
@@ -66,9 +67,9 @@ def pull(model: Model, say: Say, told: Told = lambda done, size: None) -> Path:
             f"{model.name}: the file that was fetched has an unexpected SHA-256; it is not used. "
             f"Try `optimize lm pull {model.name}` again."
         )
-    if model.requantized:
-        stored = source.with_suffix(".q8")
-        to_q8(source, stored)
+    if model.stored != "as it is":
+        stored = source.with_suffix(".stored")
+        (to_q8 if model.stored == "as Q8_0" else to_gguf)(source, stored)
         source.unlink()
         source = stored
     source.replace(target)  # atomic: a broken download never looks like weights
@@ -83,11 +84,19 @@ def find(name: str, say: Say) -> Path:
     """
     if name == EMBEDDED:
         return pull_embedded(say)
-    model = MODELS[name]
+    return _here(MODELS[name], "LM")
+
+
+def find_embedder(name: str) -> Path:
+    """The file of an embedder of the catalogue. Raises WorkbenchError where it is missing."""
+    return _here(EMBEDDERS[name], "The embedder")
+
+
+def _here(model: Model, kind: str) -> Path:
     if not path_of(model).is_file():
         raise WorkbenchError(
-            f"LM {name!r} is not on this machine yet: `optimize lm pull {name}` fetches it "
-            f"({model.size / 1e6:.0f} MB)."
+            f"{kind} {model.name!r} is not on this machine yet: `optimize lm pull {model.name}` "
+            f"fetches it ({model.size / 1e6:.0f} MB)."
         )
     return path_of(model)
 
@@ -117,7 +126,7 @@ def pull_hub(name: str, say: Say) -> Path:
 
 def others() -> list[Path]:
     """Every GGUF in the cache folder that is none of the catalogue's."""
-    known = {path_of(model) for model in MODELS.values()}
+    known = {path_of(model) for model in (*MODELS.values(), *EMBEDDERS.values())}
     return sorted(path for path in cache_dir().rglob("*.gguf") if path not in known)
 
 

@@ -23,6 +23,7 @@ from optimize.data.rows import input_text
 from optimize.errors import WorkbenchError
 from optimize.files import plain, read_text
 from optimize.lm.dspy_door import first_prompt
+from optimize.lm.embedder import Embedder, key_given
 from optimize.program.around import Around, Sent
 from optimize.program.formats import FORMATS
 from optimize.program.guide import Guide, WithGuide
@@ -141,8 +142,13 @@ class Program(dspy.Module):
             "signature": signature_hash(self.task),
             "format": self.format,
             "neighbours": self.neighbours
-            and {"k": self.neighbours.k, "rows": plain(self.neighbours.rows)},
-            "passages": self.passages and {"k": self.passages.k},
+            and {
+                "k": self.neighbours.k,
+                "rows": plain(self.neighbours.rows),
+                "embedder": _knobs(self.neighbours.embedder),
+            },
+            "passages": self.passages
+            and {"k": self.passages.k, "embedder": _knobs(self.passages.embedder)},
             "guide": self.guide and asdict(self.guide),
             "reasoning": self.reasoning,
             "votes": self.votes,
@@ -168,20 +174,29 @@ class Program(dspy.Module):
         if state.get("reasoning"):
             self.use_reasoning()
         if state["neighbours"]:
-            rows = tuple(state["neighbours"]["rows"])
-            self.neighbours = Neighbours(
-                state["neighbours"]["k"], tuple(input_text(self.task, r) for r in rows), rows
-            )
+            saved, rows = state["neighbours"], tuple(state["neighbours"]["rows"])
+            texts = tuple(input_text(self.task, r) for r in rows)
+            self.neighbours = Neighbours(saved["k"], texts, rows, _embedder(saved))
         if state["passages"]:
             if not self.task.corpus:
                 raise WorkbenchError(
                     f"The program retrieves passages, but {self.task.folder}/corpus.jsonl is gone."
                 )
-            self.use_passages(Passages(state["passages"]["k"], self.task.corpus))
+            saved = state["passages"]
+            self.use_passages(Passages(saved["k"], self.task.corpus, _embedder(saved)))
         self.guide = Guide(**found) if (found := state.get("guide")) else None
         self.votes = state.get("votes", 0)
         self.tuned = state["tuned"]
         super().load_state(state["predictors"], allow_unsafe_lm_state=allow_unsafe_lm_state)
+
+
+def _knobs(embedder: Embedder | None) -> dict[str, Any] | None:
+    return embedder.knobs if embedder else None
+
+
+def _embedder(saved: Mapping[str, Any]) -> Embedder | None:
+    """The one a program was saved with; its key comes from the environment."""
+    return Embedder(**knobs, key=key_given()) if (knobs := saved.get("embedder")) else None
 
 
 class _WithDemos(Around):

@@ -1,6 +1,4 @@
-"""Rows and passages found for an input at call time: TF-IDF neighbours and matching passages. Knows
-no LM.
-"""
+"""Rows and passages found for an input at call time: by words, or by an embedder's vectors."""
 
 from __future__ import annotations
 
@@ -12,18 +10,21 @@ from typing import Any
 
 from optimize.errors import WorkbenchError
 from optimize.files import read_jsonl
+from optimize.lm.embedder import Embedder
 
 
 @dataclass(frozen=True)
 class Neighbours:
     """Labelled rows, of which the k most like an input become its demos.
 
-    texts: each row's inputs as one text. rows: the rows' fields, in the same order.
+    texts: each row's inputs as one text. rows: the rows' fields, in the same order. embedder: whose
+    vectors tell what is alike; None: TF-IDF over words does.
     """
 
     k: int
     texts: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
+    embedder: Embedder | None = None
 
     def __deepcopy__(self, memo: object) -> Neighbours:
         return self  # frozen; optimizers copy programs by the dozen
@@ -35,10 +36,21 @@ class Neighbours:
         vectorizer = Words()
         return vectorizer, vectorizer.fit_transform(self.texts)
 
+    @cached_property
+    def _vectors(self) -> Any:
+        assert self.embedder
+        return self.embedder.vectors(self.texts)
+
+    def _similarity(self, text: str) -> Any:
+        """Of each row to the text, the higher the more alike."""
+        if self.embedder:
+            return self._vectors @ self.embedder.vectors([text])[0]
+        vectorizer, matrix = self._index
+        return (matrix @ vectorizer.transform([text]).T).toarray().ravel()
+
     def find(self, text: str) -> list[dict[str, Any]]:
         """The k nearest rows, the nearest last; never the text's own row."""
-        vectorizer, matrix = self._index
-        similarity = (matrix @ vectorizer.transform([text]).T).toarray().ravel()
+        similarity = self._similarity(text)
         order = [int(n) for n in similarity.argsort(kind="stable") if self.texts[n] != text]
         return [self.rows[n] for n in order[-self.k :]]
 
@@ -48,30 +60,37 @@ class Matching:
 
     The match is BM25 over words plus the cosine of character n-grams, which sees through endings
     and typos; each is divided by its best, as in convex fusion (Bruch et al., 2023).
-    docs/results.md has what the second one adds.
+    docs/results.md has what the second one adds. With an embedder the cosine of its vectors counts
+    as much as both, and a text that shares no word can be found.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], embedder: Embedder | None = None) -> None:
         import bm25s
 
         from optimize.data.words import Letters
 
-        self.texts, self.words = texts, bm25s.BM25()
+        self.texts, self.embedder, self.words = texts, embedder, bm25s.BM25()
         self.words.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
         self.letters = Letters(ngram_range=(3, 5), sublinear_tf=True)
         self.matrix = self.letters.fit_transform(texts)
+        self.vectors = embedder.vectors(texts) if embedder else None
 
     def find(self, text: str, k: int) -> list[str]:
-        """The k best texts, the best first; fewer where no word of `text` occurs in more."""
+        """The k best texts, the best first; fewer where no word of `text` occurs in more, and
+        there is no embedder.
+        """
         import bm25s
         import numpy as np
 
         query = bm25s.tokenize([text], show_progress=False, return_ids=False)[0]
         by_word = self.words.get_scores(query) if query else np.zeros(len(self.texts))
         by_letter = (self.matrix @ self.letters.transform([text]).T).toarray().ravel()
-        score = sum(s / max(s.max(), 1e-9) for s in (by_word, by_letter))
+        parts = [by_word, by_letter]
+        if self.embedder:
+            parts += 2 * [self.vectors @ self.embedder.vectors([text])[0]]
+        score = sum(s / max(s.max(), 1e-9) for s in parts)
         best = np.argsort(-score, kind="stable")
-        return [self.texts[n] for n in best if by_word[n] > 0][:k]
+        return [self.texts[n] for n in best if self.embedder or by_word[n] > 0][:k]
 
 
 @dataclass(frozen=True)
@@ -80,16 +99,17 @@ class Passages:
 
     k: int
     corpus: Path
+    embedder: Embedder | None = None
 
     def __deepcopy__(self, memo: object) -> Passages:
         return self
 
     @cached_property
     def _matching(self) -> Matching:
-        return Matching(list(read_corpus(self.corpus).values()))
+        return Matching(list(read_corpus(self.corpus).values()), self.embedder)
 
     def find(self, text: str) -> list[str]:
-        """The k best passages, the best first; fewer where no word of the text occurs in more."""
+        """The k best passages, the best first; see Matching."""
         return self._matching.find(text, self.k)
 
 

@@ -184,15 +184,15 @@ def decision(report: Report) -> str:
     return "\n".join([*lines, "### This decision is wrong as soon as", "", *wrong, ""])
 
 
-def checks(found: Preflight, target: float, name: str, details: bool = False) -> RenderableType:
-    """The checks as a person reads them; details: every example of every finding."""
+def checks(
+    found: Preflight, target: float, name: str, following: str, details: bool = False
+) -> RenderableType:
+    """The checks as a person reads them; following: the command that comes next, details: every
+    example of every finding.
+    """
     rows = ", ".join(f"{count} {side}" for side, count in found.rows.items())
     problems = sum(f.count for f in found.findings if f.problem)
-    end = (
-        f"Fix {problems} things in devsets/{name} first."
-        if problems
-        else f"Next: optimize run {name}"
-    )
+    end = f"Fix {problems} things in devsets/{name} first." if problems else f"Next: {following}"
     return Group(
         Text(f"{name}: {rows} rows, all fit the signature. Target {target}."),
         bullets(preflight_sentences(found, target)),

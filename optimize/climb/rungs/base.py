@@ -14,6 +14,7 @@ import dspy
 
 from optimize.errors import WorkbenchError
 from optimize.lm.dspy_door import uncompiled
+from optimize.lm.embedder import Embedder
 from optimize.lm.meter import MeteredLM
 from optimize.lm.room import room_of
 from optimize.program.program import Program, render
@@ -64,7 +65,8 @@ class Context:
     """What a rung may use. budget: the LM calls it may make; it is stopped hard some way beyond.
 
     calls: how many calls the incumbent makes for one example (a format that does not parse asks
-    twice). search: train rows on which candidates are compared.
+    twice). search: train rows on which candidates are compared. embedder: what finds rows and
+    passages by meaning, if there is one.
     """
 
     task: Task
@@ -75,6 +77,7 @@ class Context:
     threads: int
     seed: int
     search: int = SEARCH
+    embedder: Embedder | None = None
 
     def halves(self) -> tuple[list[dspy.Example], list[dspy.Example]]:
         """(rows to learn from, rows to compare candidates on): the same for every rung, so that
@@ -85,6 +88,11 @@ class Context:
         random.Random(self.seed).shuffle(rows)
         third = len(rows) // 3
         return rows[third:], rows[: min(self.search, third)]
+
+    @property
+    def finders(self) -> tuple[Embedder | None, ...]:
+        """What rows and passages may be found by, the likelier first; None: by their words."""
+        return (self.embedder, None) if self.embedder else (None,)
 
     def passes(self, examples_each: int, overhead: int = 0) -> int:
         """How many passes over `examples_each` examples fit the budget, after `overhead` others."""

@@ -12,6 +12,7 @@ import dspy
 from optimize.climb.rungs.base import BOOTSTRAP, Context, fits, fitting, fresh, hushed
 from optimize.data.rows import input_text
 from optimize.files import to_json
+from optimize.lm.embedder import Embedder
 from optimize.program.program import Program
 from optimize.program.retrieval import Neighbours
 from optimize.scoring.evaluate import float_metric
@@ -51,12 +52,18 @@ def bootstrapped(student: Program, context: Context) -> Program:
 
 
 def nearest(student: Program, context: Context) -> Program:
-    """The k labelled rows most like the input, looked up at call time; k, and whether the guide
-    stays where there is one, are chosen on held-back rows.
+    """The k labelled rows most like the input, looked up at call time; k, whether the guide stays
+    where there is one, and whether words or an embedder tell what is like it, are chosen on
+    held-back rows.
     """
     _, search = context.halves()
     sizes = NEAREST[: context.affordable(len(search), least=1, most=len(NEAREST))]
-    candidates = [with_nearest(start, context, k) for start in starts(student) for k in sizes]
+    candidates = [
+        with_nearest(start, context, k, finder)
+        for start in starts(student)
+        for finder in context.finders
+        for k in sizes
+    ]
     return context.best(fitting(candidates, search), search)
 
 
@@ -71,11 +78,14 @@ def starts(student: Program) -> list[Program]:
     return [student, bare]
 
 
-def with_nearest(student: Program, context: Context, k: int) -> Program:
+def with_nearest(
+    student: Program, context: Context, k: int, finder: Embedder | None = None
+) -> Program:
     """The program with the k train rows most like its input as demos, in place of what it had."""
     program = with_demos(student, [])
     rows = tuple(dict(e) for e in context.train)
-    program.neighbours = Neighbours(k, tuple(input_text(context.task, row) for row in rows), rows)
+    texts = tuple(input_text(context.task, row) for row in rows)
+    program.neighbours = Neighbours(k, texts, rows, finder)
     return program
 
 

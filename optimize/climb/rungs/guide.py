@@ -32,7 +32,7 @@ def guide(student: Program, context: Context) -> Program:
         versions.append(Guide(shortened(student, context)))
     programs = [with_guide(student, version) for version in versions]
     if passes > 2:
-        programs += [with_nearest(program, context, FEW) for program in programs]
+        programs += [with_nearest(p, context, FEW, context.finders[0]) for p in programs]
     fitting = [program for program in programs if fits(program, search)]
     if not fitting:
         raise Skip(f"{GUIDE} is longer than this LM's prompts may be")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 from optimize.climb.rungs.base import Context, fitting, fresh
@@ -30,12 +31,12 @@ def passages(student: Program, context: Context) -> Program:
     sizes = SIZES[: context.affordable(3 * len(search), least=1, most=len(SIZES))]
     drawn = spread(pool, context.task, FEW, random.Random(context.seed))
     candidates = []
-    for k in sizes:
+    for k, finder in itertools.product(sizes, context.finders):
         candidate = fresh(student)
-        candidate.use_passages(Passages(k, corpus))
+        candidate.use_passages(Passages(k, corpus, finder))
         candidates += [
             candidate,
             with_fitting(candidate, drawn, search),
-            with_nearest(candidate, context, FEW),
+            with_nearest(candidate, context, FEW, finder),
         ]
     return context.best(fitting(candidates, search), search)
