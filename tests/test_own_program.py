@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import dspy
 import pytest
 
 from optimize.climb.gold import gold_findings
-from optimize.climb.rungs.demos import with_demos
+from optimize.climb.rungs.demos import with_demos, without_step_for_rows
 from optimize.data.rows import load_splits
+from optimize.program.guide import Guide
 from optimize.program.program import read_program, save, student
 from optimize.task import Task, load_task
 
@@ -57,3 +60,51 @@ def test_rows_become_demos_of_the_step_whose_outputs_they_hold(
     save(program, tmp_path / "program.json")
     again = read_program(booking, tmp_path / "program.json", lambda name: dspy.LM(name))
     assert again.dump_state() == program.dump_state()
+
+
+def look_up(query: str) -> str:
+    """What the encyclopedia says."""
+    return f"{query} is a village."
+
+
+def test_a_program_with_tools_takes_guide_and_formats_and_keeps_its_trajectory(
+    booking: Task,
+) -> None:
+    """dspy.ReAct asks its adapter to write what it has done so far."""
+    task = replace(booking, program=lambda s: dspy.ReAct(s, tools=[look_up], max_iters=2))
+    answers = (
+        {
+            "next_thought": "Look.",
+            "next_tool_name": "look_up",
+            "next_tool_args": '{"query": "Orb"}',
+        },
+        {"next_thought": "Done.", "next_tool_name": "finish", "next_tool_args": "{}"},
+        {"reasoning": "It says so.", "place": "Orb", "day": "None"},
+    )
+    program = with_demos(student(task), [])
+    program.guide = Guide("Places are names of villages.")
+    lm = answering(*answers)()
+    with dspy.context(lm=lm):
+        found = program(request="to Orb")
+    assert found.place == "Orb" and "Orb is a village." in str(found.trajectory)
+    asked = [str(call["messages"]) for call in lm.history]
+    assert len(asked) == 3 and all("Places are names of villages." in text for text in asked)
+    assert "Orb is a village." in asked[1]
+    assert without_step_for_rows(task) and not without_step_for_rows(booking)
+
+
+def test_a_step_that_asks_asynchronously_sees_the_guide(booking: Task) -> None:
+    class Later(dspy.Module):
+        def __init__(self, signature: type[dspy.Signature]) -> None:
+            super().__init__()
+            self.fill = dspy.Predict(signature)
+
+        def forward(self, request: str) -> dspy.Prediction:
+            return asyncio.run(self.fill.acall(request=request))
+
+    program = student(replace(booking, program=Later))
+    program.guide = Guide("Places are names of villages.")
+    lm = answering({"place": "Orb", "day": "None"})()
+    with dspy.context(lm=lm):
+        assert program(request="to Orb").place == "Orb"
+    assert "Places are names of villages." in str(lm.history[0]["messages"])

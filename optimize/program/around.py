@@ -32,3 +32,30 @@ class Around(dspy.Adapter):
             lm, lm_kwargs, *self.changed(signature, demos, inputs)
         )
         return found
+
+    async def acall(
+        self,
+        lm: Any,
+        lm_kwargs: dict[str, Any],
+        signature: Any,
+        demos: list[Any],
+        inputs: dict[str, Any],
+    ) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = await self.adapter.acall(
+            lm, lm_kwargs, *self.changed(signature, demos, inputs)
+        )
+        return found
+
+    # what modules (dspy.ReAct), optimizers and programs ask an adapter for themselves
+
+    def format(self, signature: Any, demos: list[Any], inputs: dict[str, Any]) -> Any:
+        return self.adapter.format(*self.changed(signature, demos, inputs))
+
+    def format_user_message_content(self, *given: Any, **named: Any) -> Any:
+        return self.adapter.format_user_message_content(*given, **named)
+
+    def format_assistant_message_content(self, *given: Any, **named: Any) -> Any:
+        return self.adapter.format_assistant_message_content(*given, **named)
+
+    def parse(self, signature: Any, completion: str) -> Any:
+        return self.adapter.parse(signature, completion)

@@ -51,7 +51,7 @@ LADDER: tuple[Rung, ...] = (
     Rung("guide", "guide", guide, without_guide),
     Rung("demo_search", "demos", demo_search),
     Rung("bootstrapped_demos", "demos", demos.bootstrapped, passes=6),
-    Rung("nearest_demos", "demos", demos.nearest),
+    Rung("nearest_demos", "demos", demos.nearest, demos.without_step_for_rows),
     Rung("passages", "retrieval", passages, without_corpus),
     Rung("reasoning", "reasoning", reasoning, with_own_steps),
     Rung("mipro", "instructions", instructions.mipro, passes=6),

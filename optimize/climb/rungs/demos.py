@@ -14,6 +14,7 @@ from optimize.data.rows import input_text
 from optimize.files import to_json
 from optimize.lm.embedder import Embedder
 from optimize.program.program import Program
+from optimize.program.program import student as unclimbed
 from optimize.program.retrieval import Neighbours
 from optimize.scoring.evaluate import float_metric
 from optimize.task import Task
@@ -49,6 +50,13 @@ def bootstrapped(student: Program, context: Context) -> Program:
             fresh(student), trainset=pool[:BOOTSTRAP], valset=search
         )
     return compiled
+
+
+def without_step_for_rows(task: Task) -> str:
+    held = set(task.fields)
+    if any(held >= set(p.signature.output_fields) for p in unclimbed(task).predictors()):
+        return ""
+    return "no step of the program answers with what a row holds"
 
 
 def nearest(student: Program, context: Context) -> Program:
