@@ -80,6 +80,12 @@ class RunConfig(BaseSettings):
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
     threads: int = Field(4, ge=1, le=64, description="LM calls in flight")
+    timeout: float = Field(
+        180.0,
+        ge=1,
+        le=3600,
+        description="seconds a hosted LM may take to answer a call, of which up to four are tried",
+    )
     val_rows: int | None = Field(
         None, ge=8, description="use at most so many val rows", examples=[100]
     )
@@ -159,7 +165,7 @@ class RunConfig(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
 
 
-_ASKING = ("lm", "api_base", "context", "max_calls", "threads", "temperature")
+_ASKING = ("lm", "api_base", "context", "max_calls", "threads", "timeout", "temperature")
 _LEARNING = ("method", "replay", "finetune_base", "epochs", "no_regression_on", "waive")
 _TUNING = ("teacher", "teacher_api_base", "target", "seed", "repeats", *_LEARNING)
 _CLIMBING = ("embedder", "embedder_api_base", "val_rows", "test_rows")

@@ -43,6 +43,18 @@ class BudgetExhausted(BaseException):
     """
 
 
+class LmRefused(BaseException):
+    """A provider refuses the key, or the account: no call will fare better, and each would count. A
+    BaseException for the same reason. Exit code 2.
+    """
+
+
+class StoreFailed(BaseException):
+    """What keeps answers on disk cannot be used. A BaseException, or it would be taken for an LM
+    that failed. Exit code 2.
+    """
+
+
 class ShareExhausted(BaseException):
     """One rung has used its share of the calls; the climb goes on with the next. A BaseException
     for the same reason.

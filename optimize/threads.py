@@ -56,11 +56,16 @@ def in_threads(
         _above.set((*_above.get(), ended))
         return work(job)
 
-    with ThreadPoolExecutor(threads) as pool:
+    pool = ThreadPoolExecutor(threads)
+    try:
         begun = [pool.submit(contextvars.copy_context().run, unless_ended, job) for job in jobs]
-        try:
-            yield from (future.result() for future in begun)
-        except BaseException:
-            ended.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+        yield from (future.result() for future in begun)
+    except KeyboardInterrupt:
+        ended.set()
+        pool.shutdown(wait=False, cancel_futures=True)  # what is in flight may hang
+        raise
+    except BaseException:
+        ended.set()
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from optimize.climb.rungs.base import Context
 from optimize.config import RunConfig, load_config
 from optimize.data.baselines import NEAREST, NEAREST_MEANING, REGRESSION_MEANING
 from optimize.data.rows import load_splits
-from optimize.errors import WorkbenchError
+from optimize.errors import StoreFailed, WorkbenchError
 from optimize.lm import weights
 from optimize.lm.embedder import Embedder, embedder_of
 from optimize.lm.meter import Meter, MeteredLM
@@ -241,7 +240,7 @@ def test_a_broken_embedder_is_a_clear_error(
         with pytest.raises(WorkbenchError, match=said):
             embedder_of(RunConfig(embedder=name, embedder_api_base=base))
     (tmp_path / "vectors.db").write_text("no database " * 100)
-    with pytest.raises(WorkbenchError, match="Move it away"):
+    with pytest.raises(StoreFailed, match="move it away"):
         VectorStore(tmp_path / "vectors.db")
 
 
@@ -249,4 +248,4 @@ def test_processes_share_what_is_embedded(tmp_path: Path) -> None:
     one, other = VectorStore(tmp_path / "v.db"), VectorStore(tmp_path / "v.db")
     one.put("e", {"a": np.ones(3, dtype=np.float32)})
     assert other.get("e", ["a"])["a"].tolist() == [1, 1, 1] and not other.get("f", ["a"])
-    assert sqlite3.connect(tmp_path / "v.db").execute("SELECT count(*) FROM vectors").fetchone()
+    assert one.kept.count() == 1

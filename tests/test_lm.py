@@ -22,7 +22,7 @@ from fastapi import FastAPI, Request, Response
 
 from optimize import lm as lms
 from optimize.config import RunConfig
-from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
+from optimize.errors import BudgetExhausted, ShareExhausted, StoreFailed, WorkbenchError
 from optimize.lm import embedded, weights
 from optimize.lm.meter import Meter
 from optimize.program.program import student
@@ -33,7 +33,11 @@ from optimize.task import Score, Task
 @contextmanager
 def served(app: FastAPI) -> Iterator[str]:
     """The app on a free loopback port, stopped at the end."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, host="127.0.0.1", port=0, log_level="critical", timeout_graceful_shutdown=1
+        )
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -244,10 +248,10 @@ def test_what_an_optimizer_left_running_in_the_background_spends_no_more() -> No
 
 
 def test_a_damaged_cache_is_a_clear_error(tmp_path: Path) -> None:
-    damaged = tmp_path / "other" / ".optimize" / "cache" / "003" / "cache.db"
+    damaged = tmp_path / "other" / ".optimize" / "answers.db"
     damaged.parent.mkdir(parents=True)
     damaged.write_text("no database " * 100)
-    with pytest.raises(WorkbenchError, match=r"cache .* is damaged .*Move it away"):
+    with pytest.raises(StoreFailed, match=r"answers.db cannot be used: .*move it away"):
         lms.configure(tmp_path / "other")
 
 

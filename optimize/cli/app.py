@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from optimize import __version__
+from optimize import __version__, stopping
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,7 +24,7 @@ app = typer.Typer(
 )
 
 # Exit codes beside 0, met, and 1, not met
-MISTAKE, BUG, STOPPED = 2, 70, 130
+MISTAKE, BUG = 2, 70
 MACHINE = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS)  # nobody's bug
 FRAMES = 4  # of a trace, enough to find a bug by
 
@@ -66,6 +65,9 @@ MaxCalls = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="seed of every random choice")]
 Threads = Annotated[int | None, typer.Option(help="LM calls in flight")]
+Timeout = Annotated[
+    float | None, typer.Option(help="seconds a hosted LM may take to answer a call")
+]
 Epochs = Annotated[int | None, typer.Option(help="passes over the train rows in a LoRA fine-tune")]
 FinetuneBase = Annotated[
     str | None,
@@ -138,13 +140,13 @@ def guarded(debug: bool, work: Callable[[], int]) -> None:
     """
     from optimize.errors import JobLeft
 
-    # a stopped command closes its MLflow run, as with Ctrl-C
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopping.listen(_say_stopped)
     try:
         code = work()
     except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):  # typer ends these
         raise
     except JobLeft as left:
+        stopping.spared()
         if sys.stdin.isatty() and typer.confirm(
             f"Cancel job {left.job} at the provider as well?", err=True
         ):
@@ -155,14 +157,12 @@ def guarded(debug: bool, work: Callable[[], int]) -> None:
                 f"Job {left.job} goes on at the provider; the same command waits for it again.",
                 err=True,
             )
-        code = STOPPED
+        code = stopping.STOPPED
     except KeyboardInterrupt:
-        typer.secho(
-            "Stopped. What was answered is cached; the same command goes on from there.", err=True
-        )
-        sys.stdout.flush()
+        stopping.spared()
+        _say_stopped()
         # an optimizer's worker threads would go on asking until their queue is empty
-        os._exit(STOPPED)
+        os._exit(stopping.STOPPED)
     except BaseException as error:
         if debug:
             traceback.print_exc()
@@ -171,13 +171,22 @@ def guarded(debug: bool, work: Callable[[], int]) -> None:
     raise typer.Exit(code)
 
 
+def _say_stopped() -> None:
+    typer.secho(
+        "Stopped. What was answered is cached; the same command goes on from there.", err=True
+    )
+    sys.stdout.flush()
+
+
 def _explained(error: BaseException) -> tuple[str, int]:
     """What went wrong, for the user, and the exit code."""
     from optimize.config import find_root
-    from optimize.errors import BudgetExhausted, WorkbenchError
+    from optimize.errors import BudgetExhausted, LmRefused, StoreFailed, WorkbenchError
 
-    if isinstance(error, WorkbenchError):
+    if isinstance(error, WorkbenchError | StoreFailed):
         return f"Error: {error}", MISTAKE
+    if isinstance(error, LmRefused):
+        return f"Error: {error} What was answered is cached.", MISTAKE
     if isinstance(error, BudgetExhausted):
         more = "Give the same command a higher --max-calls: what is known is cached."
         return f"Error: {error} {more}", MISTAKE

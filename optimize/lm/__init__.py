@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import sqlite3
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import dspy
 from optimize.catalogue import EMBEDDED, MODELS, in_catalogue
 from optimize.config import RunConfig, is_local, state_dir
 from optimize.errors import WorkbenchError
-from optimize.lm import embedded, embedder, reach, weights
+from optimize.lm import answers, embedded, embedder, reach, vectors, weights
+from optimize.lm.answers import AnswerCache
 from optimize.lm.dspy_door import token_prices
 from optimize.lm.meter import Meter, MeteredLM, count_others
 from optimize.lm.room import hosted_tokens, note_local
@@ -31,22 +31,13 @@ def configure(root: Path, meter: Meter | None = None) -> None:
     """Point DSPy at this project's answer cache and keep it quiet. Call once, from the main thread.
 
     meter: counts and caps the LMs that a metric or a program makes itself as well.
-    Raises WorkbenchError where the cache cannot be read.
+    Raises StoreFailed where the cache cannot be used.
     """
     count_others(meter)
-    embedder.keep_in(state_dir(root) / "vectors.db")
+    embedder.keep_in(state_dir(root) / vectors.FILE)
     # a truncated answer is scored, not shouted about
     logging.getLogger("dspy.clients.lm").setLevel(logging.ERROR)
-    folder = state_dir(root) / "cache"
-    try:
-        dspy.configure_cache(
-            enable_disk_cache=True, enable_memory_cache=True, disk_cache_dir=str(folder)
-        )
-    except sqlite3.DatabaseError as error:
-        raise WorkbenchError(
-            f"The answer cache {folder} is damaged ({error}). Move it away: what it knew will be "
-            "asked again."
-        ) from error
+    dspy.cache = AnswerCache(state_dir(root) / answers.FILE)
 
 
 def task_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
@@ -90,7 +81,11 @@ def resolve(
             f"LM {name!r}: use {', '.join((EMBEDDED, *MODELS))}, 'gguf:PATH' or a DSPy model "
             "string such as 'openai/gpt-4.1-mini'."
         )
-    options: dict[str, Any] = {"temperature": 0.0, "max_tokens": max_tokens}
+    options: dict[str, Any] = {
+        "temperature": 0.0,
+        "max_tokens": max_tokens,
+        "timeout": config.timeout,
+    }
     if api_base:
         key = (
             config.api_key.get_secret_value()
@@ -102,7 +97,13 @@ def resolve(
     try:
         return MeteredLM(name, meter=meter, **options)
     except dspy.LMError:  # a reasoning model that sets its own temperature and needs room to think
-        return MeteredLM(name, meter=meter, temperature=None, max_tokens=max(16000, max_tokens))
+        return MeteredLM(
+            name,
+            meter=meter,
+            temperature=None,
+            max_tokens=max(16000, max_tokens),
+            timeout=config.timeout,
+        )
 
 
 def price(name: str, api_base: str | None) -> tuple[float, float] | None:

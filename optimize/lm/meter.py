@@ -19,7 +19,8 @@ from typing import Any
 import dspy
 
 from optimize.errors import BudgetExhausted, ShareExhausted
-from optimize.lm.dspy_door import HistorylessLM, carried, carrying, watch_calls
+from optimize.lm.dspy_calls import watch_calls
+from optimize.lm.dspy_door import HistorylessLM, carried, carrying
 from optimize.lm.usage import Usage
 from optimize.turns import turns
 
@@ -93,7 +94,8 @@ class Meter:
         its kind, so that a run from the cache plans as the first one did.
         """
         with self._lock:
-            return max(0, self.max_calls - int(self._numbers["different"]))
+            spent = max(self._numbers["different"], self._numbers["calls"])  # retries are sent too
+            return max(0, self.max_calls - int(spent))
 
     @contextlib.contextmanager
     def share(
@@ -109,13 +111,21 @@ class Meter:
         finally:
             share.over = True
 
-    def ask(self, calls: int, cached: bool, key: str) -> None:
-        """Note a call about to be sent, or answered from the cache; raises BudgetExhausted instead
-        of letting one too many through. key: tells this call from others; empty where nothing does.
+    def fits(self, calls: int) -> None:
+        """Raises BudgetExhausted where so many calls would be too many."""
+        with self._lock:
+            self._within_cap(calls)
+
+    def ask(self, sent: int, of: int, key: str) -> None:
+        """Note a request for `sent` of a call's `of` answers, or, with 0, that the cache has
+        answered it; raises instead of letting one too many through.
+
+        key: tells this call from others, and is the same when it is made again; empty where nothing
+        tells.
         """
         share: _Share | None = carried()
         with self._lock:
-            different = 0 if key in self._keys else calls
+            different = sent if not key else 0 if key in self._keys else of
             if (
                 share
                 and share.meter is self
@@ -124,10 +134,9 @@ class Meter:
                 raise ShareExhausted(
                     f"stopped: it asked for more than its share of {share.calls} LM calls"
                 )
-            if not cached and self._numbers["calls"] + calls > self.max_calls:
-                raise BudgetExhausted(f"The cap of {self.max_calls} LM calls is reached.")
-            self._numbers["asked"] += calls
-            self._numbers["calls"] += 0 if cached else calls
+            self._within_cap(sent)
+            self._numbers["asked"] += sent or of
+            self._numbers["calls"] += sent
             self._numbers["different"] += different
             if key:
                 self._keys.add(key)
@@ -135,10 +144,9 @@ class Meter:
         if share and share.meter is self:
             share.told(share.calls - (share.end - spent), share.calls)
 
-    def unanswered(self, key: str) -> None:
-        """The call failed: made again, it counts again."""
-        with self._lock:
-            self._keys.discard(key)
+    def _within_cap(self, sent: int) -> None:
+        if sent and self._numbers["calls"] + sent > self.max_calls:
+            raise BudgetExhausted(f"The cap of {self.max_calls} LM calls is reached.")
 
     def add(self, seconds: float, **numbers: float) -> None:
         """A call has ended, after so long."""
@@ -205,35 +213,42 @@ class _Watch:
     def rollout(self) -> int:
         return _repeat.get()
 
-    def sending(self, lm: dspy.BaseLM, answers: int, key: str) -> None:
+    def fits(self, lm: dspy.BaseLM, of: int) -> None:
         for meter in _meters(lm):
-            meter.ask(answers, cached=False, key=key)
+            meter.fits(of)
+
+    def sending(self, lm: dspy.BaseLM, answers: int, of: int, key: str) -> None:
+        for meter in _meters(lm):
+            meter.ask(answers, of, key)
         if isinstance(lm, MeteredLM) and lm.local and not _in_event_loop():
             _waited.set(turns().enter())
 
-    def cached(self, lm: dspy.BaseLM, answers: int, key: str) -> None:
+    def cached(self, lm: dspy.BaseLM, of: int, key: str) -> None:
         for meter in _meters(lm):
-            meter.ask(answers, cached=True, key=key)
+            meter.ask(0, of, key)
 
-    def failed(self, lm: dspy.BaseLM, seconds: float, key: str) -> None:
+    def failed(self, lm: dspy.BaseLM, seconds: float) -> None:
         seconds -= _turn_over()
         for meter in _meters(lm):
             meter.add(seconds, failed=1)
-            meter.unanswered(key)
 
-    def answered(
-        self, lm: dspy.BaseLM, seconds: float, usage: dict[str, Any], cost: float | None
-    ) -> None:
+    def answered(self, lm: dspy.BaseLM, seconds: float) -> None:
         seconds -= _turn_over()
+        for meter in _meters(lm):
+            meter.add(seconds)
+
+    def paid(self, lm: dspy.BaseLM, usage: dict[str, Any], cost: float | None) -> None:
         paid = 0.0 if isinstance(lm, MeteredLM) and lm.local else cost
         for meter in _meters(lm):
-            meter.add(
-                seconds,
+            meter.spend(
                 tokens_in=usage.get("prompt_tokens") or 0,
                 tokens_out=usage.get("completion_tokens") or 0,
                 cost=paid or 0.0,
                 unpriced=int(paid is None),
             )
+
+    def may_be_silent(self, lm: dspy.BaseLM) -> bool:
+        return isinstance(lm, MeteredLM) and lm.local
 
 
 def _turn_over() -> float:

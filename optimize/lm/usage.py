@@ -10,10 +10,11 @@ from statistics import median
 class Usage:
     """What a stretch of work asked of LMs.
 
-    asked counts every call, calls those that were sent (not answered from the cache), failed those
-    of them that raised. different counts each question once, whoever answered it: what a run pays
-    that has nothing cached. Tokens and seconds are those of calls sent. unpriced counts calls sent
-    whose price is not known, embedded texts that an embedder was asked for.
+    asked counts every call, calls those that were sent (not answered from the cache, each retry
+    anew), failed those of them that brought no answer. different counts each question once,
+    whoever answered it: what a run pays that has nothing cached. Tokens and seconds are those of
+    calls sent. unpriced counts calls sent whose price is not known, embedded texts that an embedder
+    was asked for.
     """
 
     asked: int = 0

@@ -201,11 +201,6 @@ def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
             "The answer could not be parsed.",
             UNPARSABLE,
         )
-    # no other call will fare better, and each would count against the cap
-    except dspy.LMAuthError as error:
-        raise WorkbenchError(
-            f"The LM's provider refuses the key, or finds none: {usercode.told(error)}"
-        ) from error
     except Exception as error:
         return Outcome(None, {}, error=usercode.told(error))
     told = None

@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from optimize.report.text import decision, markdown
 from optimize.scoring.evaluate import Evaluation
 from optimize.stats.intervals import Interval
 from optimize.stats.records import RowScores
+from optimize.stopping import closing
 from optimize.store.champion import CHAMPION, champion_tags, gain_over, takes_over
 from optimize.store.open import client
 from optimize.store.read import HISTORY
@@ -59,9 +61,12 @@ class Run(Observer):
         self._step = 0
 
     def __enter__(self) -> Run:
+        self._ending = ExitStack()
+        self._ending.enter_context(closing(lambda: self.client.set_terminated(self.id, "KILLED")))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._ending.close()
         self.client.set_terminated(
             self.id,
             "KILLED"

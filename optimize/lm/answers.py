@@ -1,0 +1,59 @@
+"""The answers LMs have given, as plain JSON: nothing in a project's cache can run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from optimize.errors import StoreFailed
+from optimize.lm.dspy_door import Cache, as_fields, as_json
+from optimize.lm.kept import Kept
+
+FILE = "answers.db"
+
+
+class AnswerCache(Cache):
+    """What DSPy asks for answers it has had. It has DSPy's keys and none of its pickles, and keeps
+    nothing in memory.
+
+    Raises StoreFailed where the file cannot be used: a failing cache is no failing LM.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.enable_disk_cache, self.enable_memory_cache = True, False
+        self.memory_cache: dict[str, Any] = {}
+        self.kept = Kept(path)
+
+    def __contains__(self, key: str) -> bool:
+        return bool(self.kept.get([key]))
+
+    def get(self, request: dict[str, Any], ignored: list[str] | None = None) -> Any:
+        """A record as DSPy keeps it, or a provider's response as its fields; None: unknown."""
+        if not (key := self._key(request, ignored)):
+            return None
+        found = self.kept.get([key])
+        try:
+            return as_fields(json.loads(found[key])) if found else None
+        except ValueError as error:
+            raise StoreFailed(
+                f"{self.kept.path} is damaged: an answer in it is no JSON ({error}). Move it away: "
+                "what it knew will be asked again."
+            ) from error
+
+    def put(
+        self,
+        request: dict[str, Any],
+        value: Any,
+        ignored: list[str] | None = None,
+        enable_memory_cache: bool = True,
+    ) -> None:
+        if key := self._key(request, ignored):
+            self.kept.put({key: json.dumps(as_json(value), ensure_ascii=False).encode()})
+
+    def _key(self, request: dict[str, Any], ignored: list[str] | None) -> str:
+        """Empty for a request that is no JSON, whose answer is not kept."""
+        try:
+            return str(self.cache_key(request, ignored))
+        except TypeError:
+            return ""

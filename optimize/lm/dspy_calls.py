@@ -1,0 +1,254 @@
+"""Every request that DSPy sends, seen before it leaves and after it is answered: one of the two
+modules that touch DSPy's private names (tests/test_architecture.py holds it).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import dspy
+from dspy.clients import execution
+from dspy.lm15 import ProviderError
+
+from optimize.errors import LmRefused
+from optimize.stopping import wait
+
+MOST_REPEATS = 1000  # of one call; `--repeats` allows 20
+MOST_WAIT = 60.0  # seconds before a request is made again, whatever the server asks for
+CUT = "length"  # how DSPy says that an answer ran into max_tokens
+
+
+class Watch(Protocol):
+    """Who is told of every call and every request that it takes. key: the call's place in the
+    answer cache. of: how many answers the call asks for (`n`).
+    """
+
+    def rollout(self) -> int:
+        """A number for a place of its own in the answer cache; 0: the usual place."""
+
+    def fits(self, lm: dspy.BaseLM, of: int) -> None:
+        """The cache does not know the answer. Raises where the call cannot be made to its end."""
+
+    def sending(self, lm: dspy.BaseLM, answers: int, of: int, key: str) -> None:
+        """A request for so many of the answers is about to be sent, once more or for the first
+        time. May raise.
+        """
+
+    def cached(self, lm: dspy.BaseLM, of: int, key: str) -> None:
+        """The cache has answered. May raise."""
+
+    def failed(self, lm: dspy.BaseLM, seconds: float) -> None:
+        """The request was sent, and brought no answer."""
+
+    def answered(self, lm: dspy.BaseLM, seconds: float) -> None:
+        """The request was sent and answered."""
+
+    def paid(self, lm: dspy.BaseLM, usage: dict[str, Any], cost: float | None) -> None:
+        """What requests have taken. usage: tokens, as OpenAI names them. cost: US dollars."""
+
+    def may_be_silent(self, lm: dspy.BaseLM) -> bool:
+        """Whether an answer without content is this LM's own word, and no fault on the way."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One request under way. state, results: as DSPy keeps them."""
+
+    watch: Watch
+    lm: Any
+    call: Any
+    request: Any
+    provider: Any
+    state: Any
+    results: list[Any]
+    asynchronous: bool
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        answers = 1 if self.request is not None else self.call.n
+        key = key_of(self.lm, self.call, self.asynchronous)
+        self.watch.sending(self.lm, answers, self.call.n, key)
+        start = time.perf_counter()
+        try:
+            yield
+            self._check()
+        except BaseException as error:
+            self.watch.failed(self.lm, time.perf_counter() - start)
+            # a page of some gateway
+            if isinstance(error, ProviderError) and error.status == 200:
+                raise dspy.LMServerError(error.message, model=self.lm.model) from error
+            raise
+        self.watch.answered(self.lm, time.perf_counter() - start)
+
+    def _check(self) -> None:
+        """Raises dspy.LMServerError, after which DSPy asks again, for an answer that holds nothing:
+        it says nothing about the program, and is to be cached nowhere.
+        """
+        result = self.state.result
+        if any(map(_content, result.outputs)) or self.watch.may_be_silent(self.lm):
+            return
+        if refusal := _refusal(self.state.response):
+            result.outputs = [refusal]
+            return
+        if self.request is not None:
+            # DSPy prices answers that are kept; this one was paid as well
+            args = self.lm, result, self.state.response, self.provider, self.request
+            execution._price_result(*args)
+        self.watch.paid(self.lm, result.usage, result.cost)
+        self.results.remove(result)
+        self.state.completed = self.state.recorded = False
+        if getattr(self.state.response, "finish_reason", "") == CUT:
+            raise dspy.LMProviderError(
+                "it used up its max_tokens before it answered", model=self.lm.model
+            )
+        raise dspy.LMServerError("it answered without any content", model=self.lm.model)
+
+
+def watch_calls(watch: Watch) -> None:
+    """Tell `watch` of every call of every DSPy LM in this process from now on, sync and async.
+
+    DSPy's callbacks would see these calls too, but neither what they cost, nor that they are made
+    again after a failure, nor, before they are sent, whether the cache knows the answer. So the
+    functions that run every call and every attempt at it are wrapped. Waits between two attempts
+    are bounded, and end when the command is stopped.
+    """
+    execute, aexecute = execution.execute, execution.aexecute
+    attempt, aattempt = execution._attempt, execution._aattempt
+    engine, retryable = execution._engine, execution._retryable
+    one_at_a_time = _OneAtATime()
+
+    def watched_engine(lm: Any, call: Any, asynchronous: bool) -> Any:
+        watch.fits(lm, call.n)
+        return engine(lm, call, asynchronous)
+
+    def watched_attempt(
+        lm: Any, call: Any, backend: Any, request: Any, provider: Any, state: Any, results: Any
+    ) -> None:
+        with _Request(watch, lm, call, request, provider, state, results, False).watched():
+            attempt(lm, call, backend, request, provider, state, results)
+
+    async def watched_aattempt(
+        lm: Any, call: Any, backend: Any, request: Any, provider: Any, state: Any, results: Any
+    ) -> None:
+        with _Request(watch, lm, call, request, provider, state, results, True).watched():
+            await aattempt(lm, call, backend, request, provider, state, results)
+
+    def watched_execute(lm: Any, call: Any) -> Any:
+        _repeated(watch, lm, call)
+        with one_at_a_time(key_of(lm, call, False)), _refusals(lm):
+            return _told(watch, lm, call, execute(lm, call), False)
+
+    async def watched_aexecute(lm: Any, call: Any) -> Any:
+        _repeated(watch, lm, call)
+        with _refusals(lm):
+            return _told(watch, lm, call, await aexecute(lm, call), True)
+
+    def worth_another(state: Any, error: Exception, number: int, retries: int) -> bool:
+        return retryable(state, error, number, retries) and _hint(error) <= MOST_WAIT
+
+    execution._engine = watched_engine
+    execution._attempt, execution._aattempt = watched_attempt, watched_aattempt
+    execution.execute, execution.aexecute = watched_execute, watched_aexecute
+    execution._retryable, execution._delay = worth_another, _delay
+    # a call that is given more time is the same call
+    execution.IGNORED_CACHE_KEYS = [*execution.IGNORED_CACHE_KEYS, "timeout"]
+    execution.time = SimpleNamespace(sleep=wait)
+
+
+def key_of(lm: Any, call: Any, asynchronous: bool) -> str:
+    """Where DSPy keeps the answer to this call; empty where it keeps none."""
+    if not call.cache:
+        return ""
+    try:
+        place = call.key(lm, asynchronous)
+        return str(dspy.cache.cache_key(place, execution.IGNORED_CACHE_KEYS))
+    except TypeError:  # no JSON: DSPy keeps no answer then
+        return ""
+
+
+@contextmanager
+def _refusals(lm: Any) -> Iterator[None]:
+    """No other call will fare better, and DSPy's optimizers would count each as a wrong answer."""
+    try:
+        yield
+    except (dspy.LMAuthError, dspy.LMBillingError) as error:
+        raise LmRefused(
+            f"The provider of LM {lm.model!r} refuses the key or the account, or finds none: "
+            f"{error.message.strip()}"
+        ) from error
+
+
+def _repeated(watch: Watch, lm: Any, call: Any) -> None:
+    if rollout := watch.rollout():
+        # a part of the cache's key, never sent; a call may have one of its own already
+        known = call.kwargs.get("rollout_id") or lm.kwargs.get("rollout_id") or 0
+        place = MOST_REPEATS * known + rollout
+        call.legacy["rollout_id"] = call.kwargs["rollout_id"] = place
+
+
+def _told(watch: Watch, lm: Any, call: Any, result: Any, asynchronous: bool) -> Any:
+    if result.cache_hit:
+        watch.cached(lm, call.n, key_of(lm, call, asynchronous))
+    else:
+        watch.paid(lm, result.usage, result.cost)
+    return result
+
+
+def _content(output: Any) -> bool:
+    """Whether there is anything in an answer, as DSPy gives them: text, or a dict that holds it."""
+    if not isinstance(output, dict):
+        return bool(str(output or "").strip())
+    return bool(str(output.get("text") or "").strip() or output.get("tool_calls"))
+
+
+def _refusal(response: Any) -> str:
+    """What the LM said in place of an answer, where it refused one."""
+    parts = response.message.parts if response is not None else ()
+    return "".join(part.text for part in parts if part.type == "refusal")
+
+
+def _hint(error: Exception) -> float:
+    """Seconds after which the server wants to be asked again; 0 where it does not say."""
+    return execution.finite_seconds(getattr(error, "retry_after", None)) or 0.0
+
+
+def _delay(error: Exception, number: int) -> float:
+    """Seconds until the next attempt: what the server asks for, else twice as long each time; with
+    jitter, so that calls side by side do not come back together.
+    """
+    seconds = max(_hint(error), min(float(2**number), MOST_WAIT))
+    return float(seconds * random.uniform(1.0, 1.25))
+
+
+class _OneAtATime:
+    """Of equal calls made at once the first is sent; the others wait, and find its answer cached.
+    Those of an event loop do not: its thread has all of them to carry on.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, tuple[Any, int]] = {}
+
+    @contextmanager
+    def __call__(self, key: str) -> Iterator[None]:
+        if not key:
+            yield
+            return
+        with self._lock:
+            lock, users = self._held.get(key, (threading.RLock(), 0))
+            self._held[key] = lock, users + 1
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                users = self._held.pop(key)[1] - 1
+                if users:
+                    self._held[key] = lock, users

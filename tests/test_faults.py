@@ -1,0 +1,234 @@
+"""What a server does to a call, over real HTTP, and what becomes of it: nothing is made up, nothing
+is paid that the cap forbids, and no server can hold a command.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dspy
+import pytest
+
+from optimize import lm as lms
+from optimize.commands.new import write_task
+from optimize.config import RunConfig
+from optimize.errors import BudgetExhausted, LmRefused, StoreFailed
+from optimize.lm import dspy_calls
+from optimize.lm.meter import Meter, MeteredLM
+from optimize.program.program import student
+from optimize.scoring.evaluate import Asking, evaluate
+from optimize.store.open import client
+from tests.faulty_server import FAULTS, Asked, faulty_app
+from tests.test_cli import optimize
+from tests.test_lm import colour_task, rows, served
+
+PASSING = [f for f in FAULTS if f not in ("401", "too long", "refusal", "429, in a day")]
+RED = "[[ ## colour ## ]]\nred\n\n[[ ## completed ## ]]"
+
+
+@pytest.fixture(autouse=True)
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An own cache; waits between attempts as they are, a hundred times as fast."""
+    lms.configure(tmp_path)
+    delay = dspy_calls._delay
+    monkeypatch.setattr(dspy_calls.execution, "_delay", lambda e, n: delay(e, n) / 100)
+
+
+def ours(url: str, meter: Meter, **knobs: object) -> MeteredLM:
+    return lms.resolve("openai/any", url + "/v1", RunConfig(**knobs), meter, 40)
+
+
+def once(fault: str) -> Callable[[Asked], str]:
+    """Every question's first request meets the fault."""
+    seen: set[str] = set()
+
+    def met(asked: Asked) -> str:
+        known = asked.text in seen
+        seen.add(asked.text)
+        return "" if known else fault
+
+    return met
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_a_fault_that_passes_is_asked_again_counted_and_changes_nothing(fault: str) -> None:
+    app = faulty_app(lambda text: "fine", once(fault))
+    with served(app) as url:
+        meter = Meter(9)
+        lm = ours(url, meter)
+        assert lm("Hello?") == lm("Hello?") == ["fine"]
+    usage = meter.usage()
+    assert (len(app.state.log), usage.calls, usage.failed, usage.asked) == (2, 2, 1, 3)
+    assert (usage.different, meter.remaining()) == (1, 7)
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_a_fault_that_stays_is_missing_and_cached_nowhere(fault: str) -> None:
+    state = {"fault": fault}
+    app = faulty_app(lambda text: RED, lambda asked: state["fault"] * ("rose" in asked.text))
+    with served(app) as url:
+        meter, task = Meter(99), colour_task()
+        with dspy.context(lm=ours(url, meter)):
+            things = rows("blood", "fire", "rose")
+            found = evaluate(student(task), things, Asking(task, threads=2))
+            assert found.scores == (1.0, 1.0, None) and found.missing == 1
+            state["fault"] = ""
+            sent = meter.usage().calls
+            assert evaluate(student(task), things, Asking(task, threads=2)).scores == (1.0,) * 3
+    assert meter.usage().calls == sent + 1, "only what was missing is asked"
+    assert len(app.state.log) == meter.usage().calls
+
+
+def test_a_refusal_is_the_programs_score() -> None:
+    with served(faulty_app(lambda text: RED, lambda asked: "refusal")) as url:
+        task = colour_task()
+        with dspy.context(lm=ours(url, Meter(99))):
+            (found,) = evaluate(student(task), rows("rose"), Asking(task, threads=1)).outcomes
+    assert found.score == 0.0 and "I cannot help with that." in str(found.answer)
+
+
+def test_an_embedded_lm_may_say_nothing() -> None:
+    with served(faulty_app(lambda text: "", lambda asked: "")) as url:
+        lm = ours(url, Meter(9))
+        lm.local = True
+        assert lm("Hello?") == [""]
+
+
+@pytest.mark.parametrize("fault", ["500", "empty content"])
+def test_the_cap_holds_for_what_is_asked_again(fault: str) -> None:
+    app = faulty_app(lambda text: RED, lambda asked: fault)
+    with served(app) as url:
+        meter, task = Meter(20), colour_task()
+        things = rows(*(f"thing {n}" for n in range(40)))
+        with dspy.context(lm=ours(url, meter)), pytest.raises(BudgetExhausted):
+            evaluate(student(task), things, Asking(task, threads=8))
+    assert len(app.state.log) == meter.usage().calls == 20
+
+
+def test_a_refused_key_ends_everything_at_once() -> None:
+    """DSPy's optimizers would count each such call as a wrong answer."""
+    app = faulty_app(lambda text: RED, lambda asked: "401")
+    with served(app) as url:
+        task = colour_task()
+        with dspy.context(lm=ours(url, Meter(99))), pytest.raises(LmRefused, match="the key"):
+            evaluate(student(task), rows(*map(str, range(40))), Asking(task, threads=4))
+    assert len(app.state.log) <= 8, "those in flight"
+
+
+def test_a_server_that_wants_to_be_asked_tomorrow_is_not_waited_for() -> None:
+    app = faulty_app(lambda text: RED, lambda asked: "429, in a day")
+    with served(app) as url, pytest.raises(dspy.LMRateLimitError):
+        ours(url, Meter(99))("Hello?")
+    assert len(app.state.log) == 1
+
+
+def test_a_call_that_hangs_is_given_up_and_made_again() -> None:
+    app = faulty_app(lambda text: "fine", once("hangs"))
+    with served(app) as url:
+        start = time.monotonic()
+        assert ours(url, Meter(9), timeout=1)("Hello?") == ["fine"]
+        assert time.monotonic() - start < 4
+
+
+def test_more_time_for_a_call_does_not_ask_it_again() -> None:
+    app = faulty_app(lambda text: "fine", lambda asked: "")
+    with served(app) as url:
+        for seconds in (5, 50):
+            assert ours(url, Meter(9), timeout=seconds)("Hello?") == ["fine"]
+    assert len(app.state.log) == 1
+
+
+def test_answers_are_plain_data(tmp_path: Path) -> None:
+    """A pickle in a project that somebody shares does not run."""
+    with served(faulty_app(lambda text: "fine", lambda asked: "")) as url:
+        lm = ours(url, Meter(9))
+        lm("Hello?")
+        (file,) = (tmp_path / ".optimize").glob("answers.db")
+        evil = b"cposix\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."
+        kept = dspy.cache.kept
+        kept._do(lambda f: f.execute("UPDATE kept SET value = ?", (evil,)))
+        with pytest.raises(StoreFailed, match="is damaged"):
+            lm("Hello?")
+    assert file.is_file() and not (tmp_path / "ran").exists()
+
+
+def test_many_threads_need_few_files() -> None:
+    app = faulty_app(lambda text: RED, lambda asked: "", seconds=0.02)
+    with served(app) as url:
+        task, lm = colour_task(), ours(url, Meter(999))
+        before = len(os.listdir("/proc/self/fd"))
+        most = 0
+
+        def watched(done: int, total: int) -> None:
+            nonlocal most
+            most = max(most, len(os.listdir("/proc/self/fd")))
+
+        with dspy.context(lm=lm):
+            for part in range(4):
+                things = rows(*(f"thing {part} {n}" for n in range(64)))
+                evaluate(student(task), things, Asking(task, threads=16, progress=watched))
+    # of each of 16 connections this process holds both ends
+    assert most - before < 60
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "programs").mkdir()
+    write_task(tmp_path, "review")
+    return tmp_path
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[dict[str, str], str]]:
+    """Answers that every review is positive, or does as `fault` says."""
+    state = {"fault": ""}
+    text = "[[ ## verdict ## ]]\npositive\n\n[[ ## completed ## ]]"
+    with served(faulty_app(lambda asked: text, lambda asked: state["fault"])) as url:
+        yield state, url + "/v1"
+
+
+@pytest.mark.parametrize("fault", ["empty content", "error with 200"])
+def test_a_silent_server_is_no_plateau_and_spoils_no_later_run(
+    project: Path, silent: tuple[dict[str, str], str], fault: str
+) -> None:
+    state, url = silent
+    flags = ["--lm", "openai/any", "--api-base", url, "--finetune", "never", "--max-calls", "60"]
+    state["fault"] = fault
+    done = optimize(project, "run", "review", *flags, "--threads", "16")
+    assert done.returncode == 2 and "calls failed, so there is no score" in done.stderr
+    assert "PLATEAU" not in done.stdout and "Traceback" not in done.stderr
+    state["fault"] = ""
+    done = optimize(project, "run", "review", *flags, "--target", "0.05")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no way to interrupt one process")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_signal_ends_a_command_whatever_hangs(
+    project: Path, silent: tuple[dict[str, str], str], sent: signal.Signals
+) -> None:
+    state, url = silent
+    state["fault"] = "hangs"
+    command = [sys.executable, "-m", "optimize", "run", "review", "--lm", "openai/any"]
+    running = subprocess.Popen(
+        [*command, "--api-base", url], cwd=project, stderr=subprocess.PIPE, text=True
+    )
+    assert running.stderr
+    for line in running.stderr:  # its first calls are on the way
+        if line.startswith("zero_shot"):
+            break
+    time.sleep(1)
+    start = time.monotonic()
+    running.send_signal(sent)
+    said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130 and "Stopped." in said
+    assert time.monotonic() - start < 3
+    store = client(project)
+    (experiment,) = [e for e in store.search_experiments() if e.name == "review"]
+    assert [r.info.status for r in store.search_runs([experiment.experiment_id])] == ["KILLED"]
