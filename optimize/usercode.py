@@ -17,6 +17,7 @@ from typing import TypeVar
 import dspy
 
 from optimize.errors import UserCodeError
+from optimize.secrets import redacted
 
 Result = TypeVar("Result")
 
@@ -68,7 +69,8 @@ def on_row(row: Callable[[], str]) -> Iterator[None]:
 
 def told(error: BaseException) -> str:
     """The exception on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
+    said = redacted(" ".join(str(error).split()))[:300]
+    return f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
 def defined(code: object, root: Path) -> str:

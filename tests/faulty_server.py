@@ -59,6 +59,8 @@ FAULTS: dict[str, Callable[[str, str], Any]] = {
         400, "This model's maximum context length is 8192 tokens.", "context_length_exceeded"
     ),
     "hangs up": lambda model, key: Response("{", 200, {"Content-Length": "99"}),
+    "echo": lambda model, key: refused(400, f"Your request with {key} is malformed."),
+    "echo in the answer": lambda model, key: body(model, content=f"My key is {key}."),
     "refusal": lambda model, key: body(model, content=None, refusal="I cannot help with that."),
 }
 

@@ -31,7 +31,7 @@ ORDER = (
     {"task"},
     {"turns"},
     {"stats", "config", "files", "threads", "usercode", "gguf_header"},
-    {"errors", "catalogue", "stopping"},
+    {"errors", "catalogue", "stopping", "secrets"},
 )
 RANK = {unit: rank for rank, units in enumerate(ORDER) for unit in units}
 LORA = "finetune.lora"

@@ -28,7 +28,8 @@ from tests.faulty_server import FAULTS, Asked, faulty_app
 from tests.test_cli import optimize
 from tests.test_lm import colour_task, rows, served
 
-PASSING = [f for f in FAULTS if f not in ("401", "too long", "refusal", "429, in a day")]
+LASTING = ("401", "too long", "refusal", "429, in a day", "echo", "echo in the answer")
+PASSING = [fault for fault in FAULTS if fault not in LASTING]
 RED = "[[ ## colour ## ]]\nred\n\n[[ ## completed ## ]]"
 
 
@@ -193,6 +194,20 @@ def silent() -> Iterator[tuple[dict[str, str], str]]:
         yield state, url + "/v1"
 
 
+@pytest.mark.parametrize("fault", ["echo", "echo in the answer", "401"])
+def test_a_key_that_a_server_echoes_is_written_nowhere(
+    project: Path, silent: tuple[dict[str, str], str], fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, url = silent
+    state["fault"] = fault
+    monkeypatch.setenv("OPTIMIZE_API_KEY", "sk-canary-0123456789")
+    flags = ["--lm", "openai/any", "--api-base", url, "--finetune", "never", "--max-calls", "60"]
+    done = optimize(project, "run", "review", *flags, "--debug")
+    assert "canary" not in done.stdout + done.stderr.replace("OPTIMIZE_API_KEY", "")
+    written = [p for p in project.rglob("*") if p.is_file()]
+    assert len(written) > 5 and not [p for p in written if b"canary" in p.read_bytes()]
+
+
 @pytest.mark.parametrize("fault", ["empty content", "error with 200"])
 def test_a_silent_server_is_no_plateau_and_spoils_no_later_run(
     project: Path, silent: tuple[dict[str, str], str], fault: str
@@ -232,3 +247,25 @@ def test_one_signal_ends_a_command_whatever_hangs(
     store = client(project)
     (experiment,) = [e for e in store.search_experiments() if e.name == "review"]
     assert [r.info.status for r in store.search_runs([experiment.experiment_id])] == ["KILLED"]
+
+
+def test_a_cap_that_cannot_pay_for_the_rows_is_told_before_any_call(
+    project: Path, silent: tuple[dict[str, str], str]
+) -> None:
+    flags = ["--lm", "openai/any", "--api-base", silent[1], "--max-calls", "20"]
+    done = optimize(project, "run", "review", *flags)
+    assert done.returncode == 2 and "take 32 calls" in done.stderr
+    assert not (project / "mlruns").exists()
+
+
+def test_the_cache_is_shown_and_cleared(project: Path, silent: tuple[dict[str, str], str]) -> None:
+    def shown(*flags: str) -> list[str]:
+        done = optimize(project, "cache", *flags)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    assert "answers.db: 0 answers" in shown()[0]
+    for n in range(3):
+        ours(silent[1].removesuffix("/v1"), Meter(9))(f"question {n}")
+    assert "answers.db: 3 answers, 0." in shown()[0]
+    assert shown("--clear")[1].endswith("cleared") and "answers.db: 0 answers" in shown()[0]

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from optimize import __version__, stopping
+from optimize.secrets import redacted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -165,7 +166,7 @@ def guarded(debug: bool, work: Callable[[], int]) -> None:
         os._exit(stopping.STOPPED)
     except BaseException as error:
         if debug:
-            traceback.print_exc()
+            typer.echo(redacted(traceback.format_exc()), err=True)
         line, code = _explained(error)
         typer.secho(line, fg="red", err=True)
     raise typer.Exit(code)

@@ -62,6 +62,36 @@ def compare(before: RunName, after: RunName, json: Json = False, debug: Debug = 
 
 
 @app.command()
+def cache(
+    clear: Annotated[
+        bool, typer.Option("--clear", help="delete all that is kept: it will be asked again")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """What is kept of LMs' answers and embedders' vectors, and how much room that takes."""
+
+    def work() -> int:
+        from optimize.config import find_root, state_dir
+        from optimize.lm import answers, vectors
+        from optimize.lm.kept import Kept
+
+        folder = state_dir(find_root())
+        for what, name in (("answers", answers.FILE), ("vectors", vectors.FILE)):
+            path = folder / name
+            if not path.is_file():
+                typer.echo(f"{path}: none yet")
+                continue
+            kept = Kept(path)
+            typer.echo(f"{path}: {kept.count()} {what}, {kept.size() / 1e6:.1f} MB")
+            if clear:
+                kept.clear()
+                typer.echo(f"{path}: cleared")
+        return 0
+
+    guarded(debug, work)
+
+
+@app.command()
 def report(
     task: TaskName, json: Json = False, details: Details = False, debug: Debug = False
 ) -> None:

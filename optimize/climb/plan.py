@@ -21,9 +21,12 @@ class PlannedRung(Record):
 
 
 class Plan(Record):
-    """enough: calls with which hardly a rung is skipped for want of them."""
+    """least: calls without which val and test rows cannot be asked. enough: with these hardly a
+    rung is skipped for want of them.
+    """
 
     rungs: list[PlannedRung]
+    least: int
     enough: int
 
 
@@ -45,4 +48,4 @@ def planned(task: Task, splits: Splits, config: RunConfig, after: int) -> Plan:
         calls = calls if calls > rung.judged(val) else 0
         found.append(PlannedRung(rung=rung.name, calls=calls))
         left -= calls
-    return Plan(rungs=found, enough=fixed + sum(needs))
+    return Plan(rungs=found, least=val + 2 * test, enough=fixed + sum(needs))

@@ -23,6 +23,7 @@ from optimize.commands.memory import Memory, remembered
 from optimize.commands.session import Both, Session, tracked_run
 from optimize.commands.traces import Traced, trace_calls
 from optimize.commands.tune import tune, tuning_calls
+from optimize.errors import WorkbenchError
 from optimize.finetune import BACKENDS
 from optimize.finetune.handoff.bundle import Material
 from optimize.lm.reach import check_reachable
@@ -49,6 +50,7 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
     """
     check_reachable(session.config)
     found_before = checked(session)
+    check_cap(session, found_before)
     for line in preflight_sentences(found_before, session.target):
         session.watch.noted(line)
     with (
@@ -106,6 +108,18 @@ def checked(session: Session) -> Preflight:
     """All checks that need no LM call, with what a run of this session may cost."""
     given = session.task, session.splits, session.config, calls_after(session)
     return preflight(*given, session.embedder)
+
+
+def check_cap(session: Session, found: Preflight) -> None:
+    """Raises WorkbenchError for a cap that would be spent and leave no report."""
+    cap, least = session.config.max_calls, found.cost.plan.least
+    if cap < least:
+        val, test = (found.rows[side] for side in ("val", "test"))
+        raise WorkbenchError(
+            f"--max-calls {cap} cannot pay for the rows: {val} val rows once and {test} test rows "
+            f"for two programs take {least} calls. Give more, or use fewer with --val-rows and "
+            "--test-rows. No call was made."
+        )
 
 
 def _confirmed(

@@ -5,6 +5,7 @@ through one meter.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
 from functools import cache
@@ -21,6 +22,7 @@ from optimize.lm.answers import AnswerCache
 from optimize.lm.dspy_door import token_prices
 from optimize.lm.meter import Meter, MeteredLM, count_others
 from optimize.lm.room import hosted_tokens, note_local
+from optimize.secrets import keep_secret
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,8 @@ def resolve(
     """
     if path := gguf_path(name):
         return local_lm(path, None, meter, max_tokens, context=config.context)
+    for variable in itertools.chain.from_iterable(reach.KEYS.values()):
+        keep_secret(os.environ.get(variable))
     if "/" not in name:
         raise WorkbenchError(
             f"LM {name!r}: use {', '.join((EMBEDDED, *MODELS))}, 'gguf:PATH' or a DSPy model "
@@ -92,6 +96,7 @@ def resolve(
             if config.api_key
             else os.environ.get("OPENAI_API_KEY", "none")
         )
+        keep_secret(key)
         reached = declare_endpoint(name.split("/", 1)[1], api_base.rstrip("/"))
         return MeteredLM(reached, meter=meter, any_schema=True, api_key=key, **options)
     try:

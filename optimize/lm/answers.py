@@ -9,6 +9,7 @@ from typing import Any
 from optimize.errors import StoreFailed
 from optimize.lm.dspy_door import Cache, as_fields, as_json
 from optimize.lm.kept import Kept
+from optimize.secrets import redacted
 
 FILE = "answers.db"
 
@@ -49,7 +50,7 @@ class AnswerCache(Cache):
         enable_memory_cache: bool = True,
     ) -> None:
         if key := self._key(request, ignored):
-            self.kept.put({key: json.dumps(as_json(value), ensure_ascii=False).encode()})
+            self.kept.put({key: redacted(json.dumps(as_json(value), ensure_ascii=False)).encode()})
 
     def _key(self, request: dict[str, Any], ignored: list[str] | None) -> str:
         """Empty for a request that is no JSON, whose answer is not kept."""

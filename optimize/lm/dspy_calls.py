@@ -18,6 +18,7 @@ from dspy.clients import execution
 from dspy.lm15 import ProviderError
 
 from optimize.errors import LmRefused
+from optimize.secrets import redacted
 from optimize.stopping import wait
 
 MOST_REPEATS = 1000  # of one call; `--repeats` allows 20
@@ -92,6 +93,7 @@ class _Request:
         it says nothing about the program, and is to be cached nowhere.
         """
         result = self.state.result
+        result.outputs = [_without_keys(output) for output in result.outputs]
         if any(map(_content, result.outputs)) or self.watch.may_be_silent(self.lm):
             return
         if refusal := _refusal(self.state.response):
@@ -175,14 +177,20 @@ def key_of(lm: Any, call: Any, asynchronous: bool) -> str:
 
 @contextmanager
 def _refusals(lm: Any) -> Iterator[None]:
-    """No other call will fare better, and DSPy's optimizers would count each as a wrong answer."""
+    """No other call will fare better, and DSPy's optimizers would count each as a wrong answer.
+    No error tells a key that the server has echoed.
+    """
     try:
         yield
-    except (dspy.LMAuthError, dspy.LMBillingError) as error:
-        raise LmRefused(
-            f"The provider of LM {lm.model!r} refuses the key or the account, or finds none: "
-            f"{error.message.strip()}"
-        ) from error
+    except dspy.LMError as error:
+        error.message = redacted(error.message)
+        error.args = tuple(redacted(a) if isinstance(a, str) else a for a in error.args)
+        if isinstance(error, dspy.LMAuthError | dspy.LMBillingError):
+            raise LmRefused(
+                f"The provider of LM {lm.model!r} refuses the key or the account, or finds none: "
+                f"{error.message.strip()}"
+            ) from error
+        raise
 
 
 def _repeated(watch: Watch, lm: Any, call: Any) -> None:
@@ -199,6 +207,12 @@ def _told(watch: Watch, lm: Any, call: Any, result: Any, asynchronous: bool) -> 
     else:
         watch.paid(lm, result.usage, result.cost)
     return result
+
+
+def _without_keys(output: Any) -> Any:
+    if isinstance(output, dict):
+        return {k: redacted(v) if isinstance(v, str) else v for k, v in output.items()}
+    return redacted(output) if isinstance(output, str) else output
 
 
 def _content(output: Any) -> bool:

@@ -24,6 +24,7 @@ from optimize.lm.meter import note_embedded
 from optimize.lm.reach import check_reachable_embedder
 from optimize.lm.room import Room, local_room
 from optimize.lm.vectors import VectorStore
+from optimize.secrets import keep_secret, redacted
 from optimize.turns import my_turn
 
 BATCH = 64  # texts in one request
@@ -105,7 +106,7 @@ class Embedder:
         except openai.OpenAIError as error:
             raise WorkbenchError(
                 f"The embedder {self.name!r} did not answer: {type(error).__name__}: "
-                f"{str(error).strip()[:300]}"
+                f"{redacted(str(error).strip())[:300]}"
             ) from error
         vectors = [np.asarray(d.embedding, dtype=np.float32) for d in reply.data]
         if len(vectors) != len(texts):
@@ -166,6 +167,7 @@ def _client(embedder: Embedder) -> tuple[Any, str, Room]:
     base = embedder.api_base
     own = embedder.key.get_secret_value() if base and embedder.key else None
     key = own or os.environ.get("OPENAI_API_KEY", "none")
+    keep_secret(key)
     client = openai.OpenAI(base_url=base, api_key=key, **limits)
     return client, embedder.name.split("/", 1)[1], Room(HOSTED_CHARS, len)
 
