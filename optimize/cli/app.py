@@ -26,7 +26,16 @@ app = typer.Typer(
 
 # Exit codes beside 0, met, and 1, not met
 MISTAKE, BUG = 2, 70
-MACHINE = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS)  # nobody's bug
+# nobody's bug
+MACHINE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOSPC,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+)
 FRAMES = 4  # of a trace, enough to find a bug by
 
 

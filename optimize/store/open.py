@@ -23,6 +23,14 @@ QUIET = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+# where MLflow writes down whole paths of what lies below mlruns/artifacts/
+MOVABLE = "/mlruns/artifacts/"
+PATHS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 
 
 def tracking_uri(root: Path) -> str:
@@ -38,6 +46,7 @@ def client(root: Path) -> Any:
     os.environ.update({k: v for k, v in QUIET.items() if k not in os.environ})
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -54,11 +63,34 @@ def client(root: Path) -> Any:
             with closing(sqlite3.connect(folder / "mlflow.db")) as database:
                 # four times faster writes, and the UI may read meanwhile
                 database.execute("PRAGMA journal_mode=WAL")
+                _follow(database, folder)
         return found
-    except (MlflowException, OSError, sqlite3.Error) as error:
+    except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
+        more = " If the file is damaged, move it away: a new one is made." if local else ""
         raise WorkbenchError(
-            f"The MLflow store {uri} cannot be opened: {str(error).splitlines()[0]}"
+            f"The MLflow store {uri} cannot be opened: {str(error).splitlines()[0]}.{more}"
         ) from error
+
+
+def _follow(database: sqlite3.Connection, folder: Path) -> None:
+    """Where the project was moved or copied, point its runs at the files that came with it: MLflow
+    keeps whole paths.
+    """
+    here = (folder / "artifacts").resolve().as_uri()
+    places = database.execute(
+        "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ?",
+        (f"file://%{MOVABLE}%",),
+    )
+    for place in {str(p).split(MOVABLE)[0] + MOVABLE for (p,) in places}:
+        if place.removesuffix("/") == here:
+            continue
+        for table, column in PATHS:
+            database.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                f"WHERE substr({column}, 1, ?) = ?",
+                (here, len(place), len(place), place),
+            )
+    database.commit()
 
 
 def ui_command(root: Path, port: int) -> list[str]:

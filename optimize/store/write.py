@@ -45,6 +45,7 @@ class Run(Observer):
         found = self.client.get_experiment_by_name(task)
         self.experiment = found.experiment_id if found else self._create_experiment(root, task)
         self.task = task
+        self._end_killed()
         tags = {
             "task": task,
             "command": command,
@@ -184,6 +185,14 @@ class Run(Observer):
         known = champion_tags(self.client, self.task)
         if takes_over(tags, known, gain_over(self.client, self.task, test)):
             self.client.set_registered_model_alias(self.task, CHAMPION, version.version)
+
+    def _end_killed(self) -> None:
+        """Runs of commands that died with their process: one command at a time works on a task, so
+        none of them goes on.
+        """
+        running = "attributes.status = 'RUNNING'"
+        for run in self.client.search_runs([self.experiment], filter_string=running):
+            self.client.set_terminated(run.info.run_id, "KILLED")
 
     def _create_experiment(self, root: Path, task: str) -> str:
         local = "MLFLOW_TRACKING_URI" not in os.environ

@@ -1,0 +1,104 @@
+"""The store where things go wrong around it: moved, damaged, left behind by a process that died."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from optimize.commands.new import write_task
+from optimize.store.open import client
+from tests.faulty_server import faulty_app
+from tests.test_cli import optimize
+from tests.test_lm import served
+
+TEXT = "[[ ## verdict ## ]]\npositive\n\n[[ ## completed ## ]]"
+
+
+@pytest.fixture
+def endpoint() -> Iterator[tuple[FastAPI, list[str]]]:
+    """A server, and the flags with which a run asks it."""
+    app = faulty_app(lambda text: TEXT, lambda asked: "")
+    with served(app) as url:
+        flags = ["--lm", "openai/any", "--api-base", f"{url}/v1", "--finetune", "never"]
+        yield app, [*flags, "--max-calls", "60"]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "first place"
+    (root / "programs").mkdir(parents=True)
+    write_task(root, "review")
+    return root
+
+
+def statuses(root: Path) -> list[str]:
+    store = client(root)
+    (found,) = [e for e in store.search_experiments() if e.name == "review"]
+    whole = "tags.command = 'run'"
+    return [r.info.status for r in store.search_runs([found.experiment_id], filter_string=whole)]
+
+
+def test_a_project_that_was_moved_keeps_its_runs(
+    project: Path, endpoint: tuple[FastAPI, list[str]]
+) -> None:
+    flags = endpoint[1]
+    assert optimize(project, "run", "review", *flags).returncode == 1
+    before = optimize(project, "report", "review").stdout
+    place = project.parent / "näxt_place 100%"
+    project.rename(place)
+    assert optimize(place, "report", "review").stdout == before
+    assert optimize(place, "run", "review", *flags).returncode == 1
+    assert not project.exists()
+
+
+def test_a_run_whose_process_died_does_not_go_on_for_ever(
+    project: Path, endpoint: tuple[FastAPI, list[str]]
+) -> None:
+    app, flags = endpoint
+    running = subprocess.Popen(
+        [sys.executable, "-m", "optimize", "run", "review", *flags],
+        cwd=project,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 60
+    while not app.state.log and time.monotonic() < end:
+        time.sleep(0.05)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    assert statuses(project) == ["RUNNING"]
+    assert optimize(project, "run", "review", *flags).returncode == 1
+    assert sorted(statuses(project)) == ["FINISHED", "KILLED"]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100] + b"x" * 20000)
+
+
+def file_for_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+    path.parent.write_text("")
+
+
+@pytest.mark.parametrize("break_it", [cut, file_for_folder])
+def test_a_store_that_cannot_be_used_is_told_before_a_call(
+    project: Path, endpoint: tuple[FastAPI, list[str]], break_it: Callable[[Path], None]
+) -> None:
+    app, flags = endpoint
+    client(project)
+    for extra in ("-wal", "-shm"):
+        (project / "mlruns" / f"mlflow.db{extra}").unlink(missing_ok=True)
+    break_it(project / "mlruns" / "mlflow.db")
+    done = optimize(project, "run", "review", *flags)
+    assert (done.returncode, app.state.log) == (2, []), done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("Error: ") and "mlruns" in last and "Traceback" not in done.stderr
