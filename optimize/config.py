@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import shlex
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -13,6 +14,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -228,8 +230,14 @@ def load_config(root: Path | None = None, **flags: object) -> RunConfig:
             f"Option {knob!r}: {first['msg']}{value}. It is set by a flag, the environment "
             f"(OPTIMIZE_{knob.upper()}) or {FILE}."
         ) from None
+    except SettingsError as error:
+        raise WorkbenchError(
+            f"{error}. A list in the environment is JSON, such as '[\"general\"]'."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WorkbenchError(f"{root / FILE} is not valid TOML: {error}.") from None
+        marked = (root / FILE).read_bytes().startswith(codecs.BOM_UTF8)
+        why = "it begins with a byte order mark; save it as UTF-8 without one" if marked else error
+        raise WorkbenchError(f"{root / FILE} is not valid TOML: {why}.") from None
     finally:
         _root.reset(token)
 

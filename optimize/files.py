@@ -6,12 +6,16 @@ Knows nothing of what they mean.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from optimize.errors import WorkbenchError
+
+LONGEST = 1_000_000  # characters of a line
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_text(path: Path) -> str:
@@ -38,13 +42,29 @@ def read_jsonl(path: Path) -> list[tuple[int, Any]]:
     # not splitlines: JSON strings may hold U+2028
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
-            try:
-                found.append((number, json.loads(line)))
-            except json.JSONDecodeError as error:
-                raise WorkbenchError(
-                    f"{path}:{number}: not JSON: {error.msg} at column {error.colno}."
-                ) from None
+            found.append((number, _value(line, f"{path}:{number}")))
     return found
+
+
+def _value(line: str, place: str) -> Any:
+    if len(line) > LONGEST:
+        raise WorkbenchError(
+            f"{place}: {len(line):,} characters; a line may have {LONGEST:,}. No LM reads more."
+        )
+    try:
+        value = json.loads(line)
+        if SURROGATE.search(line):  # half a character: no LM, and no file, can be sent it
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except json.JSONDecodeError as error:
+        problem = f"not JSON: {error.msg} at column {error.colno}"
+    except RecursionError:
+        problem = "its lists and objects are nested too deeply"
+    except UnicodeEncodeError as error:
+        problem = f"{error.object[error.start]!a} is half a character; repair the text"
+    except ValueError as error:  # a number of thousands of digits
+        problem = str(error).split(";")[0]
+    raise WorkbenchError(f"{place}: {problem}.")
 
 
 def plain(value: Any) -> Any:

@@ -33,6 +33,7 @@ class Score:
     feedback: str = ""
 
 
+LONGEST_NAME = 100  # letters: file systems take 255 with what is put around it
 PLACE = "_place"  # the attribute of an Example that says which file and line it was read from
 # Members of DSPy's examples, predictions and signatures, and arguments of its modules: a field of
 # that name is lost or replaces them. An output is refused as well: it may be a next step's input.
@@ -132,6 +133,11 @@ def choices(annotation: object) -> tuple[str, ...]:
     return ()
 
 
+def named_well(name: str) -> bool:
+    """Whether a task may be called so: its name is a module's, a folder's and an experiment's."""
+    return name.isidentifier() and len(name) <= LONGEST_NAME
+
+
 def task_names(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / "programs").glob("[!_]*.py"))
 
@@ -142,7 +148,7 @@ def load_task(name: str, root: Path) -> Task:
     Raises WorkbenchError if there is none or it does not load.
     """
     path = root / "programs" / f"{name}.py"
-    if not name.isidentifier() or not path.is_file():
+    if not named_well(name) or not path.is_file():
         known = ", ".join(task_names(root)) or f"none below {root}"
         raise WorkbenchError(
             f"No task {name!r}: programs/{name}.py does not exist. Tasks: {known}."
@@ -168,6 +174,12 @@ def load_task(name: str, root: Path) -> Task:
         raise WorkbenchError(
             f"programs/{name}.py must end with `task = Task(...)`; `task` is {task!r}."
         )
+    _check_signature(name, task.signature)
+    if not isinstance(task.max_tokens, int) or task.max_tokens < 1:
+        raise WorkbenchError(
+            f"programs/{name}.py: max_tokens={task.max_tokens!r}; give the number of tokens that "
+            "the longest answer takes."
+        )
     if taken := sorted(TAKEN & task.fields.keys()):
         raise WorkbenchError(_taken(name, taken[0]))
     for number in ("target", "least_gain"):
@@ -180,6 +192,20 @@ def load_task(name: str, root: Path) -> Task:
             f"programs/{name}.py: stability={task.stability!r}; say 'stable' or 'changing'."
         )
     return replace(task, name=name, root=root)
+
+
+def _check_signature(name: str, signature: Any) -> None:
+    known: bool = isinstance(signature, type) and issubclass(signature, dspy.Signature)
+    if not known:
+        raise WorkbenchError(
+            f"programs/{name}.py: signature={signature!r} is no class; write it as a subclass of "
+            "dspy.Signature, so that its fields have types."
+        )
+    for kind, fields in (("Input", signature.input_fields), ("Output", signature.output_fields)):
+        if not fields:
+            raise WorkbenchError(
+                f"programs/{name}.py: the signature {signature.__name__} has no dspy.{kind}Field."
+            )
 
 
 def _taken(name: str, field: str) -> str:

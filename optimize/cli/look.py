@@ -132,7 +132,8 @@ def tasks(debug: Debug = False) -> None:
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 5000, debug: Debug = False
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port on 127.0.0.1")] = 5000,
+    debug: Debug = False,
 ) -> None:
     """Open the MLflow UI on this project's runs."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from optimize.errors import WorkbenchError
+from optimize.task import LONGEST_NAME, named_well
 
 PROGRAM = '''"""Is a product review positive or negative? Replace this with your task."""
 
@@ -91,10 +92,10 @@ def write_task(root: Path, name: str) -> list[Path]:
     """Write programs/NAME.py and devsets/NAME/{rows.jsonl, README.md}; raises WorkbenchError rather
     than overwrite.
     """
-    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+    if not named_well(name) or keyword.iskeyword(name) or name.startswith("_"):
         raise WorkbenchError(
-            f"{name!r} cannot name a task: use letters, digits and underscores, such as "
-            "'refund_reason'."
+            f"{name!r} cannot name a task: use up to {LONGEST_NAME} letters, digits and "
+            "underscores, such as 'refund_reason'."
         )
     program, folder = root / "programs" / f"{name}.py", root / "devsets" / name
     rows = [

@@ -19,6 +19,7 @@ from optimize.finetune.steps import unlabelled
 from optimize.lm.embedder import Embedder, embedder_of
 from optimize.lm.meter import Meter, MeteredLM
 from optimize.program.program import student
+from optimize.program.retrieval import read_corpus
 from optimize.scoring.evaluate import Asking
 from optimize.store.write import Run
 from optimize.task import Task, load_task
@@ -75,6 +76,8 @@ def open_session(
     asks: False for a session that only checks: its LMs are neither loaded nor reachable. Raises
     WorkbenchError for what is wrong.
     """
+    for lm in (config.lm, config.teacher or config.lm):
+        lms.check_name(lm)
     task, splits = load_task_and_rows(root, name, config)
     check_method(config, task)
     if config.finetune in BACKENDS:  # before a call is spent on the way there
@@ -123,6 +126,8 @@ def load_task_and_rows(root: Path, name: str, config: RunConfig) -> tuple[Task, 
     task = load_task(name, root)
     if config.target is not None:
         task = replace(task, target=config.target)
+    if task.corpus:
+        read_corpus(task.corpus)
     return task, load_splits(task).at_most(config.val_rows, config.test_rows)
 
 

@@ -45,7 +45,8 @@ def check_config(config: RunConfig) -> None:
             f"whose provider speaks OpenAI's fine-tuning API, not {config.lm!r}."
         )
     if not _key(config):
-        raise WorkbenchError("--finetune openai needs a key: OPTIMIZE_API_KEY, or OPENAI_API_KEY.")
+        raise WorkbenchError("--finetune openai needs a key: OPTIMIZE_API_KEY; without --api-base OPENAI_API_KEY will do."
+            "")
     if config.method == "dpo" and config.replay:
         raise WorkbenchError(
             "--finetune openai trains on preferences or on answers, not on both: leave out "
@@ -115,7 +116,10 @@ class _Record:
 
 
 def _key(config: RunConfig) -> str | None:
-    return config.api_key.get_secret_value() if config.api_key else os.environ.get("OPENAI_API_KEY")
+    if config.api_key:
+        return config.api_key.get_secret_value()
+    # another address never gets OpenAI's key
+    return None if config.api_base else os.environ.get("OPENAI_API_KEY")
 
 
 def _client(config: RunConfig) -> Any:

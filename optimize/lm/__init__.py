@@ -80,22 +80,15 @@ def resolve(
         return local_lm(path, None, meter, max_tokens, context=config.context)
     for variable in itertools.chain.from_iterable(reach.KEYS.values()):
         keep_secret(os.environ.get(variable))
-    if "/" not in name:
-        raise WorkbenchError(
-            f"LM {name!r}: use {', '.join((EMBEDDED, *MODELS))}, 'gguf:PATH' or a DSPy model "
-            "string such as 'openai/gpt-4.1-mini'."
-        )
+    check_name(name)
     options: dict[str, Any] = {
         "temperature": 0.0,
         "max_tokens": max_tokens,
         "timeout": config.timeout,
     }
     if api_base:
-        key = (
-            config.api_key.get_secret_value()
-            if config.api_key
-            else os.environ.get("OPENAI_API_KEY", "none")
-        )
+        # another address never gets OpenAI's key
+        key = config.api_key.get_secret_value() if config.api_key else "none"
         keep_secret(key)
         reached = declare_endpoint(name.split("/", 1)[1], api_base.rstrip("/"))
         return MeteredLM(reached, meter=meter, any_schema=True, api_key=key, **options)
@@ -108,6 +101,15 @@ def resolve(
             temperature=None,
             max_tokens=max(16000, max_tokens),
             timeout=config.timeout,
+        )
+
+
+def check_name(name: str) -> None:
+    """Raises WorkbenchError for what cannot be the name of an LM."""
+    if not is_local(name) and not all(name.partition("/")):
+        raise WorkbenchError(
+            f"LM {name!r}: use {', '.join((EMBEDDED, *MODELS))}, 'gguf:PATH' or a DSPy model "
+            "string such as 'openai/gpt-4.1-mini'."
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from optimize.catalogue import EMBEDDERS
-from optimize.config import RunConfig, is_local
+from optimize.config import RunConfig, is_local, load_config
 from optimize.errors import WorkbenchError
 from optimize.lm import embedded, weights
 from optimize.lm.dspy_door import token_prices
@@ -142,10 +142,13 @@ def embedder_of(config: RunConfig) -> Embedder | None:
     return found
 
 
-def key_given() -> SecretStr | None:
-    """The key for addresses that the environment holds."""
-    key = os.environ.get("OPTIMIZE_API_KEY")
-    return SecretStr(key) if key else None
+def saved_embedder(root: Path, name: str, api_base: str | None) -> Embedder:
+    """The one that a saved program names. An address gets the project's key only if the project is
+    configured for it: a file from elsewhere may name any.
+    """
+    config = load_config(root)
+    own = config.api_key if api_base and api_base == config.embedder_api_base else None
+    return Embedder(name, api_base, own)
 
 
 @cache
@@ -164,9 +167,9 @@ def _client(embedder: Embedder) -> tuple[Any, str, Room]:
         endpoint = embedded.serve(path)
         client = openai.OpenAI(base_url=endpoint.url, api_key=endpoint.key, **limits)
         return client, path.stem, local_room(endpoint, embedded.context_of(path))
-    base = embedder.api_base
-    own = embedder.key.get_secret_value() if base and embedder.key else None
-    key = own or os.environ.get("OPENAI_API_KEY", "none")
+    base = embedder.api_base  # another address than OpenAI's never gets its key
+    own = embedder.key.get_secret_value() if embedder.key else "none"
+    key = own if base else os.environ.get("OPENAI_API_KEY", "none")
     keep_secret(key)
     client = openai.OpenAI(base_url=base, api_key=key, **limits)
     return client, embedder.name.split("/", 1)[1], Room(HOSTED_CHARS, len)

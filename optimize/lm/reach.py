@@ -43,7 +43,7 @@ def check_reachable_embedder(config: RunConfig) -> None:
     at whose address nothing listens.
     """
     name, base = str(config.embedder), config.embedder_api_base
-    if "/" not in name or (not base and not name.startswith("openai/")):
+    if not all(name.partition("/")) or (not base and not name.startswith("openai/")):
         raise WorkbenchError(
             f"Embedder {name!r}: use {', '.join(EMBEDDERS)}, gguf:PATH, openai/MODEL, or "
             "openai/MODEL with --embedder-api-base for any OpenAI-compatible endpoint."
@@ -66,7 +66,10 @@ def _check_key(name: str) -> None:
 
 def _check_address(name: str, base: str) -> None:
     address = urlsplit(base)
-    host = address.hostname
+    try:
+        host, _ = address.hostname, address.port  # a port beyond 65535 raises
+    except ValueError:
+        host = None
     if address.scheme not in ("http", "https") or not host:
         raise WorkbenchError(
             f"The address {base!r} of LM {name!r} is none; write it as http://HOST:PORT/v1."

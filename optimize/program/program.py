@@ -23,7 +23,7 @@ from optimize.data.rows import input_text
 from optimize.errors import WorkbenchError
 from optimize.files import plain, read_text
 from optimize.lm.dspy_door import first_prompt
-from optimize.lm.embedder import Embedder, key_given
+from optimize.lm.embedder import Embedder, saved_embedder
 from optimize.program.around import Around, Sent
 from optimize.program.formats import FORMATS
 from optimize.program.guide import Guide, WithGuide
@@ -176,27 +176,31 @@ class Program(dspy.Module):
         if state["neighbours"]:
             saved, rows = state["neighbours"], tuple(state["neighbours"]["rows"])
             texts = tuple(input_text(self.task, r) for r in rows)
-            self.neighbours = Neighbours(saved["k"], texts, rows, _embedder(saved))
+            self.neighbours = Neighbours(saved["k"], texts, rows, self._embedder(saved))
         if state["passages"]:
             if not self.task.corpus:
                 raise WorkbenchError(
                     f"The program retrieves passages, but {self.task.folder}/corpus.jsonl is gone."
                 )
             saved = state["passages"]
-            self.use_passages(Passages(saved["k"], self.task.corpus, _embedder(saved)))
+            self.use_passages(Passages(saved["k"], self.task.corpus, self._embedder(saved)))
         self.guide = Guide(**found) if (found := state.get("guide")) else None
         self.votes = state.get("votes", 0)
         self.tuned = state["tuned"]
-        super().load_state(state["predictors"], allow_unsafe_lm_state=allow_unsafe_lm_state)
+        # the LM is the caller's, or the module's own; never one that a file names
+        own = {name: predictor.lm for name, predictor in self.named_predictors()}
+        saved = {name: {**found, "lm": None} for name, found in state["predictors"].items()}
+        super().load_state(saved, allow_unsafe_lm_state=False)
+        for name, predictor in self.named_predictors():
+            predictor.lm = own[name]
+
+    def _embedder(self, saved: Mapping[str, Any]) -> Embedder | None:
+        knobs = saved.get("embedder")
+        return saved_embedder(self.task.root, **knobs) if knobs else None
 
 
 def _knobs(embedder: Embedder | None) -> dict[str, Any] | None:
     return embedder.knobs if embedder else None
-
-
-def _embedder(saved: Mapping[str, Any]) -> Embedder | None:
-    """The one a program was saved with; its key comes from the environment."""
-    return Embedder(**knobs, key=key_given()) if (knobs := saved.get("embedder")) else None
 
 
 class _WithDemos(Around):
