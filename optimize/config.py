@@ -80,6 +80,15 @@ class RunConfig(BaseSettings):
     max_calls: int = Field(
         5000, ge=1, description="hard cap on LM calls that are not answered from the cache"
     )
+    max_tokens: int | None = Field(
+        None, ge=1, description="the same for tokens, read and written", examples=[2_000_000]
+    )
+    budget_usd: float | None = Field(
+        None, gt=0, description="the same for US dollars", examples=[5.0]
+    )
+    max_minutes: float | None = Field(
+        None, gt=0, description="the same for minutes of the clock", examples=[30]
+    )
     seed: int = Field(0, ge=0, description="seed of every random choice")
     threads: int = Field(4, ge=1, le=64, description="LM calls in flight")
     timeout: float = Field(
@@ -167,14 +176,15 @@ class RunConfig(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
 
 
-_ASKING = ("lm", "api_base", "context", "max_calls", "threads", "timeout", "temperature")
+LIMITS = ("max_calls", "max_tokens", "budget_usd", "max_minutes")
+_ASKING = ("lm", "api_base", "context", *LIMITS, "threads", "timeout", "temperature")
 _LEARNING = ("method", "replay", "finetune_base", "epochs", "no_regression_on", "waive")
 _TUNING = ("teacher", "teacher_api_base", "target", "seed", "repeats", *_LEARNING)
 _CLIMBING = ("embedder", "embedder_api_base", "val_rows", "test_rows")
 # the knobs that a command which we advise takes as flags, in the order they are printed
 TAKES: dict[str, tuple[str, ...]] = {
     "check": (
-        *("target", "lm", "teacher", "api_base", "teacher_api_base", "context", "max_calls"),
+        *("target", "lm", "teacher", "api_base", "teacher_api_base", "context", *LIMITS),
         *("repeats",),
         *(
             "headroom",

@@ -4,10 +4,12 @@ is paid that the cap forbids, and no server can hold a command.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +22,9 @@ from optimize.commands.new import write_task
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted, LmRefused, StoreFailed
 from optimize.lm import dspy_calls
-from optimize.lm.meter import Meter, MeteredLM
+from optimize.lm.limiter import limiter_of
+from optimize.lm.limits import Limits
+from optimize.lm.meter import Meter, MeteredLM, count_others
 from optimize.program.program import student
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.store.open import client
@@ -269,3 +273,88 @@ def test_the_cache_is_shown_and_cleared(project: Path, silent: tuple[dict[str, s
         ours(silent[1].removesuffix("/v1"), Meter(9))(f"question {n}")
     assert "answers.db: 3 answers, 0." in shown()[0]
     assert shown("--clear")[1].endswith("cleared") and "answers.db: 0 answers" in shown()[0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        (Limits(tokens=90), "The cap of 90 tokens is reached .--max-tokens"),
+        (Limits(usd=1e-5), "US dollars is reached .--budget-usd"),
+        (Limits(minutes=0.005), "minutes is reached .--max-minutes"),
+    ],
+)
+def test_no_call_is_sent_beyond_a_cap(limits: Limits, said: str) -> None:
+    """Nine tokens a call."""
+    app = faulty_app(lambda text: RED, lambda asked: "", seconds=0.05)
+    with served(app) as url:
+        meter, task = Meter(999, limits), colour_task()
+        count_others(meter)
+        priced = dspy.LM("openai/gpt-4.1-mini", api_base=f"{url}/v1", api_key="none")
+        things = rows(*(f"thing {n}" for n in range(80)))
+        with dspy.context(lm=priced), pytest.raises(BudgetExhausted, match=said):
+            evaluate(student(task), things, Asking(task, threads=2))
+    sent = len(app.state.log)
+    assert sent == meter.usage().calls < 60 and meter.remaining() == 0
+    if limits.tokens:
+        assert 10 <= sent <= 11, "those in flight are let through"
+
+
+def test_what_is_left_is_told_in_calls() -> None:
+    meter = Meter(100, Limits(tokens=90))
+    assert meter.remaining() == 100, "before the first call nobody knows what one takes"
+    meter.ask(1, 1, "a")
+    meter.add(0.1)
+    meter.spend(tokens_in=8, tokens_out=1)
+    assert meter.remaining() == 9
+
+
+def test_a_budget_needs_a_price(project: Path, silent: tuple[dict[str, str], str]) -> None:
+    flags = ["--lm", "openai/any", "--api-base", silent[1], "--budget-usd", "2"]
+    for command in ("check", "run"):
+        done = optimize(project, command, "review", *flags)
+        assert done.returncode == 2 and "so --budget-usd cannot be kept to" in done.stderr
+
+
+def test_a_climb_ends_at_its_cap_with_a_report(
+    project: Path, silent: tuple[dict[str, str], str]
+) -> None:
+    flags = ["--lm", "openai/any", "--api-base", silent[1], "--finetune", "never"]
+    done = optimize(project, "run", "review", *flags, "--max-tokens", "900", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["verdict"]) == (1, "budget"), done.stderr
+    spent = sum(a["tokens_in"] + a["tokens_out"] for a in found["attempts"])
+    assert found["lm_calls"] <= 104 and spent <= 900 and "--max-tokens 1800" in found["next"]
+
+
+def test_an_endpoint_is_asked_as_much_as_it_takes() -> None:
+    """Six at once, and 429 beyond: 32 threads find that out, and lose nothing."""
+    inside, most = 0, 0
+    lock = threading.Lock()
+
+    def fault(asked: Asked) -> str:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+            if inside > 6:
+                inside -= 1
+                return "429"
+            return ""
+
+    def answer(text: str) -> str:
+        nonlocal inside
+        with lock:
+            inside -= 1
+        return RED
+
+    app = faulty_app(answer, fault, seconds=0.05)
+    with served(app) as url:
+        meter, task = Meter(2000), colour_task()
+        lm = ours(url, meter)
+        with dspy.context(lm=lm):
+            things = rows(*(f"thing {n}" for n in range(300)))
+            found = evaluate(student(task), things, Asking(task, threads=32))
+    assert found.scores == (1.0,) * 300 and found.missing == 0
+    refused = sum(asked.fault == "429" for asked in app.state.log)
+    assert len(app.state.log) == 300 + refused == meter.usage().calls and refused < 60
+    assert limiter_of(lm.model).limit < 16

@@ -73,6 +73,9 @@ TeacherBase = Annotated[str | None, typer.Option(help="the same for the teacher"
 MaxCalls = Annotated[
     int | None, typer.Option(help="hard cap on LM calls; answers from the cache are free")
 ]
+MaxTokens = Annotated[int | None, typer.Option(help="the same for tokens, read and written")]
+BudgetUsd = Annotated[float | None, typer.Option(help="the same for US dollars")]
+MaxMinutes = Annotated[float | None, typer.Option(help="the same for minutes of the clock")]
 Seed = Annotated[int | None, typer.Option(help="seed of every random choice")]
 Threads = Annotated[int | None, typer.Option(help="LM calls in flight")]
 Timeout = Annotated[
@@ -198,7 +201,7 @@ def _explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, LmRefused):
         return f"Error: {error} What was answered is cached.", MISTAKE
     if isinstance(error, BudgetExhausted):
-        more = "Give the same command a higher --max-calls: what is known is cached."
+        more = "Give the same command a higher one: what is known is cached."
         return f"Error: {error} {more}", MISTAKE
     if isinstance(error, OSError) and error.errno in MACHINE:
         return f"Error: {error.strerror}: {error.filename}.", MISTAKE

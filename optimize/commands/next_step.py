@@ -7,7 +7,7 @@ from typing import Any
 
 from optimize.climb.verdict import COVERAGE
 from optimize.commands.session import Session
-from optimize.config import command_line
+from optimize.config import LIMITS, command_line
 from optimize.finetune import finetune_command, untrainable
 from optimize.finetune.forgetting import replayable
 from optimize.report.record import Report
@@ -44,7 +44,7 @@ def next_step(report: Report, session: Session) -> Step:
         return _tune_or_hand_off(report, session)
     elif report.verdict == "reached":
         return Step(LOOK)
-    twice = command_line("run", report.task, report.knobs | {"max_calls": _twice(session)})
+    twice = command_line("run", report.task, report.knobs | _twice(session))
     check = command_line("check", report.task, report.knobs)
     return {
         "budget": Step(twice),
@@ -63,8 +63,10 @@ def next_step(report: Report, session: Session) -> Step:
     }.get(report.verdict, Step(LOOK))
 
 
-def _twice(session: Session) -> int:
-    return 2 * session.config.max_calls
+def _twice(session: Session) -> dict[str, Any]:
+    """Every cap, doubled."""
+    caps = {cap: getattr(session.config, cap) for cap in LIMITS}
+    return {cap: 2 * value for cap, value in caps.items() if value is not None}
 
 
 def _tune_or_hand_off(report: Report, session: Session) -> Step:

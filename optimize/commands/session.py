@@ -17,6 +17,7 @@ from optimize.finetune import BACKENDS, forgetting, trainer
 from optimize.finetune.forgetting import GENERAL
 from optimize.finetune.steps import unlabelled
 from optimize.lm.embedder import Embedder, embedder_of
+from optimize.lm.limits import Limits
 from optimize.lm.meter import Meter, MeteredLM
 from optimize.program.program import student
 from optimize.program.retrieval import read_corpus
@@ -78,6 +79,7 @@ def open_session(
     """
     for lm in (config.lm, config.teacher or config.lm):
         lms.check_name(lm)
+    check_price(config)
     task, splits = load_task_and_rows(root, name, config)
     check_method(config, task)
     if config.finetune in BACKENDS:  # before a call is spent on the way there
@@ -92,7 +94,8 @@ def open_session(
             f"--replay {config.replay}: {forgetting.general_file(root, forgetting.REPLAY)} has "
             f"{known} instructions to replay."
         )
-    meter = Meter(config.max_calls if asks else 0)
+    limits = Limits(config.max_tokens, config.budget_usd, config.max_minutes)
+    meter = Meter(config.max_calls if asks else 0, limits)
     found = embedder_of(config)
     if asks:
         lms.configure(root, meter)
@@ -103,6 +106,19 @@ def open_session(
     # what costs money is not asked by a command that only checks
     free = found if asks or (found and found.local) else None
     return Session(root, config, task, splits, meter, lm, teacher, watch, free, others)
+
+
+def check_price(config: RunConfig) -> None:
+    """Raises WorkbenchError for a budget that nobody could hold."""
+    named = [(config.lm, config.api_base)]
+    if config.teacher:
+        named.append((config.teacher, config.teacher_api_base))
+    for lm, base in named if config.budget_usd else ():
+        if lms.price(lm, base) is None:
+            raise WorkbenchError(
+                f"The price of LM {lm!r} is not known, so --budget-usd cannot be kept to. Use "
+                "--max-calls or --max-tokens in its place. No call was made."
+            )
 
 
 def check_method(config: RunConfig, task: Task) -> None:

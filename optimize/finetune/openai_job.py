@@ -45,8 +45,10 @@ def check_config(config: RunConfig) -> None:
             f"whose provider speaks OpenAI's fine-tuning API, not {config.lm!r}."
         )
     if not _key(config):
-        raise WorkbenchError("--finetune openai needs a key: OPTIMIZE_API_KEY; without --api-base OPENAI_API_KEY will do."
-            "")
+        raise WorkbenchError(
+            "--finetune openai needs a key: OPTIMIZE_API_KEY; without --api-base OPENAI_API_KEY "
+            "will do."
+        )
     if config.method == "dpo" and config.replay:
         raise WorkbenchError(
             "--finetune openai trains on preferences or on answers, not on both: leave out "

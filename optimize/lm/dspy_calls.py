@@ -18,11 +18,13 @@ from dspy.clients import execution
 from dspy.lm15 import ProviderError
 
 from optimize.errors import LmRefused
+from optimize.lm.limiter import limiter_of
 from optimize.secrets import redacted
 from optimize.stopping import wait
 
 MOST_REPEATS = 1000  # of one call; `--repeats` allows 20
 MOST_WAIT = 60.0  # seconds before a request is made again, whatever the server asks for
+TOO_MUCH = (429, 503, 529)  # status of an endpoint that is asked too much
 CUT = "length"  # how DSPy says that an answer ran into max_tokens
 
 
@@ -54,8 +56,10 @@ class Watch(Protocol):
     def paid(self, lm: dspy.BaseLM, usage: dict[str, Any], cost: float | None) -> None:
         """What requests have taken. usage: tokens, as OpenAI names them. cost: US dollars."""
 
-    def may_be_silent(self, lm: dspy.BaseLM) -> bool:
-        """Whether an answer without content is this LM's own word, and no fault on the way."""
+    def runs_here(self, lm: dspy.BaseLM) -> bool:
+        """Whether the LM runs in this process: it takes what it is given, and an answer without
+        content is its own word and no fault on the way.
+        """
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class _Request:
         """
         result = self.state.result
         result.outputs = [_without_keys(output) for output in result.outputs]
-        if any(map(_content, result.outputs)) or self.watch.may_be_silent(self.lm):
+        if any(map(_content, result.outputs)) or self.watch.runs_here(self.lm):
             return
         if refusal := _refusal(self.state.response):
             result.outputs = [refusal]
@@ -133,7 +137,8 @@ def watch_calls(watch: Watch) -> None:
     def watched_attempt(
         lm: Any, call: Any, backend: Any, request: Any, provider: Any, state: Any, results: Any
     ) -> None:
-        with _Request(watch, lm, call, request, provider, state, results, False).watched():
+        one = _Request(watch, lm, call, request, provider, state, results, False)
+        with _slot(watch, lm), one.watched():
             attempt(lm, call, backend, request, provider, state, results)
 
     async def watched_aattempt(
@@ -162,6 +167,23 @@ def watch_calls(watch: Watch) -> None:
     # a call that is given more time is the same call
     execution.IGNORED_CACHE_KEYS = [*execution.IGNORED_CACHE_KEYS, "timeout"]
     execution.time = SimpleNamespace(sleep=wait)
+
+
+@contextmanager
+def _slot(watch: Watch, lm: Any) -> Iterator[None]:
+    """A place among the requests that the endpoint is asked at once; what runs here needs none."""
+    if watch.runs_here(lm):
+        yield
+        return
+    limiter = limiter_of(lm.model)
+    with limiter.slot() as sent:
+        try:
+            yield
+        except (dspy.LMError, ProviderError) as error:
+            if getattr(error, "status", None) in TOO_MUCH:
+                limiter.refused(sent, min(_hint(error), MOST_WAIT))
+            raise
+        limiter.answered()
 
 
 def key_of(lm: Any, call: Any, asynchronous: bool) -> str:

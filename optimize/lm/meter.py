@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
@@ -21,9 +22,11 @@ import dspy
 from optimize.errors import BudgetExhausted, ShareExhausted
 from optimize.lm.dspy_calls import watch_calls
 from optimize.lm.dspy_door import HistorylessLM, carried, carrying
+from optimize.lm.limits import Limits
 from optimize.lm.usage import Usage
 from optimize.turns import turns
 
+NONE = Limits()
 _stretch: ContextVar[Meter | None] = ContextVar("stretch", default=None)
 _repeat: ContextVar[int] = ContextVar("repeat", default=0)
 # seconds that the call under way has waited for its turn on the cores
@@ -72,10 +75,15 @@ class _Share:
 
 
 class Meter:
-    """Counts for all LMs of a run, under threads, and the hard cap on calls sent."""
+    """Counts for all LMs of a run, under threads, and the caps: none is sent once one is reached.
 
-    def __init__(self, max_calls: int) -> None:
-        self.max_calls = max_calls
+    That of calls is exact; tokens and money are known when a call is answered, so that those in
+    flight may go beyond.
+    """
+
+    def __init__(self, max_calls: int, limits: Limits = NONE) -> None:
+        self.max_calls, self.limits = max_calls, limits
+        self._began = time.monotonic()
         self._lock = threading.Lock()
         self._numbers: dict[str, Any] = {f.name: 0 for f in fields(Usage) if f.name != "latencies"}
         self._latencies: list[float] = []
@@ -94,8 +102,14 @@ class Meter:
         its kind, so that a run from the cache plans as the first one did.
         """
         with self._lock:
-            spent = max(self._numbers["different"], self._numbers["calls"])  # retries are sent too
-            return max(0, self.max_calls - int(spent))
+            sent = self._numbers["calls"]  # retries too
+            left = self.max_calls - max(self._numbers["different"], sent)
+            return max(0, int(min(left, self.limits.calls(sent, *self._spent()))))
+
+    def _spent(self) -> tuple[float, float, float]:
+        """Tokens, US dollars, minutes."""
+        tokens = self._numbers["tokens_in"] + self._numbers["tokens_out"]
+        return tokens, self._numbers["cost"], (time.monotonic() - self._began) / 60
 
     @contextlib.contextmanager
     def share(
@@ -146,7 +160,9 @@ class Meter:
 
     def _within_cap(self, sent: int) -> None:
         if sent and self._numbers["calls"] + sent > self.max_calls:
-            raise BudgetExhausted(f"The cap of {self.max_calls} LM calls is reached.")
+            raise BudgetExhausted(f"The cap of {self.max_calls} LM calls is reached (--max-calls).")
+        if sent and (problem := self.limits.reached(*self._spent())):
+            raise BudgetExhausted(problem)
 
     def add(self, seconds: float, **numbers: float) -> None:
         """A call has ended, after so long."""
@@ -247,7 +263,7 @@ class _Watch:
                 unpriced=int(paid is None),
             )
 
-    def may_be_silent(self, lm: dspy.BaseLM) -> bool:
+    def runs_here(self, lm: dspy.BaseLM) -> bool:
         return isinstance(lm, MeteredLM) and lm.local
 
 

@@ -47,7 +47,7 @@ def verdict_sentences(
             f"{chance}.",
             "degenerate": f"This climb proves nothing about prompting: {_not_reading(found)}.",
             "improving": f"Prompting is {at} so far; {chance}.",
-            "budget": f"The cap on LM calls ended the climb {at}; {chance}. "
+            "budget": f"The cap that was given ended the climb {at}; {chance}. "
             f"{_untried(found.rungs_left)}; one takes some {found.rung_calls} calls.",
             "exhausted": f"Every lever was tried, but {found.lacking}, so it is not known whether "
             f"prompting reaches the target {target}.",
