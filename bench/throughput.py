@@ -16,16 +16,14 @@ import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Request
+
+from tests.test_lm import served
 
 DESKS = ("north", "south", "east", "west")
 PROGRAM = f"""
@@ -74,16 +72,6 @@ def server(latency: float) -> FastAPI:
     return app
 
 
-@contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-    threading.Thread(target=running.run, daemon=True).start()
-    while not running.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}/v1"
-    running.should_exit = True
-
-
 def climb(url: str, threads: int, calls: int, latency: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -123,7 +111,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with served(server(given.latency)) as url:
-        rows = [climb(url, n, given.max_calls, given.latency) for n in given.threads]
+        rows = [climb(f"{url}/v1", n, given.max_calls, given.latency) for n in given.threads]
     if given.json:
         print(json.dumps(rows, indent=1))
         return
