@@ -107,7 +107,7 @@ def test_a_teacher_teaches_what_it_gets_right_and_what_it_agrees_with_itself_on(
     path.write_text(path.read_text() + json.dumps({"text": held.upper()}) + "\n")
     session, best = opened(method="distill", teacher="embedded")
     # for the input that is a test row typed twice, which is not asked
-    session.meter.ask(0, 3, key="typed twice")
+    session.meter.find(3, key="typed twice")
     rows = made(session, best)
     gold = {e.text: e.mood for e in session.splits.train}
     asked = [row["messages"][1]["content"] for row in rows]

@@ -23,7 +23,10 @@ from optimize.task import Task, load_task
 class _Unlimited(Meter):
     """A service runs for months: its calls are not capped, and nothing is kept of them."""
 
-    def ask(self, sent: int, of: int, key: str) -> None:
+    def begin(self, answers: int, key: str) -> None:
+        pass
+
+    def find(self, answers: int, key: str) -> None:
         pass
 
     def add(self, seconds: float, **numbers: float) -> None:

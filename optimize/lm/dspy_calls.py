@@ -29,23 +29,21 @@ CUT = "length"  # how DSPy says that an answer ran into max_tokens
 
 
 class Watch(Protocol):
-    """Who is told of every call and every request that it takes. key: the call's place in the
-    answer cache. of: how many answers the call asks for (`n`).
+    """Who is told of every call and every request that it takes. answers: how many are asked for
+    (`n`). key: the call's place in the answer cache.
     """
 
     def rollout(self) -> int:
         """A number for a place of its own in the answer cache; 0: the usual place."""
 
-    def fits(self, lm: dspy.BaseLM, of: int) -> None:
-        """The cache does not know the answer. Raises where the call cannot be made to its end."""
+    def beginning(self, lm: dspy.BaseLM, answers: int, key: str) -> None:
+        """The cache does not know the answer to a call. May raise."""
 
-    def sending(self, lm: dspy.BaseLM, answers: int, of: int, key: str) -> None:
-        """A request for so many of the answers is about to be sent, once more or for the first
-        time. May raise.
-        """
+    def sending(self, lm: dspy.BaseLM, answers: int) -> None:
+        """A request for it is about to be sent, once more or for the first time. May raise."""
 
-    def cached(self, lm: dspy.BaseLM, of: int, key: str) -> None:
-        """The cache has answered. May raise."""
+    def cached(self, lm: dspy.BaseLM, answers: int, key: str) -> None:
+        """The cache has answered a call. May raise."""
 
     def failed(self, lm: dspy.BaseLM, seconds: float) -> None:
         """The request was sent, and brought no answer."""
@@ -73,13 +71,10 @@ class _Request:
     provider: Any
     state: Any
     results: list[Any]
-    asynchronous: bool
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        answers = 1 if self.request is not None else self.call.n
-        key = key_of(self.lm, self.call, self.asynchronous)
-        self.watch.sending(self.lm, answers, self.call.n, key)
+        self.watch.sending(self.lm, 1 if self.request is not None else self.call.n)
         start = time.perf_counter()
         try:
             yield
@@ -131,20 +126,20 @@ def watch_calls(watch: Watch) -> None:
     one_at_a_time = _OneAtATime()
 
     def watched_engine(lm: Any, call: Any, asynchronous: bool) -> Any:
-        watch.fits(lm, call.n)
+        watch.beginning(lm, call.n, key_of(lm, call, asynchronous))
         return engine(lm, call, asynchronous)
 
     def watched_attempt(
         lm: Any, call: Any, backend: Any, request: Any, provider: Any, state: Any, results: Any
     ) -> None:
-        one = _Request(watch, lm, call, request, provider, state, results, False)
+        one = _Request(watch, lm, call, request, provider, state, results)
         with _slot(watch, lm), one.watched():
             attempt(lm, call, backend, request, provider, state, results)
 
     async def watched_aattempt(
         lm: Any, call: Any, backend: Any, request: Any, provider: Any, state: Any, results: Any
     ) -> None:
-        with _Request(watch, lm, call, request, provider, state, results, True).watched():
+        with _Request(watch, lm, call, request, provider, state, results).watched():
             await aattempt(lm, call, backend, request, provider, state, results)
 
     def watched_execute(lm: Any, call: Any) -> Any:

@@ -125,38 +125,51 @@ class Meter:
         finally:
             share.over = True
 
-    def fits(self, calls: int) -> None:
-        """Raises BudgetExhausted where so many calls would be too many."""
-        with self._lock:
-            self._within_cap(calls)
+    def begin(self, answers: int, key: str) -> None:
+        """Note a call for so many answers that the cache does not know; raises ShareExhausted or
+        BudgetExhausted instead of letting one too many through.
 
-    def ask(self, sent: int, of: int, key: str) -> None:
-        """Note a request for `sent` of a call's `of` answers, or, with 0, that the cache has
-        answered it; raises instead of letting one too many through.
-
-        key: tells this call from others, and is the same when it is made again; empty where nothing
-        tells.
+        key: tells this call from others; empty where nothing does.
         """
-        share: _Share | None = carried()
         with self._lock:
-            different = sent if not key else 0 if key in self._keys else of
-            if (
-                share
-                and share.meter is self
-                and (share.over or self._numbers["different"] + different > share.end)
-            ):
-                raise ShareExhausted(
-                    f"stopped: it asked for more than its share of {share.calls} LM calls"
-                )
-            self._within_cap(sent)
-            self._numbers["asked"] += sent or of
-            self._numbers["calls"] += sent
-            self._numbers["different"] += different
-            if key:
-                self._keys.add(key)
-            spent = self._numbers["different"]
-        if share and share.meter is self:
-            share.told(share.calls - (share.end - spent), share.calls)
+            self._within_cap(answers)
+            self._count(answers, key)
+        self._tell()
+
+    def find(self, answers: int, key: str) -> None:
+        """Note a call that the cache has answered; raises ShareExhausted."""
+        with self._lock:
+            self._count(answers, key)
+            self._numbers["cached"] += answers
+        self._tell()
+
+    def send(self, answers: int) -> None:
+        """Note a request for some of a call's answers, once more or for the first time; raises
+        BudgetExhausted instead.
+        """
+        with self._lock:
+            self._within_cap(answers)
+            self._numbers["calls"] += answers
+
+    def _count(self, answers: int, key: str) -> None:
+        share, different = self._share(), 0 if key in self._keys else answers
+        if share and (share.over or self._numbers["different"] + different > share.end):
+            raise ShareExhausted(
+                f"stopped: it asked for more than its share of {share.calls} LM calls"
+            )
+        self._numbers["asked"] += answers
+        self._numbers["different"] += different
+        if key:
+            self._keys.add(key)
+
+    def _tell(self) -> None:
+        if share := self._share():
+            share.told(share.calls - (share.end - self._numbers["different"]), share.calls)
+
+    def _share(self) -> _Share | None:
+        """That of the stretch of work under way, where it is one of this meter."""
+        share: _Share | None = carried()
+        return share if share and share.meter is self else None
 
     def _within_cap(self, sent: int) -> None:
         if sent and self._numbers["calls"] + sent > self.max_calls:
@@ -229,19 +242,19 @@ class _Watch:
     def rollout(self) -> int:
         return _repeat.get()
 
-    def fits(self, lm: dspy.BaseLM, of: int) -> None:
+    def beginning(self, lm: dspy.BaseLM, answers: int, key: str) -> None:
         for meter in _meters(lm):
-            meter.fits(of)
+            meter.begin(answers, key)
 
-    def sending(self, lm: dspy.BaseLM, answers: int, of: int, key: str) -> None:
+    def sending(self, lm: dspy.BaseLM, answers: int) -> None:
         for meter in _meters(lm):
-            meter.ask(answers, of, key)
+            meter.send(answers)
         if isinstance(lm, MeteredLM) and lm.local and not _in_event_loop():
             _waited.set(turns().enter())
 
-    def cached(self, lm: dspy.BaseLM, of: int, key: str) -> None:
+    def cached(self, lm: dspy.BaseLM, answers: int, key: str) -> None:
         for meter in _meters(lm):
-            meter.ask(0, of, key)
+            meter.find(answers, key)
 
     def failed(self, lm: dspy.BaseLM, seconds: float) -> None:
         seconds -= _turn_over()

@@ -10,14 +10,15 @@ from statistics import median
 class Usage:
     """What a stretch of work asked of LMs.
 
-    asked counts every call, calls those that were sent (not answered from the cache, each retry
-    anew), failed those of them that brought no answer. different counts each question once,
-    whoever answered it: what a run pays that has nothing cached. Tokens and seconds are those of
-    calls sent. unpriced counts calls sent whose price is not known, embedded texts that an embedder
-    was asked for.
+    asked counts every call, cached those that the cache answered, calls the requests that were sent
+    for the others (each retry anew), failed those of them that brought no answer. different counts
+    each question once, whoever answered it: what a run pays that has nothing cached. Tokens and
+    seconds are those of calls sent. unpriced counts calls sent whose price is not known, embedded
+    texts that an embedder was asked for.
     """
 
     asked: int = 0
+    cached: int = 0
     different: int = 0
     calls: int = 0
     failed: int = 0

@@ -59,7 +59,7 @@ class AttemptRecord(Record):
             missing=attempt.evaluation.missing if attempt.evaluation else 0,
             format=attempt.program.format if attempt.program else None,
             lm_calls=usage.calls,
-            cached_calls=usage.asked - usage.calls,
+            cached_calls=usage.cached,
             tokens_in=usage.tokens_in,
             tokens_out=usage.tokens_out,
             cost_usd=usage.cost_usd,

@@ -86,7 +86,7 @@ class Run(Observer):
         usage = attempt.usage
         numbers: dict[str, float | None] = {
             "lm_calls": usage.calls,
-            "cached_calls": usage.asked - usage.calls,
+            "cached_calls": usage.cached,
             "tokens_in": usage.tokens_in,
             "tokens_out": usage.tokens_out,
             "cost_usd": usage.cost_usd,
