@@ -198,7 +198,7 @@ def test_check_prices_what_the_flags_add(project: Path) -> None:
 def test_a_task_may_be_named_by_its_file(project: Path, where: str) -> None:
     done = optimize(project, "check", where)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("Next: optimize run review --lm openai/no-such-lm")
+    assert done.stdout.strip().endswith("Next: optimize run review")
     elsewhere = optimize(project, "check", "other.py")
     assert elsewhere.returncode == 2 and "other.py" in elsewhere.stderr
 

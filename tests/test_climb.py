@@ -268,6 +268,7 @@ def test_a_rung_sees_train_rows_only(setup: Setup) -> None:
             "threads",
             "seed",
             "search",
+            "embedder",
         }
         seen.append(context.train)
         return program

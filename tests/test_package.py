@@ -135,7 +135,7 @@ def test_an_example_is_checked_in_a_folder_that_was_empty(bin: Path, shop: Path)
         "devsets/tickets/rows.jsonl",
     }
     done = asked(bin, shop / "devsets", "optimize", "check", "tickets", "--lm", "openai/none")
-    assert done.stdout.strip().endswith("Next: optimize run tickets")
+    assert done.stdout.strip().endswith("Next: optimize run tickets --lm openai/none")
     assert "tickets" in asked(bin, shop, "optimize", "tasks").stdout
 
 

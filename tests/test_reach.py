@@ -51,7 +51,7 @@ def test_a_refused_key_is_told_at_the_first_call(project: Path) -> None:
 
     with served(app) as url:
         base = ["--lm", "openai/x", "--api-base", url + "/v1"]
-        done = optimize(project, "run", "review", "--max-calls", "3", "--threads", "1", *base)
+        done = optimize(project, "run", "review", "--max-calls", "40", "--threads", "1", *base)
     assert done.returncode == 2 and "refuses the key" in done.stderr, done.stderr
     assert "cap" not in done.stderr
 

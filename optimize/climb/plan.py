@@ -26,7 +26,7 @@ class Plan(Record):
     """
 
     rungs: list[PlannedRung]
-    least: int
+    least: int = 0
     enough: int
 
 
