@@ -199,7 +199,7 @@ def test_a_step_whose_outputs_are_labelled_learns_from_all_rows(
     ]
 
 
-TRIED = ("output_format", "bootstrapped_demos", "nearest_demos", "copro")
+TRIED = ("demo_search", "bootstrapped_demos", "nearest_demos", "copro")
 RUNGS = [rung for rung in LADDER if rung.name in TRIED]
 
 
