@@ -18,6 +18,7 @@ import dspy
 import pytest
 
 from optimize import lm as lms
+from optimize.commands.load import _Unlimited
 from optimize.commands.new import write_task
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted, LmRefused, StoreFailed
@@ -124,6 +125,13 @@ def test_a_refused_key_ends_everything_at_once() -> None:
         with dspy.context(lm=ours(url, Meter(99))), pytest.raises(LmRefused, match="the key"):
             evaluate(student(task), rows(*map(str, range(40))), Asking(task, threads=4))
     assert len(app.state.log) <= 8, "those in flight"
+
+
+def test_a_program_in_use_is_told_of_a_refused_key_by_dspys_own_error() -> None:
+    """A service catches Exceptions; a BaseException would end its threads."""
+    app = faulty_app(lambda text: RED, lambda asked: "401")
+    with served(app) as url, pytest.raises(dspy.LMAuthError):
+        ours(url, _Unlimited(sys.maxsize))("Hello?")
 
 
 def test_a_server_that_wants_to_be_asked_tomorrow_is_not_waited_for() -> None:

@@ -17,7 +17,6 @@ import dspy
 from dspy.clients import execution
 from dspy.lm15 import ProviderError
 
-from optimize.errors import LmRefused
 from optimize.lm.limiter import limiter_of
 from optimize.secrets import redacted
 from optimize.stopping import wait
@@ -53,6 +52,9 @@ class Watch(Protocol):
 
     def paid(self, lm: dspy.BaseLM, usage: dict[str, Any], cost: float | None) -> None:
         """What requests have taken. usage: tokens, as OpenAI names them. cost: US dollars."""
+
+    def refused(self, lm: dspy.BaseLM, told: str) -> None:
+        """The provider refuses the key or the account, as it has told. May raise."""
 
     def runs_here(self, lm: dspy.BaseLM) -> bool:
         """Whether the LM runs in this process: it takes what it is given, and an answer without
@@ -144,12 +146,12 @@ def watch_calls(watch: Watch) -> None:
 
     def watched_execute(lm: Any, call: Any) -> Any:
         _repeated(watch, lm, call)
-        with one_at_a_time(key_of(lm, call, False)), _refusals(lm):
+        with one_at_a_time(key_of(lm, call, False)), _refusals(watch, lm):
             return _told(watch, lm, call, execute(lm, call), False)
 
     async def watched_aexecute(lm: Any, call: Any) -> Any:
         _repeated(watch, lm, call)
-        with _refusals(lm):
+        with _refusals(watch, lm):
             return _told(watch, lm, call, await aexecute(lm, call), True)
 
     def worth_another(state: Any, error: Exception, number: int, retries: int) -> bool:
@@ -193,20 +195,15 @@ def key_of(lm: Any, call: Any, asynchronous: bool) -> str:
 
 
 @contextmanager
-def _refusals(lm: Any) -> Iterator[None]:
-    """No other call will fare better, and DSPy's optimizers would count each as a wrong answer.
-    No error tells a key that the server has echoed.
-    """
+def _refusals(watch: Watch, lm: Any) -> Iterator[None]:
+    """Tell of a refused key; no error tells a key that the server has echoed."""
     try:
         yield
     except dspy.LMError as error:
         error.message = redacted(error.message)
         error.args = tuple(redacted(a) if isinstance(a, str) else a for a in error.args)
         if isinstance(error, dspy.LMAuthError | dspy.LMBillingError):
-            raise LmRefused(
-                f"The provider of LM {lm.model!r} refuses the key or the account, or finds none: "
-                f"{error.message.strip()}"
-            ) from error
+            watch.refused(lm, error.message.strip())
         raise
 
 

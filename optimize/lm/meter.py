@@ -19,7 +19,7 @@ from typing import Any
 
 import dspy
 
-from optimize.errors import BudgetExhausted, ShareExhausted
+from optimize.errors import BudgetExhausted, LmRefused, ShareExhausted
 from optimize.lm.dspy_calls import watch_calls
 from optimize.lm.dspy_door import HistorylessLM, carried, carrying
 from optimize.lm.limits import Limits
@@ -274,6 +274,16 @@ class _Watch:
                 tokens_out=usage.get("completion_tokens") or 0,
                 cost=paid or 0.0,
                 unpriced=int(paid is None),
+            )
+
+    def refused(self, lm: dspy.BaseLM, told: str) -> None:
+        """No other call of a run will fare better, and DSPy's optimizers would count each as a
+        wrong answer. A program in use is told by DSPy's own error.
+        """
+        if any(meter.max_calls < sys.maxsize for meter in _meters(lm)):
+            raise LmRefused(
+                f"The provider of LM {lm.model!r} refuses the key or the account, or finds none: "
+                f"{told}"
             )
 
     def runs_here(self, lm: dspy.BaseLM) -> bool:
