@@ -1,0 +1,77 @@
+"""What becomes of an evaluation when a server fails in one way, one request in ten or always.
+
+    python -m bench.faults [--rows 60] [--threads 16]
+
+Prints a table: what the user is told, calls sent, seconds, rows with a score, and the score against
+that of the same server without faults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import zlib
+from pathlib import Path
+
+import dspy
+
+from optimize import lm as lms
+from optimize.config import RunConfig
+from optimize.errors import LmRefused, WorkbenchError
+from optimize.lm.meter import Meter
+from optimize.program.program import student
+from optimize.scoring.evaluate import Asking, evaluate
+from tests.faulty_server import FAULTS, Asked, faulty_app
+from tests.test_lm import colour_task, served
+
+COLOURS = ("red", "green", "blue")
+
+
+def answer(text: str) -> str:
+    colour = COLOURS[zlib.crc32(text.encode()) % 3]
+    return f"[[ ## colour ## ]]\n{colour}\n\n[[ ## completed ## ]]"
+
+
+def tried(fault: str, share: float, count: int, threads: int) -> list[str]:
+    """A row of the table."""
+
+    def met(asked: Asked) -> str:
+        drawn = zlib.crc32(f"{asked.number} {asked.text}".encode()) / 2**32
+        return fault if drawn < share else ""
+
+    task, meter = colour_task(), Meter(100 * count)
+    rows = [
+        dspy.Example(thing=f"thing {n}", colour=COLOURS[n % 3]).with_inputs("thing")
+        for n in range(count)
+    ]
+    said, found, start = "", None, time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, served(faulty_app(answer, met, 0.02)) as url:
+        lms.configure(Path(folder))
+        lm = lms.resolve("openai/any", f"{url}/v1", RunConfig(timeout=5), meter, 40)
+        try:
+            with dspy.context(lm=lm):
+                found = evaluate(student(task), rows, Asking(task, threads))
+        except (WorkbenchError, LmRefused) as error:
+            said = str(error)[:90]
+    seconds = time.monotonic() - start
+    score = f"{found.interval.mean:.2f}" if found else "none"
+    coverage = f"{count - found.missing} of {count}" if found else "none"
+    name = f"{fault}, {share:.0%}" if fault else "no fault"
+    return [name, said or "a score", str(meter.usage().calls), f"{seconds:.0f}", coverage, score]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=16)
+    given = parser.parse_args()
+    print("| fault | the user is told | calls | seconds | rows with a score | score |")
+    print("|" + " --- |" * 6)
+    cases = [("", 0.0), *((fault, share) for fault in (*FAULTS, "hangs") for share in (0.1, 1.0))]
+    for fault, share in cases:
+        print(f"| {' | '.join(tried(fault, share, given.rows, given.threads))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
