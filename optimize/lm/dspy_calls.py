@@ -5,6 +5,7 @@ modules that touch DSPy's private names (tests/test_architecture.py holds it).
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from optimize.stopping import wait
 
 MOST_REPEATS = 1000  # of one call; `--repeats` allows 20
 MOST_WAIT = 60.0  # seconds before a request is made again, whatever the server asks for
+OUR_NAME = re.compile(r"endpoint-[0-9a-f]{12}/")
 TOO_MUCH = (429, 503, 529)  # status of an endpoint that is asked too much
 CUT = "length"  # how DSPy says that an answer ran into max_tokens
 
@@ -200,11 +202,16 @@ def _refusals(watch: Watch, lm: Any) -> Iterator[None]:
     try:
         yield
     except dspy.LMError as error:
-        error.message = redacted(error.message)
-        error.args = tuple(redacted(a) if isinstance(a, str) else a for a in error.args)
+        error.message = _plainly(error.message)
+        error.args = tuple(_plainly(a) if isinstance(a, str) else a for a in error.args)
         if isinstance(error, dspy.LMAuthError | dspy.LMBillingError):
-            watch.refused(lm, error.message.strip())
+            watch.refused(lm, str(error).strip())
         raise
+
+
+def _plainly(text: str) -> str:
+    """Without keys, and without the names that endpoints have among us (lm.declare_endpoint)."""
+    return OUR_NAME.sub("", redacted(text))
 
 
 def _repeated(watch: Watch, lm: Any, call: Any) -> None:

@@ -282,8 +282,7 @@ class _Watch:
         """
         if any(meter.max_calls < sys.maxsize for meter in _meters(lm)):
             raise LmRefused(
-                f"The provider of LM {lm.model!r} refuses the key or the account, or finds none: "
-                f"{told}"
+                f"The LM's provider refuses the key or the account, or finds none: {told}"
             )
 
     def runs_here(self, lm: dspy.BaseLM) -> bool:
