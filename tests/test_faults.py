@@ -135,10 +135,14 @@ def test_a_program_in_use_is_told_of_a_refused_key_by_dspys_own_error() -> None:
 
 
 def test_a_server_that_wants_to_be_asked_tomorrow_is_not_waited_for() -> None:
-    app = faulty_app(lambda text: RED, lambda asked: "429, in a day")
-    with served(app) as url, pytest.raises(dspy.LMRateLimitError):
-        ours(url, Meter(99))("Hello?")
-    assert len(app.state.log) == 1
+    state = {"fault": "429, in a day"}
+    app = faulty_app(lambda text: RED, lambda asked: state["fault"])
+    with served(app) as url:
+        with pytest.raises(dspy.LMRateLimitError):
+            ours(url, Meter(99))("Hello?")
+        state["fault"], start = "", time.monotonic()
+        assert ours(url, Meter(99))("Hello?") == [RED] and time.monotonic() - start < 5
+    assert len(app.state.log) == 2
 
 
 def test_a_call_that_hangs_is_given_up_and_made_again() -> None:

@@ -180,7 +180,8 @@ def _slot(watch: Watch, lm: Any) -> Iterator[None]:
             yield
         except (dspy.LMError, ProviderError) as error:
             if getattr(error, "status", None) in TOO_MUCH:
-                limiter.refused(sent, min(_hint(error), MOST_WAIT))
+                pause = _hint(error)
+                limiter.refused(sent, pause if pause <= MOST_WAIT else 0.0)
             raise
         limiter.answered()
 
