@@ -135,8 +135,8 @@ def _unused(task: Task, config: RunConfig) -> list[str]:
         )
     if not config.embedder:
         notes.append(
-            "Rows alike are found by their words; with --embedder minilm or openai/MODEL by meaning "
-            "too (`optimize lm pull minilm`)."
+            "Rows alike are found by their words; with --embedder minilm or openai/MODEL by "
+            "meaning too (`optimize lm pull minilm`)."
         )
     return notes
 
