@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from optimize.errors import StoreFailed
-from optimize.lm.dspy_door import Cache, as_fields, as_json
+from optimize.lm.dspy_door import Cache, as_fields, as_json, cache_key
 from optimize.lm.kept import Kept
 from optimize.secrets import redacted
 
@@ -31,7 +31,7 @@ class AnswerCache(Cache):
 
     def get(self, request: dict[str, Any], ignored: list[str] | None = None) -> Any:
         """A record as DSPy keeps it, or a provider's response as its fields; None: unknown."""
-        if not (key := self._key(request, ignored)):
+        if not (key := cache_key(self, request, ignored)):
             return None
         found = self.kept.get([key])
         try:
@@ -49,12 +49,5 @@ class AnswerCache(Cache):
         ignored: list[str] | None = None,
         enable_memory_cache: bool = True,
     ) -> None:
-        if key := self._key(request, ignored):
+        if key := cache_key(self, request, ignored):
             self.kept.put({key: redacted(json.dumps(as_json(value), ensure_ascii=False)).encode()})
-
-    def _key(self, request: dict[str, Any], ignored: list[str] | None) -> str:
-        """Empty for a request that is no JSON, whose answer is not kept."""
-        try:
-            return str(self.cache_key(request, ignored))
-        except TypeError:
-            return ""

@@ -18,6 +18,7 @@ import dspy
 from dspy.clients import execution
 from dspy.lm15 import ProviderError
 
+from optimize.lm.dspy_door import cache_key
 from optimize.lm.limiter import limiter_of
 from optimize.secrets import redacted
 from optimize.stopping import wait
@@ -130,7 +131,7 @@ def watch_calls(watch: Watch) -> None:
     one_at_a_time = _OneAtATime()
 
     def watched_engine(lm: Any, call: Any, asynchronous: bool) -> Any:
-        watch.beginning(lm, call.n, key_of(lm, call, asynchronous))
+        watch.beginning(lm, call.n, call.place)
         return engine(lm, call, asynchronous)
 
     def watched_attempt(
@@ -147,14 +148,14 @@ def watch_calls(watch: Watch) -> None:
             await aattempt(lm, call, backend, request, provider, state, results)
 
     def watched_execute(lm: Any, call: Any) -> Any:
-        _repeated(watch, lm, call)
-        with one_at_a_time(key_of(lm, call, False)), _refusals(watch, lm):
-            return _told(watch, lm, call, execute(lm, call), False)
+        _placed(watch, lm, call, False)
+        with one_at_a_time(call.place), _refusals(watch, lm):
+            return _told(watch, lm, call, execute(lm, call))
 
     async def watched_aexecute(lm: Any, call: Any) -> Any:
-        _repeated(watch, lm, call)
+        _placed(watch, lm, call, True)
         with _refusals(watch, lm):
-            return _told(watch, lm, call, await aexecute(lm, call), True)
+            return _told(watch, lm, call, await aexecute(lm, call))
 
     def worth_another(state: Any, error: Exception, number: int, retries: int) -> bool:
         return retryable(state, error, number, retries) and _hint(error) <= MOST_WAIT
@@ -186,17 +187,6 @@ def _slot(watch: Watch, lm: Any) -> Iterator[None]:
         limiter.answered()
 
 
-def key_of(lm: Any, call: Any, asynchronous: bool) -> str:
-    """Where DSPy keeps the answer to this call; empty where it keeps none."""
-    if not call.cache:
-        return ""
-    try:
-        place = call.key(lm, asynchronous)
-        return str(dspy.cache.cache_key(place, execution.IGNORED_CACHE_KEYS))
-    except TypeError:  # no JSON: DSPy keeps no answer then
-        return ""
-
-
 @contextmanager
 def _refusals(watch: Watch, lm: Any) -> Iterator[None]:
     """Tell of a refused key; no error tells a key that the server has echoed."""
@@ -215,17 +205,22 @@ def _plainly(text: str) -> str:
     return OUR_NAME.sub("", redacted(text))
 
 
-def _repeated(watch: Watch, lm: Any, call: Any) -> None:
+def _placed(watch: Watch, lm: Any, call: Any, asynchronous: bool) -> None:
+    """Give the call its place in the cache, and note on it which: empty where it has none."""
     if rollout := watch.rollout():
         # a part of the cache's key, never sent; a call may have one of its own already
         known = call.kwargs.get("rollout_id") or lm.kwargs.get("rollout_id") or 0
         place = MOST_REPEATS * known + rollout
         call.legacy["rollout_id"] = call.kwargs["rollout_id"] = place
+    call.place = ""
+    if call.cache:
+        request = call.key(lm, asynchronous)
+        call.place = cache_key(dspy.cache, request, execution.IGNORED_CACHE_KEYS)
 
 
-def _told(watch: Watch, lm: Any, call: Any, result: Any, asynchronous: bool) -> Any:
+def _told(watch: Watch, lm: Any, call: Any, result: Any) -> Any:
     if result.cache_hit:
-        watch.cached(lm, call.n, key_of(lm, call, asynchronous))
+        watch.cached(lm, call.n, call.place)
     else:
         watch.paid(lm, result.usage, result.cost)
     return result

@@ -89,6 +89,16 @@ class OwnFallback:
         return self.fallback()
 
 
+def cache_key(cache: Cache, request: dict[str, Any], ignored: list[str] | None) -> str:
+    """Where a cache keeps the answer to a request; empty for one that is no JSON, whose answer is
+    kept nowhere.
+    """
+    try:
+        return str(cache.cache_key(request, ignored))
+    except TypeError:
+        return ""
+
+
 def as_json(response: Any) -> Any:
     """A record of DSPy's answer cache, or a provider's response, as JSON has it."""
     return plain(response)
