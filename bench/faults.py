@@ -16,16 +16,15 @@ from pathlib import Path
 
 import dspy
 
+from bench.soak import COLOURS, rows_of
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.errors import LmRefused, WorkbenchError
 from optimize.lm.meter import Meter
 from optimize.program.program import student
 from optimize.scoring.evaluate import Asking, evaluate
-from tests.faulty_server import FAULTS, Asked, faulty_app
+from tests.faulty_server import FAULTS, Asked, drawn, faulty_app
 from tests.test_lm import colour_task, served
-
-COLOURS = ("red", "green", "blue")
 
 
 def answer(text: str) -> str:
@@ -37,14 +36,10 @@ def tried(fault: str, share: float, count: int, threads: int) -> list[str]:
     """A row of the table."""
 
     def met(asked: Asked) -> str:
-        drawn = zlib.crc32(f"{asked.number} {asked.text}".encode()) / 2**32
-        return fault if drawn < share else ""
+        return fault if drawn(asked) < share else ""
 
     task, meter = colour_task(), Meter(100 * count)
-    rows = [
-        dspy.Example(thing=f"thing {n}", colour=COLOURS[n % 3]).with_inputs("thing")
-        for n in range(count)
-    ]
+    rows = rows_of(range(count))
     said, found, start = "", None, time.monotonic()
     with tempfile.TemporaryDirectory() as folder, served(faulty_app(answer, met, 0.02)) as url:
         lms.configure(Path(folder))

@@ -27,7 +27,7 @@ from optimize.config import RunConfig
 from optimize.lm.meter import Meter
 from optimize.program.program import student
 from optimize.scoring.evaluate import Asking, evaluate
-from tests.faulty_server import Asked, faulty_app
+from tests.faulty_server import Asked, drawn, faulty_app
 from tests.test_lm import colour_task, served
 
 MET = ("empty content", "null content", "no choices", "error with 200", "no JSON", "500", "503")
@@ -43,10 +43,16 @@ def answer(text: str) -> str:
     return f"[[ ## colour ## ]]\n{COLOURS[number(text) % 3]}\n\n[[ ## completed ## ]]"
 
 
+def rows_of(numbers: range) -> list[dspy.Example]:
+    return [
+        dspy.Example(thing=f"thing {n}", colour=COLOURS[n % 3]).with_inputs("thing")
+        for n in numbers
+    ]
+
+
 def app_of(faults: float) -> FastAPI:
     def fault(asked: Asked) -> str:
-        drawn = zlib.crc32(f"{asked.number} {asked.text}".encode()) / 2**32
-        return MET[asked.number % len(MET)] if drawn < faults else ""
+        return MET[asked.number % len(MET)] if drawn(asked) < faults else ""
 
     app = faulty_app(answer, fault, seconds=0.05)
 
@@ -80,10 +86,7 @@ def soak(faults: float, calls: int, threads: int) -> tuple[float, ...]:
         lm = lms.resolve("openai/any", f"{url}/v1", RunConfig(), meter, 40)
         start = time.monotonic()
         for part in range(0, calls, 1000):
-            rows = [
-                dspy.Example(thing=f"thing {n}", colour=COLOURS[n % 3]).with_inputs("thing")
-                for n in range(part, min(part + 1000, calls))
-            ]
+            rows = rows_of(range(part, min(part + 1000, calls)))
             with dspy.context(lm=lm):
                 scores += evaluate(student(task), rows, Asking(task, threads)).scores
             files = len(os.listdir("/proc/self/fd"))

@@ -155,6 +155,12 @@ class RunConfig(BaseSettings):
     )
 
     @property
+    def lms(self) -> list[tuple[str, str | None]]:
+        """Name and address of the task LM and, if there is one, of the teacher."""
+        teacher = [(self.teacher, self.teacher_api_base)] if self.teacher else []
+        return [(self.lm, self.api_base), *teacher]
+
+    @property
     def given(self) -> dict[str, Any]:
         """The knobs that differ from their defaults; never the key."""
         return {

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import dspy
 import pytest
 
+from optimize.commands.new import write_task
 from optimize.data.rows import Splits, load_splits
 from optimize.lm.meter import count_others
 from optimize.task import Score, Task, load_task
@@ -37,6 +38,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first, so that no worker begins one when the other is done."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with the task that `optimize new review` writes."""
+    (tmp_path / "programs").mkdir()
+    write_task(tmp_path, "review")
+    return tmp_path
 
 
 class Mood(dspy.Signature):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,11 @@ class Asked:
     text: str
     fault: str
     key: str
+
+
+def drawn(asked: Asked) -> float:
+    """In 0…1, the same for a request of that number and text."""
+    return zlib.crc32(f"{asked.number} {asked.text}".encode()) / 2**32
 
 
 def refused(status: int, message: str, code: str = "", **headers: str) -> Response:

@@ -20,13 +20,6 @@ from optimize.program.program import parse_program, student, to_text
 GOOD = {"text": "fine", "verdict": "positive"}
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    (tmp_path / "programs").mkdir()
-    write_task(tmp_path, "review")
-    return tmp_path
-
-
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI, Request
 
-from optimize.commands.new import write_task
 from optimize.program.formats import FORMATS
 from tests.test_cli import optimize
 from tests.test_lm import completion, served
@@ -39,13 +38,6 @@ def endpoint() -> Iterator[tuple[str, FastAPI]]:
 
     with served(app) as url:
         yield url + "/v1", app
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    (tmp_path / "programs").mkdir()
-    write_task(tmp_path, "review")
-    return tmp_path
 
 
 def flags(endpoint: tuple[str, FastAPI]) -> list[str]:

@@ -19,7 +19,6 @@ import pytest
 
 from optimize import lm as lms
 from optimize.commands.load import _Unlimited
-from optimize.commands.new import write_task
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted, LmRefused, StoreFailed
 from optimize.lm import dspy_calls
@@ -192,13 +191,6 @@ def test_many_threads_need_few_files() -> None:
                 evaluate(student(task), things, Asking(task, threads=16, progress=watched))
     # of each of 16 connections this process holds both ends
     assert most - before < 60
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    (tmp_path / "programs").mkdir()
-    write_task(tmp_path, "review")
-    return tmp_path
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 
 import optimize
 from optimize import load_program
-from optimize.commands.new import write_task
 from optimize.commands.tasks import overview
 from optimize.errors import WorkbenchError
 from optimize.lm.meter import MeteredLM
@@ -26,13 +25,6 @@ from optimize.task import load_task
 from tests.test_cli import optimize as command
 
 LM = {"lm": "openai/judge", "api_base": "http://127.0.0.1:9/v1", "temperature": 0.5}
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    (tmp_path / "programs").mkdir()
-    write_task(tmp_path, "review")
-    return tmp_path
 
 
 @pytest.fixture

@@ -194,9 +194,7 @@ def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostReco
     calls = config.max_calls
     tokens_in = calls * _longest_prompt(task, splits, config)
     tokens_out = calls * (task.max_tokens + THOUGHT)
-    prices = [lms.price(config.lm, config.api_base)]
-    if config.teacher:
-        prices.append(lms.price(config.teacher, config.teacher_api_base))
+    prices = [lms.price(name, base) for name, base in config.lms]
     known = [price for price in prices if price]
     return CostRecord(
         calls=calls,

@@ -77,7 +77,7 @@ def open_session(
     asks: False for a session that only checks: its LMs are neither loaded nor reachable. Raises
     WorkbenchError for what is wrong.
     """
-    for lm in (config.lm, config.teacher or config.lm):
+    for lm, _ in config.lms:
         lms.check_name(lm)
     check_price(config)
     task, splits = load_task_and_rows(root, name, config)
@@ -110,10 +110,7 @@ def open_session(
 
 def check_price(config: RunConfig) -> None:
     """Raises WorkbenchError for a budget that nobody could hold."""
-    named = [(config.lm, config.api_base)]
-    if config.teacher:
-        named.append((config.teacher, config.teacher_api_base))
-    for lm, base in named if config.budget_usd else ():
+    for lm, base in config.lms if config.budget_usd else ():
         if lms.price(lm, base) is None:
             raise WorkbenchError(
                 f"The price of LM {lm!r} is not known, so --budget-usd cannot be kept to. Use "

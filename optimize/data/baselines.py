@@ -89,15 +89,13 @@ def baseline_answers(
     outputs = [{name: e[name] for name in names} for e in train]
     texts, asked = ([input_text(task, e) for e in side] for side in (train, rows))
     found = {CONSTANT: [_constant(task, train, outputs)] * len(rows)}
-    ways: list[tuple[str, str, Any, Any, Any]] = [
-        (NEAREST, REGRESSION, *_in_words(texts, asked), classifier())
-    ]
+    both: Any = texts, asked  # the classifier of words has a vocabulary of its own
+    ways = [(NEAREST, _in_words(texts, asked), REGRESSION, both, classifier())]
     if vectors:
         both = vectors(texts), vectors(asked)
-        ways.append((NEAREST_MEANING, REGRESSION_MEANING, *both, _of_vectors()))
-    for nearest, regression, known, new, model in ways:
-        found[nearest] = near = [outputs[n] for n in _nearest(known, new)]
-        seen = (texts, asked) if nearest == NEAREST else (known, new)
+        ways.append((NEAREST_MEANING, both, REGRESSION_MEANING, both, _of_vectors()))
+    for nearest, sides, regression, seen, model in ways:
+        found[nearest] = near = [outputs[n] for n in _nearest(*sides)]
         guessed = {n: c for n in names if (c := _classified(model, seen, [o[n] for o in outputs]))}
         if guessed:
             fields = [{n: guessed[n][row] for n in guessed} for row in range(len(rows))]

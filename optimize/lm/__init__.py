@@ -61,11 +61,7 @@ def teacher_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
     """The teacher, or the task LM itself, with room to write an instruction, or an answer of so
     many tokens.
     """
-    name, base = (
-        (config.teacher, config.teacher_api_base)
-        if config.teacher
-        else (config.lm, config.api_base)
-    )
+    name, base = config.lms[-1]
     return resolve(name, base, config, meter, max(PROPOSAL_TOKENS, max_tokens))
 
 

@@ -28,10 +28,7 @@ def check_reachable(config: RunConfig) -> None:
     """Raises WorkbenchError for a key that is missing, or an address where nothing listens, of the
     task LM or the teacher.
     """
-    named = [(config.lm, config.api_base)]
-    if config.teacher:
-        named.append((config.teacher, config.teacher_api_base))
-    for name, base in named:
+    for name, base in config.lms:
         if base:
             _check_address(name, base)
         elif not is_local(name):

@@ -20,36 +20,16 @@ class Around(dspy.Adapter):
         """What is sent in place of these."""
         return signature, demos, inputs
 
-    def __call__(
-        self,
-        lm: Any,
-        lm_kwargs: dict[str, Any],
-        signature: Any,
-        demos: list[Any],
-        inputs: dict[str, Any],
-    ) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.adapter(
-            lm, lm_kwargs, *self.changed(signature, demos, inputs)
-        )
-        return found
+    def __call__(self, lm: Any, lm_kwargs: dict[str, Any], *given: Any, **named: Any) -> Any:
+        return self.adapter(lm, lm_kwargs, *self.changed(*given, **named))
 
-    async def acall(
-        self,
-        lm: Any,
-        lm_kwargs: dict[str, Any],
-        signature: Any,
-        demos: list[Any],
-        inputs: dict[str, Any],
-    ) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = await self.adapter.acall(
-            lm, lm_kwargs, *self.changed(signature, demos, inputs)
-        )
-        return found
+    async def acall(self, lm: Any, lm_kwargs: dict[str, Any], *given: Any, **named: Any) -> Any:
+        return await self.adapter.acall(lm, lm_kwargs, *self.changed(*given, **named))
 
     # what modules (dspy.ReAct), optimizers and programs ask an adapter for themselves
 
-    def format(self, signature: Any, demos: list[Any], inputs: dict[str, Any]) -> Any:
-        return self.adapter.format(*self.changed(signature, demos, inputs))
+    def format(self, *given: Any, **named: Any) -> Any:
+        return self.adapter.format(*self.changed(*given, **named))
 
     def format_user_message_content(self, *given: Any, **named: Any) -> Any:
         return self.adapter.format_user_message_content(*given, **named)
@@ -57,5 +37,5 @@ class Around(dspy.Adapter):
     def format_assistant_message_content(self, *given: Any, **named: Any) -> Any:
         return self.adapter.format_assistant_message_content(*given, **named)
 
-    def parse(self, signature: Any, completion: str) -> Any:
-        return self.adapter.parse(signature, completion)
+    def parse(self, *given: Any, **named: Any) -> Any:
+        return self.adapter.parse(*given, **named)
