@@ -14,7 +14,8 @@ import dspy
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
 from optimize import lm as lms
-from optimize.lm.meter import Meter, MeteredLM
+from optimize.lm.meter import Meter
+from optimize.lm.metered import MeteredLM
 
 CALLS, TIMES = 2000, 5
 

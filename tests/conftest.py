@@ -14,7 +14,7 @@ import pytest
 
 from optimize.commands.new import write_task
 from optimize.data.rows import Splits, load_splits
-from optimize.lm.meter import count_others
+from optimize.lm.metered import count_others
 from optimize.task import Score, Task, load_task
 
 ROOT = Path(__file__).parents[1]

@@ -17,7 +17,8 @@ from optimize.data.rows import load_splits
 from optimize.errors import WorkbenchError
 from optimize.finetune.effects import effects
 from optimize.lm import weights
-from optimize.lm.meter import Meter, MeteredLM
+from optimize.lm.meter import Meter
+from optimize.lm.metered import MeteredLM
 from optimize.program.program import student
 from optimize.scoring.calibration import confidence
 from optimize.scoring.evaluate import Asking, Evaluation, Outcome, evaluate

@@ -22,7 +22,8 @@ from optimize.data.rows import load_splits
 from optimize.errors import StoreFailed, WorkbenchError
 from optimize.lm import weights
 from optimize.lm.embedder import Embedder, embedder_of
-from optimize.lm.meter import Meter, MeteredLM
+from optimize.lm.meter import Meter
+from optimize.lm.metered import MeteredLM
 from optimize.lm.vectors import VectorStore
 from optimize.program.program import Program, parse_program, student, to_text
 from optimize.program.retrieval import Neighbours, Passages

@@ -24,7 +24,8 @@ from optimize.errors import BudgetExhausted, LmRefused, StoreFailed
 from optimize.lm import dspy_calls
 from optimize.lm.limiter import limiter_of
 from optimize.lm.limits import Limits
-from optimize.lm.meter import Meter, MeteredLM, count_others
+from optimize.lm.meter import Meter
+from optimize.lm.metered import MeteredLM, count_others
 from optimize.program.program import student
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.store.open import client
@@ -232,10 +233,10 @@ def test_a_silent_server_is_no_plateau_and_spoils_no_later_run(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no way to interrupt one process")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_signal_ends_a_command_whatever_hangs(
-    project: Path, silent: tuple[dict[str, str], str], sent: signal.Signals
+    project: Path, silent: tuple[dict[str, str], str]
 ) -> None:
+    """SIGTERM and SIGHUP: test_next.py, while it waits."""
     state, url = silent
     state["fault"] = "hangs"
     command = [sys.executable, "-m", "optimize", "run", "review", "--lm", "openai/any"]
@@ -248,13 +249,28 @@ def test_one_signal_ends_a_command_whatever_hangs(
             break
     time.sleep(1)
     start = time.monotonic()
-    running.send_signal(sent)
+    running.send_signal(signal.SIGINT)
     said = running.communicate(timeout=60)[1]
     assert running.returncode == 130 and "Stopped." in said
     assert time.monotonic() - start < 3
     store = client(project)
     (experiment,) = [e for e in store.search_experiments() if e.name == "review"]
     assert [r.info.status for r in store.search_runs([experiment.experiment_id])] == ["KILLED"]
+
+
+def test_two_runs_of_one_task_at_once_ask_nothing_twice(
+    project: Path, silent: tuple[dict[str, str], str]
+) -> None:
+    flags = ["--lm", "openai/any", "--api-base", silent[1], "--finetune", "never", "--json"]
+    command = [sys.executable, "-m", "optimize", "run", "review", *flags, "--max-calls", "40"]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    both = [subprocess.Popen(command, cwd=project, text=True, **quiet) for _ in range(2)]
+    reports = [json.loads(running.communicate(timeout=120)[0]) for running in both]
+    assert [running.returncode for running in both] == [1, 1]
+    assert sorted(report["lm_calls"] > 0 for report in reports) == [False, True]
+    assert reports[0]["attempts"][0]["val"] == reports[1]["attempts"][0]["val"]
+    asked = max((report["roles"]["task"] for report in reports), key=lambda used: used["calls"])
+    assert asked["calls"] == max(r["lm_calls"] for r in reports) and asked["tokens_in"] > 0
 
 
 def test_a_cap_that_cannot_pay_for_the_rows_is_told_before_any_call(

@@ -15,7 +15,7 @@ import optimize
 from optimize import load_program
 from optimize.commands.tasks import overview
 from optimize.errors import WorkbenchError
-from optimize.lm.meter import MeteredLM
+from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, save, student
 from optimize.stats.intervals import paired_gain
 from optimize.store.champion import CHAMPION, takes_over

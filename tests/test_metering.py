@@ -19,7 +19,8 @@ from optimize.climb.observer import Observer
 from optimize.commands.session import open_session
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted
-from optimize.lm.meter import Meter, MeteredLM, count_others, one_example
+from optimize.lm.meter import Meter
+from optimize.lm.metered import MeteredLM, count_others, one_example
 from optimize.program.program import student
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.task import Score, Task

@@ -4,7 +4,9 @@ real command line, carries the run's flags, and passes the checks that come befo
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import socket
 import struct
 import subprocess
@@ -19,7 +21,6 @@ import typer
 
 from optimize.cli import app
 from optimize.climb.observer import Observer
-from optimize.commands.lock import task_lock
 from optimize.commands.new import write_task
 from optimize.commands.next_step import next_step
 from optimize.commands.session import Session, open_session
@@ -238,25 +239,41 @@ with task_lock(open_session(Path(sys.argv[1]), "paint", config, Observer()), "ru
 """
 
 
-def test_two_processes_do_not_work_on_one_task(made: Callable[..., Session]) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no way to interrupt one process")
+def test_a_second_command_on_a_task_waits_for_the_first(made: Callable[..., Session]) -> None:
     session = made()
     listening = socket.create_server(("127.0.0.1", 0))  # an address where something listens
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    other = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(session.root), address], stdout=subprocess.PIPE, text=True
+    python = {"text": True, "cwd": session.root, "env": os.environ | {"OPTIMIZE_API_KEY": "k"}}
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(session.root), address], stdout=subprocess.PIPE, **python
     )
+    base = ("--lm", "openai/painter", "--api-base", address)
+    commands = {
+        signal.SIGHUP: ("run",),
+        signal.SIGTERM: ("finetune", "--backend", "openai"),
+        None: ("handoff",),
+    }
+    waiting = {}
     try:
-        assert other.stdout and other.stdout.readline() == "held\n"
-        base = ("--lm", "openai/painter", "--api-base", address)
-        for command in (("run",), ("finetune", "--backend", "openai"), ("handoff",)):
-            name, *flags = command
-            refused = optimize(session.root, name, "paint", *base, *flags, OPTIMIZE_API_KEY="k")
-            assert refused.returncode == 2 and f"process {other.pid}" in refused.stderr
-            assert "optimize run paint --lm openai/painter" in refused.stderr
-            assert "secret" not in refused.stderr
+        assert first.stdout and first.stdout.readline() == "held\n"
+        for sent, (name, *flags) in commands.items():
+            line = [sys.executable, "-m", "optimize", name, "paint", *base, *flags]
+            waiting[sent] = subprocess.Popen(line, stderr=subprocess.PIPE, **python)
+        for sent, command in waiting.items():
+            assert command.stderr
+            told = next(line for line in command.stderr if "at work in" in line)
+            assert f"process {first.pid} (optimize run paint --lm openai/painter" in told
+            assert "secret" not in told and "Waiting" in told
+            if sent:
+                command.send_signal(sent)
+                command.wait(timeout=5)
+                assert command.returncode == 130
+        first.kill()  # a process that died holds nothing
+        said = waiting[None].communicate(timeout=30)[1]
+        assert waiting[None].returncode == 2 and "has no finished run yet" in said, "it went on"
     finally:
-        other.kill()
-        other.wait()
+        for process in (first, *waiting.values()):
+            process.kill()
+            process.communicate()
         listening.close()
-    with task_lock(session, "run"):
-        pass  # a process that died holds nothing

@@ -15,7 +15,8 @@ from pydantic import BaseModel, create_model
 from optimize import lm as lms
 from optimize.data.rows import Splits, input_text
 from optimize.errors import WorkbenchError
-from optimize.lm.meter import Meter, MeteredLM, one_example
+from optimize.lm.meter import Meter
+from optimize.lm.metered import MeteredLM, one_example
 from optimize.program.formats import FORMATS
 from optimize.program.guide import Guide, rules
 from optimize.program.program import PASSAGES, Program, read_program, render, save, student

@@ -19,7 +19,8 @@ from optimize.data.rows import Splits
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
 from optimize.files import to_json
 from optimize.lm.embedder import Embedder
-from optimize.lm.meter import Meter, MeteredLM
+from optimize.lm.meter import Meter
+from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, student
 from optimize.scoring.evaluate import Asking, Evaluation, evaluate, race
 from optimize.stats.intervals import commonest, paired_gain

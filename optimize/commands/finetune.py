@@ -28,7 +28,7 @@ def finetune_last(session: Session) -> Report:
             f"{session.config.finetune!r} trains nothing: {', '.join(BACKENDS)}. `optimize "
             "handoff` writes rows for trainers elsewhere."
         )
-    with task_lock(session, "finetune"):
+    with task_lock(session, "finetune") as session:
         last = last_climb(session)
         session, judged, best = last.session, last.judged, last.best
         check_reachable(session.config)

@@ -32,6 +32,7 @@ from optimize.report.record import (
     ClimbRecord,
     Report,
     TestRecord,
+    UsageRecord,
     score_record,
 )
 from optimize.scoring.evaluate import Evaluation, evaluate
@@ -245,6 +246,7 @@ def _report(
         forgetting=list(tuned.forgetting) if tuned else [],
         lm_calls=usage.calls,
         cost_usd=usage.cost_usd,
+        roles={r: UsageRecord.of(u) for r, u in session.meter.by_role().items()},
         seconds=round(time.perf_counter() - session.start, 1),
         program=str(path.relative_to(session.root)),
         charts=[str(charts / name) for name in names(tuned=judged is not None)],

@@ -32,7 +32,7 @@ def handoff_last(session: Session, pairs: bool) -> tuple[Path, Manifest]:
             f"--pairs compares whole answers, but {session.task.name!r} answers in steps without "
             f"labels ({', '.join(steps)}). Leave --pairs out."
         )
-    with task_lock(session, "handoff"):
+    with task_lock(session, "handoff") as session:
         last = last_climb(session)
         session, traced = last.session, last.judged.traced
         material = Material(traces=traced.traces if traced else None)

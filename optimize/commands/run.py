@@ -54,7 +54,7 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
     for line in preflight_sentences(found_before, session.target):
         session.watch.noted(line)
     with (
-        task_lock(session, "run"),
+        task_lock(session, "run") as session,
         tracked_run(session, "run") as tracked,
         dspy.context(lm=session.lm),
     ):

@@ -18,7 +18,8 @@ from optimize.finetune.forgetting import GENERAL
 from optimize.finetune.steps import unlabelled
 from optimize.lm.embedder import Embedder, embedder_of
 from optimize.lm.limits import Limits
-from optimize.lm.meter import Meter, MeteredLM
+from optimize.lm.meter import Meter
+from optimize.lm.metered import MeteredLM
 from optimize.program.program import student
 from optimize.program.retrieval import read_corpus
 from optimize.scoring.evaluate import Asking

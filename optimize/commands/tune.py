@@ -26,7 +26,8 @@ from optimize.finetune.effects import Pair
 from optimize.finetune.forgetting import GENERAL, GENERAL_TOKENS, Answers, ForgettingRecord
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.finetune.tuned import Tuned, better
-from optimize.lm.meter import Meter, MeteredLM
+from optimize.lm.meter import Meter
+from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, parse_program, student
 from optimize.scoring.evaluate import Evaluation, evaluate
 from optimize.stats.intervals import paired_gain

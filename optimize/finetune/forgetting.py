@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from optimize.errors import WorkbenchError
 from optimize.files import read_jsonl, read_text
-from optimize.lm.meter import MeteredLM
+from optimize.lm.metered import MeteredLM
 from optimize.scoring.evaluate import Progress
 from optimize.stats.records import GainRecord, Record
 from optimize.threads import in_threads

@@ -20,7 +20,8 @@ from optimize.errors import WorkbenchError
 from optimize.lm import answers, embedded, embedder, reach, vectors, weights
 from optimize.lm.answers import AnswerCache
 from optimize.lm.dspy_door import token_prices
-from optimize.lm.meter import Meter, MeteredLM, count_others
+from optimize.lm.meter import Meter
+from optimize.lm.metered import MeteredLM, count_others
 from optimize.lm.room import hosted_tokens, note_local
 from optimize.secrets import keep_secret
 
@@ -62,7 +63,9 @@ def teacher_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
     many tokens.
     """
     name, base = config.lms[-1]
-    return resolve(name, base, config, meter, max(PROPOSAL_TOKENS, max_tokens))
+    found = resolve(name, base, config, meter, max(PROPOSAL_TOKENS, max_tokens))
+    found.role = "teacher"
+    return found
 
 
 def resolve(

@@ -20,7 +20,7 @@ from optimize.config import RunConfig, is_local, load_config
 from optimize.errors import WorkbenchError
 from optimize.lm import embedded, weights
 from optimize.lm.dspy_door import token_prices
-from optimize.lm.meter import note_embedded
+from optimize.lm.metered import note_embedded
 from optimize.lm.reach import check_reachable_embedder
 from optimize.lm.room import Room, local_room
 from optimize.lm.vectors import VectorStore

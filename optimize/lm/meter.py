@@ -1,64 +1,25 @@
-"""Every LM call counted, priced and capped: those of our LMs, and of any other `dspy.LM` that a
-metric or a program makes itself. Knows one call at a time, never what it is for.
-
-Calls that do not go through DSPy (the openai package, an HTTP client) cannot be seen.
+"""Calls, tokens and money counted, and the caps on them. Knows one call at a time, never what it is
+for.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass, fields
-from functools import cache
-from typing import Any
+from typing import Any, Literal
 
-import dspy
-
-from optimize.errors import BudgetExhausted, LmRefused, ShareExhausted
-from optimize.lm.dspy_calls import watch_calls
-from optimize.lm.dspy_door import HistorylessLM, carried, carrying
+from optimize.errors import BudgetExhausted, ShareExhausted
+from optimize.lm.dspy_door import carried, carrying
 from optimize.lm.limits import Limits
 from optimize.lm.usage import Usage
-from optimize.turns import turns
 
+# what an LM is asked for; other: by a program or a module of the user's, with an LM of its own
+Role = Literal["task", "teacher", "judge", "other"]
 NONE = Limits()
-_stretch: ContextVar[Meter | None] = ContextVar("stretch", default=None)
-_repeat: ContextVar[int] = ContextVar("repeat", default=0)
-# seconds that the call under way has waited for its turn on the cores
-_waited: ContextVar[float | None] = ContextVar("waited", default=None)
-
-
-@contextlib.contextmanager
-def one_example(repeat: int = 0) -> Iterator[Meter]:
-    """A meter of its own for the calls made within, in this thread or task: what one example costs.
-
-    repeat: 0 for the first time an example is asked; another number asks the LM anew, with a place
-    of its own in the cache.
-    """
-    spent = Meter(sys.maxsize)
-    tokens = _stretch.set(spent), _repeat.set(repeat)
-    try:
-        yield spent
-    finally:
-        _stretch.reset(tokens[0])
-        _repeat.reset(tokens[1])
-
-
-@contextlib.contextmanager
-def apart() -> Iterator[None]:
-    """The calls made within are not what the example costs: a metric's LM judges answers, and gives
-    none. They still pass the run's meter.
-    """
-    token = _stretch.set(None)
-    try:
-        yield
-    finally:
-        _stretch.reset(token)
 
 
 @dataclass
@@ -83,12 +44,12 @@ class Meter:
 
     def __init__(self, max_calls: int, limits: Limits = NONE) -> None:
         self.max_calls, self.limits = max_calls, limits
-        self._began = time.monotonic()
+        self._began: float | None = None  # when the first request was sent
         self._lock = threading.Lock()
         self._numbers: dict[str, Any] = {f.name: 0 for f in fields(Usage) if f.name != "latencies"}
         self._latencies: list[float] = []
         self._keys: set[str] = set()
-        _watch_dspy()
+        self._parts: dict[Role, Meter] = {}
 
     def __deepcopy__(self, memo: object) -> Meter:
         return self  # an optimizer's copy of an LM still spends from the same purse
@@ -96,6 +57,19 @@ class Meter:
     def usage(self) -> Usage:
         with self._lock:
             return Usage(**self._numbers, latencies=tuple(self._latencies))
+
+    def by_role(self) -> dict[Role, Usage]:
+        """The same, apart for each role that an LM was asked in."""
+        with self._lock:
+            parts = dict(self._parts)
+        return {role: part.usage() for role, part in parts.items()}
+
+    def part(self, role: Role) -> Meter:
+        """What counts the calls of one role, with no cap of its own."""
+        with self._lock:
+            if role not in self._parts:
+                self._parts[role] = Meter(sys.maxsize)
+            return self._parts[role]
 
     def remaining(self) -> int:
         """Calls left under the cap. A call that the cache answers counts when it is the first of
@@ -109,7 +83,8 @@ class Meter:
     def _spent(self) -> tuple[float, float, float]:
         """Tokens, US dollars, minutes."""
         tokens = self._numbers["tokens_in"] + self._numbers["tokens_out"]
-        return tokens, self._numbers["cost"], (time.monotonic() - self._began) / 60
+        seconds = time.monotonic() - self._began if self._began else 0.0
+        return tokens, self._numbers["cost"], seconds / 60
 
     @contextlib.contextmanager
     def share(
@@ -149,6 +124,7 @@ class Meter:
         """
         with self._lock:
             self._within_cap(answers)
+            self._began = self._began or time.monotonic()
             self._numbers["calls"] += answers
 
     def _count(self, answers: int, key: str) -> None:
@@ -187,128 +163,3 @@ class Meter:
         with self._lock:
             for name, value in numbers.items():
                 self._numbers[name] += value
-
-
-class MeteredLM(HistorylessLM):
-    """A `dspy.LM` with a meter of its own.
-
-    local: calls cost no money. any_schema: the server constrains answers to any JSON Schema, not
-    only objects.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        *,
-        meter: Meter,
-        local: bool = False,
-        any_schema: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(model, **kwargs)
-        self.meter = meter
-        self.local = local
-        self.any_schema = any_schema
-
-    def __deepcopy__(self, memo: object) -> MeteredLM:
-        return self  # stateless apart from its connection pool, which copies share anyway
-
-
-_others: Meter | None = None  # the meter of every LM that is not a MeteredLM
-
-
-def count_others(meter: Meter | None) -> None:
-    """From now on every LM of this process that has no meter of its own is counted by this one: a
-    judge that a metric makes, a second LM in a program. None: by none.
-    """
-    global _others
-    _others = meter
-
-
-def note_embedded(texts: int, cost: float | None) -> None:
-    """Texts were embedded, for so many US dollars; None: nobody knows."""
-    if _others:
-        _others.spend(embedded=texts, cost=cost or 0.0, unpriced=int(cost is None))
-
-
-@cache  # once a process, when the first meter is made
-def _watch_dspy() -> None:
-    watch_calls(_Watch())
-
-
-class _Watch:
-    """Each call of any DSPy LM, told to the meters that it concerns."""
-
-    def rollout(self) -> int:
-        return _repeat.get()
-
-    def beginning(self, lm: dspy.BaseLM, answers: int, key: str) -> None:
-        for meter in _meters(lm):
-            meter.begin(answers, key)
-
-    def sending(self, lm: dspy.BaseLM, answers: int) -> None:
-        for meter in _meters(lm):
-            meter.send(answers)
-        if isinstance(lm, MeteredLM) and lm.local and not _in_event_loop():
-            _waited.set(turns().enter())
-
-    def cached(self, lm: dspy.BaseLM, answers: int, key: str) -> None:
-        for meter in _meters(lm):
-            meter.find(answers, key)
-
-    def failed(self, lm: dspy.BaseLM, seconds: float) -> None:
-        seconds -= _turn_over()
-        for meter in _meters(lm):
-            meter.add(seconds, failed=1)
-
-    def answered(self, lm: dspy.BaseLM, seconds: float) -> None:
-        seconds -= _turn_over()
-        for meter in _meters(lm):
-            meter.add(seconds)
-
-    def paid(self, lm: dspy.BaseLM, usage: dict[str, Any], cost: float | None) -> None:
-        paid = 0.0 if isinstance(lm, MeteredLM) and lm.local else cost
-        for meter in _meters(lm):
-            meter.spend(
-                tokens_in=usage.get("prompt_tokens") or 0,
-                tokens_out=usage.get("completion_tokens") or 0,
-                cost=paid or 0.0,
-                unpriced=int(paid is None),
-            )
-
-    def refused(self, lm: dspy.BaseLM, told: str) -> None:
-        """No other call of a run will fare better, and DSPy's optimizers would count each as a
-        wrong answer. A program in use is told by DSPy's own error.
-        """
-        if any(meter.max_calls < sys.maxsize for meter in _meters(lm)):
-            raise LmRefused(
-                f"The LM's provider refuses the key or the account, or finds none: {told}"
-            )
-
-    def runs_here(self, lm: dspy.BaseLM) -> bool:
-        return isinstance(lm, MeteredLM) and lm.local
-
-
-def _turn_over() -> float:
-    """The seconds for which a call waited for its turn; 0 for one that takes none."""
-    waited = _waited.get()
-    if waited is None:
-        return 0.0
-    _waited.set(None)
-    turns().leave()
-    return waited
-
-
-def _in_event_loop() -> bool:
-    """Whether waiting here would keep the very calls from ending that are waited for."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _meters(lm: dspy.BaseLM) -> list[Meter]:
-    """The run's meter first: its cap holds before a call is noted anywhere else."""
-    own = lm.meter if isinstance(lm, MeteredLM) else _others
-    return [meter for meter in (own, _stretch.get()) if meter]

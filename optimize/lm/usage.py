@@ -13,8 +13,9 @@ class Usage:
     asked counts every call, cached those that the cache answered, calls the requests that were sent
     for the others (each retry anew), failed those of them that brought no answer. different counts
     each question once, whoever answered it: what a run pays that has nothing cached. Tokens and
-    seconds are those of calls sent. unpriced counts calls sent whose price is not known, embedded
-    texts that an embedder was asked for.
+    seconds are those of calls sent; tokens_cached are those of tokens_in that the provider had read
+    before, tokens_written those that it noted to read again. unpriced counts calls sent whose price
+    is not known, embedded texts that an embedder was asked for.
     """
 
     asked: int = 0
@@ -24,6 +25,8 @@ class Usage:
     failed: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    tokens_cached: int = 0
+    tokens_written: int = 0
     cost: float = 0.0
     unpriced: int = 0
     embedded: int = 0

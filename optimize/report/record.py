@@ -16,6 +16,7 @@ from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import ForgettingRecord
 from optimize.finetune.gate import GateRecord
 from optimize.finetune.steps import TraceCount
+from optimize.lm.usage import Usage
 from optimize.scoring.evaluate import Evaluation
 from optimize.scoring.failures import Diagnosis
 from optimize.stats.intervals import differences, smallest_gain
@@ -24,6 +25,25 @@ from optimize.stats.records import GainRecord, Record, ScoreRecord
 
 def score_record(evaluation: Evaluation) -> ScoreRecord:
     return ScoreRecord.of(evaluation.interval, evaluation.coverage, evaluation.noise)
+
+
+class UsageRecord(Record):
+    """What LMs were asked in one role."""
+
+    calls: int = Field(description="sent, retries too")
+    cached: int = Field(description="answered from the answer cache")
+    failed: int = Field(description="of the calls sent, those that brought no answer")
+    tokens_in: int
+    tokens_cached: int = Field(description="of tokens_in, read before by the provider")
+    tokens_written: int = Field(description="of tokens_in, noted by the provider to read again")
+    tokens_out: int
+    cost_usd: float | None = Field(description="null: some price is not known")
+
+    @classmethod
+    def of(cls, usage: Usage) -> UsageRecord:
+        names = ("calls", "cached", "failed", "tokens_in", "tokens_cached", "tokens_written")
+        found = {name: getattr(usage, name) for name in (*names, "tokens_out", "cost_usd")}
+        return cls(**found)
 
 
 class AttemptRecord(Record):
@@ -216,6 +236,9 @@ class Report(ClimbRecord):
     )
     lm_calls: int
     cost_usd: float | None
+    roles: dict[str, UsageRecord] = Field(
+        {}, description="calls by what the LM was asked for: task, teacher, judge (by the metric)"
+    )
     seconds: float
     program: str
     charts: list[str] = Field([], description="pictures, below the project's root")

@@ -39,6 +39,7 @@ def sections(report: Report) -> list[Section]:
         Section("What goes wrong", failure_sentences(report.diagnosis)),
         _gate(report),
         *_tuning(report),
+        _asked(report),
         Section("How far to trust this", _doubts(report)),
     ]
     return [section for section in found if section.lines or section.rows]
@@ -78,6 +79,25 @@ def attempts(found: Sequence[AttemptRecord]) -> Section:
     why = [f"{a.rung}: {a.skipped or a.error}" for a in found if a.skipped or a.error]
     columns = ("  lever", "val score", "n", "gain over the best so far", "calls", "s")
     return Section("The climb, on val", why, columns, rows)
+
+
+def _asked(report: Report) -> Section:
+    """Calls by role; what providers read from a cache of their own costs a part of its price."""
+    rows = [
+        [
+            role,
+            str(used.calls),
+            str(used.failed),
+            str(used.cached),
+            f"{used.tokens_in:,}",
+            f"{used.tokens_cached:,}",
+            f"{used.tokens_out:,}",
+            NONE if used.cost_usd is None else f"${used.cost_usd:.2f}",
+        ]
+        for role, used in report.roles.items()
+    ]
+    columns = ("LM as", "calls", "failed", "known", "tokens in", "cached", "tokens out", "cost")
+    return Section("What LMs were asked", (), columns, rows)
 
 
 def _gain(found: GainRecord | None) -> str:

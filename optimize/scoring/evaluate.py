@@ -16,7 +16,7 @@ import dspy
 from optimize import usercode
 from optimize.errors import WorkbenchError
 from optimize.lm.heard import listening
-from optimize.lm.meter import apart, one_example
+from optimize.lm.metered import apart, one_example
 from optimize.lm.usage import Usage
 from optimize.stats.intervals import Interval, differences, known, mean_interval
 from optimize.stats.race import hopeless

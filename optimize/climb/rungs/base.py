@@ -15,7 +15,7 @@ import dspy
 from optimize.errors import WorkbenchError
 from optimize.lm.dspy_door import uncompiled
 from optimize.lm.embedder import Embedder
-from optimize.lm.meter import MeteredLM
+from optimize.lm.metered import MeteredLM
 from optimize.lm.room import room_of
 from optimize.program.program import Program, render
 from optimize.scoring.evaluate import Asking, Evaluation, evaluate
