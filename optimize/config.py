@@ -90,7 +90,13 @@ class RunConfig(BaseSettings):
         None, gt=0, description="the same for minutes of the clock", examples=[30]
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
-    threads: int = Field(4, ge=1, le=64, description="LM calls in flight")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="LM calls in flight; default: 4 of an LM in this process, 16 of a hosted one",
+        examples=[32],
+    )
     timeout: float = Field(
         180.0,
         ge=1,
@@ -159,6 +165,11 @@ class RunConfig(BaseSettings):
         """Name and address of the task LM and, if there is one, of the teacher."""
         teacher = [(self.teacher, self.teacher_api_base)] if self.teacher else []
         return [(self.lm, self.api_base), *teacher]
+
+    @property
+    def in_flight(self) -> int:
+        """LM calls at once; a hosted LM's endpoint is asked as many of them as it takes."""
+        return self.threads or (4 if is_local(self.lm) else 16)
 
     @property
     def given(self) -> dict[str, Any]:

@@ -51,7 +51,12 @@ def test_a_flag_beats_the_environment_which_beats_the_file(
     config = load_config(seed=flag)
     assert config.seed == expected
     # what one source leaves out, the next gives
-    assert config.threads == (4 if toml is None else 7)
+    assert config.in_flight == (4 if toml is None else 7)
+
+
+def test_a_hosted_lm_is_asked_more_at_once() -> None:
+    assert load_config(lm="openai/any").in_flight == 16
+    assert load_config(lm="openai/any", threads=2).in_flight == 2
 
 
 def test_the_file_of_the_project_root_holds_in_its_folders(

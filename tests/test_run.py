@@ -63,7 +63,7 @@ def test_the_same_command_again_pays_nothing_and_says_the_same(
         project, "run", "review", "--target", "0.99", "--finetune", "never", CALLS, "--json"
     )
     again = json.loads(done.stdout)
-    assert again["lm_calls"] == 0
+    assert again["lm_calls"] == 0 and "since the last run" not in done.stderr
     told = ("rung", "val", "gain", "promoted", "skipped")
     assert [[a[k] for k in told] for a in again["attempts"]] == [
         [a[k] for k in told] for a in first["attempts"]

@@ -56,8 +56,14 @@ def test_a_project_that_was_moved_keeps_its_runs(
     place = project.parent / "näxt_place 100%"
     project.rename(place)
     assert optimize(place, "report", "review").stdout == before
-    assert optimize(place, "run", "review", *flags).returncode == 1
-    assert not project.exists()
+    with (place / "programs" / "review.py").open("a") as file:
+        file.write("# read again\n")
+    again = optimize(place, "run", "review", *flags, "--seed", "1")
+    assert again.returncode == 1 and not project.exists()
+    assert (
+        "since the last run: programs/review.py, seed (0 before, 1 now). Calls that stay the same"
+        in again.stderr
+    )
 
 
 def test_a_run_whose_process_died_does_not_go_on_for_ever(

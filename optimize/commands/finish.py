@@ -187,7 +187,7 @@ def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation]) -> 
     gain = paired_gain(before.scores, after.scores, level(tunings))
     assert tuned.chosen.gain
     seen = effects(
-        session.task, session.splits, test, tuned.ood, tuned.train_seconds, session.config.threads
+        session.task, session.splits, test, tuned.ood, tuned.train_seconds, session.config.in_flight
     )
     decision = accept(
         tuned.chosen.rung,

@@ -159,7 +159,7 @@ def _replayed(session: Session) -> list[TrainingRow]:
     lm = lms.task_lm(session.config, session.meter, GENERAL_TOKENS)
     session.watch.started("base LM on general instructions")
     answers: list[str] = []
-    for answer in in_threads(lambda text: str(lm(text)[0]), asked, session.config.threads):
+    for answer in in_threads(lambda text: str(lm(text)[0]), asked, session.config.in_flight):
         answers.append(answer)
         session.watch.scored(len(answers), len(asked))
     return [

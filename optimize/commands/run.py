@@ -21,6 +21,7 @@ from optimize.commands.handoff import bundle
 from optimize.commands.lock import task_lock
 from optimize.commands.memory import Memory, remembered
 from optimize.commands.session import Both, Session, tracked_run
+from optimize.commands.since import since_last_run
 from optimize.commands.traces import Traced, trace_calls
 from optimize.commands.tune import tune, tuning_calls
 from optimize.errors import WorkbenchError
@@ -58,6 +59,8 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
         tracked_run(session, "run") as tracked,
         dspy.context(lm=session.lm),
     ):
+        if changed := since_last_run(session.root, session.task.name, tracked.id):
+            session.watch.noted(changed)
         finetune = session.config.finetune
         found, climbed, tested = _climbed(session, tracked, rungs, found_before)
         best, evaluation = found.best.program, found.best.evaluation
@@ -87,7 +90,7 @@ def _climbed(
         session.teacher,
         session.meter,
         session.target,
-        session.config.threads,
+        session.config.in_flight,
         session.config.seed,
         after=calls_after(session),
         repeats=session.config.repeats,

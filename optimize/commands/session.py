@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,7 +56,7 @@ class Session:
     @property
     def asking(self) -> Asking:
         """How val and test rows are asked."""
-        return Asking(self.task, self.config.threads, self.config.repeats, self.watch.scored)
+        return Asking(self.task, self.config.in_flight, self.config.repeats, self.watch.scored)
 
     @property
     def vectors(self) -> Vectors | None:
@@ -147,9 +148,14 @@ def load_task_and_rows(root: Path, name: str, config: RunConfig) -> tuple[Task, 
 
 def tracked_run(session: Session, command: str) -> Run:
     knobs = session.config.model_dump(exclude={"api_key", "target"}, exclude_none=True) | {
-        "target": session.target
+        "target": session.target,
+        "task_file": _hash_of(session.root / "programs" / f"{session.task.name}.py"),
     }
     return Run(session.root, session.task.name, command, knobs, session.splits)
+
+
+def _hash_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""
 
 
 class Both(Observer):

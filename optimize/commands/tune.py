@@ -143,7 +143,7 @@ def _forgetting(session: Session, tuned: str) -> Iterator[ForgettingRecord]:
     asked = forgetting.questions(session.root)
 
     def questioned(lm: MeteredLM) -> Answers:
-        return forgetting.ask(lm, asked, session.config.threads, session.watch.scored)
+        return forgetting.ask(lm, asked, session.config.in_flight, session.watch.scored)
 
     named = GENERAL in session.config.no_regression_on
     yield _compared(

@@ -147,6 +147,17 @@ def _finished(root: Path, task: str) -> list[Found]:
     return [Found(store, run.info.run_id, task, run.info.run_id) for run in runs]
 
 
+def params_since(root: Path, task: str, run: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The parameters of this run, and those of the one of its task that was begun before it; empty
+    where it is the first.
+    """
+    store = client(root)
+    now = store.get_run(run)
+    earlier = f"attributes.start_time < {now.info.start_time} and tags.command != ''"
+    found = store.search_runs([now.info.experiment_id], earlier, max_results=1)
+    return dict(now.data.params), dict(found[0].data.params) if found else {}
+
+
 def _most(rows: Sequence[str], known: Sequence[str]) -> bool:
     return 2 * len(set(rows) & set(known)) > len(rows)
 

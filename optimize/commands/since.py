@@ -1,0 +1,45 @@
+"""What has changed since a task's last run: what is asked anew, said before it is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from optimize.store.read import params_since
+
+# what answers or their scores depend on, as runs keep it, and as people say it
+WATCHED = {
+    "data_hash": "rows",
+    "task_file": "programs/{task}.py",
+    "lm": "LM",
+    "api_base": "address of the LM",
+    "teacher": "teacher",
+    "teacher_api_base": "address of the teacher",
+    "embedder": "embedder",
+    "temperature": "temperature",
+    "context": "context",
+    "seed": "seed",
+    "repeats": "repeats",
+    "dspy": "DSPy",
+    "optimize": "optimize",
+}
+HASHED = ("data_hash", "task_file")
+
+
+def since_last_run(root: Path, task: str, run: str) -> str:
+    """A sentence on what is another in this run than in the task's last one, finished or not; empty
+    where nothing is, or there was none.
+    """
+    now, before = params_since(root, task, run)
+    changed = []
+    for name, said in WATCHED.items() if before else ():
+        old, new = before.get(name), now.get(name)
+        if old == new or (name in HASHED and old is None):  # an older version did not keep it
+            continue
+        known = "" if name in HASHED else f" ({old or 'none'} before, {new or 'none'} now)"
+        changed.append(said.format(task=task) + known)
+    if not changed:
+        return ""
+    return (
+        f"Changed since the last run: {', '.join(changed)}. Calls that stay the same are answered "
+        "from the cache, the others are asked anew."
+    )
