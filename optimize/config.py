@@ -19,7 +19,7 @@ from pydantic_settings import (
 )
 
 from optimize.catalogue import EMBEDDED, in_catalogue
-from optimize.errors import WorkbenchError
+from optimize.errors import WorkbenchError, shown
 
 FILE = "optimize.toml"
 # the knobs that say which task LM, and how it answers
@@ -240,8 +240,6 @@ def load_config(root: Path | None = None, **flags: object) -> RunConfig:
     root: the project whose optimize.toml is read; default: the one around the current folder.
     Raises WorkbenchError naming the knob, the bad value and where knobs may be set.
     """
-    import tomllib
-
     root = root or find_root()
     token = _root.set(root)
     given = {name: value for name, value in flags.items() if value is not None}
@@ -252,7 +250,7 @@ def load_config(root: Path | None = None, **flags: object) -> RunConfig:
         knob = ".".join(str(part) for part in first["loc"])
         # an unknown knob's value may be a secret
         known = knob in RunConfig.model_fields and knob != "api_key"
-        value = f" (got {first['input']!r})" if known else ""
+        value = f" (got {shown(first['input'])})" if known else ""
         raise WorkbenchError(
             f"Option {knob!r}: {first['msg']}{value}. It is set by a flag, the environment "
             f"(OPTIMIZE_{knob.upper()}) or {FILE}."
@@ -261,7 +259,7 @@ def load_config(root: Path | None = None, **flags: object) -> RunConfig:
         raise WorkbenchError(
             f"{error}. A list in the environment is JSON, such as '[\"general\"]'."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is no TOMLDecodeError
         marked = (root / FILE).read_bytes().startswith(codecs.BOM_UTF8)
         why = "it begins with a byte order mark; save it as UTF-8 without one" if marked else error
         raise WorkbenchError(f"{root / FILE} is not valid TOML: {why}.") from None

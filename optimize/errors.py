@@ -2,6 +2,14 @@
 
 from collections.abc import Callable
 
+SHOWN = 80  # letters of a value that is shown in an error
+
+
+def shown(value: object) -> str:
+    """What a file or a flag holds, as an error shows it."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
 
 class WorkbenchError(Exception):
     """A user's mistake or a missing thing: the message says where, what is wrong and what to do.

@@ -13,14 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from optimize.data.fields import field_type, is_optional
-from optimize.errors import WorkbenchError
+from optimize.errors import WorkbenchError, shown
 from optimize.files import read_jsonl, read_text
 from optimize.task import PLACE, Task, choices
 
 FORMATS = {"jsonl": "json", "csv": "csv", "parquet": "parquet"}
 NAMES = {"train": ("train",), "val": ("val", "validation", "dev"), "test": ("test",)}
 CHOICES = 15  # named in an error
-ERRORS = 20  # rows that do not fit are named one by one up to so many
+ERRORS = 5  # rows that do not fit are named one by one up to so many
 Placed = tuple[str, dspy.Example]  # file and line, row
 BESIDE = ("ood", "unlabelled")  # files of rows that may lack their outputs
 
@@ -174,7 +174,7 @@ def _example(task: Task, row: Any, place: str, unlabelled: bool) -> dspy.Example
         if name not in row:
             raise WorkbenchError(
                 f"{place}: field {name!r} is missing; the row has "
-                f"{', '.join(map(str, row)) or 'none'}."
+                f"{', '.join(map(str, row))[:200] or 'none'}."
             )
         values[name] = _value(row[name], info, f"{place}: field {name!r}")
     found = dspy.Example(**values).with_inputs(*task.signature.input_fields)
@@ -198,9 +198,9 @@ def _value(value: Any, field: FieldInfo, place: str) -> Any:
         inside = ".".join(str(part) for part in first["loc"])
         known = choices(field.annotation)
         problem = (
-            f"{value!r} is not one of {_some(known)}"
+            f"{shown(value)} is not one of {_some(known)}"
             if known
-            else f"{first['msg']}, got {first['input']!r}"
+            else f"{first['msg']}, got {shown(first['input'])}"
         )
         raise WorkbenchError(f"{place}{f' ({inside})' if inside else ''}: {problem}.") from None
 
