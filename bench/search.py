@@ -1,33 +1,36 @@
-"""Our raced search against DSPy's optimizers: same LM, prompt format, rows and seeds; held-out
-score and LM calls.
+"""Our levers that look for demos against DSPy's optimizers: same LM, prompt format, rows and seeds;
+held-out score and LM calls.
 
-python bench/search.py             # over an hour on two slow cores; goes on where it was stopped;
---json for machines
+    python -m bench.search [--lm qwen2.5-coder-0.5b] [--seeds 5] [--methods NAME …] [--sets NAME …]
+
+Over an hour on two slow cores; goes on where it was stopped (search.jsonl).
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import dspy
-import typer
 
 from bench.printed import printed
-from bench.public_sets import PublicSet, public_set
+from bench.public_sets import NAMES, PublicSet, public_set
 from optimize import lm as lms
+from optimize.catalogue import EMBEDDED
 from optimize.climb.rungs import Context
 from optimize.climb.rungs.base import fresh, hushed
-from optimize.climb.rungs.demos import SOME
-from optimize.climb.rungs.search import CANDIDATES, candidates
-from optimize.lm import weights
+from optimize.climb.rungs.demos import SOME, nearest
+from optimize.climb.rungs.search import candidates
+from optimize.config import RunConfig
 from optimize.lm.meter import Meter
 from optimize.program.program import Program, student
-from optimize.scoring.evaluate import Asking, evaluate, float_metric
+from optimize.scoring.evaluate import Asking, evaluate, feedback_metric, float_metric
 from optimize.stats.intervals import mean_interval, paired_gain
 
 FILE = Path(__file__).parent / "search.jsonl"
@@ -35,13 +38,15 @@ SETS = ("clinc_domain10", "banking77_12")
 # rows to draw demos from, to compare candidates on, to score the winner on
 POOL, SEARCH, TEST = 80, 40, 100
 DSPY_CANDIDATES = 8
+RACED = 16  # candidates of our own search
+GEPA_CALLS = 480  # of the metric, about what the other two take
 
 
 def raced(
     program: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]
 ) -> Program:
     stream = candidates(program, context, pool, search)
-    return context.best([next(stream) for _ in range(CANDIDATES)], search)
+    return context.best([next(stream) for _ in range(RACED)], search)
 
 
 def random_search(
@@ -85,26 +90,49 @@ def mipro(
     return found
 
 
+def gepa(
+    program: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]
+) -> Program:
+    optimizer = dspy.GEPA(
+        metric=feedback_metric(context.task),
+        max_metric_calls=GEPA_CALLS,
+        reflection_lm=context.teacher,
+        num_threads=context.threads,
+        seed=context.seed,
+    )
+    found: Program = optimizer.compile(fresh(program), trainset=pool, valset=search)
+    return found
+
+
+def nearest_rows(
+    program: Program, context: Context, pool: list[dspy.Example], search: list[dspy.Example]
+) -> Program:
+    return nearest(program, replace(context, search=len(search)))
+
+
 Search = Callable[[Program, Context, list[dspy.Example], list[dspy.Example]], Program]
 METHODS: dict[str, Search] = {
+    "nearest demos (ours)": nearest_rows,
     "raced search (ours)": raced,
     "BootstrapFewShotWithRandomSearch": random_search,
     "MIPROv2": mipro,
+    "GEPA": gepa,
 }
 
 
-def measured(data: PublicSet, method: str, seed: int) -> dict[str, Any]:
+def measured(data: PublicSet, method: str, seed: int, lm_name: str) -> dict[str, Any]:
     """One search from a fresh cache: the calls it asked for, and its winner's scores on the
     held-out rows.
     """
     rows = random.Random(seed).sample(data.learn, POOL + SEARCH)
     pool, search = rows[:POOL], rows[POOL:]
     meter = Meter(100_000)
-    base = weights.pull_embedded(print)
     with tempfile.TemporaryDirectory() as folder:
         lms.configure(Path(folder))
+        config = RunConfig(lm=lm_name)
         lm, teacher = (
-            lms.local_lm(base, None, meter, tokens) for tokens in (24, lms.PROPOSAL_TOKENS)
+            lms.resolve(lm_name, None, config, meter, tokens)
+            for tokens in (24, lms.PROPOSAL_TOKENS)
         )
         context = Context(data.task, tuple(rows), teacher, 100_000, 1.0, 4, seed)
         program = student(data.task)
@@ -114,6 +142,7 @@ def measured(data: PublicSet, method: str, seed: int) -> dict[str, Any]:
             calls = meter.usage().asked
             scores = evaluate(best, data.score[:TEST], Asking(data.task, threads=4)).scores
     return {
+        "lm": lm_name,
         "task": data.task.name,
         "method": method,
         "seed": seed,
@@ -122,27 +151,33 @@ def measured(data: PublicSet, method: str, seed: int) -> dict[str, Any]:
     }
 
 
-def main(json_: Annotated[bool, typer.Option("--json")] = False, seeds: int = 5) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lm", default=EMBEDDED)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--sets", nargs="+", choices=NAMES, default=SETS)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
     done = [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.is_file() else []
-    sets = {name: public_set(name) for name in SETS}
-    for seed in range(seeds):
+    sets = {name: public_set(name) for name in given.sets}
+    for seed in range(given.seeds):
         for name, data in sets.items():
-            for method in METHODS:
-                if not any(
-                    (d["task"], d["method"], d["seed"]) == (name, method, seed) for d in done
-                ):
-                    done.append(measured(data, method, seed))
+            for method in given.methods:
+                which = (given.lm, name, method, seed)
+                if not any((d["lm"], d["task"], d["method"], d["seed"]) == which for d in done):
+                    done.append(measured(data, method, seed, given.lm))
                     with FILE.open("a") as file:
                         file.write(json.dumps(done[-1]) + "\n")
-    asked = [d for d in done if d["seed"] < seeds]
-    rows = [row(asked, name, method) for name in SETS for method in METHODS]
-    printed(rows, f"{seeds} seeds, {TEST} held-out rows", json_)
+    asked = [d for d in done if d["seed"] < given.seeds and d["lm"] == given.lm]
+    rows = [row(asked, name, method) for name in given.sets for method in given.methods]
+    printed(rows, f"{given.lm}, {given.seeds} seeds, {TEST} held-out rows", given.json)
 
 
 def row(done: list[dict[str, Any]], task: str, method: str) -> dict[str, str | float]:
     """Means over seeds.
 
-    gain: ours over this method, each row's score averaged over the seeds, paired.
+    gain: our nearest demos over this method, each row's score averaged over the seeds, paired.
     """
 
     def by_row(name: str) -> list[float]:
@@ -150,18 +185,19 @@ def row(done: list[dict[str, Any]], task: str, method: str) -> dict[str, str | f
         return [sum(s or 0 for s in scores) / len(scores) for scores in zip(*runs, strict=True)]
 
     calls = [d["calls"] for d in done if (d["task"], d["method"]) == (task, method)]
-    ours, theirs = by_row(next(iter(METHODS))), by_row(method)
-    score, gain = mean_interval(theirs), paired_gain(theirs, ours)
+    first = next(iter(METHODS))
+    theirs, ours = by_row(method), by_row(first)
+    score, gain = mean_interval(theirs), paired_gain(theirs, ours) if ours else None
     return {
         "task": task,
         "method": method,
         "test score": f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]",
         "LM calls": round(sum(calls) / len(calls)),
-        "ours minus this": ""
-        if method == next(iter(METHODS))
+        f"{first} minus this": ""
+        if gain is None or method == first
         else f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
     }
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()
