@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check ui
+.PHONY: setup demo test check ui docs
 setup: .venv/ready
 
 .venv/ready: pyproject.toml
@@ -24,3 +24,7 @@ check: test
 
 ui: setup
 	@$(BIN)/optimize ui
+
+docs: setup
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "Written: site/index.html"

@@ -50,12 +50,20 @@ class Task:
     """One file in `programs/` ends with `task = Task(...)`; its rows lie in `devsets/` under the
     same name.
 
-    target: the score a team lead would ask for. max_tokens: room for the longest right answer in
-    any format. data: a dataset on the Hugging Face hub instead of the folder. raters: the labels
-    that several annotators gave a row, where its extra columns hold them. stability: whether what
-    is asked will stay as it is. owner: who maintains the task and its rows; weights are only tuned
-    for a stable task that somebody owns. least_gain: over the best prompt program, for which tuned
-    weights are worth their upkeep. name and root are filled in by `load_task`.
+    Args:
+        signature: what goes in and what comes out.
+        metric: gives an answer a score in 0…1, and feedback on what is wrong with it.
+        program: makes the DSPy module of the signature; default: `dspy.Predict`.
+        target: the score a team lead would ask for.
+        max_tokens: room for the longest right answer in any format.
+        data: a dataset on the Hugging Face hub instead of the folder.
+        raters: the labels that several annotators gave a row, where its extra columns hold them.
+        stability: whether what is asked will stay as it is; weights are only tuned for a stable
+            task that somebody owns.
+        owner: who maintains the task and its rows.
+        least_gain: over the best prompt program, for which tuned weights are worth their upkeep.
+        name: filled in when the task is loaded.
+        root: the project's folder, likewise.
     """
 
     signature: type[dspy.Signature]

@@ -40,20 +40,23 @@ def load_program(
 
         load_program("tickets")(message="My invoice is wrong.").desk
 
-    name: a task, for the best program in the project's store: the version of the registered model
-    that has the alias `champion` (a run gives it to its program if that was judged on other rows
-    than the champion, or scored at least as well on as many test rows or more). Or the path of a
-    saved program, a .json file such as a report names; its task is found by name in programs/.
-    lm: the LM to ask, as a `dspy.LM` or by name ("embedded", "gguf:PATH", "openai/…"). Without it
-    a program with tuned weights runs on these; any other runs on the LM that DSPy is configured
-    with when it is loaded, and if there is none, on the LM it was optimized on.
-    root: the project's folder; default: the one around the saved program or the current folder.
-
     The program's calls are not capped, and are cached where DSPy is told to. Runs in threads and
     under `dspy.asyncify` like any DSPy module.
 
-    Raises optimize.errors.WorkbenchError where there is no such task, run or file, where the
-    task's fields have changed since, or where the LM's weights are gone.
+    Args:
+        name: a task, for the best program in the project's store: the version of the registered
+            model that has the alias `champion` (a run gives it to its program if that was judged on
+            other rows than the champion, or scored at least as well on as many test rows or more).
+            Or the path of a saved program, a .json file such as a report names; its task is found
+            by name in programs/.
+        lm: the LM to ask, as a `dspy.LM` or by name ("embedded", "gguf:PATH", "openai/…"). Without
+            it a program with tuned weights runs on these; any other runs on the LM that DSPy is
+            configured with when it is loaded, and if there is none, on the LM it was optimized on.
+        root: the project's folder; default: the one around the saved program or the current folder.
+
+    Raises:
+        optimize.errors.WorkbenchError: there is no such task, run or file, the task's fields have
+            changed since, or the LM's weights are gone.
     """
     text, where, task = _saved(name, Path(root) if root else None)
     config = load_config(task.root, **_optimized_on(text))
