@@ -16,6 +16,7 @@ import dspy
 from optimize import lm as lms
 from optimize.climb.verdict import SURE, confirms
 from optimize.commands.next_step import next_step
+from optimize.commands.report import export, page_of
 from optimize.commands.session import Session
 from optimize.config import TASK_LM
 from optimize.data.baselines import baseline_scores
@@ -34,11 +35,14 @@ from optimize.report.record import (
     TestRecord,
     score_record,
 )
+from optimize.report.rows import row_table
 from optimize.scoring.evaluate import Evaluation, evaluate
 from optimize.stats.intervals import at_least, mean_interval, paired_gain
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord
 from optimize.store.read import earlier_tests
 from optimize.store.write import Run
+
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,11 @@ def settle(
         with surviving(failed, f"The picture {chart}"):
             draw(report, session.root / chart)
             tracked.attach(session.root / chart)
+    if report.page:
+        with surviving(failed, "The page"):
+            path = session.root / report.page
+            export(page_of(report, tracked.found), "html", path)
+            tracked.attach(path)
     if handoff:
         with surviving(failed, "The hand-off"):
             handoff(report)
@@ -133,6 +142,9 @@ def _keep(
     with surviving(failed, "Keeping the scores of each row"):
         for side, evaluated in (("val", val), ("test", found)):
             tracked.scores(side, _row_scores(session, side, evaluated, kept))
+    with surviving(failed, "Keeping the answers to the test rows"):
+        splits = session.splits
+        tracked.answers(row_table(session.task, splits.train, splits.test, found))
     if tuned and Path(tuned.tuned).is_file():
         with surviving(failed, "Keeping the adapter"):
             tracked.attach(Path(tuned.tuned))
@@ -248,6 +260,7 @@ def _report(
         seconds=round(time.perf_counter() - session.start, 1),
         program=str(path.relative_to(session.root)),
         charts=[str(charts / name) for name in names(tuned=judged is not None)],
+        page=str(charts / PAGE),
         next="",
     )
 

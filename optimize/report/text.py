@@ -87,6 +87,12 @@ def verdict_line(report: Report) -> str:
     return f"Target {report.target} {met} on test: {report.final.with_n}."
 
 
+def spent(report: Report) -> str:
+    """Calls, money and time."""
+    cost = "unknown price" if report.cost_usd is None else f"${report.cost_usd:.2f}"
+    return f"{report.lm_calls} LM calls ({cost}), {duration(report.seconds)}"
+
+
 def terminal(report: Report, details: bool = False) -> RenderableType:
     """The end of a run as a person reads it, on one screen: verdict, scores, why, next command.
 
@@ -94,8 +100,6 @@ def terminal(report: Report, details: bool = False) -> RenderableType:
     """
     met = "bold green" if report.target_met else "bold yellow"
     scores = sections.test_scores(report)
-    cost = "unknown price" if report.cost_usd is None else f"${report.cost_usd:.2f}"
-    spent = f"{report.lm_calls} LM calls ({cost}), {duration(report.seconds)}"
     more = "" if details else f" Everything else: optimize report {report.task} --details"
     return Group(
         *([_all_sections(report)] if details else []),
@@ -108,7 +112,8 @@ def terminal(report: Report, details: bool = False) -> RenderableType:
         bullets(why(report)),
         "",
         Text(verdict_line(report), style=met),
-        Text(f"{spent}. LM {report.lm}, teacher {report.teacher}.{more}", style="dim"),
+        Text(f"{spent(report)}. LM {report.lm}, teacher {report.teacher}.{more}", style="dim"),
+        *([Text(f"Page: {report.page}", style="dim")] if report.page else []),
         Text(f"Next: {report.next}", style="bold"),
     )
 
