@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,10 @@ def test_met_and_not_met(
     row = dict(zip(table["columns"], table["data"][0], strict=True))
     assert row["lm_text"] == ANSWER and row["format"] in FORMATS
     assert isinstance(row["demos"], int) and row["first demos"].startswith("[")
+    pages = list((project / "mlruns" / "artifacts").rglob("report.html"))
+    (page,) = re.findall(r"Page:\s+(\S+/report.html)", done.stdout)
+    assert [pages[0].read_bytes()] == [(project / page).read_bytes()]
+    assert "answers to the test rows" not in done.stdout
 
 
 METRIC_BUG = ("prediction.verdict == example.verdict", "prediction.verdict == example.verdikt")

@@ -109,15 +109,7 @@ def settle(
         save(programs[kept], path, knobs)
     with surviving(failed, "Registering the program"):
         tracked.register(report, _row_scores(session, "test", found, kept))
-    for chart in report.charts:
-        with surviving(failed, f"The picture {chart}"):
-            draw(report, session.root / chart)
-            tracked.attach(session.root / chart)
-    if report.page:
-        with surviving(failed, "The page"):
-            path = session.root / report.page
-            export(page_of(report, tracked.found), "html", path)
-            tracked.attach(path)
+    report = _shown(session, tracked, report, failed)
     if handoff:
         with surviving(failed, "The hand-off"):
             handoff(report)
@@ -125,6 +117,21 @@ def settle(
         report = _noted(session, report, failed)
         tracked.settle(report, programs[kept], findings.best)
     return report
+
+
+def _shown(session: Session, tracked: Run, report: Report, failed: list[str]) -> Report:
+    """The report with its pictures and its page beside it, as far as they could be made."""
+    for chart in report.charts:
+        with surviving(failed, f"The picture {chart}"):
+            draw(report, session.root / chart)
+            tracked.attach(session.root / chart)
+    assert report.page
+    with surviving(failed, "The page"):
+        path = session.root / report.page
+        export(page_of(report, tracked.found), "html", path)
+        tracked.attach(path)
+        return report
+    return report.model_copy(update={"page": None})
 
 
 def _keep(

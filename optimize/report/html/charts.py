@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 from markupsafe import Markup
@@ -33,12 +33,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart, what it shows, and its numbers as a table."""
+    """A chart, what it shows, and its numbers as a table. key: names of its colours, by class."""
 
     title: str
     drawn: Markup
     note: str
     data: Section
+    key: Mapping[str, str] = field(default_factory=dict)
 
 
 def val_bars(page: Page) -> list[Bar]:
@@ -95,7 +96,7 @@ def climbs(page: Page) -> list[Figure]:
     """The best score so far over calls and, where the LM costs any, over money."""
     scored = _scored(page)
     asked = [a.lm_calls + a.cached_calls for _, a in scored]
-    out = [_climb(page, asked, "LM calls so far, those answered from the cache included")]
+    out = [_climb(page, asked, "LM calls so far, cached ones included")]
     usd = [a.cost_usd or 0.0 for _, a in scored]
     if sum(usd) > 0:
         out.append(_climb(page, usd, "US dollars so far"))
@@ -186,7 +187,8 @@ def sureness(page: Page) -> Figure | None:
         drawn += plot.dots(dots)
     note = " ".join(_calibrated(name, found) for name, _, found in known)
     title = "How sure, how right"
-    return Figure(title, plot.drawn(drawn, note), note, _bins(title, known))
+    key = {kind: name for name, kind, _ in known}
+    return Figure(title, plot.drawn(drawn, note), note, _bins(title, known), key)
 
 
 def _calibrated(name: str, found: ConfidenceRecord) -> str:

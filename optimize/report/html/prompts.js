@@ -64,6 +64,7 @@ function filled(box, step) {
 function prompts() {
   const place = document.getElementById('steps');
   if (!place) return;
+  const shown = data.kept in data.prompts ? data.kept : data.compared[0];
   data.steps.forEach((step, n) => {
     if (!(step.rung in data.prompts)) return;
     const moved = changesOf(step.before, step.rung), box = el('div');
@@ -73,7 +74,7 @@ function prompts() {
       ontoggle: () => { if (details.open && !box.hasChildNodes()) filled(box, step); },
     }, summary, box);
     place.append(details);
-    details.open = Boolean(kept) && n > 0;
+    details.open = step.rung === shown && n > 0;
   });
 }
 prompts();

@@ -1,5 +1,5 @@
 // Row by row: filters, pages and keys. What is chosen stands in the address after #.
-const PAGE = 50;
+const PAGE = 25;
 const KINDS = { all: 'All', broken: 'Broken', fixed: 'Fixed', wrong: 'Still wrong', changed: 'Answer changed' };
 const form = document.getElementById('controls');
 const list = document.getElementById('list');
@@ -67,13 +67,16 @@ function selected() {
     && (!slice || slice.has(found.n)) && (!q || haystack(found).includes(q)));
 }
 
-function draw() {
+// given: a row to turn to
+function draw(given) {
   const some = selected();
   document.getElementById('chips').replaceChildren(...Object.entries(KINDS).map(([show, name]) => el('button', {
     type: 'button', class: show, 'aria-pressed': String(state.show === show),
     onclick: () => choose({ show }),
   }, `${name} `, el('b', {}, some.filter((found) => fits(found, show)).length.toLocaleString('en')))));
   const found = some.filter((one) => fits(one, state.show));
+  const named = given ? found.findIndex((one) => one.row === given) : -1;
+  if (named >= 0) state.page = Math.floor(named / PAGE);
   const last = Math.max(0, Math.ceil(found.length / PAGE) - 1);
   state.page = Math.min(state.page, last);
   list.replaceChildren(...found.slice(state.page * PAGE, (state.page + 1) * PAGE).map(row));
@@ -160,10 +163,10 @@ function start() {
   readAddress();
   if (!(state.side in data.tables)) [state.side] = Object.keys(data.tables);
   controls();
-  draw();
+  draw(state.row);
   form.addEventListener('input', (event) => choose({ [event.target.name]: event.target.value }));
   form.addEventListener('submit', (event) => event.preventDefault());
   document.addEventListener('keydown', keys);
-  addEventListener('hashchange', () => { readAddress(); controls(); draw(); });
+  addEventListener('hashchange', () => { readAddress(); controls(); draw(state.row); });
 }
 start();

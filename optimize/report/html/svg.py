@@ -87,7 +87,7 @@ class Plot:
             yield self.line((after, y), (after, height), kind)
 
     def dots(self, found: Sequence[Dot]) -> Iterator[Markup]:
-        for dot in found:
+        for dot in sorted(found, key=lambda dot: "kept" in dot.kind):  # it lies above others
             x, y = self.x(dot.x), self.y(dot.y)
             circle = tag("circle", cx=x, cy=y, r=9)
             mark = tag("text", dot.mark, x=x, y=y, dy=".35em", text_anchor="middle")
