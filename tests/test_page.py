@@ -1,6 +1,7 @@
 """A run as one HTML file, in Markdown and as CSV: from rows that would do harm if they were run.
 
-What a browser makes of the page is in tests/test_page_in_browser.py.
+What a browser makes of the page is in tests/test_page_in_browser.py, a run's own in
+tests/test_exit_codes.py.
 """
 
 from __future__ import annotations
@@ -10,13 +11,9 @@ import io
 import json
 import random
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from optimize.cli import app
 from optimize.report.html.data import MOST
 from optimize.report.html.render import html
 from optimize.report.page import Material, Page, Price, assemble, changes
@@ -24,11 +21,6 @@ from optimize.report.pull_request import pull_request
 from optimize.report.rows import Answers, RowTable
 from optimize.report.spreadsheet import spreadsheet
 from optimize.report.untrusted import cell, code, visible
-from optimize.store.material import material
-from optimize.store.read import reported
-from tests.faulty_server import faulty_app
-from tests.test_cli import optimize
-from tests.test_lm import served
 from tests.test_report import plateau, tuned
 
 HARMFUL = (
@@ -41,16 +33,6 @@ HARMFUL = (
 )
 LABELS = ["bill", "parcel", "=other"]
 RIGHT = {"zero_shot": 0.3, "output_format": 0.4, "demo_search": 0.3, "nearest_demos": 0.5}
-
-
-@pytest.fixture
-def endpoint() -> Iterator[str]:
-    """Says that every other review is positive."""
-    said = "[[ ## verdict ## ]]\n{}\n\n[[ ## completed ## ]]"
-    verdicts = "negative", "positive"
-    app = faulty_app(lambda text: said.format(verdicts[len(text) % 2]), lambda asked: "")
-    with served(app) as url:
-        yield f"{url}/v1"
 
 
 def table(rows: int, programs: dict[str, float], long: int = 12) -> RowTable:
@@ -189,28 +171,3 @@ def test_markdown_for_a_pull_request_holds_verdict_picture_and_changed_rows() ->
 
 def test_a_code_span_cannot_be_left() -> None:
     assert code("a `b` ``c``\n| d") == "``` a `b` ``c`` ¦ d ```"
-
-
-def test_a_run_on_record_is_written_to_files(
-    project: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After the fact, from the store alone, by any name of the run."""
-    caps = ["--max-calls", "60", "--finetune", "never"]
-    done = optimize(project, "run", "review", "--lm", "openai/x", "--api-base", endpoint, *caps)
-    assert done.returncode == 1, done.stderr
-    monkeypatch.chdir(project)
-    asked = CliRunner().invoke(app, ["report", "review~0", "--html", "--csv", "r.csv", "--md"])
-    assert asked.exit_code == 0, asked.output
-    assert asked.stdout.split() == ["review.html", "review.md", "review.png", "r.csv"]
-    rows = list(csv.DictReader((project / "r.csv").open(encoding="utf-8-sig")))
-    report, run = reported(project, "review")
-    assert len(rows) == report.rows["test"] + report.rows["val"]
-    kept = [float(r[f"{report.numbers.rung}: score"]) for r in rows if r["side"] == "test"]
-    assert sum(kept) / len(kept) == pytest.approx(report.test.prompt.score)
-    found = assemble(report, material(run))
-    assert {s.rung for s in found.steps} <= set(found.prompts) and found.versions["dspy"]
-    text = (project / "review.html").read_text(encoding="utf-8")
-    assert all(f'"{row["row"]}"' in text for row in rows)
-    assert (project / "review.png").read_bytes().startswith(b"\x89PNG")
-    nowhere = CliRunner().invoke(app, ["report", "review", "--html", "no/such/folder.html"])
-    assert nowhere.exit_code == 2

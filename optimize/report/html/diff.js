@@ -60,7 +60,7 @@ function lineDiff(before, after) {
     }
     let more = n;
     while (more < parts.length && !near[more]) more++;
-    out.append(el('div', { class: 'fold' }, `${more - n} lines the same`));
+    out.append(el('div', { class: 'fold' }, `${more - n} ${more - n === 1 ? 'line' : 'lines'} the same`));
     n = more - 1;
   }
   return out;
