@@ -128,6 +128,7 @@ def _shown(session: Session, tracked: Run, report: Report, failed: list[str]) ->
     assert report.page
     with surviving(failed, "The page"):
         path = session.root / report.page
+        path.parent.mkdir(parents=True, exist_ok=True)
         export(page_of(report, tracked.found), "html", path)
         tracked.attach(path)
         return report
