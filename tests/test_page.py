@@ -20,6 +20,7 @@ from optimize.report.page import Material, Page, Price, assemble, changes
 from optimize.report.pull_request import pull_request
 from optimize.report.rows import Answers, RowTable
 from optimize.report.spreadsheet import spreadsheet
+from optimize.report.text import markdown
 from optimize.report.untrusted import cell, code, visible
 from tests.test_report import plateau, tuned
 
@@ -167,6 +168,15 @@ def test_markdown_for_a_pull_request_holds_verdict_picture_and_changed_rows() ->
     assert "### Rows that changed, nearest_demos → lora" in text and found.command in text
     outside = re.sub(r"(`+) .*? \1", "", text.partition("### Rows that changed")[2])
     assert "script" not in outside and "@someone" not in outside
+
+
+def test_markdown_runs_nothing_of_a_row_and_mentions_nobody() -> None:
+    report = plateau()
+    row = "<img src=x> ![p](http://x.invalid) @someone"
+    kinds = [k.model_copy(update={"examples": [row]}) for k in report.diagnosis.kinds]
+    found = report.diagnosis.model_copy(update={"kinds": kinds})
+    text = markdown(report.model_copy(update={"diagnosis": found}))
+    assert "&lt;img src=x>" in text and not [bad for bad in ("<img", "](", "@s") if bad in text]
 
 
 def test_a_code_span_cannot_be_left() -> None:

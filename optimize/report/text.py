@@ -22,6 +22,7 @@ from optimize.report.sentences import (
     preflight_sentences,
     regression_sentence,
 )
+from optimize.report.untrusted import prose
 from optimize.stats.records import ScoreRecord
 
 
@@ -139,7 +140,7 @@ def duration(seconds: float) -> str:
 def markdown(report: Report) -> str:
     """The run's description in the MLflow UI: the whole report."""
     lines = [f"**{headline(report)}. {verdict_line(report)}**", ""]
-    lines += [f"- {line}" for line in (*warnings(report), *why(report))]
+    lines += [f"- {prose(line)}" for line in (*warnings(report), *why(report))]
     lines += [f"- Next: `{report.next}`", ""]
     for section in sections.sections(report):
         lines += _markdown(section)
@@ -153,11 +154,11 @@ def _markdown(section: Section) -> list[str]:
         out += ["|" + " --- |" * len(section.columns)]
         out += ["| " + " | ".join(map(_cell, row)) + " |" for row in section.rows]
         out += [""]
-    return [*out, *(f"- {line}" for line in section.lines), ""]
+    return [*out, *(f"- {prose(line)}" for line in section.lines), ""]
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return prose(text).replace("|", "\\|").replace("\n", " ")
 
 
 def decision(report: Report) -> str:

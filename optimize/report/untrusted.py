@@ -27,6 +27,12 @@ def cell(text: str) -> str:
     return f"'{shown}" if risky and not NUMBER.fullmatch(shown) else shown
 
 
+def prose(text: str) -> str:
+    """For Markdown outside of code: no HTML, no picture, no link, and nobody is mentioned."""
+    shown = visible(text).replace("<", "&lt;").replace("](", "]\\(")
+    return re.sub(r"@(?=\w)", "@\u2060", shown)
+
+
 def code(text: str) -> str:
     """As a code span on one line of a Markdown table, in which nothing is a link or a mention."""
     line = re.sub(r"\s+", " ", visible(text)).strip().replace("|", "¦")
