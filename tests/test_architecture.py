@@ -51,6 +51,7 @@ DOORS = {
     "peft": {f"{LORA}.model", f"{RECIPES}.trl_sft", f"{RECIPES}.trl_dpo"},
     "trl": {f"{RECIPES}.trl_sft", f"{RECIPES}.trl_dpo"},
     "matplotlib": {"report.chart"},
+    "jinja2": {"report.html.render"},
     "yaml": {RECIPES},
     "openai": {"finetune.openai_job", "lm.embedder"},
     "xllamacpp": {"lm.embedded"},

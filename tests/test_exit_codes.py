@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,8 +18,13 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, Request
+from typer.testing import CliRunner
 
+from optimize.cli import app
 from optimize.program.formats import FORMATS
+from optimize.report.page import assemble
+from optimize.store.material import material
+from optimize.store.read import reported
 from tests.test_cli import optimize
 from tests.test_lm import completion, served
 
@@ -54,7 +61,11 @@ def edit(project: Path, old: str, new: str) -> None:
 
 @pytest.mark.parametrize(("target", "code"), [("0.05", 0), ("0.99", 1)])
 def test_met_and_not_met(
-    project: Path, endpoint: tuple[str, FastAPI], target: str, code: int
+    project: Path,
+    endpoint: tuple[str, FastAPI],
+    target: str,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     done = optimize(
         project, "run", "review", "--target", target, "--max-calls", "60", *flags(endpoint)
@@ -66,6 +77,30 @@ def test_met_and_not_met(
     row = dict(zip(table["columns"], table["data"][0], strict=True))
     assert row["lm_text"] == ANSWER and row["format"] in FORMATS
     assert isinstance(row["demos"], int) and row["first demos"].startswith("[")
+    pages = list((project / "mlruns" / "artifacts").rglob("report.html"))
+    (page,) = re.findall(r"Page:\s+(\S+/report.html)", done.stdout)
+    assert [pages[0].read_bytes()] == [(project / page).read_bytes()]
+    monkeypatch.chdir(project)
+    is_written_to_files(project)
+
+
+def is_written_to_files(project: Path) -> None:
+    """The run after the fact, from the store alone."""
+    asked = CliRunner().invoke(app, ["report", "review~0", "--html", "--csv", "r.csv", "--md"])
+    assert asked.exit_code == 0, asked.output
+    assert asked.stdout.split() == ["review.html", "review.md", "review.png", "r.csv"]
+    rows = list(csv.DictReader((project / "r.csv").open(encoding="utf-8-sig")))
+    report, run = reported(project, "review")
+    assert len(rows) == report.rows["test"] + report.rows["val"]
+    kept = [float(r[f"{report.numbers.rung}: score"]) for r in rows if r["side"] == "test"]
+    assert sum(kept) / len(kept) == pytest.approx(report.test.prompt.score)
+    found = assemble(report, material(run))
+    assert {step.rung for step in found.steps} <= set(found.prompts) and found.versions["dspy"]
+    text = (project / "review.html").read_text(encoding="utf-8")
+    assert all(f'"{row["row"]}"' in text for row in rows)
+    assert (project / "review.png").read_bytes().startswith(b"\x89PNG")
+    nowhere = CliRunner().invoke(app, ["report", "review", "--html", "no/such/folder.html"])
+    assert nowhere.exit_code == 2 and "no folder" in nowhere.output
 
 
 METRIC_BUG = ("prediction.verdict == example.verdict", "prediction.verdict == example.verdikt")

@@ -24,6 +24,7 @@ from fastapi import FastAPI, Request
 
 from optimize import __version__
 from optimize.data.rows import load_splits
+from optimize.report.html.render import SCRIPTS
 from optimize.task import choices, load_task, task_names
 from tests.test_lm import completion, served
 
@@ -88,7 +89,9 @@ def test_the_wheel_holds_optimize_alone_with_its_data(wheel: Path) -> None:
     examples = task_names(ROOT)
     general = [f"optimize/finetune/general/{name}" for name in ("rows.jsonl", "replay.txt")]
     programs = [f"optimize/examples/programs/{name}.py" for name in examples]
-    assert {"optimize/py.typed", *general, *programs} <= set(names)
+    page = [f"optimize/report/html/page.{ending}" for ending in ("html", "css")]
+    page += [f"optimize/report/html/{name}" for name in SCRIPTS]
+    assert {"optimize/py.typed", *general, *programs, *page} <= set(names)
     for name in examples:
         assert f"optimize/examples/devsets/{name}/README.md" in names
     assert not [name for name in names if "__pycache__" in name or "/mlruns/" in name]
@@ -236,6 +239,7 @@ def test_lora_on_the_embedded_lm(bin: Path, shop: Path, report: dict[str, Any]) 
     code = """
 from pathlib import Path
 from optimize.data.rows import load_splits
+from optimize.report.html.render import SCRIPTS
 from optimize.store.open import client
 from optimize.store.read import last_run
 from optimize.task import load_task

@@ -293,13 +293,16 @@ def status(root: Path) -> str:
     return str(found.info.status)
 
 
-def test_a_handoff_that_cannot_be_written_loses_nothing(project: Project, tmp_path: Path) -> None:
+def test_what_cannot_be_written_at_the_end_loses_nothing(project: Project, tmp_path: Path) -> None:
     opened = project("dspy.Predict")
     session = opened()
     (tmp_path / "mlruns").mkdir()
-    (tmp_path / "mlruns" / "handoff").write_text("a file where a folder should be")
+    for name in ("handoff", "charts"):
+        (tmp_path / "mlruns" / name).write_text("a file where a folder should be")
     report = run(session, RUNGS)
-    assert report.gate.open and len(report.failed) == 1 and "hand-off" in report.failed[0].lower()
+    assert report.gate.open and report.page is None
+    picture, page, handoff = (told.partition(" failed: ")[0] for told in report.failed)
+    assert picture.endswith("climb.png") and (page, handoff) == ("The page", "The hand-off")
     kept, _ = last_run(tmp_path, "paint")
     assert kept == report and status(tmp_path) == "FINISHED"
     assert any("cannot be written" in line for line in warnings(report))

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from optimize.cli.app import (
     Debug,
@@ -18,7 +20,6 @@ from optimize.cli.app import (
     Json,
     Output,
     RunName,
-    TaskName,
     app,
     guarded,
     print_found,
@@ -91,18 +92,59 @@ def cache(
     guarded(debug, work)
 
 
-@app.command()
+class _Files(TyperCommand):
+    """`--html`, `--md` and `--csv` may stand without a file: typer knows no such options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        whole = []
+        for word, following in zip_longest(args, args[1:]):
+            named = following is not None and not following.startswith("-")
+            whole += [word, HERE] if word in FORMS and not named else [word]
+        return super().parse_args(ctx, whole)
+
+
+HERE = "."  # a file in this folder, named after the task
+FORMS = ("--html", "--md", "--csv")
+File = "[FILE]"
+
+
+@app.command(cls=_Files)
 def report(
-    task: TaskName, json: Json = False, details: Details = False, debug: Debug = False
+    run: RunName,
+    html: Annotated[
+        Path | None, typer.Option(metavar=File, help="write it as one page: rows, prompts, charts")
+    ] = None,
+    md: Annotated[
+        Path | None, typer.Option(metavar=File, help="as Markdown, with a picture beside it")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar=File, help="its rows and answers, for a spreadsheet")
+    ] = None,
+    json: Json = False,
+    details: Details = False,
+    debug: Debug = False,
 ) -> None:
-    """Show the last run of TASK again."""
+    """Show RUN again, or write it to a file for others. FILE: by default one named after the task.
+
+    Example: optimize report tickets --html
+    """
+    forms = {"html": html, "md": md, "csv": csv}
 
     def work() -> int:
         from optimize.config import find_root
-        from optimize.store.read import last_run
+        from optimize.store.read import reported
 
-        found, _ = last_run(find_root(), task)
-        return print_report(found, Output(json, details))
+        found, kept = reported(find_root(), run)
+        asked = {form: path for form, path in forms.items() if path}
+        if not asked:
+            return print_report(found, Output(json, details))
+        from optimize.commands.report import export, page_of
+
+        page = page_of(found, kept)
+        for form, path in asked.items():
+            for written in export(page, form, None if path == Path(HERE) else path):
+                typer.echo(written)
+        return 0
 
     guarded(debug, work)
 

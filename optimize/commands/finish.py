@@ -16,6 +16,7 @@ import dspy
 from optimize import lm as lms
 from optimize.climb.verdict import SURE, confirms
 from optimize.commands.next_step import next_step
+from optimize.commands.report import export, page_of
 from optimize.commands.session import Session
 from optimize.config import TASK_LM
 from optimize.data.baselines import baseline_scores
@@ -35,11 +36,14 @@ from optimize.report.record import (
     UsageRecord,
     score_record,
 )
+from optimize.report.rows import row_table
 from optimize.scoring.evaluate import Evaluation, evaluate
 from optimize.stats.intervals import at_least, mean_interval, paired_gain
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord
 from optimize.store.read import earlier_tests
 from optimize.store.write import Run
+
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,7 @@ def settle(
         save(programs[kept], path, knobs)
     with surviving(failed, "Registering the program"):
         tracked.register(report, _row_scores(session, "test", found, kept))
-    for chart in report.charts:
-        with surviving(failed, f"The picture {chart}"):
-            draw(report, session.root / chart)
-            tracked.attach(session.root / chart)
+    report = _shown(session, tracked, report, failed)
     if handoff:
         with surviving(failed, "The hand-off"):
             handoff(report)
@@ -117,6 +118,22 @@ def settle(
         report = _noted(session, report, failed)
         tracked.settle(report, programs[kept], findings.best)
     return report
+
+
+def _shown(session: Session, tracked: Run, report: Report, failed: list[str]) -> Report:
+    """The report with its pictures and its page beside it, as far as they could be made."""
+    for chart in report.charts:
+        with surviving(failed, f"The picture {chart}"):
+            draw(report, session.root / chart)
+            tracked.attach(session.root / chart)
+    assert report.page
+    with surviving(failed, "The page"):
+        path = session.root / report.page
+        path.parent.mkdir(parents=True, exist_ok=True)
+        export(page_of(report, tracked.found), "html", path)
+        tracked.attach(path)
+        return report
+    return report.model_copy(update={"page": None})
 
 
 def _keep(
@@ -134,6 +151,9 @@ def _keep(
     with surviving(failed, "Keeping the scores of each row"):
         for side, evaluated in (("val", val), ("test", found)):
             tracked.scores(side, _row_scores(session, side, evaluated, kept))
+    with surviving(failed, "Keeping the answers to the test rows"):
+        splits = session.splits
+        tracked.answers(row_table(session.task, splits.train, splits.test, found))
     if tuned and Path(tuned.tuned).is_file():
         with surviving(failed, "Keeping the adapter"):
             tracked.attach(Path(tuned.tuned))
@@ -250,6 +270,7 @@ def _report(
         seconds=round(time.perf_counter() - session.start, 1),
         program=str(path.relative_to(session.root)),
         charts=[str(charts / name) for name in names(tuned=judged is not None)],
+        page=str(charts / PAGE),
         next="",
     )
 

@@ -242,6 +242,7 @@ class Report(ClimbRecord):
     seconds: float
     program: str
     charts: list[str] = Field([], description="pictures, below the project's root")
+    page: str | None = Field(None, description="all of it as one HTML file, below the same root")
     failed: list[str] = Field(
         default=[], description="what went wrong after the climb, which stands"
     )

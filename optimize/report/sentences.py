@@ -9,7 +9,7 @@ from optimize.climb.preflight import NOISY, Preflight
 from optimize.climb.verdict import COVERAGE, SAME
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.forgetting import GENERAL, ForgettingRecord
-from optimize.report.record import Comparison, HeadroomRecord, Side, VerdictRecord
+from optimize.report.record import Comparison, HeadroomRecord, Report, Side, VerdictRecord
 from optimize.scoring.failures import Diagnosis
 
 SHOWN = 2  # examples of a finding; --details shows all
@@ -86,6 +86,30 @@ def percent(probability: float) -> str:
     if probability < 0.001:
         return "below 0.1 %"
     return "above 99.9 %" if probability > 0.999 else f"{100 * probability:.1f} %"
+
+
+def change_sentences(report: Report) -> list[str]:
+    """What would make the verdict another one."""
+    n, final = report.numbers, report.final
+    out = [
+        f"The test rows leave {final.low:.2f} to {final.high:.2f} open: a target below that is "
+        "met, one above it is not."
+    ]
+    if (gap := report.target - n.best.score) > 0:
+        out.append(
+            f"The best prompt program is {gap:.2f} below the target; these rows show a gain of "
+            f"{n.smallest_gain:.2f} or more in 4 of 5 cases."
+        )
+    if report.decision:
+        return out + [
+            f"The decision on the tuned LM is wrong as soon as {why}."
+            for why in report.decision.wrong_if
+        ]
+    return [
+        *out,
+        "It holds for this LM, these rows and the rules they were labelled by; where one of them "
+        "changes, run again.",
+    ]
 
 
 def decision_sentences(

@@ -22,6 +22,7 @@ from optimize.report.sentences import (
     preflight_sentences,
     regression_sentence,
 )
+from optimize.report.untrusted import prose
 from optimize.stats.records import ScoreRecord
 
 
@@ -87,6 +88,12 @@ def verdict_line(report: Report) -> str:
     return f"Target {report.target} {met} on test: {report.final.with_n}."
 
 
+def spent(report: Report) -> str:
+    """Calls, money and time."""
+    cost = "unknown price" if report.cost_usd is None else f"${report.cost_usd:.2f}"
+    return f"{report.lm_calls} LM calls ({cost}), {duration(report.seconds)}"
+
+
 def terminal(report: Report, details: bool = False) -> RenderableType:
     """The end of a run as a person reads it, on one screen: verdict, scores, why, next command.
 
@@ -94,8 +101,6 @@ def terminal(report: Report, details: bool = False) -> RenderableType:
     """
     met = "bold green" if report.target_met else "bold yellow"
     scores = sections.test_scores(report)
-    cost = "unknown price" if report.cost_usd is None else f"${report.cost_usd:.2f}"
-    spent = f"{report.lm_calls} LM calls ({cost}), {duration(report.seconds)}"
     more = "" if details else f" Everything else: optimize report {report.task} --details"
     return Group(
         *([_all_sections(report)] if details else []),
@@ -108,7 +113,8 @@ def terminal(report: Report, details: bool = False) -> RenderableType:
         bullets(why(report)),
         "",
         Text(verdict_line(report), style=met),
-        Text(f"{spent}. LM {report.lm}, teacher {report.teacher}.{more}", style="dim"),
+        Text(f"{spent(report)}. LM {report.lm}, teacher {report.teacher}.{more}", style="dim"),
+        *([Text(f"Page: {report.page}", style="dim")] if report.page else []),
         Text(f"Next: {report.next}", style="bold"),
     )
 
@@ -134,7 +140,7 @@ def duration(seconds: float) -> str:
 def markdown(report: Report) -> str:
     """The run's description in the MLflow UI: the whole report."""
     lines = [f"**{headline(report)}. {verdict_line(report)}**", ""]
-    lines += [f"- {line}" for line in (*warnings(report), *why(report))]
+    lines += [f"- {prose(line)}" for line in (*warnings(report), *why(report))]
     lines += [f"- Next: `{report.next}`", ""]
     for section in sections.sections(report):
         lines += _markdown(section)
@@ -148,11 +154,11 @@ def _markdown(section: Section) -> list[str]:
         out += ["|" + " --- |" * len(section.columns)]
         out += ["| " + " | ".join(map(_cell, row)) + " |" for row in section.rows]
         out += [""]
-    return [*out, *(f"- {line}" for line in section.lines), ""]
+    return [*out, *(f"- {prose(line)}" for line in section.lines), ""]
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return prose(text).replace("|", "\\|").replace("\n", " ")
 
 
 def decision(report: Report) -> str:

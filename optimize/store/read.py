@@ -17,6 +17,7 @@ from optimize.errors import WorkbenchError
 from optimize.report.record import Report
 from optimize.stats.records import RowScores
 from optimize.store.open import client
+from optimize.task import task_names
 
 
 class NoRun(WorkbenchError):
@@ -24,6 +25,7 @@ class NoRun(WorkbenchError):
 
 
 TEST_SCORES = "test_scores.json"
+TEST_ROWS = "test_rows.json"  # what programs answered to the test rows
 HISTORY = "history.json"  # all that a run's verdict was drawn from
 
 
@@ -74,7 +76,10 @@ def find_run(root: Path, name: str) -> Found:
     WorkbenchError if there is none.
     """
     store = client(root)
-    return _of_task(store, name) or _by_id(store, name)
+    found = _of_task(store, name)
+    if not found and (task := name.partition("~")[0]) in task_names(root):
+        raise NoRun(f"Task {task!r} has no finished run yet. Run `optimize run {task}` first.")
+    return found or _by_id(store, name)
 
 
 def _of_task(store: Any, name: str) -> Found | None:
@@ -160,6 +165,12 @@ def params_since(root: Path, task: str, run: str) -> tuple[dict[str, str], dict[
 
 def _most(rows: Sequence[str], known: Sequence[str]) -> bool:
     return 2 * len(set(rows) & set(known)) > len(rows)
+
+
+def reported(root: Path, name: str) -> tuple[Report, Found]:
+    """The report of a run that is named as for `find_run`, and that run."""
+    found = find_run(root, name)
+    return found.read("report.json", Report), found
 
 
 def last_run(root: Path, task: str) -> tuple[Report, Found]:

@@ -21,6 +21,7 @@ from optimize.config import TASK_LM
 from optimize.data.rows import Splits, input_text, row_hash
 from optimize.program.program import Program, render, to_text
 from optimize.report.record import Report
+from optimize.report.rows import RowTable
 from optimize.report.text import decision, markdown
 from optimize.scoring.evaluate import Evaluation
 from optimize.stats.intervals import Interval
@@ -28,7 +29,7 @@ from optimize.stats.records import RowScores
 from optimize.stopping import closing
 from optimize.store.champion import CHAMPION, champion_tags, gain_over, takes_over
 from optimize.store.open import client
-from optimize.store.read import HISTORY
+from optimize.store.read import HISTORY, TEST_ROWS, Found
 
 SHOWN, DEMO_CHARS = 2, 400  # of a row's demos in the table
 
@@ -115,6 +116,15 @@ class Run(Observer):
     def scores(self, side: str, found: RowScores) -> None:
         """How the programs of this run scored each row of a side, for `optimize compare`."""
         self.client.log_text(self.id, found.model_dump_json(), f"{side}_scores.json")
+
+    @property
+    def found(self) -> Found:
+        """This run, as those that read it know it."""
+        return Found(self.client, self.id, self.task, self.id)
+
+    def answers(self, found: RowTable) -> None:
+        """What the programs of this run answered to the test rows, for `optimize report`."""
+        self.client.log_text(self.id, found.model_dump_json(), TEST_ROWS)
 
     def attach(self, path: Path) -> None:
         """Keep a file, or a folder with all that is in it, as an artifact."""
@@ -262,6 +272,7 @@ class Run(Observer):
         demos = [_demos(program, dict(e.inputs())) for e, _ in pairs]
         table |= {
             "cost_usd": [o.usage.cost_usd for _, o in pairs],
+            "confidence": [o.confidence for _, o in pairs],
             "format": [program.format] * len(pairs),
             "demos": [len(d) for d in demos],
             "first demos": [files.to_text(d[:SHOWN])[:DEMO_CHARS] for d in demos],

@@ -1,0 +1,208 @@
+"""The charts of the page, each with the table that says the same in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+
+from markupsafe import Markup
+
+from optimize.climb.verdict import WEIGHTS
+from optimize.report.html import svg
+from optimize.report.html.svg import Dot, Plot
+from optimize.report.page import Page, calibration
+from optimize.report.record import AttemptRecord
+from optimize.report.sections import NONE, Section
+from optimize.scoring.calibration import ConfidenceRecord
+from optimize.stats.records import GainRecord, ScoreRecord
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A line of the chart of scores. mark: by which other charts know it; kind: how it is drawn."""
+
+    mark: str
+    name: str
+    drawn: Markup
+    score: str
+    gain: str = ""
+    calls: str = ""
+    seconds: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart, what it shows, and its numbers as a table. key: names of its colours, by class."""
+
+    title: str
+    drawn: Markup
+    note: str
+    data: Section
+    key: Mapping[str, str] = field(default_factory=dict)
+
+
+def val_bars(page: Page) -> list[Bar]:
+    """A line a rung that was scored, in order; ▲ marks what the next ones were built on."""
+    out = []
+    for mark, a in _scored(page):
+        assert a.val
+        name = f"{a.rung} ▲" if a.promoted and a.gain else a.rung
+        bar = _bar(page, mark, name, a.val, _kind(page, a), a.gain)
+        calls, seconds = f"{a.lm_calls:,}", f"{a.seconds:,.0f}"
+        out.append(Bar(bar.mark, name, bar.drawn, bar.score, bar.gain, calls, seconds))
+    return out
+
+
+def test_bars(page: Page) -> list[Bar]:
+    test, kept = page.report.test, page.kept
+    out = [_bar(page, "", f"no LM: {n}", s, "nolm") for n, s in test.baselines.items()]
+    out.append(_bar(page, "", page.first, test.zero_shot, _kept("built", page.first == kept)))
+    best = page.report.numbers.rung
+    if best != page.first:
+        kind = _kept("built", best == kept)
+        out.append(_bar(page, "", best, test.prompt, kind, test.prompt_gain))
+    if test.tuned and page.report.decision:
+        judged = page.report.decision.tuned
+        kind = _kept("tuned", judged == kept)
+        out.append(_bar(page, "", judged, test.tuned, kind, page.report.decision.test))
+    return out
+
+
+def _bar(
+    page: Page, mark: str, name: str, score: ScoreRecord, kind: str, gain: GainRecord | None = None
+) -> Bar:
+    drawn = svg.interval(score, page.report.target, kind)
+    return Bar(mark, name, drawn, str(score), str(gain) if gain else "")
+
+
+def _scored(page: Page) -> list[tuple[str, AttemptRecord]]:
+    """The attempts with a score, each with its number."""
+    found = [a for a in page.report.attempts if a.val]
+    return [(str(n), a) for n, a in enumerate(found)]
+
+
+def _kind(page: Page, a: AttemptRecord) -> str:
+    if a.family == WEIGHTS:
+        return _kept("tuned", a.rung == page.kept)
+    return _kept("built" if a.promoted else "tried", a.rung == page.kept)
+
+
+def _kept(kind: str, kept: bool) -> str:
+    return f"{kind} kept" if kept else kind
+
+
+def climbs(page: Page) -> list[Figure]:
+    """The best score so far over calls and, where the LM costs any, over money."""
+    scored = _scored(page)
+    asked = [a.lm_calls + a.cached_calls for _, a in scored]
+    out = [_climb(page, asked, "LM calls so far, cached ones included")]
+    usd = [a.cost_usd or 0.0 for _, a in scored]
+    if sum(usd) > 0:
+        out.append(_climb(page, usd, "US dollars so far"))
+    return [figure for figure in out if figure]
+
+
+def _climb(page: Page, spent: Sequence[float], across: str) -> Figure | None:
+    scored, target = _scored(page), page.report.target
+    far = list(accumulate(spent))
+    if not far or not far[-1]:
+        return None
+    plot = Plot(far[-1] * 1.02, across)
+    best, corners = 0.0, []
+    for (_, a), x in zip(scored, far, strict=True):
+        assert a.val
+        best = a.val.score if a.promoted and a.family != WEIGHTS else best
+        corners.append((x, best))
+    dots = [
+        Dot(x, a.val.score, mark, _kind(page, a), f"{a.rung}: {a.val}")
+        for (mark, a), x in zip(scored, far, strict=True)
+        if a.val
+    ]
+    drawn = [*plot.frame(target), *plot.steps(corners, "best"), *plot.dots(dots)]
+    said = f"Val score of each lever over {across}; built on at the end: {best:.2f}."
+    rows = [
+        [mark, a.rung, str(a.val), svg.short(x), f"{y:.2f}"]
+        for (mark, a), (x, y) in zip(scored, corners, strict=True)
+    ]
+    columns = ("", "lever", "val score", across, "built on")
+    note = "The line is the score of the program that the next lever was built on."
+    title = "What the climb cost"
+    return Figure(title, plot.drawn(drawn, said), note, Section(title, (), columns, rows))
+
+
+def costs(page: Page) -> Figure | None:
+    """Val score over what an answer costs, with the programs that nothing cheaper beats."""
+    known = [(m, a, page.prices[a.rung]) for m, a in _scored(page) if a.rung in page.prices]
+    if len(known) < 2:
+        return None
+    priced = all(p.usd is not None for *_, p in known) and any(p.usd for *_, p in known)
+    unit = "US dollars for 1,000 answers" if priced else "tokens an answer, read and written"
+    points = [(1000 * (p.usd or 0.0) if priced else p.tokens, m, a) for m, a, p in known]
+    points.sort(key=lambda point: (point[0], -_mean(point[2])))
+    front: list[tuple[float, str, AttemptRecord]] = []
+    for point in points:
+        if not front or _mean(point[2]) > _mean(front[-1][2]):
+            front.append(point)
+    plot = Plot(points[-1][0] * 1.06, unit)
+    corners = [(x, _mean(a)) for x, _, a in front] + [(points[-1][0], _mean(front[-1][2]))]
+    dots = [Dot(x, _mean(a), m, _kind(page, a), f"{a.rung}: {a.val}") for x, m, a in points]
+    drawn = [*plot.frame(page.report.target), *plot.steps(corners, "front"), *plot.dots(dots)]
+    best = ", ".join(a.rung for *_, a in front)
+    on_front = [a.rung for *_, a in front]
+    rows = [
+        [m, a.rung, str(a.val), svg.short(x), "yes" if a.rung in on_front else ""]
+        for x, m, a in points
+    ]
+    columns = ("", "lever", "val score", unit, "on the line")
+    note = f"Nothing as cheap scores better than those on the line: {best}."
+    title = "What an answer costs"
+    said = f"Val score over {unit}. {note}"
+    return Figure(title, plot.drawn(drawn, said), note, Section(title, (), columns, rows))
+
+
+def _mean(a: AttemptRecord) -> float:
+    return a.val.score if a.val else 0.0
+
+
+def sureness(page: Page) -> Figure | None:
+    """Score over confidence, before and after."""
+    if not page.judged:
+        return None
+    side, table = page.judged
+    pairs = zip(page.compared, ("before", "after"), page.pair(table), strict=True)
+    known = [(name, kind, c) for name, kind, a in pairs if (c := calibration(a))]
+    if not known:
+        return None
+    plot = Plot(1.0, f"confidence, {side} rows")
+    drawn = [*plot.frame(None), plot.line((0, 0), (1, 1), "even")]
+    for name, kind, found in known:
+        corners = [(b.confidence, b.score) for b in found.bins]
+        ends = pairwise(corners)
+        drawn += [plot.line(a, b, kind) for a, b in ends]
+        said = [
+            f"{name}: sure {b.confidence:.2f}, score {b.score:.2f}, n={b.n}" for b in found.bins
+        ]
+        dots = [Dot(*at, "", kind, text) for at, text in zip(corners, said, strict=True)]
+        drawn += plot.dots(dots)
+    note = " ".join(_calibrated(name, found) for name, _, found in known)
+    title = "How sure, how right"
+    key = {kind: name for name, kind, _ in known}
+    return Figure(title, plot.drawn(drawn, note), note, _bins(title, known), key)
+
+
+def _calibrated(name: str, found: ConfidenceRecord) -> str:
+    return (
+        f"{name}: calibration error {found.ece:.2f}, of it by chance, on so few rows, "
+        f"{found.floor:.2f}; score of the surer half {found.surest_half:.2f}."
+    )
+
+
+def _bins(title: str, known: Sequence[tuple[str, str, ConfidenceRecord]]) -> Section:
+    rows = [
+        [name, f"{b.confidence:.2f}", f"{b.score:.2f}", str(b.n)]
+        for name, _, found in known
+        for b in found.bins
+    ]
+    brier = [f"Brier score of {name}: {found.brier:.2f}." for name, _, found in known]
+    return Section(title, brier, ("program", "confidence", "score", "n"), rows or [[NONE] * 4])

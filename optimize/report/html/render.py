@@ -1,0 +1,159 @@
+"""The page of a run, written: one file, no network, nothing kept in the browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from optimize.report import sections
+from optimize.report.html import charts, labels, svg
+from optimize.report.html.data import embedded
+from optimize.report.page import Page, slice_gains
+from optimize.report.sections import Section
+from optimize.report.sentences import change_sentences, percent, preflight_sentences
+from optimize.report.text import headline, spent, verdict_line, warnings, why
+from optimize.report.untrusted import visible
+
+SHOWN = 12  # slices
+SCRIPTS = ("data.js", "diff.js", "rows.js", "prompts.js")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One of the numbers at the top."""
+
+    name: str
+    value: str
+    more: str
+
+
+def html(page: Page) -> str:
+    """The whole file. Everything that is not written here is escaped, or JSON that is."""
+    data, cut = embedded(page)
+    style, script = _part("page.css"), "".join(map(_part, SCRIPTS))
+    written: str = _template().render(
+        page=page,
+        report=page.report,
+        policy=_policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
+        data=Markup(data),
+        cut=cut,
+        **_verdict(page),
+        **_figures(page),
+        **_rest(page),
+    )
+    return written
+
+
+def _part(name: str) -> str:
+    return (files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=FunctionLoader(_part),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # control characters of rows must not reach whoever prints the file in a terminal
+        finalize=lambda value: visible(value) if type(value) is str else value,
+    )
+    return environment.get_template("page.html")
+
+
+def _policy(style: str, script: str) -> str:
+    """What the browser is told to allow: this style and this script, and nothing else at all."""
+    return (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _verdict(page: Page) -> dict[str, Any]:
+    report = page.report
+    n, final = report.numbers, report.final
+    facts = [
+        Fact(
+            "Score on test",
+            f"{final.score:.2f}",
+            f"[{final.low:.2f}, {final.high:.2f}], {final.n} rows",
+        ),
+        Fact("Target", f"{report.target:g}", "met" if report.target_met else "not met"),
+        Fact(
+            "Chance that it is met",
+            percent(n.chance),
+            "by the judging rows"
+            + ("" if n.on_test is None else f"; {percent(n.on_test)} by the test rows"),
+        ),
+        Fact("Spent", *spent(report).split(" (", 1)),
+    ]
+    facts[-1] = Fact("Spent", facts[-1].value, f"({facts[-1].more}")
+    return {
+        "headline": headline(report),
+        "met": verdict_line(report),
+        "facts": facts,
+        "warned": warnings(report),
+        "why": why(report)[1:],
+        "changes": change_sentences(report),
+    }
+
+
+def _figures(page: Page) -> dict[str, Any]:
+    report, pairs = page.report, labels.pairs(page)
+    order = labels.order(pairs)
+    known = [found for found in (*charts.climbs(page), charts.costs(page)) if found]
+    slices = [
+        [s.name, f"{s.before:.2f}", f"{s.after:.2f}", str(s.gain), str(s.gain.n)]
+        for s in slice_gains(page)[:SHOWN]
+    ]
+    before, after = page.compared
+    many = "Of many kinds of rows some look bad by chance: their intervals say how bad."
+    columns = ("kind of row", before, after, "gain", "n")
+    return {
+        "val_bars": charts.val_bars(page),
+        "test_bars": charts.test_bars(page),
+        "scale": svg.scale(report.target),
+        "val_rows": report.rows.get("val", 0),
+        "figures": known,
+        "heats": [labels.heat(found, order) for found in pairs],
+        "label_table": labels.per_label(pairs, order) if pairs else None,
+        "sure": charts.sureness(page),
+        "slices": Section("Kind of row by kind of row", [many], columns, slices),
+    }
+
+
+def _rest(page: Page) -> dict[str, Any]:
+    report = page.report
+    shown = ("Scores on", "The climb")  # as charts
+    others = [s for s in sections.sections(report) if not s.title.startswith(shown)]
+    skipped = sections.attempts(report.attempts).lines
+    return {
+        "skipped": skipped,
+        "sections": others,
+        "card": _card(page),
+        "checks": preflight_sentences(report.preflight, report.target),
+        "command": page.command,
+    }
+
+
+def _card(page: Page) -> Section:
+    report = page.report
+    rows = [[side, f"{count:,} rows"] for side, count in report.rows.items()]
+    rows += [["content hash", report.data_hash]]
+    rows += [["LM", report.lm], ["teacher", report.teacher], ["seed", str(report.seed)]]
+    rows += [[f"version of {name}", version] for name, version in page.versions.items()]
+    rows += [["run", page.run], ["begun", page.made], ["program", report.program]]
+    return Section("Data and versions", (), ("", ""), rows)
