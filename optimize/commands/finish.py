@@ -104,7 +104,7 @@ def settle(
         knobs = session.config.model_dump(include=set(TASK_LM), exclude_none=True)
         save(programs[kept], path, knobs)
     with surviving(failed, "Registering the program"):
-        tracked.register(report, _row_scores(session, "test", found, kept))
+        tracked.register(report, _row_scores(session, "test", found, kept), programs[kept])
     for chart in report.charts:
         with surviving(failed, f"The picture {chart}"):
             draw(report, session.root / chart)

@@ -9,7 +9,7 @@ from optimize.climb.preflight import NOISY, Preflight
 from optimize.climb.verdict import COVERAGE, SAME
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.forgetting import GENERAL, ForgettingRecord
-from optimize.report.record import Comparison, HeadroomRecord, Side, VerdictRecord
+from optimize.report.record import AttemptRecord, Comparison, HeadroomRecord, Side, VerdictRecord
 from optimize.scoring.failures import Diagnosis
 
 SHOWN = 2  # examples of a finding; --details shows all
@@ -86,6 +86,16 @@ def percent(probability: float) -> str:
     if probability < 0.001:
         return "below 0.1 %"
     return "above 99.9 %" if probability > 0.999 else f"{100 * probability:.1f} %"
+
+
+def attempt_sentence(found: AttemptRecord) -> str:
+    """What came of one rung, for its run in MLflow's UI."""
+    if not found.val:
+        return found.skipped or found.error or ""
+    told = f"{found.val.with_n} on val"
+    if found.gain:
+        told += f", {found.gain} over the best program before it"
+    return f"{told}. " + ("Later rungs build on it." if found.promoted else "Not built on.")
 
 
 def decision_sentences(
