@@ -17,7 +17,7 @@ from optimize.store.open import client
 
 VIEW = "mlflow.sharedViewState."  # the prefix of the tags that MLflow's UI saves views in
 RUNS, RUNGS = "runs", "rungs"  # the views' ids, as they stand in an address
-LONG, WIDE = 22, 140  # letters of a column's name that need more pixels than it is given
+LONG, USUAL, WIDE = 20, 100, 140  # letters of a name that needs more pixels than others
 SCORED_RUNGS = "params.rung != '' and metrics.score >= 0"
 COLUMNS = {
     RUNS: (
@@ -83,8 +83,8 @@ def _view(name: str, view: str, order: str, search: str) -> str:
     """A view as the UI saves it: a name, and the page's whole state as JSON in JSON."""
     state = {
         "selectedColumns": COLUMNS[view],
-        "columnOrder": [],
-        "columnWidths": {name: WIDE for name in COLUMNS[view] if len(name) > LONG},
+        "columnOrder": COLUMNS[view],
+        "columnWidths": {name: WIDE if len(name) > LONG else USUAL for name in COLUMNS[view]},
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],
