@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -16,19 +18,21 @@ from typing import Any
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run")
+FLAGS += ("--disable-dev-shm-usage",)  # containers have little of it
+PATIENCE = 120  # seconds for one answer of the browser
 
 
 class Page:
-    """One page. errors: what its console has told of, and requests that left this machine."""
+    """One page. errors: what its console has told of."""
 
-    def __init__(self, read: Any, write: Any, width: int, height: int) -> None:
+    def __init__(self, read: int, write: int, width: int, height: int) -> None:
         self._read, self._write, self._number = read, write, 0
-        self._session = ""
+        self._heard, self._session = b"", ""
         self.errors: list[str] = []
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         found = self._call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = found["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
+        for domain in ("Page", "Runtime", "Log"):
             self._call(f"{domain}.enable")
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", **size)
@@ -91,10 +95,16 @@ class Page:
         return told["result"]
 
     def _next(self) -> dict[str, Any]:
-        text = bytearray()
-        while not text.endswith(b"\0"):
-            text += self._read.read(1)
-        found: dict[str, Any] = json.loads(text[:-1])
+        while b"\0" not in self._heard:
+            if not select.select([self._read], [], [], PATIENCE)[0]:
+                raise TimeoutError("The browser does not answer.")
+            more = os.read(self._read, 1 << 20)
+            if not more:
+                raise RuntimeError("The browser has ended.")
+            self._heard += more
+        text, _, rest = self._heard.partition(b"\0")
+        self._heard = rest
+        found: dict[str, Any] = json.loads(text)
         return found
 
     def _note(self, told: dict[str, Any]) -> None:
@@ -112,21 +122,22 @@ def browsing(width: int = 1500, height: int = 950) -> Iterator[Page]:
     reads, tell = os.pipe()
     hear, writes = os.pipe()
 
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 100) for end in (reads, writes)]
+
     def take_pipes() -> None:  # the browser reads descriptor 3 and writes descriptor 4
-        os.dup2(reads, 30), os.dup2(writes, 31)
-        os.dup2(30, 3), os.dup2(31, 4)
+        os.dup2(high[0], 3), os.dup2(high[1], 4)
 
     with tempfile.TemporaryDirectory(prefix="optimize-", ignore_cleanup_errors=True) as home:
         command = [BROWSER, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={home}"]
         running = subprocess.Popen(
             command, preexec_fn=take_pipes, close_fds=False, stderr=subprocess.DEVNULL
         )
-        os.close(reads), os.close(writes)
+        for end in (reads, writes, *high):
+            os.close(end)
         try:
-            with open(hear, "rb", buffering=1 << 16) as read:
-                yield Page(read, tell, width, height)
+            yield Page(hear, tell, width, height)
         finally:
-            os.close(tell)
+            os.close(tell), os.close(hear)
             running.terminate()
             running.wait(timeout=30)
 

@@ -5,6 +5,9 @@ be told apart.
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +24,11 @@ from optimize.store.experiment import COLUMNS, RUNS, VIEW, addresses
 from optimize.store.model import column
 from optimize.store.open import client, tracking_uri
 from optimize.task import load_task
+from tests.browser import BROWSER, browsing
 from tests.faulty_server import faulty_app
 from tests.stored import stored_run
 from tests.test_lm import served
+from tests.test_ui import within
 
 KEY = "sk-never-in-a-file"
 
@@ -188,3 +193,52 @@ def test_a_value_that_does_not_fit_is_told_by_its_field(root: Path) -> None:
     )
     with pytest.raises(WorkbenchError, match="Field 'text': '7' does not fit"):
         served_model.predict([{"text": 7}])
+
+
+@pytest.fixture
+def ui(root: Path) -> Iterator[str]:
+    """The address of `optimize ui` on the store."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "optimize", "ui", "--port", str(port)]
+    running = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
+    try:
+        assert within(180, port, True), "it never answered"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        running.terminate()
+        running.wait(timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+def test_a_browser_that_never_saw_it_shows_scores(root: Path, ui: str) -> None:
+    """The list of runs, the view of scores, the comparison of levers, the champion."""
+    whole, inner = runs(root, "review")
+    experiment = whole[0].info.experiment_id
+    with browsing() as page:
+        page.open(f"{ui}/#/experiments/{experiment}/runs")
+        page.shows("plateau 0.80 of 0.90", "plateau 0.60 of 0.90")
+        page.open(addresses(root, ui)["review"])
+        page.shows("score_low", "0.8\n0.7\n0.9", "0.6\n0.5\n0.7")
+        ids = json.dumps([run.info.run_id for run in inner[:3]])
+        page.open(f"{ui}/#/compare-runs?runs={ids}&experiments=[%22{experiment}%22]")
+        page.shows("Comparing 3 Runs", "output_format")
+        chosen = page.until(
+            "(() => { const found = [...document.querySelectorAll('.ant-select-selection-item, "
+            "[class*=select-selection-item]')].map(e => e.innerText.trim()).filter(Boolean); "
+            "return found.length >= 3 && found; })()"
+        )
+        assert [name for name in dict.fromkeys(chosen)] == [
+            "demos_nearest",
+            "format",
+            "rung",
+            "score",
+        ]
+        page.open(f"{ui}/#/models/review")
+        page.shows("Version 2", "champion")
+        page.open(f"{ui}/#/prompts/review.prompt")
+        page.shows("Version 2", "output_format: 0.75 on val")
+        # MLflow asks for users, which only its servers with accounts know
+        assert [e for e in page.errors if "users/current" not in e] == []
