@@ -72,15 +72,20 @@ def server(latency: float) -> FastAPI:
     return app
 
 
+def write_project(root: Path) -> None:
+    """The task `route` with its 500 rows."""
+    (root / "programs").mkdir()
+    (root / "programs" / "route.py").write_text(PROGRAM)
+    rows = root / "devsets" / "route"
+    rows.mkdir(parents=True)
+    lines = [{"message": f"Case {n * 7919}, {n}", "desk": DESKS[n % 4]} for n in range(500)]
+    (rows / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 def climb(url: str, threads: int, calls: int, latency: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        (root / "programs").mkdir()
-        (root / "programs" / "route.py").write_text(PROGRAM)
-        rows = root / "devsets" / "route"
-        rows.mkdir(parents=True)
-        lines = [{"message": f"Case {n * 7919}, {n}", "desk": DESKS[n % 4]} for n in range(500)]
-        (rows / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_project(root)
         command = [sys.executable, "-m", "optimize", "run", "route", "--lm", "openai/slow"]
         command += ["--api-base", url, "--threads", str(threads), "--max-calls", str(calls)]
         command += ["--finetune", "never", "--json"]

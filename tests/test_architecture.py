@@ -37,7 +37,14 @@ RANK = {unit: rank for rank, units in enumerate(ORDER) for unit in units}
 LORA = "finetune.lora"
 RECIPES = "finetune.handoff.recipes"
 DOORS = {
-    "mlflow": {"store.champion", "store.open", "store.write", "store.read"},
+    "mlflow": {
+        "store.champion",
+        "store.open",
+        "store.write",
+        "store.read",
+        "store.model",
+        "store.prompts",
+    },
     "typer": {"cli.app", "cli.run", "cli.finetune", "cli.look", "cli.lm", "cli.start"},
     "rich": {"cli.lm", "cli.look", "report.text", "cli.screen", "commands.tasks"},
     "torch": {

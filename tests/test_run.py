@@ -13,6 +13,7 @@ from tests.test_cli import optimize
 
 pytestmark = [pytest.mark.lm, pytest.mark.slow]
 CALLS = "--max-calls=110"
+LINES = ("score_by_calls", "score_by_rung")
 
 
 @pytest.fixture(scope="module")
@@ -165,24 +166,19 @@ def test_everything_is_in_the_store(project: Path, first: dict[str, Any]) -> Non
     parent = parents[-1]  # the first command; runs come newest first
     nested = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(nested) == len(first["attempts"])
-    scored = [r for r in nested if "val_score" in r.data.metrics]
-    for key in (
-        "val_score",
-        "val_low",
-        "val_high",
-        "lm_calls",
-        "tokens_in",
-        "tokens_out",
-        "cost_usd",
-        "seconds",
-        "latency_p50_ms",
-    ):
-        assert key in scored[0].data.metrics, key
+    scored = [r for r in nested if "score" in r.data.metrics]
+    used = ("calls", "tokens_in", "tokens_out", "usd", "seconds", "ms_a_call")
+    for key in ("score", "score_low", "score_high", *(f"used_{name}" for name in used)):
+        assert key in scored[-1].data.metrics, key
     assert all(
-        {"gain", "gain_low", "gain_high"} <= r.data.metrics.keys()
+        {"score_gain", "score_gain_low", "score_gain_high"} <= r.data.metrics.keys()
         for r in scored
-        if r.info.run_name != "zero_shot"
+        if r.data.params["rung"] != "zero_shot"
     )
+    for run in (parent, *scored):
+        assert next(iter(run.data.metrics)) == min(run.data.metrics) == "score"
+    told = {"rung", "rung_family", "format", "demos", "demos_nearest", "passages", "instructions"}
+    assert all(told | {"lm", "teacher", "seed", "target"} <= r.data.params.keys() for r in scored)
     files = {item.path for item in client.list_artifacts(scored[0].info.run_id)}
     assert files == {"examples.json", "program.json", "prompt.txt"}
     assert {
@@ -197,16 +193,18 @@ def test_everything_is_in_the_store(project: Path, first: dict[str, Any]) -> Non
         parent.data.tags["verdict"] == first["verdict"]
         and "Target" in parent.data.tags["mlflow.note.content"]
     )
-    assert parent.data.metrics["test_score"] == first["test"]["prompt"]["score"]
+    found = first["test"]["prompt"]["score"]
+    assert parent.data.metrics["score"] == pytest.approx(found, abs=1e-4)
+    assert parent.info.run_name.startswith(f"{first['verdict']} {found:.2f}")
+    assert len(parent.info.run_name) <= 20
     assert {i.dataset.name for i in parent.inputs.dataset_inputs} == {
         "review-train",
         "review-val",
         "review-test",
     }
-    assert len(client.get_metric_history(parent.info.run_id, "best_val_score")) == len(
-        first["attempts"]
-    )
-    assert client.search_model_versions("name='review'")
+    lines = {name: client.get_metric_history(parent.info.run_id, name) for name in LINES}
+    assert [len(line) for line in lines.values()] == [len(first["attempts"])] * 2
+    assert client.get_model_version_by_alias("review", "champion").run_id == parent.info.run_id
 
 
 def test_another_lm_behind_an_address_goes_the_same_way(project: Path) -> None:

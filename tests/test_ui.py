@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.test_cli import optimize
@@ -27,6 +28,19 @@ def within(seconds: float, port: int, wanted: bool) -> bool:
     return listens(port) == wanted
 
 
+def only_this_machine_is_answered(port: int) -> None:
+    """Not a page of another site that has its name point here, nor another machine."""
+    address = f"http://127.0.0.1:{port}/"
+    assert httpx.get(address).status_code == 200
+    assert httpx.get(address, headers={"Host": "evil.example"}).status_code == 403
+    experiments = f"{address}api/2.0/mlflow/experiments/search?max_results=1"
+    assert httpx.get(experiments, headers={"Host": "evil.example"}).status_code == 403
+    others = {a[4][0] for a in socket.getaddrinfo(socket.gethostname(), port, socket.AF_INET)}
+    for other in others - {"127.0.0.1"}:
+        with socket.socket() as probe:
+            assert probe.connect_ex((other, port)) != 0, f"{other} answers"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_the_server_ends_with_the_command(tmp_path: Path, sent: signal.Signals) -> None:
@@ -36,6 +50,8 @@ def test_the_server_ends_with_the_command(tmp_path: Path, sent: signal.Signals) 
     command = [sys.executable, "-m", "optimize", "ui", "--port", str(port)]
     running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     assert within(180, port, True), "it never answered"
+    if sent is signal.SIGTERM:
+        only_this_machine_is_answered(port)
     running.send_signal(sent)
     assert running.wait(timeout=60) == 130
     assert within(10, port, False), "the server is still there"

@@ -182,10 +182,13 @@ def ui(
     def work() -> int:
         from optimize.config import find_root
         from optimize.errors import WorkbenchError
+        from optimize.store.experiment import addresses
         from optimize.store.open import ui_command
 
-        command = ui_command(find_root(), port)
-        typer.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)", err=True)
+        command, address = ui_command(find_root(), port), f"http://127.0.0.1:{port}"
+        typer.echo(f"MLflow UI on {address} (Ctrl-C ends it)", err=True)
+        for task, runs in addresses(find_root(), address).items():
+            typer.echo(f"  {task}: {runs}", err=True)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         code = _served(command, os.environ | {"PATH": path})
         if code:

@@ -109,7 +109,7 @@ def settle(
         knobs = session.config.model_dump(include=set(TASK_LM), exclude_none=True)
         save(programs[kept], path, knobs)
     with surviving(failed, "Registering the program"):
-        tracked.register(report, _row_scores(session, "test", found, kept))
+        tracked.register(report, _row_scores(session, "test", found, kept), programs[kept])
     report = _shown(session, tracked, report, failed)
     if handoff:
         with surviving(failed, "The hand-off"):

@@ -64,7 +64,9 @@ def load_program(
     pinned = _pinned(lm, task, meter)
 
     def tuned_lm(tuned: str) -> dspy.BaseLM:
-        return pinned or adapted_lm(config, meter, tuned, task.max_tokens)
+        beside = Path(where).parent / tuned  # a served program has its weights with it
+        found = str(beside) if beside.is_file() else tuned
+        return pinned or adapted_lm(config, meter, found, task.max_tokens)
 
     program = parse_program(task, text, where, tuned_lm)
     if not program.tuned:

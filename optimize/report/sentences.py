@@ -9,7 +9,14 @@ from optimize.climb.preflight import NOISY, Preflight
 from optimize.climb.verdict import COVERAGE, SAME
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.forgetting import GENERAL, ForgettingRecord
-from optimize.report.record import Comparison, HeadroomRecord, Report, Side, VerdictRecord
+from optimize.report.record import (
+    AttemptRecord,
+    Comparison,
+    HeadroomRecord,
+    Report,
+    Side,
+    VerdictRecord,
+)
 from optimize.scoring.failures import Diagnosis
 
 SHOWN = 2  # examples of a finding; --details shows all
@@ -110,6 +117,16 @@ def change_sentences(report: Report) -> list[str]:
         "It holds for this LM, these rows and the rules they were labelled by; where one of them "
         "changes, run again.",
     ]
+
+
+def attempt_sentence(found: AttemptRecord) -> str:
+    """What came of one rung, for its run in MLflow's UI."""
+    if not found.val:
+        return found.skipped or found.error or ""
+    told = f"{found.val.with_n} on val"
+    if found.gain:
+        told += f", {found.gain} over the best program before it"
+    return f"{told}. " + ("Later rungs build on it." if found.promoted else "Not built on.")
 
 
 def decision_sentences(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -14,24 +12,28 @@ from typing import Any
 import dspy
 from pydantic import TypeAdapter
 
-from optimize import __version__, files
+from optimize import __version__
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.verdict import History
 from optimize.config import TASK_LM
-from optimize.data.rows import Splits, input_text, row_hash
+from optimize.data.rows import Splits
 from optimize.program.program import Program, render, to_text
-from optimize.report.record import Report
+from optimize.report.record import AttemptRecord, Report
 from optimize.report.rows import RowTable
+from optimize.report.sentences import attempt_sentence
 from optimize.report.text import decision, markdown
-from optimize.scoring.evaluate import Evaluation
-from optimize.stats.intervals import Interval
 from optimize.stats.records import RowScores
 from optimize.stopping import closing
+from optimize.store import prompts, shown
 from optimize.store.champion import CHAMPION, champion_tags, gain_over, takes_over
+from optimize.store.experiment import experiment
+from optimize.store.model import register
 from optimize.store.open import client
 from optimize.store.read import HISTORY, TEST_ROWS, Found
+from optimize.store.table import row_table
 
-SHOWN, DEMO_CHARS = 2, 400  # of a row's demos in the table
+NOTE = "mlflow.note.content"  # the tag that holds a description
+AT_WORK = {"run": "climbing", "finetune": "tuning"}  # what a run's name says until it ends
 
 
 class Run(Observer):
@@ -42,9 +44,9 @@ class Run(Observer):
     ) -> None:
         self.client = client(root)
         self.splits = splits
+        self.config = config
         self.lm = {knob: config[knob] for knob in TASK_LM if knob in config}
-        found = self.client.get_experiment_by_name(task)
-        self.experiment = found.experiment_id if found else self._create_experiment(root, task)
+        self.experiment = experiment(self.client, root, task)
         self.task = task
         self._end_killed()
         tags = {
@@ -53,14 +55,15 @@ class Run(Observer):
             "mlflow.source.name": "optimize",
             "mlflow.user": "",
         }
+        self._began = time.strftime("%m-%d %H:%M")
         self.id = self.client.create_run(
-            self.experiment, run_name=f"{command} {time.strftime('%m-%d %H:%M')}", tags=tags
+            self.experiment, run_name=f"{AT_WORK.get(command, command)} {self._began}", tags=tags
         ).info.run_id
-        for name, value in {**config, "data_hash": splits.digest, **_versions()}.items():
-            self.client.log_param(self.id, name, value)
+        self._log(self.id, {}, {**config, "data_hash": splits.digest, **_versions()})
         self._log_inputs()
         self._best = -1.0
-        self._step = 0
+        self._step = self._calls = 0
+        self._prompts: list[prompts.Version] = []
 
     def __enter__(self) -> Run:
         self._ending = ExitStack()
@@ -69,44 +72,20 @@ class Run(Observer):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ending.close()
-        self.client.set_terminated(
-            self.id,
-            "KILLED"
-            if kind and issubclass(kind, KeyboardInterrupt)
-            else "FAILED"
-            if kind
-            else "FINISHED",
-        )
+        if kind is None:
+            self.client.set_terminated(self.id, "FINISHED")
+            return
+        stopped = issubclass(kind, KeyboardInterrupt)
+        self._rename(f"{'stopped' if stopped else 'failed'} {self._began}")
+        self.client.set_terminated(self.id, "KILLED" if stopped else "FAILED")
 
     def finished(self, attempt: Attempt) -> None:
-        tags = {"rung": attempt.rung, "family": attempt.family, "promoted": str(attempt.promoted)}
-        run = self._nested(attempt.rung, tags, attempt.seconds)
-        for tag in ("skipped", "error"):
-            if text := getattr(attempt, tag):
-                self.client.set_tag(run, tag, text)
-        usage = attempt.usage
-        numbers: dict[str, float | None] = {
-            "lm_calls": usage.calls,
-            "cached_calls": usage.cached,
-            "tokens_in": usage.tokens_in,
-            "tokens_out": usage.tokens_out,
-            "cost_usd": usage.cost_usd,
-            "latency_p50_ms": usage.latency_p50_ms,
-            "seconds": attempt.seconds,
-        }
+        without = "skipped" if attempt.skipped else "failed" if attempt.error else ""
+        run = self._nested(f"{attempt.rung} ({without})" if without else attempt.rung, attempt)
         if attempt.program and attempt.evaluation:
-            numbers |= _interval("val", attempt.evaluation.interval) | {
-                "coverage": attempt.evaluation.coverage
-            }
-            numbers |= _interval("gain", attempt.gain) if attempt.gain else {}
-            self.client.log_param(run, "format", attempt.program.format)
-            self.client.log_param(run, "demos", len(_demos(attempt.program, {})))
-            self._log_program(run, attempt.program, attempt.evaluation)
-            if attempt.promoted:
-                self._best = max(self._best, attempt.evaluation.interval.mean)
-        self._log(run, numbers)
-        self.client.log_metric(self.id, "best_val_score", self._best, step=self._step)
-        self._step += 1
+            self._log_program(run, attempt)
+        self._calls += attempt.usage.calls
+        self._log_best()
         self.client.set_terminated(run, "FAILED" if attempt.error else "FINISHED")
 
     def decided(self, history: History) -> None:
@@ -137,37 +116,13 @@ class Run(Observer):
         program: the best of all; prompt_program: the best without tuned weights, from which to
         fine-tune later.
         """
-        numbers: dict[str, float | None] = {}
-        for name in ("zero_shot", "prompt", "tuned"):
-            if record := getattr(report.test, name):
-                suffix = "" if name == "prompt" else f"_{name}"
-                values = {"score": record.score, "low": record.low, "high": record.high}
-                numbers |= {f"test_{key}{suffix}": value for key, value in values.items()}
-        for found in report.forgetting:
-            numbers |= {f"{found.name}_base": found.base, f"{found.name}_tuned": found.tuned}
-        n = report.numbers
-        numbers |= {
-            "val_corrected": n.best.score,
-            "correction": n.correction,
-            "reached": n.reached,
-            "chance": n.chance,
-        }
-        numbers |= {
-            re.sub(r"\W+", "_", f"test_score_{name}"): s.score
-            for name, s in report.test.baselines.items()
-        }
-        self._log(
-            self.id,
-            numbers
-            | {"lm_calls": report.lm_calls, "cost_usd": report.cost_usd, "seconds": report.seconds},
-        )
         tags = {
             "verdict": report.verdict,
             "target_met": report.target_met,
             "gate": "open" if report.gate.open else "closed",
         }
-        for name, value in (tags | {"mlflow.note.content": markdown(report)}).items():
-            self.client.set_tag(self.id, name, str(value))
+        self._log(self.id, shown.report_metrics(report), tags=tags | {NOTE: markdown(report)})
+        self._rename(shown.result_name(report))
         self.client.log_text(self.id, report.model_dump_json(indent=1), "report.json")
         if report.decision:
             self.client.log_text(self.id, decision(report), "decision.md")
@@ -175,26 +130,24 @@ class Run(Observer):
         self._log_state(self.id, prompt_program, "prompt_program.json")
         self.client.log_text(self.id, render(program, self.splits.val[0]), "prompt.txt")
 
-    def register(self, report: Report, test: RowScores) -> None:
-        """The program kept, as a version of the task's model. test: its scores, as `final`."""
-        from mlflow.exceptions import MlflowException
+    def register(self, report: Report, test: RowScores, program: Program) -> None:
+        """The program kept, as a version of the task's model that can be served, with its prompts.
 
-        try:
-            self.client.create_registered_model(self.task)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+        test: its scores, as `final`.
+        """
         run = self.client.get_run(self.id)
-        version = self.client.create_model_version(
-            self.task, f"{run.info.artifact_uri}/program.json", self.id
-        )
-        tags = {"verdict": report.verdict, "lm": report.lm, "test_score": report.final.score}
-        tags |= {"test_rows": report.final.n, "data_hash": report.data_hash}
+        version = register(self.client, run, program, self.lm, self.splits.val[0]).version
+        told = f"{run.info.run_name}. Its run has the report."
+        self.client.update_model_version(self.task, version, told)
+        tags = shown.version_tags(report)
         for name, value in tags.items():
-            self.client.set_model_version_tag(self.task, version.version, name, str(value))
+            self.client.set_model_version_tag(self.task, version, name, value)
+        kept = self._keep_prompts(program, f"kept: {run.info.run_name}")
         known = champion_tags(self.client, self.task)
         if takes_over(tags, known, gain_over(self.client, self.task, test)):
-            self.client.set_registered_model_alias(self.task, CHAMPION, version.version)
+            self.client.set_registered_model_alias(self.task, CHAMPION, version)
+            for prompt in kept:
+                self.client.set_prompt_alias(prompt.name, CHAMPION, prompt.version)
 
     def _end_killed(self) -> None:
         """Runs of commands that died with their process: one command at a time works on a task, so
@@ -204,30 +157,62 @@ class Run(Observer):
         for run in self.client.search_runs([self.experiment], filter_string=running):
             self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def _create_experiment(self, root: Path, task: str) -> str:
-        local = "MLFLOW_TRACKING_URI" not in os.environ
-        place = (root / "mlruns" / "artifacts" / task).resolve().as_uri() if local else None
-        # so that the UI opens on runs and charts
-        tags = {"mlflow.experimentKind": "custom_model_development"}
-        return str(self.client.create_experiment(task, artifact_location=place, tags=tags))
+    def _nested(self, name: str, attempt: Attempt) -> str:
+        """A nested run for an attempt that ends now."""
+        tags = {"mlflow.parentRunId": self.id, "task": self.task}
+        tags |= {"promoted": str(attempt.promoted)}
+        why = {"skipped": attempt.skipped, "error": attempt.error}
+        tags |= {tag: text for tag, text in why.items() if text}
+        tags |= {NOTE: attempt_sentence(AttemptRecord.of(attempt))}
+        began = int((time.time() - attempt.seconds) * 1000)
+        made = self.client.create_run(
+            self.experiment, start_time=began, run_name=name, tags=tags
+        ).info.run_id
+        params = shown.attempt_params(attempt, self.config)
+        self._log(made, shown.attempt_metrics(attempt), params)
+        return str(made)
 
-    def _nested(self, name: str, tags: dict[str, str], seconds: float) -> str:
-        """A nested run for work that took so long and ends now."""
-        tags |= {"mlflow.parentRunId": self.id, "task": self.task}
-        began = int((time.time() - seconds) * 1000)
-        return str(
-            self.client.create_run(
-                self.experiment, start_time=began, run_name=name, tags=tags
-            ).info.run_id
-        )
+    def _log_best(self) -> None:
+        """The best score on val so far, as two lines, and as the score until the run has another.
 
-    def _log(self, run: str, numbers: Mapping[str, float | None]) -> None:
+        MLflow shows a run's metrics in the order they came in.
+        """
         from mlflow.entities import Metric
+
+        self._step += 1
+        if self._best < 0:
+            return
+        now, best = int(time.time() * 1000), shown.rounded(self._best)
+        steps = {"score": 0, "score_by_rung": self._step, "score_by_calls": self._calls}
+        self.client.log_batch(self.id, [Metric(k, best, now, step) for k, step in steps.items()])
+
+    def _log(
+        self,
+        run: str,
+        metrics: Mapping[str, float | None],
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> None:
+        """All of it in one transaction."""
+        from mlflow.entities import Metric, Param, RunTag
 
         now = int(time.time() * 1000)
         self.client.log_batch(
-            run, [Metric(k, float(v), now, 0) for k, v in numbers.items() if v is not None]
+            run,
+            [Metric(k, shown.rounded(v), now, 0) for k, v in metrics.items() if v is not None],
+            [Param(name, str(value)) for name, value in (params or {}).items()],
+            [RunTag(name, str(value)) for name, value in (tags or {}).items()],
         )
+
+    def _rename(self, name: str) -> None:
+        self.client.update_run(self.id, name=name)
+
+    def _keep_prompts(self, program: Program, message: str) -> list[prompts.Version]:
+        """The program's prompts in the registry, and with this run those that it built on."""
+        found = prompts.keep(self.client, self.experiment, program, message)
+        self._prompts += [version for version in found if version not in self._prompts]
+        prompts.link(self.client, self.id, self._prompts)
+        return found
 
     def _log_inputs(self) -> None:
         """The dev set as dataset inputs, with its digest; rows stay in devsets/."""
@@ -243,56 +228,21 @@ class Run(Observer):
             inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", side)]))
         self.client.log_inputs(self.id, inputs)
 
-    def _log_program(self, run: str, program: Program, evaluation: Evaluation) -> None:
+    def _log_program(self, run: str, attempt: Attempt) -> None:
+        program, evaluation = attempt.program, attempt.evaluation
+        assert program and evaluation
         self._log_state(run, program, "program.json")
         self.client.log_text(run, render(program, self.splits.val[0]), "prompt.txt")
-        pairs = list(zip(self.splits.val, evaluation.outcomes, strict=False))
-        table: dict[str, list[Any]] = {
-            name: [files.to_text(e[name]) for e, _ in pairs]
-            for name in program.task.signature.input_fields
-        }
-        table |= {
-            f"gold {name}": [files.to_text(e[name]) for e, _ in pairs]
-            for name in program.task.signature.output_fields
-        }
-        table |= {
-            "lm_text": ["\n---\n".join(o.said) for _, o in pairs],
-            "answer": [files.to_text(o.answer) for _, o in pairs],
-            "score": [o.score for _, o in pairs],
-        }
-        table |= {"feedback": [o.feedback for _, o in pairs], "error": [o.error for _, o in pairs]}
-        table |= {
-            "row": [row_hash(program.task, e)[:12] for e, _ in pairs],
-            "seconds": [round(o.seconds, 3) for _, o in pairs],
-        }
-        table |= {
-            "tokens_in": [o.usage.tokens_in for _, o in pairs],
-            "tokens_out": [o.usage.tokens_out for _, o in pairs],
-        }
-        demos = [_demos(program, dict(e.inputs())) for e, _ in pairs]
-        table |= {
-            "cost_usd": [o.usage.cost_usd for _, o in pairs],
-            "confidence": [o.confidence for _, o in pairs],
-            "format": [program.format] * len(pairs),
-            "demos": [len(d) for d in demos],
-            "first demos": [files.to_text(d[:SHOWN])[:DEMO_CHARS] for d in demos],
-        }
+        table = row_table(program, self.splits.val, evaluation)
         self.client.log_table(run, table, "examples.json")
+        if attempt.promoted:
+            score = evaluation.interval.mean
+            self._best = max(self._best, score)
+            kept = self._keep_prompts(program, f"{attempt.rung}: {score:.2f} on val")
+            prompts.link(self.client, run, kept)
 
     def _log_state(self, run: str, program: Program, name: str) -> None:
         self.client.log_text(run, to_text(program, self.lm), name)
-
-
-def _demos(program: Program, inputs: dict[str, Any]) -> list[dict[str, Any]]:
-    """The demos in the prompt for these inputs: those of its predictors, and those looked up."""
-    fixed = [dict(demo) for predictor in program.predictors() for demo in predictor.demos]
-    near = program.neighbours
-    return fixed + (near.find(input_text(program.task, inputs)) if near else [])
-
-
-def _interval(name: str, interval: Interval) -> dict[str, float | None]:
-    first = "gain" if name == "gain" else f"{name}_score"
-    return {first: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _versions() -> dict[str, str]:

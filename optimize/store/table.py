@@ -1,0 +1,54 @@
+"""How a program did on each row of val, as the table that MLflow shows. Knows no store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dspy
+
+from optimize import files
+from optimize.data.rows import input_text, row_hash
+from optimize.program.program import Program
+from optimize.scoring.evaluate import Evaluation
+
+SHOWN, DEMO_CHARS = 2, 400  # of a row's demos
+
+
+def row_table(
+    program: Program, rows: Sequence[dspy.Example], evaluation: Evaluation
+) -> dict[str, list[Any]]:
+    """A column a field, and what became of each row."""
+    task = program.task
+    pairs = list(zip(rows, evaluation.outcomes, strict=False))
+    table: dict[str, list[Any]] = {
+        name: [files.to_text(e[name]) for e, _ in pairs] for name in task.signature.input_fields
+    }
+    table |= {
+        f"gold {name}": [files.to_text(e[name]) for e, _ in pairs]
+        for name in task.signature.output_fields
+    }
+    demos = [_demos(program, dict(e.inputs())) for e, _ in pairs]
+    return table | {
+        "lm_text": ["\n---\n".join(o.said) for _, o in pairs],
+        "answer": [files.to_text(o.answer) for _, o in pairs],
+        "score": [o.score for _, o in pairs],
+        "feedback": [o.feedback for _, o in pairs],
+        "error": [o.error for _, o in pairs],
+        "row": [row_hash(task, e)[:12] for e, _ in pairs],
+        "seconds": [round(o.seconds, 3) for _, o in pairs],
+        "tokens_in": [o.usage.tokens_in for _, o in pairs],
+        "tokens_out": [o.usage.tokens_out for _, o in pairs],
+        "cost_usd": [o.usage.cost_usd for _, o in pairs],
+        "confidence": [o.confidence for _, o in pairs],
+        "format": [program.format] * len(pairs),
+        "demos": [len(d) for d in demos],
+        "first demos": [files.to_text(d[:SHOWN])[:DEMO_CHARS] for d in demos],
+    }
+
+
+def _demos(program: Program, inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The demos in the prompt for these inputs: those of its predictors, and those looked up."""
+    fixed = [dict(demo) for predictor in program.predictors() for demo in predictor.demos]
+    near = program.neighbours
+    return fixed + (near.find(input_text(program.task, dict(inputs))) if near else [])
