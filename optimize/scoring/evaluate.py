@@ -251,13 +251,14 @@ def _together(repeats: Sequence[Outcome]) -> Outcome:
 
 def float_metric(task: Task) -> Callable[..., float | bool]:
     """The metric as DSPy's optimizers want it: a float, or, when a demo is bootstrapped (a trace is
-    given), a bool.
+    given), a bool. No prediction, which is SIMBA's word for an answer that cannot be parsed,
+    scores 0.
     """
 
     def metric(
-        example: dspy.Example, prediction: dspy.Prediction, trace: object = None
+        example: dspy.Example, prediction: dspy.Prediction | None, trace: object = None
     ) -> float | bool:
-        value = task.score(example, prediction).value
+        value = task.score(example, prediction).value if prediction is not None else 0.0
         return value >= 1.0 if trace is not None else value
 
     return metric
