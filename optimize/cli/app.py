@@ -54,10 +54,21 @@ def _named(given: str) -> str:
     return path.stem
 
 
+def example(command: str) -> str:
+    """The last line of a command's help. A test runs each of them."""
+    return f"Example: {command}"
+
+
 TaskName = Annotated[
     str,
     typer.Argument(
         metavar="TASK", parser=_named, help="a file in programs/: its name, or its path"
+    ),
+]
+OptionalTask = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TASK", parser=_named, help="one task alone; default: all", show_default=False
     ),
 ]
 Target = Annotated[float | None, typer.Option(help="score to reach, 0…1; default: the task's own")]
@@ -136,9 +147,7 @@ RunName = Annotated[
         help="TASK: its last run; TASK~1: the one before; or the start of a run's id",
     ),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="the report on stdout, everything else on stderr")
-]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, everything else on stderr")]
 Details = Annotated[
     bool, typer.Option("--details", help="everything the report knows, not only its last screen")
 ]
