@@ -38,8 +38,8 @@ LORA = "finetune.lora"
 RECIPES = "finetune.handoff.recipes"
 DOORS = {
     "mlflow": {"store.champion", "store.open", "store.write", "store.read"},
-    "typer": {"cli.app", "cli.run", "cli.finetune", "cli.look", "cli.lm", "cli.start"},
-    "rich": {"cli.lm", "cli.look", "report.text", "cli.screen", "commands.tasks"},
+    "typer": {"cli.app", "cli.run", "cli.finetune", "cli.look", "cli.lm", "cli.runs", "cli.start"},
+    "rich": {"cli.lm", "cli.look", "report.looks", "report.text", "cli.screen", "commands.tasks"},
     "torch": {
         f"{LORA}.train",
         f"{LORA}.model",

@@ -39,7 +39,7 @@ MACHINE = (
 FRAMES = 4  # of a trace, enough to find a bug by
 
 
-def _named(given: str) -> str:
+def named(given: str) -> str:
     """The task's name where its file was given: programs/booking.py is booking."""
     if not given.endswith(".py"):
         return given
@@ -61,14 +61,12 @@ def example(command: str) -> str:
 
 TaskName = Annotated[
     str,
-    typer.Argument(
-        metavar="TASK", parser=_named, help="a file in programs/: its name, or its path"
-    ),
+    typer.Argument(metavar="TASK", parser=named, help="a file in programs/: its name, or its path"),
 ]
 OptionalTask = Annotated[
     str | None,
     typer.Argument(
-        metavar="TASK", parser=_named, help="one task alone; default: all", show_default=False
+        metavar="TASK", parser=named, help="one task alone; default: all", show_default=False
     ),
 ]
 Target = Annotated[float | None, typer.Option(help="score to reach, 0…1; default: the task's own")]
@@ -143,8 +141,17 @@ RunName = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        parser=_named,
+        parser=named,
         help="TASK: its last run; TASK~1: the one before; or the start of a run's id",
+    ),
+]
+ProgramName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        parser=named,
+        help="as TASK, TASK~1 or an id: that run's best program; RUN~rung: a rung's, such as "
+        "tickets~guide or tickets~1~guide",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, everything else on stderr")]

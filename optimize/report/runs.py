@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Literal
 
@@ -73,7 +74,7 @@ def _cost(run: RunRecord) -> str:
     return NONE if run.cost_usd is None else f"${run.cost_usd:.2f}"
 
 
-COLUMNS = {
+COLUMNS: dict[str, Callable[[RunRecord], str]] = {
     "run": lambda run: run.id[:ID],
     "when": lambda run: run.began.astimezone().strftime("%m-%d %H:%M"),
     "task": lambda run: run.task,

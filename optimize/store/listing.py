@@ -52,9 +52,3 @@ def _listed(store: Any, run: Any) -> Listed:
         (info.end_time - info.start_time) / 1000 if info.end_time else None,
         run.data.params,
     )
-
-
-def run_names(root: Path) -> list[str]:
-    """What a run may be called by: the tasks that have one, and ids."""
-    found = listed(root)
-    return [*{run.found.task for run in found}, *(run.found.name for run in found)]
