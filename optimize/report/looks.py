@@ -15,9 +15,9 @@ from rich.text import Text
 
 from optimize.data.excerpts import INPUT, shown_fields
 from optimize.files import to_text
-from optimize.report.rungs import Changed, Difference, RowRecord, Shown, WrongRowsByKind
-from optimize.report.runs import Runs, runs_section
-from optimize.report.sections import Section
+from optimize.report.rungs import Answered, Changed, Difference, RowRecord, Shown, WrongRowsByKind
+from optimize.report.runs import ID, Runs, runs_section
+from optimize.report.sections import NONE, Section
 from optimize.report.text import bullets, table
 
 
@@ -141,6 +141,41 @@ def _answer(answer: Mapping[str, Any]) -> str:
 def _more(left: int) -> Iterator[RenderableType]:
     if left > 0:
         yield Text(f"  … and {left} more; --limit 0 shows all.", style="dim")
+
+
+def answered(found: Answered, prompt: bool) -> RenderableType:
+    """The answer first, then what it stands on; prompt: with the prompt before all."""
+    cost = NONE if found.cost_usd is None else f"${found.cost_usd:.4f}"
+    spent = f"{found.calls} LM call{'s' * (found.calls != 1)} ({cost}), {found.seconds:.1f} s, "
+    spent += f"{found.tokens_in} tokens in, {found.tokens_out} out"
+    cached = f"from the cache ({found.cached_calls} LM calls were not made again)"
+    made = f"the best program so far, of run {(found.run or '')[:ID]}"
+    zero = f"the zero-shot program, nothing is optimized yet: optimize run {found.task}"
+    sure = "not told by this LM" if found.confidence is None else f"{found.confidence:.2f}"
+    lines = [f"confidence: {sure}", f"program: {made if found.run else zero}"]
+    lines += [f"LM {found.lm}: {spent if found.calls else cached}"]
+    demos = [f"demo: {shown_fields(demo, INPUT)}" for demo in found.demos]
+    return Group(
+        *(_prompt_line(line) for line in found.prompt.splitlines() if prompt),
+        *([""] if prompt else []),
+        _outputs(found),
+        "",
+        bullets(lines),
+        bullets(demos, style="dim"),
+    )
+
+
+def _outputs(found: Answered) -> RenderableType:
+    if found.unread is not None:
+        said = f"The answer could not be read: {found.unread}"
+        return Text(visible(said), style="bold red")
+    values = {name: visible(to_text(value)) for name, value in found.answer.items()}
+    if len(values) == 1:
+        return Text(next(iter(values.values())), style="bold")
+    grid = Table.grid(padding=(0, 1))
+    for name, value in values.items():
+        grid.add_row(Text(name, style="dim"), Text(value, style="bold"))
+    return grid
 
 
 def visible(text: str) -> str:

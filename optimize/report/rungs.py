@@ -91,3 +91,29 @@ class WrongRowsByKind(Record):
     gone: int
     failed: int
     kinds: list[WrongRows]
+
+
+class Answered(Record):
+    """One input, answered by a task's program. run: that made the program; null for the zero-shot
+    one. unread: what the LM said, where that could not be read as the outputs.
+    """
+
+    task: str
+    run: str | None
+    lm: str
+    inputs: dict[str, Any]
+    answer: dict[str, Any]
+    unread: str | None = None
+    confidence: float | None = Field(
+        None, description="probability that the LM gave its words; null: it does not tell"
+    )
+    demos: list[dict[str, Any]] = Field(description="that the prompt showed, in their order")
+    prompt: str
+    calls: int = Field(
+        description="LM calls sent; those answered from the cache are not among them"
+    )
+    cached_calls: int
+    tokens_in: int
+    tokens_out: int
+    cost_usd: float | None
+    seconds: float

@@ -1,0 +1,64 @@
+"""Commands that use what was found."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from optimize.cli.app import (
+    ApiBase,
+    Debug,
+    Json,
+    Lm,
+    TaskName,
+    app,
+    example,
+    guarded,
+    print_found,
+    project,
+)
+
+
+@app.command("try", epilog=example('optimize try tickets "My invoice is wrong."'))
+def try_(
+    task: TaskName,
+    text: Annotated[
+        str | None,
+        typer.Argument(help="the input, where the task has one; - reads it from stdin"),
+    ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="an input by name; repeatable")
+    ] = None,
+    prompt: Annotated[bool, typer.Option("--prompt", help="show the prompt as it is sent")] = False,
+    lm: Lm = None,
+    api_base: ApiBase = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Answer one input by the best program of TASK: answer, confidence, demos, what it took."""
+
+    def work() -> int:
+        root, _ = project({"lm": lm, "api_base": api_base})
+        from optimize.commands.answer import answer
+        from optimize.report.looks import answered
+
+        found = answer(root, task, _inputs(text, field or []), lm=lm, api_base=api_base)
+        print_found(found, answered(found, prompt), json)
+        return 1 if found.unread is not None else 0
+
+    guarded(debug, work)
+
+
+def _inputs(text: str | None, fields: list[str]) -> dict[str, str] | str:
+    """The input as it was given."""
+    if bool(fields) == (text is not None):
+        raise typer.BadParameter('give the input as "TEXT", or each of them as --field NAME=VALUE')
+    if text is not None:
+        return sys.stdin.read().strip() if text == "-" else text
+    pairs = [field.partition("=") for field in fields]
+    for name, sign, _ in pairs:
+        if not sign:
+            raise typer.BadParameter(f"--field {name}: write it as NAME=VALUE")
+    return {name: value for name, _, value in pairs}
