@@ -38,7 +38,16 @@ LORA = "finetune.lora"
 RECIPES = "finetune.handoff.recipes"
 DOORS = {
     "mlflow": {"store.champion", "store.open", "store.write", "store.read"},
-    "typer": {"cli.app", "cli.run", "cli.finetune", "cli.look", "cli.lm", "cli.runs", "cli.start"},
+    "typer": {
+        "cli.app",
+        "cli.run",
+        "cli.finetune",
+        "cli.look",
+        "cli.lm",
+        "cli.runs",
+        "cli.start",
+        "cli.use",
+    },
     "rich": {"cli.lm", "cli.look", "report.looks", "report.text", "cli.screen", "commands.tasks"},
     "torch": {
         f"{LORA}.train",

@@ -1,4 +1,4 @@
-"""Commands that use what was found."""
+"""Commands that use what was found, and that say whether all is there to find it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from optimize.cli.app import (
+    MISTAKE,
     ApiBase,
     Debug,
     Json,
@@ -26,7 +27,9 @@ def try_(
     task: TaskName,
     text: Annotated[
         str | None,
-        typer.Argument(help="the input, where the task has one; - reads it from stdin"),
+        typer.Argument(
+            metavar="TEXT", help="the input, where the task has one; - reads it from stdin"
+        ),
     ] = None,
     field: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="an input by name; repeatable")
@@ -62,3 +65,25 @@ def _inputs(text: str | None, fields: list[str]) -> dict[str, str] | str:
         if not sign:
             raise typer.BadParameter(f"--field {name}: write it as NAME=VALUE")
     return {name: value for name, _, value in pairs}
+
+
+@app.command(epilog=example("optimize doctor --no-call"))
+def doctor(
+    no_call: Annotated[
+        bool, typer.Option("--no-call", help="do not ask the LM, which takes one short call")
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """What works here and what is missing for what: versions, LM, store, disk, models."""
+
+    def work() -> int:
+        from optimize.commands.doctor import checkup
+        from optimize.config import find_root
+        from optimize.report.looks import checks_shown
+
+        found = checkup(find_root(), call=not no_call)
+        print_found(found, checks_shown(found), json)
+        return MISTAKE if found.failed else 0
+
+    guarded(debug, work)

@@ -15,10 +15,13 @@ from rich.text import Text
 
 from optimize.data.excerpts import INPUT, shown_fields
 from optimize.files import to_text
+from optimize.report.checkup import Checkup
 from optimize.report.rungs import Answered, Changed, Difference, RowRecord, Shown, WrongRowsByKind
 from optimize.report.runs import ID, Runs, runs_section
-from optimize.report.sections import NONE, Section
+from optimize.report.sections import Section
 from optimize.report.text import bullets, table
+
+DEMOS, DEMO = 3, 50  # of an answer's demos shown, and letters of each field
 
 
 def runs_shown(found: Runs, width: int) -> RenderableType:
@@ -138,31 +141,39 @@ def _answer(answer: Mapping[str, Any]) -> str:
     return shown_fields(answer) if answer else "none"
 
 
-def _more(left: int) -> Iterator[RenderableType]:
+def _more(left: int, how: str = "--limit 0 shows all") -> Iterator[RenderableType]:
     if left > 0:
-        yield Text(f"  … and {left} more; --limit 0 shows all.", style="dim")
+        yield Text(f"  … and {left} more; {how}.", style="dim")
 
 
 def answered(found: Answered, prompt: bool) -> RenderableType:
     """The answer first, then what it stands on; prompt: with the prompt before all."""
-    cost = NONE if found.cost_usd is None else f"${found.cost_usd:.4f}"
-    spent = f"{found.calls} LM call{'s' * (found.calls != 1)} ({cost}), {found.seconds:.1f} s, "
-    spent += f"{found.tokens_in} tokens in, {found.tokens_out} out"
-    cached = f"from the cache ({found.cached_calls} LM calls were not made again)"
     made = f"the best program so far, of run {(found.run or '')[:ID]}"
     zero = f"the zero-shot program, nothing is optimized yet: optimize run {found.task}"
-    sure = "not told by this LM" if found.confidence is None else f"{found.confidence:.2f}"
-    lines = [f"confidence: {sure}", f"program: {made if found.run else zero}"]
-    lines += [f"LM {found.lm}: {spent if found.calls else cached}"]
-    demos = [f"demo: {shown_fields(demo, INPUT)}" for demo in found.demos]
+    sure = "not told by this LM"
+    if found.confidence is not None:
+        sure = f"{found.confidence:.2f}, the probability of just these words"
+    lines = [f"confidence: {sure}"]
+    lines += [f"program: {made if found.run else zero}", f"LM {found.lm}: {_spent(found)}"]
+    lines += [f"demos in the prompt: {len(found.demos)}"] if found.demos else []
     return Group(
         *(_prompt_line(line) for line in found.prompt.splitlines() if prompt),
         *([""] if prompt else []),
         _outputs(found),
         "",
         bullets(lines),
-        bullets(demos, style="dim"),
+        *(Text(f"  {shown_fields(demo, DEMO)}", style="dim") for demo in found.demos[:DEMOS]),
+        *_more(len(found.demos) - DEMOS, "--prompt shows all"),
     )
+
+
+def _spent(found: Answered) -> str:
+    if not found.calls:
+        return "asked before, answered from the cache, no call made"
+    cost = "unknown price" if found.cost_usd is None else f"${found.cost_usd:.4f}"
+    calls = f"{found.calls} call{'s' * (found.calls != 1)}"
+    tokens = f"{found.tokens_in} tokens in, {found.tokens_out} out"
+    return f"{calls}, {cost}, {found.seconds:.1f} s, {tokens}"
 
 
 def _outputs(found: Answered) -> RenderableType:
@@ -176,6 +187,24 @@ def _outputs(found: Answered) -> RenderableType:
     for name, value in values.items():
         grid.add_row(Text(name, style="dim"), Text(value, style="bold"))
     return grid
+
+
+MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "bold red")}
+
+
+def checks_shown(found: Checkup) -> RenderableType:
+    """A line a check, and under it what is to be done."""
+    grid = Table.grid(padding=(0, 1))
+    for check in found.checks:
+        mark, style = MARKS[check.status]
+        grid.add_row(Text(mark, style=style), Text(check.name), Text(visible(check.found)))
+        if check.remedy:
+            grid.add_row("", "", Text(f"→ {check.remedy}", style=style))
+    failed = sum(check.status == "fail" for check in found.checks)
+    end = (
+        f"{failed} of {len(found.checks)} checks failed." if failed else "All that is needed works."
+    )
+    return Group(grid, "", Text(end, style="bold red" if failed else "bold green"))
 
 
 def visible(text: str) -> str:
