@@ -72,10 +72,7 @@ def test_what_is_missing_is_told_with_what_to_do(
     monkeypatch.setenv("OPTIMIZE_CACHE", str(tmp_path / "nowhere"))
     monkeypatch.setattr(doctor, "LORA", ("no_such_package",))
     monkeypatch.setattr(weights, "find", None)  # nothing is fetched
-    (here / "mlruns").mkdir()
-    (here / "mlruns" / "mlflow.db").write_bytes(b"no database" * 1000)
-    found = checks(code=2)
-    assert found["store"]["status"] == "fail" and "cannot be opened" in found["store"]["found"]
+    found = checks()
     assert found["lora"]["status"] == "warn" and "pip install" in found["lora"]["remedy"]
     assert found["LM"]["status"] == "warn" and "optimize lm pull" in found["LM"]["remedy"]
     (here / "optimize.toml").write_text("lmm = 1\n")

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from optimize import __version__, stopping
+from optimize.cli import complete
 from optimize.secrets import redacted
 
 app = typer.Typer(
@@ -61,21 +62,37 @@ def example(command: str) -> str:
 
 TaskName = Annotated[
     str,
-    typer.Argument(metavar="TASK", parser=named, help="a file in programs/: its name, or its path"),
+    typer.Argument(
+        metavar="TASK",
+        parser=named,
+        autocompletion=complete.tasks,
+        help="a file in programs/: its name, or its path",
+    ),
 ]
 OptionalTask = Annotated[
     str | None,
     typer.Argument(
-        metavar="TASK", parser=named, help="one task alone; default: all", show_default=False
+        metavar="TASK",
+        parser=named,
+        autocompletion=complete.tasks,
+        help="one task alone; default: all",
+        show_default=False,
     ),
 ]
 Target = Annotated[float | None, typer.Option(help="score to reach, 0…1; default: the task's own")]
 Lm = Annotated[
     str | None,
-    typer.Option(help="embedded, gguf:PATH, or a DSPy model string such as openai/gpt-4.1-mini"),
+    typer.Option(
+        autocompletion=complete.lms,
+        help="embedded, gguf:PATH, or a DSPy model string such as openai/gpt-4.1-mini",
+    ),
 ]
 Teacher = Annotated[
-    str | None, typer.Option(help="a stronger LM to propose and bootstrap; default: the LM itself")
+    str | None,
+    typer.Option(
+        autocompletion=complete.lms,
+        help="a stronger LM to propose and bootstrap; default: the LM itself",
+    ),
 ]
 ApiBase = Annotated[str | None, typer.Option(help="address of the LM's OpenAI-compatible endpoint")]
 TeacherBase = Annotated[str | None, typer.Option(help="the same for the teacher")]
@@ -142,6 +159,7 @@ RunName = Annotated[
     typer.Argument(
         metavar="RUN",
         parser=named,
+        autocompletion=complete.runs,
         help="TASK: its last run; TASK~1: the one before; or the start of a run's id",
     ),
 ]
@@ -150,6 +168,7 @@ ProgramName = Annotated[
     typer.Argument(
         metavar="RUN",
         parser=named,
+        autocompletion=complete.runs,
         help="as TASK, TASK~1 or an id: that run's best program; RUN~rung: a rung's, such as "
         "tickets~guide or tickets~1~guide",
     ),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from optimize.cli import complete
 from optimize.cli.app import (
     Debug,
     Json,
@@ -19,7 +20,10 @@ from optimize.cli.app import (
 )
 
 OtherProgram = Annotated[
-    str | None, typer.Argument(metavar="RUN", parser=named, help="the other, newer one")
+    str | None,
+    typer.Argument(
+        metavar="RUN", parser=named, autocompletion=complete.runs, help="the other, newer one"
+    ),
 ]
 Rows = Annotated[int, typer.Option("--limit", min=0, help="rows shown of each kind; 0: all")]
 Limit = Annotated[int, typer.Option(min=0, help="show at most so many; 0: all")]
