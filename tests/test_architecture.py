@@ -48,7 +48,15 @@ DOORS = {
         "cli.start",
         "cli.use",
     },
-    "rich": {"cli.lm", "cli.look", "report.looks", "report.text", "cli.screen", "commands.tasks"},
+    "rich": {
+        "cli.lm",
+        "cli.look",
+        "report.live",
+        "report.looks",
+        "report.text",
+        "cli.screen",
+        "commands.tasks",
+    },
     "torch": {
         f"{LORA}.train",
         f"{LORA}.model",

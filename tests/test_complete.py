@@ -22,7 +22,7 @@ def offered(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "names"),
     [
-        ("optimize run re", ["review"]),
+        ("optimize run rev", ["review"]),
         ("optimize run ", ["refund", "review"]),
         ("optimize show rev", ["review", "review~1"]),
         ("optimize diff review review~", ["review~1"]),

@@ -302,7 +302,9 @@ def reported(
         from optimize.cli.screen import Screen
 
         with Screen() as screen:
-            found = use_case(session(task, flags, screen))
+            opened = session(task, flags, screen)
+            screen.counts(opened.meter, opened.config.threads)
+            found = use_case(opened)
         return print_report(found, output)
 
     guarded(output.debug, work)
