@@ -48,15 +48,7 @@ DOORS = {
         "cli.start",
         "cli.use",
     },
-    "rich": {
-        "cli.lm",
-        "cli.look",
-        "report.live",
-        "report.looks",
-        "report.text",
-        "cli.screen",
-        "commands.tasks",
-    },
+    "rich": {"cli.look", "cli.screen", "report.live", "report.looks", "report.text"},
     "torch": {
         f"{LORA}.train",
         f"{LORA}.model",

@@ -16,6 +16,7 @@ from optimize.climb.verdict import History, Tried
 from optimize.commands.tasks import overview
 from optimize.lm.meter import Meter
 from optimize.report.live import score_bar
+from optimize.report.looks import tasks_shown
 from optimize.scoring.evaluate import Evaluation, Outcome
 from optimize.stats.intervals import paired_gain
 from optimize.stats.records import ScoreRecord
@@ -54,7 +55,7 @@ def test_square_brackets_of_rows_and_lms_are_shown_as_they_are(
 def test_tables_of_reports_show_square_brackets(tmp_path: Path) -> None:
     write(tmp_path, "broken", f"raise ValueError({MARKUP!r})")
     console = plain_console(file=io.StringIO(), width=300)
-    console.print(overview(tmp_path))
+    console.print(tasks_shown(overview(tmp_path)))
     assert console.file.getvalue().count(MARKUP) == 1  # type: ignore[attr-defined]
 
 

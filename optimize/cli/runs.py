@@ -48,7 +48,7 @@ def runs(
     guarded(debug, work)
 
 
-@app.command(epilog=example("optimize show tickets~guide"))
+@app.command(epilog=example("optimize show tickets~demo_search"))
 def show(program: ProgramName, json: Json = False, debug: Debug = False) -> None:
     """Show the prompt as the LM gets it on a val row, what it scores, and how it is made."""
 

@@ -87,3 +87,29 @@ def doctor(
         return MISTAKE if found.failed else 0
 
     guarded(debug, work)
+
+
+@app.command(epilog=example("optimize cache --json"))
+def cache(
+    clear: Annotated[
+        bool, typer.Option("--clear", help="delete all that is kept: it will be asked again")
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """What is kept of LMs' answers and embedders' vectors, and how much room that takes."""
+
+    def work() -> int:
+        from optimize.commands.cache import caches
+        from optimize.config import find_root
+
+        found = caches(find_root(), clear)
+        lines = []
+        for one in found.caches:
+            kept = f"{one.count} {one.what}, {one.bytes / 1e6:.1f} MB" if one.bytes else "none yet"
+            lines += [f"{one.path}: {kept}"]
+            lines += [f"{one.path}: cleared"] if clear and one.bytes else []
+        print_found(found, "\n".join(lines), json)
+        return 0
+
+    guarded(debug, work)

@@ -16,9 +16,11 @@ from rich.text import Text
 from optimize.data.excerpts import INPUT, shown_fields
 from optimize.files import to_text
 from optimize.report.checkup import Checkup
+from optimize.report.models import Models, models_section
 from optimize.report.rungs import Answered, Changed, Difference, RowRecord, Shown, WrongRowsByKind
 from optimize.report.runs import ID, Runs, runs_section
 from optimize.report.sections import Section
+from optimize.report.tasks import Tasks, tasks_section
 from optimize.report.text import bullets, table
 
 DEMOS, DEMO = 3, 50  # of an answer's demos shown, and letters of each field
@@ -27,8 +29,20 @@ DEMOS, DEMO = 3, 50  # of an answer's demos shown, and letters of each field
 def runs_shown(found: Runs, width: int) -> RenderableType:
     if not found.runs:
         return "No run yet. Next: optimize run TASK (`optimize tasks` lists them)."
-    section = runs_section(found, width)
-    return Group(table(section), *([bullets(section.lines, style="dim")] if section.lines else []))
+    return _listing(runs_section(found, width))
+
+
+def tasks_shown(found: Tasks) -> RenderableType:
+    return _listing(tasks_section(found), "!")
+
+
+def models_shown(found: Models) -> RenderableType:
+    return _listing(models_section(found))
+
+
+def _listing(section: Section, mark: str = "·") -> RenderableType:
+    """The table, and under it what is to be said of it."""
+    return Group(table(section), *([bullets(section.lines, mark)] if section.lines else []))
 
 
 def shown(found: Shown) -> RenderableType:
