@@ -26,19 +26,16 @@ def models_section(found: Models) -> Section:
     """Those of the catalogue as a table; any other file on a line of its own, its path whole."""
     known = [m for m in found.models if m.context]
     rows = [
-        [
-            m.flag,
-            f"{m.name} (embedded)" if m.default else m.name,
-            m.licence,
-            str(m.context),
-            _mb(m),
-            "yes" if m.here else NONE,
-        ]
+        [m.flag, _name(m), m.licence, str(m.context), _mb(m), "yes" if m.here else NONE]
         for m in known
     ]
     others = [f"{m.flag} {m.name} ({_mb(m)} MB)" for m in found.models if not m.context]
     columns = ("flag", "name", "licence", "context", "MB", "here")
     return Section("", [*others, "Fetch one: optimize lm pull NAME"], columns, rows)
+
+
+def _name(found: ModelRecord) -> str:
+    return f"{found.name} (embedded)" if found.default else found.name
 
 
 def _mb(found: ModelRecord) -> str:

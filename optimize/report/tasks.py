@@ -9,20 +9,16 @@ from optimize.stats.records import Record, ScoreRecord
 
 
 class TaskRecord(Record):
-    """A task with what its last run found."""
+    """A task with what its last run found. rows: of each side, empty where it does not load;
+    verdict: null where it was not run yet; problem: why it, or its last report, does not load.
+    """
 
     task: str
-    rows: dict[str, int] = Field(
-        default={}, description="of each side; empty where it does not load"
-    )
+    rows: dict[str, int] = {}  # noqa: RUF012 (frozen)
     target: float | None = None
-    verdict: str | None = Field(default=None, description="of the last run; null: not run yet")
-    score: ScoreRecord | None = Field(
-        default=None, description="on test, of the program that was kept"
-    )
-    problem: str | None = Field(
-        default=None, description="why it does not load, or its report does not"
-    )
+    verdict: str | None = None
+    score: ScoreRecord | None = Field(default=None, description="on test, of the program kept")
+    problem: str | None = None
 
 
 class Tasks(Record):
