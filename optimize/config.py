@@ -19,7 +19,7 @@ from pydantic_settings import (
 )
 
 from optimize.catalogue import EMBEDDED, in_catalogue
-from optimize.errors import WorkbenchError, shown
+from optimize.errors import WorkbenchError, did_you_mean, shown
 
 FILE = "optimize.toml"
 # the knobs that say which task LM, and how it answers
@@ -251,8 +251,10 @@ def load_config(root: Path | None = None, **flags: object) -> RunConfig:
         # an unknown knob's value may be a secret
         known = knob in RunConfig.model_fields and knob != "api_key"
         value = f" (got {shown(first['input'])})" if known else ""
+        unknown = first["type"] == "extra_forbidden"
+        near = did_you_mean(knob, RunConfig.model_fields) if unknown else ""
         raise WorkbenchError(
-            f"Option {knob!r}: {first['msg']}{value}. It is set by a flag, the environment "
+            f"Option {knob!r}: {first['msg']}{value}.{near} It is set by a flag, the environment "
             f"(OPTIMIZE_{knob.upper()}) or {FILE}."
         ) from None
     except SettingsError as error:

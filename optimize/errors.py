@@ -1,6 +1,14 @@
 """What can go wrong and is told to the user in a sentence. Knows nothing else of the project."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ " Did you mean 'tickets'?", with the space before it; empty where no name is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
 
 SHOWN = 80  # letters of a value that is shown in an error
 

@@ -19,7 +19,7 @@ import dspy
 from pydantic.fields import FieldInfo
 
 from optimize import usercode
-from optimize.errors import UserCodeError, WorkbenchError
+from optimize.errors import UserCodeError, WorkbenchError, did_you_mean
 from optimize.files import read_text
 
 GUIDE = "GUIDE.md"
@@ -157,9 +157,10 @@ def load_task(name: str, root: Path) -> Task:
     """
     path = root / "programs" / f"{name}.py"
     if not named_well(name) or not path.is_file():
-        known = ", ".join(task_names(root)) or f"none below {root}"
+        known = task_names(root)
         raise WorkbenchError(
-            f"No task {name!r}: programs/{name}.py does not exist. Tasks: {known}."
+            f"No task {name!r}: programs/{name}.py does not exist.{did_you_mean(name, known)} "
+            f"Tasks: {', '.join(known) or f'none below {root}'}."
         )
     spec = importlib.util.spec_from_file_location(f"programs.{name}", path)
     assert spec and spec.loader

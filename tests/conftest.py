@@ -12,6 +12,7 @@ from typing import Any, Literal
 import dspy
 import pytest
 
+from optimize.commands.init import write_project
 from optimize.commands.new import write_task
 from optimize.data.rows import Splits, load_splits
 from optimize.lm.metered import count_others
@@ -99,6 +100,21 @@ def shipped() -> Callable[[str], tuple[Task, Splits]]:
         return task, load_splits(task)
 
     return get
+
+
+@pytest.fixture(scope="session")
+def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose task `review` was run twice, on an endpoint that is gone since; its task
+    `unrun` never was. Read only.
+    """
+    from tests.reviewer import run_twice
+
+    root = tmp_path_factory.mktemp("reviewed")
+    write_project(root, [])
+    for name in ("review", "unrun"):
+        write_task(root, name)
+    run_twice(root)
+    return root
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import dspy
 import pytest
@@ -17,6 +16,7 @@ from optimize.commands.tasks import overview
 from optimize.errors import WorkbenchError
 from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, save, student
+from optimize.report.tasks import tasks_section
 from optimize.stats.intervals import paired_gain
 from optimize.store.champion import CHAMPION, takes_over
 from optimize.store.open import client
@@ -193,12 +193,14 @@ def test_a_report_of_an_older_version_is_told_not_passed_over(
     run = stored(project, {"report.json": '{"version": 4}'}, optimize="0.1.0")
     with pytest.raises(WorkbenchError, match=told):
         last_run(project, "review")
-    cells: list[Any] = list(overview(project).columns[5].cells)
-    assert told in cells[0] and "optimize run review" in cells[0]
+    (known,) = overview(project).tasks
+    assert told in str(known.problem) and "optimize run review" in str(known.problem)
     shown = command(project, "report", "review")
     assert shown.returncode == 2 and told in " ".join(shown.stderr.split())
     assert not list(Path(tempfile.gettempdir()).iterdir()), f"what was read of {run} is removed"
 
 
 def test_a_task_without_a_run_is_not_run_yet(project: Path) -> None:
-    assert list(overview(project).columns[5].cells) == ["not run yet"]
+    (known,) = overview(project).tasks
+    assert known.verdict is None and known.problem is None and known.rows["val"]
+    assert "not run yet" in tasks_section(overview(project)).rows[0]

@@ -9,6 +9,12 @@ from optimize.cli import run  # noqa: F401
 from optimize.cli import finetune  # noqa: F401
 
 # isort: split
+from optimize.cli import runs  # noqa: F401
+
+# isort: split
+from optimize.cli import use  # noqa: F401
+
+# isort: split
 from optimize.cli import look  # noqa: F401
 
 # isort: split

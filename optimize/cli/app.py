@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from optimize import __version__, stopping
+from optimize.cli import complete
 from optimize.secrets import redacted
 
 app = typer.Typer(
@@ -39,7 +40,7 @@ MACHINE = (
 FRAMES = 4  # of a trace, enough to find a bug by
 
 
-def _named(given: str) -> str:
+def named(given: str) -> str:
     """The task's name where its file was given: programs/booking.py is booking."""
     if not given.endswith(".py"):
         return given
@@ -54,19 +55,44 @@ def _named(given: str) -> str:
     return path.stem
 
 
+def example(command: str) -> str:
+    """The last line of a command's help. A test runs each of them."""
+    return f"Example: {command}"
+
+
 TaskName = Annotated[
     str,
     typer.Argument(
-        metavar="TASK", parser=_named, help="a file in programs/: its name, or its path"
+        metavar="TASK",
+        parser=named,
+        autocompletion=complete.tasks,
+        help="a file in programs/: its name, or its path",
+    ),
+]
+OptionalTask = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TASK",
+        parser=named,
+        autocompletion=complete.tasks,
+        help="one task alone; default: all",
+        show_default=False,
     ),
 ]
 Target = Annotated[float | None, typer.Option(help="score to reach, 0…1; default: the task's own")]
 Lm = Annotated[
     str | None,
-    typer.Option(help="embedded, gguf:PATH, or a DSPy model string such as openai/gpt-4.1-mini"),
+    typer.Option(
+        autocompletion=complete.lms,
+        help="embedded, gguf:PATH, or a DSPy model string such as openai/gpt-4.1-mini",
+    ),
 ]
 Teacher = Annotated[
-    str | None, typer.Option(help="a stronger LM to propose and bootstrap; default: the LM itself")
+    str | None,
+    typer.Option(
+        autocompletion=complete.lms,
+        help="a stronger LM to propose and bootstrap; default: the LM itself",
+    ),
 ]
 ApiBase = Annotated[str | None, typer.Option(help="address of the LM's OpenAI-compatible endpoint")]
 TeacherBase = Annotated[str | None, typer.Option(help="the same for the teacher")]
@@ -132,13 +158,22 @@ RunName = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        parser=_named,
+        parser=named,
+        autocompletion=complete.runs,
         help="TASK: its last run; TASK~1: the one before; or the start of a run's id",
     ),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="the report on stdout, everything else on stderr")
+ProgramName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        parser=named,
+        autocompletion=complete.runs,
+        help="as TASK, TASK~1 or an id: that run's best program; RUN~rung: a rung's, such as "
+        "tickets~guide or tickets~1~guide",
+    ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, everything else on stderr")]
 Details = Annotated[
     bool, typer.Option("--details", help="everything the report knows, not only its last screen")
 ]
@@ -267,7 +302,9 @@ def reported(
         from optimize.cli.screen import Screen
 
         with Screen() as screen:
-            found = use_case(session(task, flags, screen))
+            opened = session(task, flags, screen)
+            screen.counts(opened.meter, opened.config.threads)
+            found = use_case(opened)
         return print_report(found, output)
 
     guarded(output.debug, work)

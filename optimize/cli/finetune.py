@@ -35,6 +35,7 @@ from optimize.cli.app import (
     Timeout,
     Waive,
     app,
+    example,
     guarded,
     knobs,
     print_found,
@@ -44,7 +45,7 @@ from optimize.cli.app import (
 )
 
 
-@app.command()
+@app.command(epilog=example("optimize gate tickets --target 0.9"))
 def gate(
     task: TaskName,
     target: Target = None,
@@ -66,7 +67,7 @@ def gate(
     guarded(debug, work)
 
 
-@app.command()
+@app.command(epilog=example("optimize handoff tickets --pairs"))
 def handoff(
     task: Annotated[
         str | None,
@@ -146,7 +147,7 @@ def _verified(folder: Path) -> int:
     return 1 if wrong else 0
 
 
-@app.command()
+@app.command(epilog=example("optimize finetune tickets --backend lora --replay 100"))
 def finetune(
     task: TaskName,
     backend: Annotated[str, typer.Option(help="who trains: lora or openai")] = "lora",

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from optimize.catalogue import EMBEDDED, EMBEDDERS, MODELS, in_catalogue
-from optimize.cli.app import ApiBase, Debug, Lm, app, guarded
+from optimize.catalogue import EMBEDDED, EMBEDDERS, in_catalogue
+from optimize.cli.app import ApiBase, Debug, Json, Lm, app, example, guarded, print_found
 
 lm_app = typer.Typer(no_args_is_help=True, help="The language models: fetch, list, ask.")
 app.add_typer(lm_app, name="lm")
 
 
-@lm_app.command("pull")
+@lm_app.command("pull", epilog=example("optimize lm pull qwen2.5-coder-0.5b"))
 def lm_pull(
     name: Annotated[
         str, typer.Argument(help="one of `optimize lm list`, or OWNER/REPO/FILE.gguf on the hub")
@@ -38,34 +38,22 @@ def lm_pull(
     guarded(debug, work)
 
 
-@lm_app.command("list")
-def lm_list(debug: Debug = False) -> None:
+@lm_app.command("list", epilog=example("optimize lm list --json"))
+def lm_list(json: Json = False, debug: Debug = False) -> None:
     """List the language models that run in the process, and which of them are here."""
 
     def work() -> int:
-        from rich.table import Table
+        from optimize.commands.models import models
+        from optimize.report.looks import models_shown
 
-        from optimize.cli.screen import plain_console
-        from optimize.lm import weights
-
-        table = Table("flag", "licence", "context", "MB", "here", box=None)
-        for known in (*MODELS.values(), *EMBEDDERS.values()):
-            default = known is in_catalogue(EMBEDDED)
-            name = f"{EMBEDDED} ({known.name})" if default else known.name
-            flag = "--embedder" if known.name in EMBEDDERS else "--lm"
-            here = "yes" if weights.path_of(known).is_file() else "no"
-            size = f"{known.size / 1e6:.0f}"
-            table.add_row(f"{flag} {name}", known.licence, str(known.context), size, here)
-        for path in weights.others():
-            table.add_row(f"--lm gguf:{path}", "", "", f"{path.stat().st_size / 1e6:.0f}", "yes")
-        plain_console(soft_wrap=True).print(table)
-        typer.echo("Fetch one: optimize lm pull NAME")
+        found = models()
+        print_found(found, models_shown(found), json)
         return 0
 
     guarded(debug, work)
 
 
-@lm_app.command("bench")
+@lm_app.command("bench", epilog=example("optimize lm bench --lm qwen2.5-coder-0.5b"))
 def lm_bench(lm: Lm = None, debug: Debug = False) -> None:
     """How fast a local LM reads and writes here, and what a climb would take."""
 
@@ -91,7 +79,7 @@ def lm_bench(lm: Lm = None, debug: Debug = False) -> None:
     guarded(debug, work)
 
 
-@lm_app.command("ask")
+@lm_app.command("ask", epilog=example('optimize lm ask "What is the capital of Italy?"'))
 def lm_ask(
     question: Annotated[str, typer.Argument(help="what to ask")],
     lm: Lm = None,

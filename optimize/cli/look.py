@@ -21,13 +21,14 @@ from optimize.cli.app import (
     Output,
     RunName,
     app,
+    example,
     guarded,
     print_found,
     print_report,
 )
 
 
-@app.command()
+@app.command(epilog=example("optimize verdict tickets~1"))
 def verdict(run: RunName, json: Json = False, debug: Debug = False) -> None:
     """Draw the verdict of RUN again, from the scores in the MLflow store alone."""
 
@@ -44,7 +45,7 @@ def verdict(run: RunName, json: Json = False, debug: Debug = False) -> None:
     guarded(debug, work)
 
 
-@app.command()
+@app.command(epilog=example("optimize compare tickets~1 tickets"))
 def compare(before: RunName, after: RunName, json: Json = False, debug: Debug = False) -> None:
     """Compare two runs of a task, paired, on the rows that both scored."""
 
@@ -57,36 +58,6 @@ def compare(before: RunName, after: RunName, json: Json = False, debug: Debug = 
 
         found = comparing.compare(find_root(), before, after)
         print_found(found, Text("\n".join(comparison_sentences(found))), json)
-        return 0
-
-    guarded(debug, work)
-
-
-@app.command()
-def cache(
-    clear: Annotated[
-        bool, typer.Option("--clear", help="delete all that is kept: it will be asked again")
-    ] = False,
-    debug: Debug = False,
-) -> None:
-    """What is kept of LMs' answers and embedders' vectors, and how much room that takes."""
-
-    def work() -> int:
-        from optimize.config import find_root, state_dir
-        from optimize.lm import answers, vectors
-        from optimize.lm.kept import Kept
-
-        folder = state_dir(find_root())
-        for what, name in (("answers", answers.FILE), ("vectors", vectors.FILE)):
-            path = folder / name
-            if not path.is_file():
-                typer.echo(f"{path}: none yet")
-                continue
-            kept = Kept(path)
-            typer.echo(f"{path}: {kept.count()} {what}, {kept.size() / 1e6:.1f} MB")
-            if clear:
-                kept.clear()
-                typer.echo(f"{path}: cleared")
         return 0
 
     guarded(debug, work)
@@ -108,7 +79,7 @@ FORMS = ("--html", "--md", "--csv")
 File = "[FILE]"
 
 
-@app.command(cls=_Files)
+@app.command(cls=_Files, epilog=example("optimize report tickets --html"))
 def report(
     run: RunName,
     html: Annotated[
@@ -124,10 +95,7 @@ def report(
     details: Details = False,
     debug: Debug = False,
 ) -> None:
-    """Show RUN again, or write it to a file for others. FILE: by default one named after the task.
-
-    Example: optimize report tickets --html
-    """
+    """Show RUN again, or write it to a file for others. FILE: default is one named by the task."""
     forms = {"html": html, "md": md, "csv": csv}
 
     def work() -> int:
@@ -149,30 +117,28 @@ def report(
     guarded(debug, work)
 
 
-@app.command()
-def tasks(debug: Debug = False) -> None:
+@app.command(epilog=example("optimize tasks --json"))
+def tasks(json: Json = False, debug: Debug = False) -> None:
     """List the tasks with their rows and their best program so far."""
 
     def work() -> int:
-        from optimize.cli.screen import plain_console
         from optimize.commands.tasks import overview
         from optimize.config import find_root
-        from optimize.task import task_names
+        from optimize.report.looks import tasks_shown
 
         root = find_root()
-        if task_names(root):
-            plain_console().print(overview(root))
-        else:
-            typer.echo(
-                f"No tasks in {root / 'programs'}. Next: optimize new NAME writes one here, "
-                "optimize init DIR a whole project."
-            )
+        found = overview(root)
+        none = (
+            f"No tasks in {root / 'programs'}. Next: optimize new NAME writes one here, optimize "
+            "init DIR a whole project."
+        )
+        print_found(found, tasks_shown(found) if found.tasks else none, json)
         return 0
 
     guarded(debug, work)
 
 
-@app.command()
+@app.command(epilog=example("optimize ui --port 5001"))
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="port on 127.0.0.1")] = 5000,
     debug: Debug = False,

@@ -38,6 +38,7 @@ from optimize.cli.app import (
     ValRows,
     Waive,
     app,
+    example,
     guarded,
     knobs,
     print_found,
@@ -57,7 +58,7 @@ Finetune = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog=example("optimize check tickets --max-calls 2000"))
 def check(
     task: TaskName,
     target: Target = None,
@@ -107,7 +108,7 @@ def check(
     guarded(debug, work)
 
 
-@app.command()
+@app.command(epilog=example("optimize run tickets --target 0.9 --max-minutes 30"))
 def run(
     task: TaskName,
     target: Target = None,

@@ -15,13 +15,14 @@ from optimize.cli.app import (
     Teacher,
     TeacherBase,
     app,
+    example,
     guarded,
     knobs,
     project,
 )
 
 
-@app.command()
+@app.command(epilog=example("optimize init cafe --example order_slip"))
 def init(
     folder: Annotated[
         Path, typer.Argument(metavar="[DIR]", help="of the project", show_default=False)
@@ -52,7 +53,7 @@ def init(
     guarded(debug, work)
 
 
-@app.command()
+@app.command(epilog=example("optimize new refund_reason"))
 def new(
     name: Annotated[str, typer.Argument(help="name of the task: letters, digits, underscores")],
     debug: Debug = False,
@@ -71,7 +72,7 @@ def new(
     guarded(debug, work)
 
 
-@app.command()
+@app.command(epilog=example("optimize guide tickets --teacher openai/gpt-4.1"))
 def guide(
     task: TaskName,
     lm: Lm = None,

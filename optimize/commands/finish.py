@@ -100,6 +100,7 @@ def settle(
         with surviving(failed, "The judgement of the tuned LM"):
             judged = _judged(session, tuned, found)
     kept = "tuned" if judged and judged.decision.accepted else "prompt"
+    session.watch.started("writing the report")
     path = session.folder("programs") / f"{tracked.id}.json"
     report = _noted(session, _report(session, findings, found, judged, path), failed)
     tracked.settle(report, programs[kept], findings.best)

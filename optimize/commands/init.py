@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from optimize.commands.new import write_new
 from optimize.config import FILE, RunConfig
-from optimize.errors import WorkbenchError
+from optimize.errors import WorkbenchError, did_you_mean
 from optimize.task import task_names
 
 IGNORED = ("mlruns/", ".optimize/", ".venv/")
@@ -59,7 +59,8 @@ def example_names(asked: Sequence[str]) -> list[str]:
     known = task_names(examples())
     for name in asked:
         if name not in (*known, "all"):
-            raise WorkbenchError(f"No example {name!r}. Examples: {', '.join(known)}, all.")
+            near = did_you_mean(name, known)
+            raise WorkbenchError(f"No example {name!r}.{near} Examples: {', '.join(known)}, all.")
     return known if "all" in asked else list(dict.fromkeys(asked))
 
 

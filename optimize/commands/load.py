@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import dspy
 
 from optimize import lm as lms
 from optimize.commands.tune import adapted_lm
-from optimize.config import TASK_LM, find_root, load_config
+from optimize.config import TASK_LM, RunConfig, find_root, load_config
 from optimize.errors import WorkbenchError
 from optimize.files import read_text
-from optimize.lm.meter import Meter
-from optimize.program.program import parse_program
+from optimize.lm.meter import Meter, Role
+from optimize.program.program import Program, parse_program
 from optimize.store.champion import champion
 from optimize.task import Task, load_task
 
@@ -31,6 +32,9 @@ class _Unlimited(Meter):
 
     def add(self, seconds: float, **numbers: float) -> None:
         pass
+
+    def part(self, role: Role) -> Meter:
+        return self
 
 
 def load_program(
@@ -58,29 +62,46 @@ def load_program(
         optimize.errors.WorkbenchError: there is no such task, run or file, the task's fields have
             changed since, or the LM's weights are gone.
     """
-    text, where, task = _saved(name, Path(root) if root else None)
-    config = load_config(task.root, **_optimized_on(text))
-    meter = _Unlimited(sys.maxsize)
+    return ready(saved(name, Path(root) if root else None), lm)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A program's file: its text, what to call it in an error, and its task."""
+
+    text: str
+    where: str
+    task: Task
+
+    @property
+    def config(self) -> RunConfig:
+        """The project's, with the LM that the program was optimized on."""
+        return load_config(self.task.root, **_optimized_on(self.text))
+
+
+def ready(found: Saved, lm: dspy.BaseLM | str | None = None) -> Program:
+    """The program with the LM that it will ask; as `load_program` has it."""
+    task, config, meter = found.task, found.config, _Unlimited(sys.maxsize)
     pinned = _pinned(lm, task, meter)
 
     def tuned_lm(tuned: str) -> dspy.BaseLM:
-        beside = Path(where).parent / tuned  # a served program has its weights with it
-        found = str(beside) if beside.is_file() else tuned
-        return pinned or adapted_lm(config, meter, found, task.max_tokens)
+        beside = Path(found.where).parent / tuned  # a served program has its weights with it
+        weights = str(beside) if beside.is_file() else tuned
+        return pinned or adapted_lm(config, meter, weights, task.max_tokens)
 
-    program = parse_program(task, text, where, tuned_lm)
+    program = parse_program(task, found.text, found.where, tuned_lm)
     if not program.tuned:
         unset = dspy.settings.lm is None
         program.lm = pinned or (lms.task_lm(config, meter, task.max_tokens) if unset else None)
     return program
 
 
-def _saved(name: str | Path, root: Path | None) -> tuple[str, str, Task]:
-    """A program file's text, what to call it in an error, and its task."""
+def saved(name: str | Path, root: Path | None) -> Saved:
+    """The file of a task's best program, or the one at that path."""
     if isinstance(name, str) and not name.endswith(".json"):
         task = load_task(name, (root or find_root()).resolve())
         run = champion(task.root, name)
-        return run.text("program.json"), f"program.json of run {run.id}", task
+        return Saved(run.text("program.json"), f"program.json of run {run.id}", task)
     path = Path(name).resolve()
     text = read_text(path)
     try:
@@ -89,14 +110,14 @@ def _saved(name: str | Path, root: Path | None) -> tuple[str, str, Task]:
         raise WorkbenchError(f"{path} is not a saved program: it names no task.") from None
     around = [root.resolve()] if root else [find_root(path.parent), find_root()]
     fitting = [r for r in around if (r / "programs" / f"{known}.py").is_file()]
-    return text, str(path), load_task(known, (fitting or around)[0])
+    return Saved(text, str(path), load_task(known, (fitting or around)[0]))
 
 
 def _optimized_on(text: str) -> dict[str, Any]:
     """The knobs of the LM that a program was optimized on, as far as its file says."""
     try:
-        saved = json.loads(text).get("lm") or {}
-        return {knob: saved[knob] for knob in TASK_LM if knob in saved}
+        known = json.loads(text).get("lm") or {}
+        return {knob: known[knob] for knob in TASK_LM if knob in known}
     except (ValueError, AttributeError, TypeError):
         return {}  # parse_program says what is wrong with the file
 

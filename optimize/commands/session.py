@@ -176,3 +176,4 @@ class Both(Observer):
 
     def decided(self, history: History) -> None:
         self.tracked.decided(history)
+        self.watch.decided(history)

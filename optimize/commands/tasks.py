@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from rich.table import Table
+from typing import Any
 
 from optimize.data.rows import load_splits
 from optimize.errors import WorkbenchError
+from optimize.report.tasks import TaskRecord, Tasks
 from optimize.store.read import NoRun, last_run
 from optimize.task import load_task, task_names
 
 
-def overview(root: Path) -> Table:
-    """One line a task; a task that does not load says why in its line."""
-    table = Table(
-        "task",
-        "train",
-        "val",
-        "test",
-        "target",
-        "last run: verdict",
-        "score on test",
-        box=None,
-        pad_edge=False,
-    )
-    for name in task_names(root):
-        try:
-            task = load_task(name, root)
-            sides = load_splits(task).sides()
-        except WorkbenchError as error:
-            table.add_row(name, "", "", "", "", str(error), "")
-            continue
-        counts = [str(len(rows)) for rows in sides.values()]
-        table.add_row(name, *counts, f"{task.target}", *_last(root, name))
-    return table
+def overview(root: Path) -> Tasks:
+    """Every task; one that does not load says why."""
+    return Tasks(tasks=[_record(root, name) for name in task_names(root)])
 
 
-def _last(root: Path, name: str) -> tuple[str, str]:
-    """What the last run found, and its score; or why there is nothing to show."""
+def _record(root: Path, name: str) -> TaskRecord:
+    try:
+        task = load_task(name, root)
+        sides = load_splits(task).sides()
+    except WorkbenchError as error:
+        return TaskRecord(task=name, problem=str(error))
+    rows = {side: len(rows) for side, rows in sides.items()}
+    return TaskRecord(task=name, rows=rows, target=task.target, **_last(root, name))
+
+
+def _last(root: Path, name: str) -> dict[str, Any]:
+    """What the last run found; or why there is nothing to show."""
     try:
         found, _ = last_run(root, name)
     except NoRun:
-        return "not run yet", "–"
+        return {}
     except WorkbenchError as error:
-        return str(error), "–"
-    return found.verdict, found.final.with_n
+        return {"problem": str(error)}
+    return {"verdict": found.verdict, "score": found.final}

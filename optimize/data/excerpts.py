@@ -19,13 +19,13 @@ def shown(task: Task, row: Mapping[str, Any]) -> str:
 def shown_input(task: Task, row: Mapping[str, Any]) -> str:
     """Every input field with its share of the room, so that a long one hides no short one."""
     found = {n: row[n] for n in task.signature.input_fields if row.get(n) is not None}
-    return _fields(found, INPUT // max(1, len(found)))
+    return shown_fields(found, INPUT // max(1, len(found)))
 
 
 def shown_output(task: Task, row: Mapping[str, Any]) -> str:
     """The outputs that are not null."""
     found = {n: row[n] for n in task.signature.output_fields if row.get(n) is not None}
-    return _fields(found, OUTPUT) or "null"
+    return shown_fields(found, OUTPUT) or "null"
 
 
 def shown_difference(task: Task, row: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
@@ -49,7 +49,10 @@ def shown_difference(task: Task, row: Mapping[str, Any], answer: Mapping[str, An
     return "; ".join(f"{name} {text}" for name, text in parts) or shown_output(task, row)
 
 
-def _fields(found: Mapping[str, Any], room: int) -> str:
+def shown_fields(found: Mapping[str, Any], room: int = OUTPUT) -> str:
+    """One value alone, several with their names; each with so much room. Quoted text holds nothing
+    that steers a terminal.
+    """
     if len(found) == 1:
         return _value(next(iter(found.values())), room)
     return ", ".join(f"{name}={_value(value, room)}" for name, value in found.items())

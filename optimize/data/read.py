@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from optimize.data.fields import field_type, is_optional
-from optimize.errors import WorkbenchError, shown
+from optimize.errors import WorkbenchError, did_you_mean, shown
 from optimize.files import read_jsonl, read_text
 from optimize.task import PLACE, Task, choices
 
@@ -180,6 +180,18 @@ def _example(task: Task, row: Any, place: str, unlabelled: bool) -> dspy.Example
     found = dspy.Example(**values).with_inputs(*task.signature.input_fields)
     setattr(found, PLACE, place)
     return found
+
+
+def read_inputs(task: Task, given: Mapping[str, str]) -> dspy.Example:
+    """One input from the texts of its fields; what is not text is read as JSON.
+
+    Raises WorkbenchError, naming the field, for one that is missing, not known or does not fit.
+    """
+    for name in given:
+        if name not in (known := task.signature.input_fields):
+            near = did_you_mean(name, known) or f" Its inputs: {', '.join(known)}."
+            raise WorkbenchError(f"Task {task.name!r} has no input {name!r}.{near}")
+    return _example(task, dict(given), "the input", unlabelled=True)
 
 
 def _value(value: Any, field: FieldInfo, place: str) -> Any:

@@ -16,7 +16,7 @@ import dspy
 
 from optimize.catalogue import EMBEDDED, MODELS, in_catalogue
 from optimize.config import RunConfig, is_local, state_dir
-from optimize.errors import WorkbenchError
+from optimize.errors import WorkbenchError, did_you_mean
 from optimize.lm import answers, embedded, embedder, reach, vectors, weights
 from optimize.lm.answers import AnswerCache
 from optimize.lm.dspy_door import token_prices
@@ -107,7 +107,8 @@ def check_name(name: str) -> None:
     """Raises WorkbenchError for what cannot be the name of an LM."""
     if not is_local(name) and not all(name.partition("/")):
         raise WorkbenchError(
-            f"LM {name!r}: use {', '.join((EMBEDDED, *MODELS))}, 'gguf:PATH' or a DSPy model "
+            f"LM {name!r}:{did_you_mean(name, (EMBEDDED, *MODELS))} Use "
+            f"{', '.join((EMBEDDED, *MODELS))}, 'gguf:PATH' or a DSPy model "
             "string such as 'openai/gpt-4.1-mini'."
         )
 

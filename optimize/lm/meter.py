@@ -67,9 +67,7 @@ class Meter:
     def part(self, role: Role) -> Meter:
         """What counts the calls of one role, with no cap of its own."""
         with self._lock:
-            if role not in self._parts:
-                self._parts[role] = Meter(sys.maxsize)
-            return self._parts[role]
+            return self._parts.setdefault(role, _Part(sys.maxsize))
 
     def remaining(self) -> int:
         """Calls left under the cap. A call that the cache answers counts when it is the first of
@@ -163,3 +161,13 @@ class Meter:
         with self._lock:
             for name, value in numbers.items():
                 self._numbers[name] += value
+
+
+class _Part(Meter):
+    """What was asked in one role: sums alone, with no share and no cap."""
+
+    def _count(self, answers: int, key: str) -> None:
+        self._numbers["asked"] += answers
+
+    def add(self, seconds: float, **numbers: float) -> None:
+        self.spend(**numbers)

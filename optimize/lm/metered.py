@@ -188,7 +188,7 @@ def _meters(lm: dspy.BaseLM) -> list[Meter]:
     """The run's meter first: its cap holds before a call is noted anywhere else."""
     own = lm.meter if isinstance(lm, MeteredLM) else _others
     part = own.part(_role(lm)) if own else None
-    return [meter for meter in (own, part, _stretch.get()) if meter]
+    return [meter for meter in dict.fromkeys((own, part, _stretch.get())) if meter]
 
 
 def _role(lm: dspy.BaseLM) -> Role:

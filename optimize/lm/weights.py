@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from optimize.catalogue import EMBEDDED, EMBEDDERS, MODELS, Model
-from optimize.errors import WorkbenchError
+from optimize.errors import WorkbenchError, did_you_mean
 from optimize.lm.bert_gguf import to_gguf
 from optimize.lm.reach import unreachable
 from optimize.lm.requantize import to_q8
@@ -113,6 +113,7 @@ def pull_hub(name: str, say: Say) -> Path:
     if len(parts) != 3 or not parts[2].endswith(".gguf"):
         raise WorkbenchError(
             f"{name!r} is neither OWNER/REPO/FILE.gguf nor one of {', '.join(MODELS)}."
+            f"{did_you_mean(name, (*MODELS, *EMBEDDERS))}"
         )
     try:
         path = _hub_file(name)

@@ -104,6 +104,14 @@ class Program(dspy.Module):
             else row
         )
 
+    def demos_for(self, inputs: dict[str, Any]) -> list[dict[str, Any]]:
+        """The demos that these inputs are shown with: those of its predictors, and those looked
+        up.
+        """
+        fixed = [dict(demo) for predictor in self.predictors() for demo in predictor.demos]
+        near = self.neighbours
+        return fixed + (near.find(input_text(self.task, inputs)) if near else [])
+
     def use_passages(self, passages: Passages) -> None:
         """Give every predictor a passages input, before the others, and its demos their passages.
 

@@ -15,7 +15,7 @@ from optimize.climb.findings import Finding
 from optimize.climb.preflight import Preflight
 from optimize.finetune.gate import GateRecord
 from optimize.report import sections
-from optimize.report.record import AttemptRecord, Report
+from optimize.report.record import Report
 from optimize.report.sections import NONE, Section
 from optimize.report.sentences import (
     decision_sentences,
@@ -43,11 +43,6 @@ def bullets(lines: Sequence[str], mark: str = "·", style: str = "") -> Table:
     for line in lines:
         found.add_row(Text(mark, style=style), Text(line, style=style))
     return found
-
-
-def attempts_table(attempts: list[AttemptRecord]) -> Table:
-    """A line a lever, narrow enough for 80 columns; ▲ marks what the next ones were built on."""
-    return table(sections.attempts(attempts))
 
 
 def warnings(report: Report) -> list[str]:

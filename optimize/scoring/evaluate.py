@@ -203,10 +203,7 @@ def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
         )
     except Exception as error:
         return Outcome(None, {}, error=usercode.told(error))
-    told = None
-    if LOGPROBS in prediction and LOGPROBS not in task.fields:
-        told = prediction[LOGPROBS]
-        del prediction[LOGPROBS]  # a metric may compare all that is in it
+    sure = taken_confidence(prediction, task)
     answer = dict(prediction)
     try:
         with apart():
@@ -214,14 +211,20 @@ def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
     # the metric asks an LM as well, and that call failed; its own errors are no `Exception`
     except usercode.LM_FAILURES as error:
         return Outcome(None, answer, error=usercode.told(error))
-    return Outcome(
-        score.value, answer, score.feedback, confidence=_probability(told) if told else None
-    )
+    return Outcome(score.value, answer, score.feedback, confidence=sure)
 
 
-def _probability(logprobs: Any) -> float | None:
-    """Of all the tokens an LM wrote, one after the other; None where the server told none."""
-    tokens = logprobs["content"]
+def taken_confidence(prediction: dspy.Prediction, task: Task) -> float | None:
+    """The probability of all the tokens that an LM wrote, one after the other, as it told them with
+    the prediction; None where it told none.
+
+    They are taken out of the prediction, since a metric may compare all that is in it.
+    """
+    if LOGPROBS not in prediction or LOGPROBS in task.fields:
+        return None
+    told = prediction[LOGPROBS]
+    del prediction[LOGPROBS]
+    tokens = told["content"] if told else None
     return math.exp(math.fsum(token["logprob"] for token in tokens)) if tokens else None
 
 

@@ -79,7 +79,36 @@ def diagnose(
     rows: Sequence[dspy.Example],
     outcomes: Sequence[Outcome],
 ) -> Diagnosis:
-    """Sort what went wrong.
+    """What went wrong, by kind."""
+    task, wrong = program.task, sorted_by_kind(program, train, rows, outcomes)
+    kinds = [
+        Failures(
+            kind=kind,
+            count=len(found),
+            lost=round(sum(lost for _, lost in found), 6),
+            meaning=MEANING[kind],
+            lever=LEVERS[kind],
+            examples=[_shown(task, rows[n], outcomes[n]) for n, _ in found[:SHOWN]],
+        )
+        for kind, found in wrong.items()
+    ]
+    return Diagnosis(
+        scored=sum(outcome.score is not None for outcome in outcomes),
+        wrong=sum(k.count for k in kinds),
+        kinds=kinds,
+        confusions=confusions(task, rows, outcomes),
+        retrieval_recall=Knowledge(task, program.passages).recall(rows),
+    )
+
+
+def sorted_by_kind(
+    program: Program,
+    train: Sequence[dspy.Example],
+    rows: Sequence[dspy.Example],
+    outcomes: Sequence[Outcome],
+) -> dict[Kind, list[tuple[int, float]]]:
+    """The numbers of the rows that are not wholly right, with the points they lost: the costliest
+    kind first, in each the costliest row.
 
     A row counts once, for the first of the kinds, in the order above, that it fits.
     """
@@ -91,34 +120,16 @@ def diagnose(
         for name, found in baseline_answers(task, train, rows).items()
         if name != CONSTANT
     ]
-    wrong: dict[Kind, list[tuple[float, str]]] = {}
-    pairs = [
-        (n, row, outcome)
-        for n, (row, outcome) in enumerate(zip(rows, outcomes, strict=True))
-        if outcome.score is not None
-    ]
-    for n, row, outcome in pairs:
-        if (lost := 1.0 - (outcome.score or 0.0)) > 0:
+    wrong: dict[Kind, list[tuple[int, float]]] = {}
+    for n, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
+        if outcome.score is not None and (lost := 1.0 - outcome.score) > 0:
             kind = _kind(task, known, row, outcome, [guess[n] for guess in said])
-            wrong.setdefault(kind, []).append((lost, _shown(task, row, outcome)))
-    kinds = [
-        Failures(
-            kind=kind,
-            count=len(found),
-            lost=round(sum(lost for lost, _ in found), 6),
-            meaning=MEANING[kind],
-            lever=LEVERS[kind],
-            examples=[text for _, text in sorted(found, key=lambda f: -f[0])[:SHOWN]],
-        )
-        for kind, found in wrong.items()
-    ]
-    return Diagnosis(
-        scored=len(pairs),
-        wrong=sum(k.count for k in kinds),
-        kinds=sorted(kinds, key=lambda k: -k.lost),
-        confusions=confusions(task, rows, outcomes),
-        retrieval_recall=known.recall(rows),
-    )
+            wrong.setdefault(kind, []).append((n, lost))
+    costs = {kind: sum(lost for _, lost in found) for kind, found in wrong.items()}
+    return {
+        kind: sorted(wrong[kind], key=lambda found: -found[1])
+        for kind in sorted(wrong, key=lambda kind: -costs[kind])
+    }
 
 
 def confusions(

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from optimize import __version__
 from optimize.climb.verdict import History
-from optimize.errors import WorkbenchError
+from optimize.errors import WorkbenchError, did_you_mean
 from optimize.report.record import Report
 from optimize.stats.records import RowScores
 from optimize.store.open import client
@@ -24,6 +24,7 @@ class NoRun(WorkbenchError):
     """The task has no finished run in this store yet."""
 
 
+NOT_YET = "has no finished run yet"
 TEST_SCORES = "test_scores.json"
 TEST_ROWS = "test_rows.json"  # what programs answered to the test rows
 HISTORY = "history.json"  # all that a run's verdict was drawn from
@@ -75,11 +76,12 @@ def find_run(root: Path, name: str) -> Found:
     """TASK: its last finished run; TASK~1: the one before; or an id's first letters. Raises
     WorkbenchError if there is none.
     """
-    store = client(root)
-    found = _of_task(store, name)
-    if not found and (task := name.partition("~")[0]) in task_names(root):
-        raise NoRun(f"Task {task!r} has no finished run yet. Run `optimize run {task}` first.")
-    return found or _by_id(store, name)
+    store, task = client(root), name.partition("~")[0]
+    if found := _of_task(store, name):
+        return found
+    if task in (tasks := task_names(root)):
+        raise _not_run(task)
+    return _by_id(store, name, did_you_mean(task, tasks))
 
 
 def _of_task(store: Any, name: str) -> Found | None:
@@ -91,17 +93,20 @@ def _of_task(store: Any, name: str) -> Found | None:
     if back and not back.isdecimal():
         raise WorkbenchError(
             f"Run {name!r}: write {task}~1 for the run before the last, {task}~2 for the one "
-            "before that."
+            "before that. A rung, as in TASK~guide, is for show, diff and failures."
         )
     filters = "attributes.status = 'FINISHED' and tags.verdict != ''"
     runs = store.search_runs([experiment.experiment_id], filters, max_results=int(back or 0) + 1)
     if len(runs) <= int(back or 0):
-        many = f"has only {len(runs)} finished runs" if runs else "has no finished run yet"
-        raise NoRun(f"Task {task!r} {many}. Run `optimize run {task}` first.")
+        raise _not_run(task, f"has only {len(runs)} finished runs" if runs else NOT_YET)
     return Found(store, runs[-1].info.run_id, task, name)
 
 
-def _by_id(store: Any, name: str) -> Found:
+def _not_run(task: str, many: str = NOT_YET) -> NoRun:
+    return NoRun(f"Task {task!r} {many}. Run `optimize run {task}` first.")
+
+
+def _by_id(store: Any, name: str, near: str) -> Found:
     experiments = [e.experiment_id for e in store.search_experiments()]
     runs = store.search_runs(experiments, max_results=50_000) if len(name) >= 6 else []
     found = [
@@ -111,8 +116,8 @@ def _by_id(store: Any, name: str) -> Found:
     ]
     if len(found) != 1:
         raise WorkbenchError(
-            f"No run {name!r}: give a task with a finished run, TASK~1 for the run before it, or "
-            "six or more letters of a run's id."
+            f"No run {name!r}.{near} Give a task with a finished run, TASK~1 for the run before "
+            "it, or six or more letters of a run's id; `optimize runs` lists them."
         )
     return Found(store, found[0].info.run_id, found[0].data.tags.get("task", ""), name)
 
@@ -180,5 +185,5 @@ def last_run(root: Path, task: str) -> tuple[Report, Found]:
     """
     found = _of_task(client(root), task)
     if found is None:
-        raise NoRun(f"Task {task!r} has no finished run yet. Run `optimize run {task}` first.")
+        raise _not_run(task)
     return found.read("report.json", Report), found

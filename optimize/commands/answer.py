@@ -1,0 +1,100 @@
+"""One input answered by a task's best program, or by its zero-shot one where there is none yet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import dspy
+
+from optimize import lm as lms
+from optimize.commands.load import ready, saved
+from optimize.config import RunConfig, load_config
+from optimize.data.read import read_inputs
+from optimize.errors import WorkbenchError
+from optimize.files import plain
+from optimize.lm.meter import Meter
+from optimize.lm.metered import one_example
+from optimize.lm.reach import check_reachable
+from optimize.program.program import Program, render, student
+from optimize.report.rungs import Answered
+from optimize.scoring.evaluate import taken_confidence
+from optimize.store.champion import champion
+from optimize.store.read import NoRun
+from optimize.task import Task, load_task
+
+
+def answer(root: Path, name: str, given: Mapping[str, str] | str, **lm: str | None) -> Answered:
+    """given: the task's inputs by their names, or the text of the only one. lm: the knobs `lm` and
+    `api_base`, where another LM is to answer than the one the program was optimized on.
+
+    Raises WorkbenchError for inputs that do not fit, and where the LM cannot be reached.
+    """
+    task = load_task(name, root)
+    row = read_inputs(task, _named(task, given) if isinstance(given, str) else given)
+    lms.configure(root)
+    found = _program(task, {knob: value for knob, value in lm.items() if value})
+    program, began, unread = found.program, time.perf_counter(), None
+    with one_example() as spent:
+        try:
+            prediction = program(**row.inputs())
+        except dspy.AdapterParseError as error:
+            prediction, unread = dspy.Prediction(), str(error.lm_response)
+    usage = spent.usage()
+    confidence = taken_confidence(prediction, task)
+    inputs = dict(row.inputs())
+    return Answered(
+        task=name,
+        run=found.run,
+        lm=found.config.lm,
+        inputs=plain(inputs),
+        answer=plain(dict(prediction)),
+        unread=unread,
+        confidence=confidence,
+        demos=plain(program.demos_for(inputs)),
+        prompt=render(program, row),
+        calls=usage.calls,
+        cached_calls=usage.cached,
+        tokens_in=usage.tokens_in,
+        tokens_out=usage.tokens_out,
+        cost_usd=usage.cost_usd,
+        seconds=round(time.perf_counter() - began, 2),
+    )
+
+
+def _named(task: Task, text: str) -> dict[str, str]:
+    names = list(task.signature.input_fields)
+    if len(names) > 1:
+        flags = " ".join(f"--field {name}=…" for name in names)
+        raise WorkbenchError(f"Task {task.name!r} has {len(names)} inputs: give {flags}")
+    return {names[0]: text}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A program that may be asked. run: that made it; None: nobody has optimized it."""
+
+    program: Program
+    config: RunConfig
+    run: str | None
+
+
+def _program(task: Task, lm: dict[str, str]) -> _Found:
+    try:
+        run = champion(task.root, task.name).id
+    except NoRun:
+        config = load_config(task.root, **lm)
+        check_reachable(config)
+        program = student(task)
+        program.lm = lms.telling(lms.task_lm(config, Meter(sys.maxsize), task.max_tokens))
+        return _Found(program, config, None)
+    kept = saved(task.name, task.root)
+    config = load_config(task.root, **lm) if lm else kept.config
+    check_reachable(config)
+    asked = lms.task_lm(config, Meter(sys.maxsize), task.max_tokens) if lm else None
+    program = ready(kept, asked)
+    program.lm = program.lm and lms.telling(program.lm)
+    return _Found(program, config, run)

@@ -1,0 +1,75 @@
+"""Two programs of a task: what changed in the prompt, and which val rows that fixed and broke."""
+
+from __future__ import annotations
+
+from difflib import unified_diff
+from pathlib import Path
+
+from optimize.errors import WorkbenchError
+from optimize.report.rungs import Changed, Difference, RowRecord
+from optimize.stats.intervals import mean_interval
+from optimize.stats.records import GainRecord, ScoreRecord
+from optimize.store.rungs import RungRun, built_on, find_rung, rungs, split_rung
+
+CONTEXT = 2  # lines of a prompt around a change
+
+
+def diff(root: Path, first: str, second: str | None = None) -> Difference:
+    """The second program over the first, each given as RUN or RUN~rung. With one alone: RUN's best
+    program over its zero-shot one, RUN~rung over the rung that it was built on.
+
+    Raises WorkbenchError where there is no such program, or the two are of different tasks.
+    """
+    if second is None:
+        before, after = _alone(root, first)
+    else:
+        before, after = find_rung(root, first)[1], find_rung(root, second)[1]
+    if before.found.task != after.found.task:
+        raise WorkbenchError(
+            f"{first} is of task {before.found.task!r}, {second} of {after.found.task!r}: only "
+            "programs of one task compare."
+        )
+    both = _paired(before.rows(), after.rows())
+    scores = [(a.score, b.score) for a, b in both if a.score is not None and b.score is not None]
+    sides = list(zip(*scores, strict=True))
+    names = before.found.name, after.found.name
+    changed = [_changed(a, b) for a, b in both if None not in (a.score, b.score)]
+    changed.sort(key=lambda row: -row.gained)
+    old, new = (one.text("prompt.txt").splitlines() for one in (before, after))
+    return Difference(
+        task=after.found.task,
+        before=names[0],
+        after=names[1],
+        prompt=list(unified_diff(old, new, *names, lineterm="", n=CONTEXT)),
+        val_before=ScoreRecord.of(mean_interval(sides[0])) if sides else None,
+        val_after=ScoreRecord.of(mean_interval(sides[1])) if sides else None,
+        gain=GainRecord.between(*sides) if sides else None,
+        fixed=[row for row in changed if row.gained > 0],
+        broken=[row for row in sorted(changed, key=lambda row: row.gained) if row.gained < 0],
+    )
+
+
+def _alone(root: Path, name: str) -> tuple[RungRun, RungRun]:
+    run, after = find_rung(root, name)
+    tried = rungs(run)
+    return built_on(after.rung, tried) if split_rung(name)[1] else tried[0], after
+
+
+def _paired(before: list[RowRecord], after: list[RowRecord]) -> list[tuple[RowRecord, RowRecord]]:
+    """The rows that both were asked."""
+    known = {row.row: row for row in before}
+    return [(known[row.row], row) for row in after if row.row in known]
+
+
+def _changed(before: RowRecord, after: RowRecord) -> Changed:
+    assert before.score is not None and after.score is not None
+    return Changed(
+        row=after.row,
+        inputs=after.inputs,
+        gold=after.gold,
+        before=before.answer,
+        after=after.answer,
+        score_before=before.score,
+        score_after=after.score,
+        feedback=after.feedback,
+    )

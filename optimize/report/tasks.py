@@ -1,0 +1,42 @@
+"""All tasks at a glance, as a record and as a table. Knows no store and no screen."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from optimize.report.sections import NONE, Section
+from optimize.stats.records import Record, ScoreRecord
+
+
+class TaskRecord(Record):
+    """A task with what its last run found. rows: of each side, empty where it does not load;
+    verdict: null where it was not run yet; problem: why it, or its last report, does not load.
+    """
+
+    task: str
+    rows: dict[str, int] = {}  # noqa: RUF012 (frozen)
+    target: float | None = None
+    verdict: str | None = None
+    score: ScoreRecord | None = Field(default=None, description="on test, of the program kept")
+    problem: str | None = None
+
+
+class Tasks(Record):
+    tasks: list[TaskRecord]
+
+
+def tasks_section(found: Tasks) -> Section:
+    """A line a task; what is wrong with one is told under the table."""
+    rows = [
+        [
+            t.task,
+            *(str(t.rows.get(side, NONE)) for side in ("train", "val", "test")),
+            NONE if t.target is None else f"{t.target:g}",
+            t.verdict or ("see below" if t.problem else "not run yet"),
+            t.score.with_n if t.score else NONE,
+        ]
+        for t in found.tasks
+    ]
+    columns = ("task", "train", "val", "test", "target", "last run", "test score")
+    problems = [f"{t.task}: {t.problem}" for t in found.tasks if t.problem]
+    return Section("", problems, columns, rows)
