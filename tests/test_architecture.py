@@ -55,7 +55,7 @@ DOORS = {
         "cli.start",
         "cli.use",
     },
-    "rich": {"cli.lm", "cli.look", "cli.screen", "report.live", "report.looks", "report.text"},
+    "rich": {"cli.look", "cli.screen", "report.live", "report.looks", "report.text"},
     "torch": {
         f"{LORA}.train",
         f"{LORA}.model",
