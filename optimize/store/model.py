@@ -141,8 +141,9 @@ def _write_project(folder: Path, program: Program, knobs: Mapping[str, Any]) -> 
 def _imported(task: Task) -> Iterator[Path]:
     """The project's own modules that are loaded: the task's file may import some of them."""
     root = task.root.resolve()
-    for module in list(sys.modules.values()):
-        path = Path(getattr(module, "__file__", None) or root)
+    files = (getattr(module, "__file__", None) or "" for module in list(sys.modules.values()))
+    # there are thousands, and few of them are below the root
+    for path in (Path(file) for file in files if file.startswith(str(root))):
         foreign = any(path.is_relative_to(place) for place in (OURS, *LIBRARIES))
         of_tasks = path.parent == root / "programs"  # other tasks, which it does not import
         if path.suffix == ".py" and path.is_relative_to(root) and not foreign and not of_tasks:
