@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dspy
 from pydantic import TypeAdapter
@@ -23,9 +23,6 @@ from optimize import __version__, files
 from optimize.data.fields import field_type, is_optional
 from optimize.program.program import Program, to_text
 from optimize.task import Task
-
-if TYPE_CHECKING:
-    from mlflow.types.schema import ColSpec
 
 LOADER = "optimize.commands.serve"  # MLflow imports it by name when it loads the model
 PROGRAM, ADAPTER = "program.json", "adapter.gguf"
@@ -150,8 +147,8 @@ def _imported(task: Task) -> Iterator[Path]:
             yield path
 
 
-def column(name: str, field: FieldInfo) -> ColSpec:
-    """A field of the task as MLflow describes it."""
+def column(name: str, field: FieldInfo) -> Any:
+    """A field of the task as MLflow describes it: a ColSpec."""
     from mlflow.types.schema import ColSpec
 
     schema = TypeAdapter(field_type(field)).json_schema()
