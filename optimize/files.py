@@ -14,6 +14,8 @@ from pydantic import TypeAdapter
 
 from optimize.errors import WorkbenchError
 
+ANY = TypeAdapter(Any)  # made once: making one costs more than writing a value
+
 LONGEST = 1_000_000  # characters of a line
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -69,7 +71,7 @@ def _value(line: str, place: str) -> Any:
 
 def plain(value: Any) -> Any:
     """The value as JSON knows it: pydantic models as objects, enums and dates as text."""
-    return TypeAdapter(Any).dump_python(value, mode="json")
+    return ANY.dump_python(value, mode="json")
 
 
 def to_text(value: Any) -> str:

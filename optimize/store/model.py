@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dspy
 from pydantic import TypeAdapter
@@ -23,9 +23,6 @@ from optimize import __version__, files
 from optimize.data.fields import field_type, is_optional
 from optimize.program.program import Program, to_text
 from optimize.task import Task
-
-if TYPE_CHECKING:
-    from mlflow.types.schema import ColSpec
 
 LOADER = "optimize.commands.serve"  # MLflow imports it by name when it loads the model
 PROGRAM, ADAPTER = "program.json", "adapter.gguf"
@@ -141,16 +138,17 @@ def _write_project(folder: Path, program: Program, knobs: Mapping[str, Any]) -> 
 def _imported(task: Task) -> Iterator[Path]:
     """The project's own modules that are loaded: the task's file may import some of them."""
     root = task.root.resolve()
-    for module in list(sys.modules.values()):
-        path = Path(getattr(module, "__file__", None) or root)
+    files = (getattr(module, "__file__", None) or "" for module in list(sys.modules.values()))
+    # there are thousands, and few of them are below the root
+    for path in (Path(file) for file in files if file.startswith(str(root))):
         foreign = any(path.is_relative_to(place) for place in (OURS, *LIBRARIES))
         of_tasks = path.parent == root / "programs"  # other tasks, which it does not import
         if path.suffix == ".py" and path.is_relative_to(root) and not foreign and not of_tasks:
             yield path
 
 
-def column(name: str, field: FieldInfo) -> ColSpec:
-    """A field of the task as MLflow describes it."""
+def column(name: str, field: FieldInfo) -> Any:
+    """A field of the task as MLflow describes it: a ColSpec."""
     from mlflow.types.schema import ColSpec
 
     schema = TypeAdapter(field_type(field)).json_schema()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -24,13 +25,12 @@ from optimize.report.sentences import attempt_sentence
 from optimize.report.text import decision, markdown
 from optimize.stats.records import RowScores
 from optimize.stopping import closing
-from optimize.store import prompts, shown
+from optimize.store import prompts, shown, table
 from optimize.store.champion import CHAMPION, champion_tags, gain_over, takes_over
 from optimize.store.experiment import experiment
 from optimize.store.model import register
 from optimize.store.open import client
 from optimize.store.read import HISTORY, TEST_ROWS, Found
-from optimize.store.table import row_table
 
 NOTE = "mlflow.note.content"  # the tag that holds a description
 AT_WORK = {"run": "climbing", "finetune": "tuning"}  # what a run's name says until it ends
@@ -164,6 +164,7 @@ class Run(Observer):
         why = {"skipped": attempt.skipped, "error": attempt.error}
         tags |= {tag: text for tag, text in why.items() if text}
         tags |= {NOTE: attempt_sentence(AttemptRecord.of(attempt))}
+        tags |= table.TAG if attempt.evaluation else {}
         began = int((time.time() - attempt.seconds) * 1000)
         made = self.client.create_run(
             self.experiment, start_time=began, run_name=name, tags=tags
@@ -231,15 +232,20 @@ class Run(Observer):
     def _log_program(self, run: str, attempt: Attempt) -> None:
         program, evaluation = attempt.program, attempt.evaluation
         assert program and evaluation
-        self._log_state(run, program, "program.json")
-        self.client.log_text(run, render(program, self.splits.val[0]), "prompt.txt")
-        table = row_table(program, self.splits.val, evaluation)
-        self.client.log_table(run, table, "examples.json")
+        kept = {
+            "program.json": to_text(program, self.lm),
+            "prompt.txt": render(program, self.splits.val[0]),
+            table.FILE: table.row_table(program, self.splits.val, evaluation),
+        }
+        with tempfile.TemporaryDirectory(prefix="optimize-") as folder:
+            for name, text in kept.items():
+                (Path(folder) / name).write_text(text, encoding="utf-8")
+            self.client.log_artifacts(run, folder)
         if attempt.promoted:
             score = evaluation.interval.mean
             self._best = max(self._best, score)
-            kept = self._keep_prompts(program, f"{attempt.rung}: {score:.2f} on val")
-            prompts.link(self.client, run, kept)
+            found = self._keep_prompts(program, f"{attempt.rung}: {score:.2f} on val")
+            prompts.link(self.client, run, found)
 
     def _log_state(self, run: str, program: Program, name: str) -> None:
         self.client.log_text(run, to_text(program, self.lm), name)
