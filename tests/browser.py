@@ -142,7 +142,7 @@ def browsing(width: int = 1500, height: int = 950) -> Iterator[Page]:
             running.wait(timeout=30)
 
 
-def save(page: Page, path: Path, colours: int = 64) -> None:
+def save(page: Page, path: Path, colours: int = 128) -> None:
     """The page as a small PNG."""
     import io
 
