@@ -106,9 +106,8 @@ def cache(
         found = caches(find_root(), clear)
         lines = []
         for one in found.caches:
-            kept = f"{one.count} {one.what}, {one.bytes / 1e6:.1f} MB" if one.bytes else "none yet"
-            lines += [f"{one.path}: {kept}"]
-            lines += [f"{one.path}: cleared"] if clear and one.bytes else []
+            lines += [f"{one.path}: {one.count} {one.what}, {one.bytes / 1e6:.1f} MB"]
+            lines += [f"{one.path}: cleared"] if clear and one.count else []
         print_found(found, "\n".join(lines), json)
         return 0
 
