@@ -108,7 +108,9 @@ def cache(
         for one in found.caches:
             lines += [f"{one.path}: {one.count} {one.what}, {one.bytes / 1e6:.1f} MB"]
             lines += [f"{one.path}: cleared"] if clear and one.count else []
-        print_found(found, "\n".join(lines), json)
+        typer.echo("\n".join(lines), err=json)  # a console would break the paths
+        if json:
+            typer.echo(found.model_dump_json(indent=1))
         return 0
 
     guarded(debug, work)
