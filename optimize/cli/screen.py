@@ -119,9 +119,9 @@ class Screen(Observer):
     def finished(self, attempt: Attempt) -> None:
         record = AttemptRecord.of(attempt)
         self.records.append(record)
-        scored = record.val and " ".join(
-            filter(None, (record.val.with_n, str(record.gain or ""), "▲" * record.promoted))
-        )
+        scored = record.val and record.val.with_n
+        if scored and record.gain:
+            scored += f" {record.gain}{' ▲' if record.promoted else ''}"
         outcome = scored or record.skipped or record.error
         self._plain(f"{record.rung}: {outcome} ({record.seconds:.0f} s, {record.lm_calls} calls)")
 

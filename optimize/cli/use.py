@@ -106,10 +106,11 @@ def cache(
         found = caches(find_root(), clear)
         lines = []
         for one in found.caches:
-            kept = f"{one.count} {one.what}, {one.bytes / 1e6:.1f} MB" if one.bytes else "none yet"
-            lines += [f"{one.path}: {kept}"]
-            lines += [f"{one.path}: cleared"] if clear and one.bytes else []
-        print_found(found, "\n".join(lines), json)
+            lines += [f"{one.path}: {one.count} {one.what}, {one.bytes / 1e6:.1f} MB"]
+            lines += [f"{one.path}: cleared"] if clear and one.count else []
+        typer.echo("\n".join(lines), err=json)  # a console would break the paths
+        if json:
+            typer.echo(found.model_dump_json(indent=1))
         return 0
 
     guarded(debug, work)

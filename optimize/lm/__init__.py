@@ -107,7 +107,7 @@ def check_name(name: str) -> None:
     """Raises WorkbenchError for what cannot be the name of an LM."""
     if not is_local(name) and not all(name.partition("/")):
         raise WorkbenchError(
-            f"LM {name!r}:{did_you_mean(name, (EMBEDDED, *MODELS))} Use "
+            f"No LM {name!r}.{did_you_mean(name, (EMBEDDED, *MODELS))} Use "
             f"{', '.join((EMBEDDED, *MODELS))}, 'gguf:PATH' or a DSPy model "
             "string such as 'openai/gpt-4.1-mini'."
         )
