@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from statistics import fmean
 from typing import Any
@@ -15,6 +14,7 @@ from optimize.files import to_text
 from optimize.report.page import Material, Price
 from optimize.report.rows import Answers, RowTable
 from optimize.store.read import TEST_ROWS, Found
+from optimize.store.rungs import rungs
 
 GOLD = "gold "  # before a field's name in the table of an attempt
 VERSIONS = ("optimize", "dspy", "mlflow")
@@ -26,12 +26,12 @@ def material(run: Found) -> Material:
     info = run.store.get_run(run.id)
     began = datetime.fromtimestamp(info.info.start_time / 1000, UTC)
     prompts, tables = {}, {}
-    for rung, nested in _nested(run):
+    for tried in rungs(run):
         with suppress(WorkbenchError):
-            prompts[rung] = nested.text("prompt.txt")
-            found = json.loads(nested.text("examples.json"))
+            prompts[tried.rung] = tried.text("prompt.txt")
+            found = json.loads(tried.text("examples.json"))
             cells = zip(*found["data"], strict=True)
-            tables[rung] = dict(zip(found["columns"], map(list, cells), strict=True))
+            tables[tried.rung] = dict(zip(found["columns"], map(list, cells), strict=True))
     test = None
     with suppress(WorkbenchError):
         test = run.read(TEST_ROWS, RowTable)
@@ -45,14 +45,6 @@ def material(run: Found) -> Material:
         prompts=prompts,
         prices=prices,
     )
-
-
-def _nested(run: Found) -> Iterator[tuple[str, Found]]:
-    """The run's attempts, by rung."""
-    experiment = run.store.get_run(run.id).info.experiment_id
-    filters = f"tags.mlflow.parentRunId = '{run.id}' and tags.rung != ''"
-    for found in run.store.search_runs([experiment], filters, max_results=1000):
-        yield found.data.tags["rung"], replace(run, id=found.info.run_id)
 
 
 def _rows(tables: Mapping[str, Table]) -> RowTable | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,16 +68,16 @@ def rungs(run: Found) -> list[RungRun]:
     """The rungs of a run in the order in which they were tried."""
     nested = run.store.search_runs(
         [run.store.get_run(run.id).info.experiment_id],
-        f"tags.`mlflow.parentRunId` = '{run.id}' and tags.rung != ''",
+        f"tags.`mlflow.parentRunId` = '{run.id}' and params.rung != ''",
         order_by=["attributes.end_time ASC"],
     )
-    return [_rung(run, one.info.run_id, one.data.tags) for one in nested]
+    return [_rung(run, one) for one in nested]
 
 
-def _rung(run: Found, id: str, tags: Mapping[str, str]) -> RungRun:
-    rung = tags["rung"]
+def _rung(run: Found, nested: Any) -> RungRun:
+    rung, tags = nested.data.params["rung"], nested.data.tags
     return RungRun(
-        Found(run.store, id, run.task, f"{run.name}~{rung}"),
+        Found(run.store, nested.info.run_id, run.task, f"{run.name}~{rung}"),
         rung,
         tags.get("promoted") == "True",
         tags.get("skipped") or tags.get("error") or "",

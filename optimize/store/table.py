@@ -6,13 +6,13 @@ MLflow's own `log_table` writes the same file and tag, by way of pandas and five
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dspy
 
 from optimize import files
-from optimize.data.rows import input_text, row_hash
+from optimize.data.rows import row_hash
 from optimize.program.program import Program
 from optimize.scoring.evaluate import Evaluation
 
@@ -32,7 +32,7 @@ def row_table(program: Program, rows: Sequence[dspy.Example], evaluation: Evalua
         f"gold {name}": [files.to_text(e[name]) for e, _ in pairs]
         for name in task.signature.output_fields
     }
-    demos = [_demos(program, dict(e.inputs())) for e, _ in pairs]
+    demos = [program.demos_for(dict(e.inputs())) for e, _ in pairs]
     table |= {
         "lm_text": ["\n---\n".join(o.said) for _, o in pairs],
         "answer": [files.to_text(o.answer) for _, o in pairs],
@@ -51,10 +51,3 @@ def row_table(program: Program, rows: Sequence[dspy.Example], evaluation: Evalua
     }
     cells = list(zip(*table.values(), strict=True))
     return json.dumps({"columns": list(table), "data": cells}, ensure_ascii=False, default=str)
-
-
-def _demos(program: Program, inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The demos in the prompt for these inputs: those of its predictors, and those looked up."""
-    fixed = [dict(demo) for predictor in program.predictors() for demo in predictor.demos]
-    near = program.neighbours
-    return fixed + (near.find(input_text(program.task, dict(inputs))) if near else [])
