@@ -41,6 +41,11 @@ class Page:
         """Run this before any script of the pages that are opened from now on."""
         self._call("Page.addScriptToEvaluateOnNewDocument", source=script)
 
+    def dark(self, dark: bool) -> None:
+        """Whether its user prefers dark pages."""
+        wanted = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[wanted])
+
     def open(self, address: str) -> None:
         self._call("Page.navigate", url="about:blank")  # else only the part behind # would change
         self._call("Page.navigate", url=address)
