@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dspy
@@ -326,6 +327,22 @@ def test_what_is_left_is_told_in_calls() -> None:
     meter.add(0.1)
     meter.spend(tokens_in=8, tokens_out=1)
     assert meter.remaining() == 9
+    assert meter.remaining(2, (45, 0, 0)) == 4, "half of the tokens are kept for a dearer program"
+    assert meter.remaining(97) == 2
+
+
+def test_rows_beyond_a_cap_are_missing_where_that_is_wanted(tmp_path: Path) -> None:
+    app = faulty_app(lambda text: RED, lambda asked: "")
+    with served(app) as url:
+        task, lm = colour_task(), ours(url, Meter(7))
+        things, asking = rows(*(f"thing {n}" for n in range(10))), Asking(colour_task(), threads=1)
+        with dspy.context(lm=lm), pytest.raises(BudgetExhausted):
+            evaluate(student(task), things, asking)
+        lms.configure(tmp_path / "fresh")
+        with dspy.context(lm=ours(url, Meter(7))):
+            found = evaluate(student(task), things, replace(asking, to_the_cap=True))
+    assert [outcome.score is None for outcome in found.outcomes] == [False] * 7 + [True] * 3
+    assert "--max-calls" in found.outcomes[9].error
 
 
 def test_a_budget_needs_a_price(project: Path, silent: tuple[dict[str, str], str]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any
 
 import dspy
@@ -19,6 +20,7 @@ from optimize.data.rows import Splits
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
 from optimize.files import to_json
 from optimize.lm.embedder import Embedder
+from optimize.lm.limits import NOTHING, Spent
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, student
@@ -59,13 +61,25 @@ class Setup:
 
     def left(self, baseline: Attempt, best: Attempt) -> int:
         """LM calls the climb may still make: baseline and best program are yet to answer the test
-        rows.
+        rows, which take what rows of val have taken of each.
         """
-        return (
-            self.meter.remaining()
-            - self.after
-            - int(self.repeats * len(self.splits.test) * (baseline.calls + best.calls))
-        )
+        rows = self.repeats * len(self.splits.test)
+        both = zip(self._takes(baseline), self._takes(best), strict=True)
+        tokens, usd, minutes = (rows * (a + b) for a, b in both)
+        kept = int(rows * (baseline.calls + best.calls))
+        return self.meter.remaining(kept, (tokens, usd, minutes)) - self.after
+
+    def _takes(self, attempt: Attempt) -> Spent:
+        """What one answer of the attempt's program takes; nothing where all were known."""
+        outcomes = attempt.evaluation.outcomes if attempt.evaluation else ()
+        anew = [o for o in outcomes if o.asked_anew]
+        answers = sum(o.asked_anew for o in anew)
+        if not answers:
+            return NOTHING
+        used = reduce(add, (o.usage for o in anew))
+        seconds = sum(o.seconds * o.asked_anew for o in anew) / self.threads
+        tokens = used.tokens_in + used.tokens_out
+        return tokens / answers, used.cost / answers, seconds / answers / 60
 
 
 def baseline(setup: Setup, watch: Observer) -> Attempt:

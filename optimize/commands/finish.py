@@ -8,7 +8,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dspy
@@ -185,11 +185,12 @@ def _programs(session: Session, findings: Findings) -> dict[str, Program]:
 
 
 def on_test(session: Session, programs: Mapping[str, Program]) -> dict[str, Evaluation]:
-    found = {}
+    """Each program's answers to the test rows; where a cap is met, to as many as it allows."""
+    found, asking = {}, replace(session.asking, to_the_cap=True)
     for name, program in programs.items():
         session.watch.started(f"{name.replace('_', ' ')} on test")
         with dspy.context(lm=lms.telling(session.lm)):
-            found[name] = evaluate(program, session.splits.test, session.asking)
+            found[name] = evaluate(program, session.splits.test, asking)
     return found
 
 

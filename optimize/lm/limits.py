@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+Spent = tuple[float, float, float]  # tokens, US dollars, minutes
+NOTHING: Spent = (0.0, 0.0, 0.0)
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -21,18 +24,15 @@ class Limits:
                 return f"The cap of {limit:g} {unit} is reached (--{flag})."
         return ""
 
-    def calls(self, sent: int, tokens: float, usd: float, minutes: float) -> float:
-        """How many calls more they allow, if these take what those sent have taken on average."""
+    def calls(self, sent: int, spent: Spent, kept: Spent = NOTHING) -> float:
+        """How many calls more they allow, if these take what those sent have taken on average and
+        so much is kept back; 0 at least.
+        """
         if not sent:
             return math.inf
-        return min(
-            (
-                (limit - spent) * sent / spent
-                for _, _, limit, spent in self._each(tokens, usd, minutes)
-                if spent
-            ),
-            default=math.inf,
-        )
+        pairs = zip(self._each(*spent), self._each(*kept), strict=True)
+        lefts = [(limit - n - back) * sent / n for (*_, limit, n), (*_, back) in pairs if n]
+        return max(0.0, min(lefts, default=math.inf))
 
     def _each(
         self, tokens: float, usd: float, minutes: float

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from optimize.errors import BudgetExhausted, ShareExhausted
 from optimize.lm.dspy_door import carried, carrying
-from optimize.lm.limits import Limits
+from optimize.lm.limits import NOTHING, Limits, Spent
 from optimize.lm.usage import Usage
 
 # what an LM is asked for; other: by a program or a module of the user's, with an LM of its own
@@ -69,17 +69,17 @@ class Meter:
         with self._lock:
             return self._parts.setdefault(role, _Part(sys.maxsize))
 
-    def remaining(self) -> int:
-        """Calls left under the cap. A call that the cache answers counts when it is the first of
-        its kind, so that a run from the cache plans as the first one did.
+    def remaining(self, kept: int = 0, taking: Spent = NOTHING) -> int:
+        """Calls left under the caps, once so many that take so much have been kept back. A call
+        that the cache answers counts when it is the first of its kind, so that a run from the cache
+        plans as the first one did.
         """
         with self._lock:
             sent = self._numbers["calls"]  # retries too
-            left = self.max_calls - max(self._numbers["different"], sent)
-            return max(0, int(min(left, self.limits.calls(sent, *self._spent()))))
+            left = self.max_calls - max(self._numbers["different"], sent) - kept
+            return int(min(left, self.limits.calls(sent, self._spent(), taking)))
 
-    def _spent(self) -> tuple[float, float, float]:
-        """Tokens, US dollars, minutes."""
+    def _spent(self) -> Spent:
         tokens = self._numbers["tokens_in"] + self._numbers["tokens_out"]
         seconds = time.monotonic() - self._began if self._began else 0.0
         return tokens, self._numbers["cost"], seconds / 60

@@ -14,7 +14,7 @@ from typing import Any
 import dspy
 
 from optimize import usercode
-from optimize.errors import WorkbenchError
+from optimize.errors import BudgetExhausted, WorkbenchError
 from optimize.lm.heard import listening
 from optimize.lm.metered import apart, one_example
 from optimize.lm.usage import Usage
@@ -100,12 +100,15 @@ class Evaluation:
 class Asking:
     """How examples are asked: how many at once, how often each, and who watches. task: whose metric
     scores them.
+
+    to_the_cap: those that a cap on the run no longer allows are missing, instead of ending it.
     """
 
     task: Task
     threads: int
     repeats: int = 1
     progress: Progress = lambda done, total: None
+    to_the_cap: bool = False
 
 
 def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Asking) -> Evaluation:
@@ -172,18 +175,21 @@ def _outcomes(
     progress: Callable[[int], None],
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    for outcome in in_threads(
-        lambda job: _outcome(program, job, asking.task), jobs, asking.threads
-    ):
+    for outcome in in_threads(lambda job: _outcome(program, job, asking), jobs, asking.threads):
         outcomes.append(outcome)
         progress(len(outcomes))
     return outcomes
 
 
-def _outcome(program: dspy.Module, job: tuple[dspy.Example, int], task: Task) -> Outcome:
+def _outcome(program: dspy.Module, job: tuple[dspy.Example, int], asking: Asking) -> Outcome:
     start, (example, repeat) = time.perf_counter(), job
     with one_example(repeat) as spent, listening() as said:
-        outcome = _scored(program, example, task)
+        try:
+            outcome = _scored(program, example, asking.task)
+        except BudgetExhausted as error:
+            if not asking.to_the_cap:
+                raise
+            outcome = Outcome(None, {}, error=str(error))
     usage, seconds = spent.usage(), time.perf_counter() - start
     anew = int(usage.calls > 0)
     return replace(outcome, said=tuple(said), usage=usage, asked_anew=anew, seconds=seconds)
