@@ -9,7 +9,6 @@ import csv
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -181,24 +180,3 @@ app({["run", "review", *flags(endpoint)]!r})
     assert "bug of optimize" in done.stderr and "KeyError: 'lost'" in done.stderr
     assert "commands" in done.stderr and "--debug" in done.stderr
     assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) <= 7
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no way to interrupt one process")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_is_a_hundred_and_thirty(
-    project: Path, endpoint: tuple[str, FastAPI], sent: signal.Signals
-) -> None:
-    arguments = ["run", "review", *flags(endpoint)]
-    endpoint[1].state.wait = 0.5
-    running = subprocess.Popen(
-        [sys.executable, "-m", "optimize", *arguments],
-        cwd=project,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    end = time.monotonic() + 60
-    while not endpoint[1].state.calls and time.monotonic() < end:
-        time.sleep(0.1)
-    running.send_signal(sent)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130 and "Stopped." in said
