@@ -265,6 +265,15 @@ class Report(ClimbRecord):
         )
 
 
+class InUseRecord(Record):
+    """What a command has found that looks at a program in use, and makes none."""
+
+    @property
+    def outcome(self) -> str:
+        """In a word or two, for a list of runs."""
+        raise NotImplementedError
+
+
 class Side(Record):
     """Scores of the two runs' final programs on the rows of one side that both scored."""
 

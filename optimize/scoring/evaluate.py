@@ -27,6 +27,7 @@ Progress = Callable[[int, int], None]
 UNPARSABLE = "unparsable answer"
 LOGPROBS = "logprobs"  # where DSPy puts a prediction's tokens
 BLOCK = 12  # rows asked between two looks at a race
+ANEW = 1_000_000  # beyond every number that a repeat, or a program's own calls, give a place
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,15 @@ class Evaluation:
 @dataclass(frozen=True)
 class Asking:
     """How examples are asked: how many at once, how often each, and who watches. task: whose metric
-    scores them.
+    scores them. anew: a number above 0 has the LM asked again, whatever it has answered before; the
+    same number once more is answered from the cache.
     """
 
     task: Task
     threads: int
     repeats: int = 1
     progress: Progress = lambda done, total: None
+    anew: int = 0
 
 
 def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Asking) -> Evaluation:
@@ -114,8 +117,8 @@ def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Ask
 
     Raises WorkbenchError when most calls fail: that is no evaluation.
     """
-    repeats = asking.repeats
-    jobs = [(example, repeat) for example in examples for repeat in range(repeats)]
+    repeats, place = asking.repeats, ANEW * asking.anew
+    jobs = [(e, place + repeat) for e in examples for repeat in range(repeats)]
     found = _outcomes(
         program, jobs, asking, lambda done: asking.progress(done // repeats, len(examples))
     )
