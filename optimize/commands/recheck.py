@@ -105,7 +105,8 @@ def _line(
     """read: LMs asked side by side, and programs that these rows have judged."""
     judged = held(found.session.target, recorded.scores, evaluation.scores, *read)
     return RecheckedLm(
-        lm=_name(config),
+        lm=config.lm,
+        api_base=config.api_base,
         score=score_record(evaluation),
         verdict=judged.verdict,
         gain=GainRecord.of(judged.gain),
@@ -147,7 +148,7 @@ def _record(
         gone=recorded.gone,
         test_reads=reads,
         anew=anew,
-        prompt_only=found.tuned and any(line.lm.split(" at ")[0] != found.lm for line in lines),
+        prompt_only=found.tuned and any(line.lm != found.lm for line in lines),
         lms=lines,
         lm_calls=usage.calls,
         cost_usd=usage.cost_usd,

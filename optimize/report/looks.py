@@ -18,6 +18,12 @@ from optimize.data.excerpts import INPUT, shown_fields
 from optimize.files import to_text
 from optimize.report.checkup import Checkup
 from optimize.report.models import Models, models_section
+from optimize.report.monitor import (
+    MonitorRecord,
+    monitor_end,
+    monitor_sections,
+    monitor_sentences,
+)
 from optimize.report.recheck import (
     RecheckRecord,
     recheck_end,
@@ -62,6 +68,25 @@ def rechecked(found: RecheckRecord, today: date) -> RenderableType:
         bullets(recheck_sentences(found, today)),
         "",
         Text(recheck_end(found), style=style),
+    )
+
+
+WATCH_STYLES = {"ok": "bold green", "relabel": "bold yellow"}
+
+
+def monitored(found: MonitorRecord, today: date) -> RenderableType:
+    """The verdict first, then why, then the numbers."""
+    style = WATCH_STYLES.get(found.verdict, "bold red")
+    parts: list[RenderableType] = []
+    for section in monitor_sections(found):
+        parts += [Text(section.title, style="bold"), table(section), ""]
+    return Group(
+        Text(found.verdict.upper(), style=style),
+        "",
+        *parts,
+        bullets([visible(line) for line in monitor_sentences(found, today)]),
+        "",
+        Text(monitor_end(found), style=style),
     )
 
 

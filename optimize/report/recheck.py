@@ -20,6 +20,7 @@ class RecheckedLm(Record):
     """One LM on the test rows."""
 
     lm: str
+    api_base: str | None = Field(None, description="null: the provider's own")
     score: ScoreRecord
     verdict: Recheck
     gain: GainRecord = Field(
@@ -33,6 +34,11 @@ class RecheckedLm(Record):
     price: PriceRecord | None = Field(None, description="of an answer; null: the cache gave all")
     calls: int
     retires: date | None = Field(None, description="when the LM is switched off; null: not known")
+
+    @property
+    def flags(self) -> str:
+        """By which a command asks it."""
+        return f"--lm {self.lm}" + (f" --api-base {self.api_base}" if self.api_base else "")
 
 
 class RecheckRecord(InUseRecord):
@@ -167,17 +173,17 @@ def recheck_end(found: RecheckRecord) -> str:
         return f"{spent} Nothing to do."
     worse = [lm for lm in found.lms if lm.verdict == "worse"]
     if len(found.lms) == 1 and worse:
-        return f"{spent} Next: optimize run {found.task} --lm {worse[0].lm}"
+        return f"{spent} Next: optimize run {found.task} {worse[0].flags}"
     if len(found.lms) == 1:
         return f"{spent} Next: label more rows for devsets/{found.task}; docs/monitor.md."
     return f"{spent} Next: optimize run {found.task} --lm LM climbs anew on one of them."
 
 
 def recheck_plan(rows: int, lms: int, calls: int, usd: float | None, reads: int) -> str:
-    """What is about to be asked. reads: how many programs the rows have judged before."""
+    """What is about to be asked. reads: how often these rows were read before."""
     cost = "unknown price" if usd is None else f"some ${usd:.2f}"
+    before = f" These rows have been read {reads} times before; each time asks more of them."
     return (
-        f"Asks {rows} test rows of {lms} LM{'s' * (lms > 1)}: at least {calls} calls ({cost}). "
-        f"These rows have judged {reads} program{'s' * (reads != 1)} and LMs before; each reading "
-        "asks more of them."
+        f"Asks {rows} test rows of {lms} LM{'s' * (lms > 1)}: at least {calls} calls ({cost})."
+        f"{before if reads else ''}"
     )

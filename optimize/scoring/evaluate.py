@@ -20,7 +20,7 @@ from optimize.lm.metered import apart, one_example
 from optimize.lm.usage import Usage
 from optimize.stats.intervals import Interval, differences, known, mean_interval
 from optimize.stats.race import hopeless
-from optimize.task import Task
+from optimize.task import Score, Task
 from optimize.threads import in_threads
 
 Progress = Callable[[int, int], None]
@@ -253,6 +253,20 @@ def _together(repeats: Sequence[Outcome]) -> Outcome:
         repeats=scores,
         confidence=sure,
     )
+
+
+def scoring_labelled(task: Task) -> Task:
+    """The task with a metric that scores rows without outputs 0: no answer to them is known to be
+    right.
+    """
+    outputs, metric = task.signature.output_fields.keys(), task.metric
+
+    def scored(row: dspy.Example, answer: dspy.Prediction) -> Score | float:
+        if outputs <= set(row.keys()):
+            return metric(row, answer)
+        return Score(0.0, "No answer to this is known to be right.")
+
+    return replace(task, metric=scored)
 
 
 def float_metric(task: Task) -> Callable[..., float | bool]:

@@ -158,12 +158,15 @@ def _welch(before: Sequence[float], after: Sequence[float], level: float) -> flo
     return float(t.ppf(0.5 + level / 2, freedom)) * math.sqrt(sum(parts))
 
 
-def rows_to_see_drop(score: float, drop: float, before: int) -> int | None:
-    """Fresh right-or-wrong rows that show a drop of the mean from `score`, known on `before` rows,
-    with probability POWER; None where no number does.
+def drop_shown(score: float, before: int, after: int) -> float:
+    """The smallest drop of the mean of right-or-wrong scores from `score`, known on `before` rows,
+    that `after` other rows show with probability POWER. By the normal approximation.
     """
-    spread = score * (1 - score)
-    errors = (z(LEVEL) + z(2 * POWER - 1)) ** 2
-    left = drop**2 / errors - max(spread, 1 / (4 * before)) / before
-    lower = max(0.0, score - drop)
-    return math.ceil(max(lower * (1 - lower), 1 / (4 * before)) / left) if left > 0 else None
+    errors, low, high = z(LEVEL) + z(2 * POWER - 1), 0.0, 1.0
+    while high - low > 0.001:
+        drop = (low + high) / 2
+        sides = (score, before), (max(0.0, score - drop), after)
+        # all right, or all wrong, is no more certain than one row allows
+        spread = sum(max(mean * (1 - mean), 1 / (4 * n)) / n for mean, n in sides)
+        low, high = (low, drop) if drop >= errors * math.sqrt(spread) else (drop, high)
+    return high

@@ -14,6 +14,7 @@ from optimize.climb.observer import Attempt
 from optimize.lm.usage import Usage
 from optimize.program.program import Program
 from optimize.program.template import instructions_hash
+from optimize.report.monitor import MonitorRecord
 from optimize.report.recheck import RecheckedLm, RecheckRecord
 from optimize.report.record import Report
 from optimize.stats.intervals import Interval
@@ -101,6 +102,17 @@ def rechecked_metrics(found: RecheckedLm) -> Numbers:
         "target_chance": found.chance,
         "used_calls": found.calls,
     }
+
+
+def monitor_metrics(found: MonitorRecord) -> Numbers:
+    metrics: Numbers = _scored(found.score) if found.score else {}
+    for test in found.tests:
+        name = test.kind.replace(" ", "_")
+        metrics |= {f"shift_{name}": test.after, f"shift_{name}_p": test.p_all}
+    if found.change:
+        metrics["score_change"] = found.change.mean
+    used: Numbers = {"used_calls": found.lm_calls, "used_usd": found.cost_usd}
+    return metrics | {"score_on_record": found.before.score} | used
 
 
 def _scored(score: ScoreRecord) -> Numbers:

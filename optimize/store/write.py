@@ -19,6 +19,7 @@ from optimize.climb.verdict import History
 from optimize.config import TASK_LM
 from optimize.data.rows import Splits
 from optimize.program.program import Program, render, to_text
+from optimize.report.monitor import MonitorRecord, monitor_sentences
 from optimize.report.recheck import RecheckRecord, recheck_sentences
 from optimize.report.record import AttemptRecord, InUseRecord, Report
 from optimize.report.rows import RowTable
@@ -116,6 +117,11 @@ class Run(Observer):
             self.client.set_terminated(nested, "FINISHED")
         told = recheck_sentences(found, date.today())
         self._conclude("recheck", found, told, shown.recheck_metrics(found))
+
+    def monitored(self, found: MonitorRecord) -> None:
+        """What newly collected rows say of the program in use."""
+        told = monitor_sentences(found, date.today())
+        self._conclude("monitor", found, told, shown.monitor_metrics(found))
 
     def _conclude(
         self, command: str, found: InUseRecord, told: Sequence[str], metrics: shown.Numbers
