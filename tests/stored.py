@@ -13,8 +13,8 @@ from optimize.data.rows import row_hash
 from optimize.lm.usage import Usage
 from optimize.program.program import Program, student
 from optimize.program.retrieval import Neighbours
-from optimize.scoring.evaluate import Evaluation, Outcome
 from optimize.report.rows import row_table
+from optimize.scoring.evaluate import Evaluation, Outcome
 from optimize.stats.intervals import paired_gain
 from optimize.stats.records import RowScores, ScoreRecord
 from optimize.store.write import Run

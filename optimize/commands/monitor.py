@@ -13,29 +13,27 @@ import dspy
 
 from optimize import lm as lms
 from optimize.climb.holding import Labelled, labelled, watched
+from optimize.commands.drift import LEAST, Rows, drift
 from optimize.commands.in_use import InUse, Recorded, check_cap, cost
 from optimize.commands.lock import task_lock
 from optimize.commands.session import Session, tracked_run
 from optimize.config import RunConfig
-from optimize.data.drift import inputs_drift, words_drift
 from optimize.data.read import is_labelled, read_new
-from optimize.data.rows import input_text, input_texts
+from optimize.data.rows import input_texts
 from optimize.errors import WorkbenchError
 from optimize.files import to_text
-from optimize.report.monitor import DriftTest, LabelChange, MonitorRecord, monitor_plan
+from optimize.report.monitor import LabelChange, MonitorRecord
 from optimize.report.record import score_record
-from optimize.report.rows import Answers
+from optimize.report.watched import monitor_plan
 from optimize.scoring.calibration import RangeRecord
 from optimize.scoring.evaluate import Evaluation, Outcome, evaluate, scoring_labelled
 from optimize.stats.intervals import LEVEL, Interval, known, mean_interval
 from optimize.stats.records import ScoreRecord
-from optimize.stats.two_samples import drop_shown, higher, holm, mean_change, shares_differ
+from optimize.stats.two_samples import drop_shown, mean_change
 from optimize.task import PLACE, Task
 
-LEAST = 8  # rows of a sample below which nothing is said of it
 DROP = 0.1  # of the score that the rows named for labelling are to show
 MOST_TO_LABEL = 200
-Rows = Sequence[dspy.Example]
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def _record(found: InUse, new: New, evaluation: Evaluation) -> MonitorRecord:
     session, task = found.session, found.session.task
     usage, recorded = session.meter.usage(), found.recorded()
     answered = list(zip(new.asked, evaluation.outcomes, strict=True))
-    tests, seen = _drift(found, new, answered)
+    tests, seen = drift(found, new.rows, answered)
     scored = [(e, o) for e, o in answered if is_labelled(task, e)]
     numbers = _score(found, recorded, scored)
     judged: Labelled | None = numbers.pop("judged", None)
@@ -181,69 +179,6 @@ def _by_label(
         )
         for label in both
     ]
-
-
-def _drift(
-    found: InUse, new: New, answered: Sequence[tuple[dspy.Example, Outcome]]
-) -> tuple[list[DriftTest], dict[str, Any]]:
-    """The tests that can be made, each allowing for all, and what they have seen beside."""
-    session = found.session
-    task, seed = session.task, session.config.seed
-    sides = session.splits.sides()
-    learnt, held = (
-        [input_text(task, e) for name in names for e in sides[name]]
-        for names in (("train", "val"), ("test",))
-    )
-    texts = [input_text(task, e) for e in new.rows]
-    inputs, words = (
-        inputs_drift([*learnt, *held], texts, seed),
-        words_drift(learnt, held, texts, seed),
-    )
-    rows = len(texts)
-    tests: list[dict[str, Any]] = [
-        {"kind": "inputs", "n": rows, "before": 0.5, "after": inputs.auc, "p": inputs.p},
-        {
-            "kind": "unknown words",
-            "n": rows,
-            "before": words.known,
-            "after": words.new,
-            "p": words.p,
-        },
-    ]
-    shares: dict[str, tuple[float, float]] = {}
-    if kept := found.answered():
-        given = [o for _, o in answered if o.score is not None]
-        shares, more = _answers(task, kept[1], given, seed)
-        tests += more
-    adjusted = holm([test["p"] for test in tests])
-    return [DriftTest(**t, p_all=p) for t, p in zip(tests, adjusted, strict=True)], {
-        "auc_shown": inputs.visible,
-        "words": list(words.words),
-        "shares": shares,
-    }
-
-
-def _answers(
-    task: Task, kept: Answers, given: Sequence[Outcome], seed: int
-) -> tuple[dict[str, tuple[float, float]], list[dict[str, Any]]]:
-    """The answers' mix, where they are labels, and how sure the LM was, where it told."""
-    there = [n for n, score in enumerate(kept.scores) if score is not None]
-    sure = [c for n in there if (c := kept.confidence[n]) is not None]
-    surely = [o.confidence for o in given if o.confidence is not None]
-    shares, tests = dict[str, tuple[float, float]](), list[dict[str, Any]]()
-    if task.label and min(len(there), len(given)) >= LEAST:
-        before = [kept.fields[task.label][n] for n in there]
-        now = [to_text(o.answer.get(task.label, "")) for o in given]
-        shares = {
-            label: (before.count(label) / len(before), now.count(label) / len(now))
-            for label in sorted({*before, *now})
-        }
-        tests += [{"kind": "answers", "n": len(now), "p": shares_differ(before, now, seed)}]
-    if min(len(sure), len(surely)) >= LEAST:
-        means = {"before": sum(sure) / len(sure), "after": sum(surely) / len(surely)}
-        p = higher([-c for c in sure], [-c for c in surely], seed)
-        tests += [{"kind": "confidence", "n": len(surely), "p": p, **means}]
-    return shares, tests
 
 
 def _to_label(found: InUse, recorded: Recorded, new: New) -> list[str]:

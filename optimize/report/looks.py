@@ -18,12 +18,7 @@ from optimize.data.excerpts import INPUT, shown_fields
 from optimize.files import to_text
 from optimize.report.checkup import Checkup
 from optimize.report.models import Models, models_section
-from optimize.report.monitor import (
-    MonitorRecord,
-    monitor_end,
-    monitor_sections,
-    monitor_sentences,
-)
+from optimize.report.monitor import MonitorRecord
 from optimize.report.recheck import (
     RecheckRecord,
     recheck_end,
@@ -35,6 +30,7 @@ from optimize.report.runs import ID, Runs, runs_section
 from optimize.report.sections import Section
 from optimize.report.tasks import Tasks, tasks_section
 from optimize.report.text import bullets, table
+from optimize.report.watched import monitor_end, monitor_sections, monitor_sentences
 
 DEMOS, DEMO = 3, 50  # of an answer's demos shown, and letters of each field
 

@@ -132,7 +132,9 @@ def recheck_sentences(found: RecheckRecord, today: date) -> list[str]:
             f"These test rows have judged {found.test_reads} programs and LMs by now, so more is "
             "asked of them each time. Fresh test rows would tell more: docs/rows.md."
         ]
-    return out + [retirement_sentence(lm.lm, lm.retires, today) for lm in found.lms if lm.retires]
+    return out + [
+        retirement_sentence(lm.lm, lm.retires, today, found.task) for lm in found.lms if lm.retires
+    ]
 
 
 def _told(found: RecheckRecord, lm: RecheckedLm) -> str:

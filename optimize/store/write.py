@@ -19,13 +19,14 @@ from optimize.climb.verdict import History
 from optimize.config import TASK_LM
 from optimize.data.rows import Splits
 from optimize.program.program import Program, render, to_text
-from optimize.report.monitor import MonitorRecord, monitor_sentences
+from optimize.report.monitor import MonitorRecord
 from optimize.report.recheck import RecheckRecord, recheck_sentences
 from optimize.report.record import AttemptRecord, InUseRecord, Report
 from optimize.report.rows import RowTable
 from optimize.report.sentences import attempt_sentence
 from optimize.report.text import decision, markdown
 from optimize.report.untrusted import prose
+from optimize.report.watched import monitor_sentences
 from optimize.stats.records import RowScores
 from optimize.stopping import closing
 from optimize.store import prompts, shown
