@@ -215,6 +215,8 @@ TAKES: dict[str, tuple[str, ...]] = {
     ),
     "run": (*_ASKING, *_TUNING, "headroom", "finetune", *_CLIMBING),
     "gate": ("target", "waive"),
+    "recheck": (*_ASKING, "target", "repeats", "test_rows"),
+    "monitor": (*_ASKING, "target", "seed"),
     "handoff": (*_ASKING, "target", "epochs", "waive"),
     "finetune": ("finetune", *_ASKING, *_TUNING),
 }

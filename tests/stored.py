@@ -13,6 +13,7 @@ from optimize.data.rows import row_hash
 from optimize.lm.usage import Usage
 from optimize.program.program import Program, student
 from optimize.program.retrieval import Neighbours
+from optimize.report.rows import row_table
 from optimize.scoring.evaluate import Evaluation, Outcome
 from optimize.stats.intervals import paired_gain
 from optimize.stats.records import RowScores, ScoreRecord
@@ -55,6 +56,8 @@ def stored_run(root: Path, name: str, right: int, **knobs: Any) -> str:
         scores = RowScores(rows=hashes, programs={"final": final})
         tracked.settle(report, best, best)
         tracked.scores("test", scores)
+        found = {"prompt": _right(best, splits.test, right)}
+        tracked.answers(row_table(task, splits.train, splits.test, found))
         tracked.register(report, scores, best)
     return tracked.id
 

@@ -49,6 +49,7 @@ DOORS = {
         "cli.app",
         "cli.run",
         "cli.finetune",
+        "cli.holding",
         "cli.look",
         "cli.lm",
         "cli.runs",

@@ -40,6 +40,14 @@ def test_all_that_is_needed_works_and_nothing_is_written(here: Path) -> None:
     assert "no run yet" in found["store"]["found"] and not (here / "mlruns").exists()
 
 
+def test_an_lm_that_is_switched_off_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTIMIZE_LM", "openai/gpt-4-0613")
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    found = checks("--no-call")["retirement"]
+    assert found["status"] == "warn" and "openai/gpt-4-0613 is switched off on" in found["found"]
+    assert "recheck" in found["remedy"]
+
+
 @pytest.mark.parametrize(("met", "status"), [("", "ok"), ("503", "fail"), ("429", "fail")])
 def test_the_lm_is_asked_once_whatever_it_answers(
     monkeypatch: pytest.MonkeyPatch, met: str, status: str

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,8 +22,10 @@ from optimize.lm.kept import Kept
 from optimize.lm.meter import Meter
 from optimize.lm.reach import check_reachable, check_reachable_embedder
 from optimize.report.checkup import Check, Checkup, Status
+from optimize.store.champion import champion
 from optimize.store.listing import listed
 from optimize.store.open import client, tracking_uri
+from optimize.store.read import NoRun
 from optimize.task import task_names
 
 SECONDS = 20.0  # that a check may take
@@ -53,6 +56,7 @@ def checkup(root: Path, call: bool = True) -> Checkup:
         )
     if config.embedder:
         checks.append(_checked("embedder", lambda: _embedder(config)))
+    checks.append(_checked("retirement", lambda: _retirement(root, config)))
     checks.append(_checked("LM", lambda: _lm(config, call), LM_SECONDS))
     return Checkup(checks=checks)
 
@@ -95,11 +99,16 @@ def _project(root: Path) -> Found:
 
 
 def _store(root: Path) -> Found:
-    uri = tracking_uri(root)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+    if not _has_store(root):
         return "ok", "no run yet; the first one makes it", ""
     client(root)
-    return "ok", f"{uri}, runs: {len(listed(root))}", ""
+    return "ok", f"{tracking_uri(root)}, runs: {len(listed(root))}", ""
+
+
+def _has_store(root: Path) -> bool:
+    """Whether there is one, so that looking makes none."""
+    uri = tracking_uri(root)
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
 
 
 def _disk(root: Path) -> Found:
@@ -154,6 +163,22 @@ def _embedder(config: RunConfig) -> Found:
     elif not is_local(name):
         check_reachable_embedder(config)
     return "ok", f"{name} can be reached; not asked", ""
+
+
+def _retirement(root: Path, config: RunConfig) -> Found:
+    """Of the project's LMs, and of those that the best programs run on."""
+    used = dict.fromkeys(config.lms)
+    for task in task_names(root) if _has_store(root) else ():
+        with suppress(NoRun):
+            run = champion(root, task)
+            known = run.store.get_run(run.id).data.params
+            used[known.get("lm", ""), known.get("api_base")] = None
+    days = {name: day for name, base in used if (day := lms.retires(name, base))}
+    if not days:
+        return "ok", "no LM in use is known to be switched off", ""
+    told = ", ".join(f"{name} is switched off on {day}" for name, day in days.items())
+    remedy = "optimize recheck TASK --lm OTHER says whether another one holds the target."
+    return "warn", told, remedy
 
 
 def _lm(config: RunConfig, call: bool) -> Found:

@@ -270,6 +270,7 @@ def _report(
         cost_usd=usage.cost_usd,
         roles={r: UsageRecord.of(u) for r, u in session.meter.by_role().items()},
         seconds=round(time.perf_counter() - session.start, 1),
+        lm_retires=lms.retires(session.config.lm, session.config.api_base),
         program=str(path.relative_to(session.root)),
         charts=[str(charts / name) for name in names(tuned=judged is not None)],
         page=str(charts / PAGE),

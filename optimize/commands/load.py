@@ -76,7 +76,7 @@ class Saved:
     @property
     def config(self) -> RunConfig:
         """The project's, with the LM that the program was optimized on."""
-        return load_config(self.task.root, **_optimized_on(self.text))
+        return load_config(self.task.root, **optimized_on(self.text))
 
 
 def ready(found: Saved, lm: dspy.BaseLM | str | None = None) -> Program:
@@ -113,7 +113,7 @@ def saved(name: str | Path, root: Path | None) -> Saved:
     return Saved(text, str(path), load_task(known, (fitting or around)[0]))
 
 
-def _optimized_on(text: str) -> dict[str, Any]:
+def optimized_on(text: str) -> dict[str, Any]:
     """The knobs of the LM that a program was optimized on, as far as its file says."""
     try:
         known = json.loads(text).get("lm") or {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from optimize.climb.verdict import History, Tried
 from optimize.commands.session import Session
 from optimize.data.rows import row_hash
-from optimize.store.read import earlier_histories, earlier_tests
+from optimize.store.read import earlier_histories, earlier_tests, rechecked_tests
 
 Scores = tuple[float | None, ...]
 
@@ -34,8 +34,13 @@ def remembered(session: Session) -> Memory:
     climbs = list(earlier_histories(session.root, task.name, val))
     rivals = dict.fromkeys(scores for climb in climbs for scores in _aligned(climb, val))
     different = frozenset(climb.tried for climb in climbs)  # a fine-tune run repeats its climb's
-    read = frozenset(earlier_tests(session.root, task.name, test, ("prompt", "tuned")))
-    return Memory(different, tuple(rivals), read)
+    return Memory(different, tuple(rivals), frozenset(tests_read(session, test)))
+
+
+def tests_read(session: Session, rows: list[str]) -> set[Scores]:
+    """The scores on these test rows of all programs, on all LMs, that they have judged."""
+    given = session.root, session.task.name, rows
+    return earlier_tests(*given, ("prompt", "tuned")) | rechecked_tests(*given)
 
 
 def _aligned(climb: History, val: list[str]) -> list[Scores]:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from optimize.errors import WorkbenchError, did_you_mean
 from optimize.report.record import Report
 from optimize.report.runs import RunRecord, Runs
+from optimize.stats.intervals import Interval
+from optimize.stats.records import ScoreRecord
 from optimize.store.listing import Listed, listed
 from optimize.task import task_names
 
@@ -39,11 +41,12 @@ def _record(run: Listed) -> RunRecord:
         task=run.found.task,
         command=run.command,
         status=STATUS.get(run.status, "running"),
-        verdict=run.verdict or None,
+        verdict=run.verdict or run.outcome or None,
         **{
             "lm": run.params.get("lm", ""),
             "target": _number(run.params.get("target")),
             "minutes": None if run.seconds is None else round(run.seconds / 60, 2),
+            **_measured(run),
             **_reported(run),
         },
     )
@@ -64,6 +67,20 @@ def _reported(run: Listed) -> dict[str, Any]:
                 "minutes": round(report.seconds / 60, 2),
             }
     return {}
+
+
+def _measured(run: Listed) -> dict[str, Any]:
+    """Of a run that makes no program: what its metrics say."""
+    if not run.outcome:
+        return {}
+    known = run.metrics
+    found: dict[str, Any] = {"cost_usd": known.get("used_usd")}
+    if "used_calls" in known:
+        found["lm_calls"] = int(known["used_calls"])
+    if "score" in known:
+        low, high, n = (known[f"score_{name}"] for name in ("low", "high", "rows"))
+        found["score"] = ScoreRecord.of(Interval(known["score"], low, high, int(n)))
+    return found
 
 
 def _number(text: str | None) -> float | None:

@@ -29,11 +29,11 @@ from optimize.finetune.tuned import Tuned, better
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, parse_program, student
-from optimize.scoring.evaluate import Evaluation, evaluate
+from optimize.scoring.evaluate import Evaluation, evaluate, scoring_labelled
 from optimize.stats.intervals import paired_gain
 from optimize.stats.records import GainRecord
 from optimize.store.read import last_run
-from optimize.task import Score, Task
+from optimize.task import Task
 
 MARGIN = 0.05  # by which what must not get worse may get worse, in the mean
 SHOWN = 3
@@ -115,15 +115,6 @@ def _out_of_distribution(session: Session, best: Program, tuned: Attempt) -> Pai
     assert tuned.program
     if not session.splits.ood:
         return None
-    outputs, scored = set(session.task.signature.output_fields), session.task.metric
-
-    def metric(row: dspy.Example, answer: dspy.Prediction) -> Score | float:
-        return (
-            scored(row, answer)
-            if outputs <= set(row.keys())
-            else Score(0.0, "No answer to this is right.")
-        )
-
     found = []
     for name, program in (("best prompt program", best), ("tuned LM", tuned.program)):
         session.watch.started(f"ood rows, {name}")
@@ -132,7 +123,7 @@ def _out_of_distribution(session: Session, best: Program, tuned: Attempt) -> Pai
                 evaluate(
                     program,
                     session.splits.ood,
-                    replace(session.asking, task=replace(session.task, metric=metric)),
+                    replace(session.asking, task=scoring_labelled(session.task)),
                 )
             )
     return found[0], found[1]

@@ -68,6 +68,33 @@ def _notes(task: Task, used: Mapping[str, Path]) -> tuple[str, ...]:
 
 
 def read_file(task: Task, path: Path) -> list[Placed]:
+    return _examples(task, _raw(task, path), unlabelled=path.stem in BESIDE)
+
+
+def read_new(task: Task, path: Path) -> list[Placed]:
+    """Rows collected in use, each labelled or not: outputs that are all missing or empty, as in a
+    CSV, are no labels.
+    """
+    if path.suffix[1:] not in FORMATS:
+        raise WorkbenchError(f"{path} is none of {', '.join(f'.{name}' for name in FORMATS)}.")
+    outputs = task.signature.output_fields
+
+    def bare(row: Any) -> Any:
+        given = isinstance(row, dict) and any(row.get(n) not in (None, "") for n in outputs)
+        unlabelled = isinstance(row, dict) and not given
+        return {n: v for n, v in row.items() if n not in outputs} if unlabelled else row
+
+    rows = [(place, bare(row)) for place, row in _raw(task, path)]
+    return _examples(task, rows, unlabelled=True)
+
+
+def is_labelled(task: Task, row: dspy.Example) -> bool:
+    """Whether a row has its outputs."""
+    return set(task.signature.output_fields) <= set(row.keys())
+
+
+def _raw(task: Task, path: Path) -> list[tuple[str, Any]]:
+    """Each row as it stands in the file, with its place."""
     # line by line: `datasets` would guess at dates and lose the line numbers
     if path.suffix == ".jsonl":
         rows = [(f"{path}:{number}", row) for number, row in read_jsonl(path)]
@@ -77,7 +104,7 @@ def read_file(task: Task, path: Path) -> list[Placed]:
         raise WorkbenchError(
             f"{path} is empty. Write one row with the fields {', '.join(task.fields)} a line."
         )
-    return _examples(task, rows, unlabelled=path.stem in BESIDE)
+    return rows
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:

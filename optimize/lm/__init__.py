@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import logging
 import os
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from optimize.config import RunConfig, is_local, state_dir
 from optimize.errors import WorkbenchError, did_you_mean
 from optimize.lm import answers, embedded, embedder, reach, vectors, weights
 from optimize.lm.answers import AnswerCache
-from optimize.lm.dspy_door import token_prices
+from optimize.lm.dspy_door import retirement, token_prices
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, count_others
 from optimize.lm.room import hosted_tokens, note_local
@@ -120,6 +121,17 @@ def price(name: str, api_base: str | None) -> tuple[float, float] | None:
     if api_base or "/" not in name:
         return None
     return token_prices(*name.split("/", 1))
+
+
+def retires(name: str, api_base: str | None = None) -> date | None:
+    """The day on which an LM, or a tuned one's base, is switched off; None: it is not known."""
+    if is_local(name) or api_base or "/" not in name:
+        return None
+    provider, model = name.split("/", 1)
+    if not model.startswith("ft:"):
+        return retirement(provider, model)
+    base = model.split(":")[1]
+    return retirement(provider, f"ft:{base}") or retirement(provider, base)
 
 
 def prompt_tokens(config: RunConfig, max_tokens: int) -> int:

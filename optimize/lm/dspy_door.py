@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import date
 from typing import Any
 
 import dspy
@@ -135,3 +136,10 @@ def input_tokens(provider: str, model: str) -> int | None:
     """Tokens that the model reads at most, from the same list; None where it has none."""
     known = model_info(provider, model).get("max_input_tokens")
     return int(known) if known else None
+
+
+def retirement(provider: str, model: str) -> date | None:
+    """The day on which the provider retires it, from the same list; None where it has none."""
+    with suppress(ValueError):
+        return date.fromisoformat(str(model_info(provider, model).get("deprecation_date")))
+    return None

@@ -7,6 +7,7 @@ would steer a terminal is shown instead of sent.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -17,11 +18,19 @@ from optimize.data.excerpts import INPUT, shown_fields
 from optimize.files import to_text
 from optimize.report.checkup import Checkup
 from optimize.report.models import Models, models_section
+from optimize.report.monitor import MonitorRecord
+from optimize.report.recheck import (
+    RecheckRecord,
+    recheck_end,
+    recheck_section,
+    recheck_sentences,
+)
 from optimize.report.rungs import Answered, Changed, Difference, RowRecord, Shown, WrongRowsByKind
 from optimize.report.runs import ID, Runs, runs_section
 from optimize.report.sections import Section
 from optimize.report.tasks import Tasks, tasks_section
 from optimize.report.text import bullets, table
+from optimize.report.watched import monitor_end, monitor_sections, monitor_sentences
 
 DEMOS, DEMO = 3, 50  # of an answer's demos shown, and letters of each field
 
@@ -43,6 +52,38 @@ def models_shown(found: Models) -> RenderableType:
 def _listing(section: Section, mark: str = "·") -> RenderableType:
     """The table, and under it what is to be said of it."""
     return Group(table(section), *([bullets(section.lines, mark)] if section.lines else []))
+
+
+def rechecked(found: RecheckRecord, today: date) -> RenderableType:
+    section = recheck_section(found)
+    style = "bold green" if found.at_target else "bold yellow"
+    return Group(
+        Text(section.title, style="bold"),
+        table(section),
+        "",
+        bullets(recheck_sentences(found, today)),
+        "",
+        Text(recheck_end(found), style=style),
+    )
+
+
+WATCH_STYLES = {"ok": "bold green", "relabel": "bold yellow"}
+
+
+def monitored(found: MonitorRecord, today: date) -> RenderableType:
+    """The verdict first, then why, then the numbers."""
+    style = WATCH_STYLES.get(found.verdict, "bold red")
+    parts: list[RenderableType] = []
+    for section in monitor_sections(found):
+        parts += [Text(section.title, style="bold"), table(section), ""]
+    return Group(
+        Text(found.verdict.upper(), style=style),
+        "",
+        *parts,
+        bullets([visible(line) for line in monitor_sentences(found, today)]),
+        "",
+        Text(monitor_end(found), style=style),
+    )
 
 
 def shown(found: Shown) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from statistics import variance
 from typing import Any, Literal
 
@@ -240,6 +241,7 @@ class Report(ClimbRecord):
         {}, description="calls by what the LM was asked for: task, teacher, judge (by the metric)"
     )
     seconds: float
+    lm_retires: date | None = Field(None, description="when it is switched off; null: not known")
     program: str
     charts: list[str] = Field([], description="pictures, below the project's root")
     page: str | None = Field(None, description="all of it as one HTML file, below the same root")
@@ -263,6 +265,15 @@ class Report(ClimbRecord):
             if self.test.tuned and self.decision and self.decision.accepted
             else self.test.prompt
         )
+
+
+class InUseRecord(Record):
+    """What a command has found that looks at a program in use, and makes none."""
+
+    @property
+    def outcome(self) -> str:
+        """In a word or two, for a list of runs."""
+        raise NotImplementedError
 
 
 class Side(Record):

@@ -6,6 +6,7 @@ Knows no LM and no MLflow. Rows and LM text are never markup: every cell is a `T
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,6 +17,7 @@ from optimize.climb.preflight import Preflight
 from optimize.finetune.gate import GateRecord
 from optimize.report import sections
 from optimize.report.record import Report
+from optimize.report.retired import retirement_sentence
 from optimize.report.sections import NONE, Section
 from optimize.report.sentences import (
     decision_sentences,
@@ -48,6 +50,8 @@ def bullets(lines: Sequence[str], mark: str = "·", style: str = "") -> Table:
 def warnings(report: Report) -> list[str]:
     """What a reader must not miss, before anything else."""
     out = list(report.failed)
+    if day := report.lm_retires:
+        out += [retirement_sentence(report.lm, day, date.today(), report.task)]
     beaten = min(report.target, report.final.score)
     out += [
         f"No LM needed? {name} scores {s} on test, the program kept {report.final}."

@@ -20,13 +20,14 @@ from optimize.lm.metered import apart, one_example
 from optimize.lm.usage import Usage
 from optimize.stats.intervals import Interval, differences, known, mean_interval
 from optimize.stats.race import hopeless
-from optimize.task import Task
+from optimize.task import Score, Task
 from optimize.threads import in_threads
 
 Progress = Callable[[int, int], None]
 UNPARSABLE = "unparsable answer"
 LOGPROBS = "logprobs"  # where DSPy puts a prediction's tokens
 BLOCK = 12  # rows asked between two looks at a race
+ANEW = 1_000_000  # beyond every number that a repeat, or a program's own calls, give a place
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class Asking:
     scores them.
 
     to_the_cap: those that a cap on the run no longer allows are missing, instead of ending it.
+    anew: a number above 0 has the LM asked again, whatever it has answered before; the same number
+    once more is answered from the cache.
     """
 
     task: Task
@@ -109,6 +112,7 @@ class Asking:
     repeats: int = 1
     progress: Progress = lambda done, total: None
     to_the_cap: bool = False
+    anew: int = 0
 
 
 def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Asking) -> Evaluation:
@@ -117,8 +121,8 @@ def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Ask
 
     Raises WorkbenchError when most calls fail: that is no evaluation.
     """
-    repeats = asking.repeats
-    jobs = [(example, repeat) for example in examples for repeat in range(repeats)]
+    repeats, place = asking.repeats, ANEW * asking.anew
+    jobs = [(e, place + repeat) for e in examples for repeat in range(repeats)]
     found = _outcomes(
         program, jobs, asking, lambda done: asking.progress(done // repeats, len(examples))
     )
@@ -256,6 +260,20 @@ def _together(repeats: Sequence[Outcome]) -> Outcome:
         repeats=scores,
         confidence=sure,
     )
+
+
+def scoring_labelled(task: Task) -> Task:
+    """The task with a metric that scores rows without outputs 0: no answer to them is known to be
+    right.
+    """
+    outputs, metric = task.signature.output_fields.keys(), task.metric
+
+    def scored(row: dspy.Example, answer: dspy.Prediction) -> Score | float:
+        if outputs <= set(row.keys()):
+            return metric(row, answer)
+        return Score(0.0, "No answer to this is known to be right.")
+
+    return replace(task, metric=scored)
 
 
 def float_metric(task: Task) -> Callable[..., float | bool]:

@@ -28,7 +28,7 @@ class Interval:
         return (self.high - self.low) / (2 * z(LEVEL))
 
 
-def mean_interval(scores: Sequence[float]) -> Interval:
+def mean_interval(scores: Sequence[float], level: float = LEVEL) -> Interval:
     """The mean of scores in [0, 1].
 
     Right-or-wrong scores: Wilson's interval. Graded ones: Student's t (1908), or Wilson's, which
@@ -39,15 +39,15 @@ def mean_interval(scores: Sequence[float]) -> Interval:
     if n == 0:
         raise ValueError("An interval needs at least one score.")
     if set(scores) <= {0.0, 1.0} or _equal(scores):
-        return wilson(math.fsum(scores) / n, n)
-    return _student(scores, 0.0, LEVEL)
+        return wilson(math.fsum(scores) / n, n, level)
+    return _student(scores, 0.0, level)
 
 
-def wilson(mean: float, n: int) -> Interval:
+def wilson(mean: float, n: int, level: float = LEVEL) -> Interval:
     """Wilson's interval (Wilson 1927) of a mean of n scores in [0, 1]: exact enough for 0/1 scores,
     wide for graded ones.
     """
-    z2 = z(LEVEL) ** 2
+    z2 = z(level) ** 2
     middle, half = mean + z2 / (2 * n), math.sqrt(z2 * (mean * (1 - mean) / n + z2 / (4 * n * n)))
     low, high = (middle - half) / (1 + z2 / n), (middle + half) / (1 + z2 / n)
     return Interval(mean, max(0.0, min(low, mean)), min(1.0, max(high, mean)), n)

@@ -15,15 +15,19 @@ MOST = 50_000  # runs that MLflow gives at once
 
 @dataclass(frozen=True)
 class Listed:
-    """A run as the store has it. seconds: None while it is running."""
+    """A run as the store has it. outcome: of one that makes no program. seconds: None while it is
+    running.
+    """
 
     found: Found
     command: str
     status: str
     verdict: str
+    outcome: str
     began: datetime
     seconds: float | None
     params: dict[str, str]
+    metrics: dict[str, float]
 
 
 def listed(root: Path, task: str | None = None) -> list[Listed]:
@@ -48,7 +52,9 @@ def _listed(store: Any, run: Any) -> Listed:
         tags["command"],
         info.status,
         tags.get("verdict", ""),
+        tags.get("outcome", ""),
         datetime.fromtimestamp(info.start_time / 1000, UTC),
         (info.end_time - info.start_time) / 1000 if info.end_time else None,
         run.data.params,
+        run.data.metrics,
     )

@@ -28,6 +28,7 @@ NOT_YET = "has no finished run yet"
 TEST_SCORES = "test_scores.json"
 TEST_ROWS = "test_rows.json"  # what programs answered to the test rows
 HISTORY = "history.json"  # all that a run's verdict was drawn from
+AFTERWARDS = ("recheck", "monitor")  # commands that look at a program in use, and make none
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,13 @@ def _by_id(store: Any, name: str, near: str) -> Found:
             f"No run {name!r}.{near} Give a task with a finished run, TASK~1 for the run before "
             "it, or six or more letters of a run's id; `optimize runs` lists them."
         )
-    return Found(store, found[0].info.run_id, found[0].data.tags.get("task", ""), name)
+    tags = found[0].data.tags
+    if (command := tags.get("command", "")) in AFTERWARDS:
+        raise WorkbenchError(
+            f"Run {name!r} is a {command}, which makes no program. What it found is in `optimize "
+            f"runs {tags.get('task', '')}`, and whole in `optimize ui` ({command}.json)."
+        )
+    return Found(store, found[0].info.run_id, tags.get("task", ""), name)
 
 
 def earlier_tests(
@@ -139,6 +146,22 @@ def earlier_tests(
     return found
 
 
+def rechecks(root: Path, task: str) -> list[Found]:
+    """The task's finished rechecks."""
+    return _finished(root, task, "tags.command = 'recheck'")
+
+
+def rechecked_tests(root: Path, task: str, rows: Sequence[str]) -> set[tuple[float | None, ...]]:
+    """As `earlier_tests`: what rechecks have read of these test rows, on whatever LM."""
+    found = set()
+    for run in rechecks(root, task):
+        with suppress(WorkbenchError):
+            scores: RowScores = run.read(TEST_SCORES, RowScores)
+            if _most(rows, scores.rows):
+                found |= {tuple(s) for s in scores.programs.values()}
+    return found
+
+
 def earlier_histories(root: Path, task: str, rows: Sequence[str]) -> Iterator[History]:
     """The climbs of the task's finished runs, where most of their val rows were these ones."""
     for run in _finished(root, task):
@@ -148,10 +171,10 @@ def earlier_histories(root: Path, task: str, rows: Sequence[str]) -> Iterator[Hi
                 yield history
 
 
-def _finished(root: Path, task: str) -> list[Found]:
+def _finished(root: Path, task: str, kind: str = "tags.verdict != ''") -> list[Found]:
     store = client(root)
     experiment = store.get_experiment_by_name(task)
-    filters = "attributes.status = 'FINISHED' and tags.verdict != ''"
+    filters = f"attributes.status = 'FINISHED' and {kind}"
     ids = [experiment.experiment_id] if experiment else []
     runs = store.search_runs(ids, filters, max_results=1000) if ids else []
     return [Found(store, run.info.run_id, task, run.info.run_id) for run in runs]
@@ -163,7 +186,8 @@ def params_since(root: Path, task: str, run: str) -> tuple[dict[str, str], dict[
     """
     store = client(root)
     now = store.get_run(run)
-    earlier = f"attributes.start_time < {now.info.start_time} and tags.command != ''"
+    others = " and ".join(f"tags.command != '{name}'" for name in ("", *AFTERWARDS))
+    earlier = f"attributes.start_time < {now.info.start_time} and {others}"
     found = store.search_runs([now.info.experiment_id], earlier, max_results=1)
     return dict(now.data.params), dict(found[0].data.params) if found else {}
 

@@ -14,6 +14,8 @@ from optimize.climb.observer import Attempt
 from optimize.lm.usage import Usage
 from optimize.program.program import Program
 from optimize.program.template import instructions_hash
+from optimize.report.monitor import MonitorRecord
+from optimize.report.recheck import RecheckedLm, RecheckRecord
 from optimize.report.record import Report
 from optimize.stats.intervals import Interval
 from optimize.stats.records import ScoreRecord
@@ -81,6 +83,44 @@ def report_metrics(report: Report) -> Numbers:
         "used_calls": report.lm_calls,
         "used_usd": report.cost_usd,
         "used_seconds": report.seconds,
+    }
+
+
+def recheck_metrics(found: RecheckRecord) -> Numbers:
+    """Of one LM its score and what it was held against; of several these stand in nested runs."""
+    used: Numbers = {"used_calls": found.lm_calls, "used_usd": found.cost_usd}
+    first = rechecked_metrics(found.lms[0]) if len(found.lms) == 1 else {}
+    return first | {"score_on_record": found.before.score} | used
+
+
+def rechecked_metrics(found: RecheckedLm) -> Numbers:
+    return {
+        **_scored(found.score),
+        "score_gain": found.gain.mean,
+        "score_gain_low": found.gain.low,
+        "score_gain_high": found.gain.high,
+        "target_chance": found.chance,
+        "used_calls": found.calls,
+    }
+
+
+def monitor_metrics(found: MonitorRecord) -> Numbers:
+    metrics: Numbers = _scored(found.score) if found.score else {}
+    for test in found.tests:
+        name = test.kind.replace(" ", "_")
+        metrics |= {f"shift_{name}": test.after, f"shift_{name}_p": test.p_all}
+    if found.change:
+        metrics["score_change"] = found.change.mean
+    used: Numbers = {"used_calls": found.lm_calls, "used_usd": found.cost_usd}
+    return metrics | {"score_on_record": found.before.score} | used
+
+
+def _scored(score: ScoreRecord) -> Numbers:
+    return {
+        "score": score.score,
+        "score_low": score.low,
+        "score_high": score.high,
+        "score_rows": score.n,
     }
 
 

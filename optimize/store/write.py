@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,14 @@ from optimize.climb.verdict import History
 from optimize.config import TASK_LM
 from optimize.data.rows import Splits
 from optimize.program.program import Program, render, to_text
-from optimize.report.record import AttemptRecord, Report
+from optimize.report.monitor import MonitorRecord
+from optimize.report.recheck import RecheckRecord, recheck_sentences
+from optimize.report.record import AttemptRecord, InUseRecord, Report
 from optimize.report.rows import RowTable
 from optimize.report.sentences import attempt_sentence
 from optimize.report.text import decision, markdown
+from optimize.report.untrusted import prose
+from optimize.report.watched import monitor_sentences
 from optimize.stats.records import RowScores
 from optimize.stopping import closing
 from optimize.store import prompts, shown, table
@@ -105,6 +110,29 @@ class Run(Observer):
         """What the programs of this run answered to the test rows, for `optimize report`."""
         self.client.log_text(self.id, found.model_dump_json(), TEST_ROWS)
 
+    def rechecked(self, found: RecheckRecord) -> None:
+        """What a recheck has found; of several LMs a nested run for each."""
+        for one in found.lms if len(found.lms) > 1 else ():
+            nested = self._child(one.lm, {"outcome": one.verdict})
+            self._log(nested, shown.rechecked_metrics(one), {"lm": one.lm, "target": found.target})
+            self.client.set_terminated(nested, "FINISHED")
+        told = recheck_sentences(found, date.today())
+        self._conclude("recheck", found, told, shown.recheck_metrics(found))
+
+    def monitored(self, found: MonitorRecord) -> None:
+        """What newly collected rows say of the program in use."""
+        told = monitor_sentences(found, date.today())
+        self._conclude("monitor", found, told, shown.monitor_metrics(found))
+
+    def _conclude(
+        self, command: str, found: InUseRecord, told: Sequence[str], metrics: shown.Numbers
+    ) -> None:
+        """What a command has found that makes no program. told: its sentences."""
+        note = "\n".join(f"- {prose(line)}" for line in told)
+        self._log(self.id, metrics, tags={"outcome": found.outcome, NOTE: note})
+        self._rename(found.outcome)
+        self.client.log_text(self.id, found.model_dump_json(indent=1), f"{command}.json")
+
     def attach(self, path: Path) -> None:
         """Keep a file, or a folder with all that is in it, as an artifact."""
         log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
@@ -159,19 +187,22 @@ class Run(Observer):
 
     def _nested(self, name: str, attempt: Attempt) -> str:
         """A nested run for an attempt that ends now."""
-        tags = {"mlflow.parentRunId": self.id, "task": self.task}
-        tags |= {"promoted": str(attempt.promoted)}
+        tags = {"promoted": str(attempt.promoted)}
         why = {"skipped": attempt.skipped, "error": attempt.error}
         tags |= {tag: text for tag, text in why.items() if text}
         tags |= {NOTE: attempt_sentence(AttemptRecord.of(attempt))}
         tags |= table.TAG if attempt.evaluation else {}
-        began = int((time.time() - attempt.seconds) * 1000)
-        made = self.client.create_run(
-            self.experiment, start_time=began, run_name=name, tags=tags
-        ).info.run_id
+        made = self._child(name, tags, attempt.seconds)
         params = shown.attempt_params(attempt, self.config)
         self._log(made, shown.attempt_metrics(attempt), params)
-        return str(made)
+        return made
+
+    def _child(self, name: str, tags: Mapping[str, str], seconds: float = 0.0) -> str:
+        """A nested run that began so many seconds ago."""
+        tags = {"mlflow.parentRunId": self.id, "task": self.task, **tags}
+        began = int((time.time() - seconds) * 1000)
+        made = self.client.create_run(self.experiment, start_time=began, run_name=name, tags=tags)
+        return str(made.info.run_id)
 
     def _log_best(self) -> None:
         """The best score on val so far, as two lines, and as the score until the run has another.

@@ -1,0 +1,84 @@
+"""Are new rows, and the answers to them, of the kind that the record's are?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dspy
+
+from optimize.commands.in_use import InUse
+from optimize.data.drift import inputs_drift, words_drift
+from optimize.data.rows import input_text
+from optimize.files import to_text
+from optimize.report.monitor import DriftTest
+from optimize.report.rows import Answers
+from optimize.scoring.evaluate import Outcome
+from optimize.stats.two_samples import higher, holm, shares_differ
+from optimize.task import Task
+
+LEAST = 8  # rows of a sample below which nothing is said of it
+Rows = Sequence[dspy.Example]
+
+
+def drift(
+    found: InUse, rows: Rows, answered: Sequence[tuple[dspy.Example, Outcome]]
+) -> tuple[list[DriftTest], dict[str, Any]]:
+    """The tests that can be made, each allowing for all, and what they have seen beside."""
+    session = found.session
+    task, seed = session.task, session.config.seed
+    sides = session.splits.sides()
+    learnt, held = (
+        [input_text(task, e) for name in names for e in sides[name]]
+        for names in (("train", "val"), ("test",))
+    )
+    texts = [input_text(task, e) for e in rows]
+    inputs, words = (
+        inputs_drift([*learnt, *held], texts, seed),
+        words_drift(learnt, held, texts, seed),
+    )
+    many = len(texts)
+    tests: list[dict[str, Any]] = [
+        {"kind": "inputs", "n": many, "before": 0.5, "after": inputs.auc, "p": inputs.p},
+        {
+            "kind": "unknown words",
+            "n": many,
+            "before": words.known,
+            "after": words.new,
+            "p": words.p,
+        },
+    ]
+    shares: dict[str, tuple[float, float]] = {}
+    if kept := found.answered():
+        given = [o for _, o in answered if o.score is not None]
+        shares, more = _answers(task, kept[1], given, seed)
+        tests += more
+    adjusted = holm([test["p"] for test in tests])
+    return [DriftTest(**t, p_all=p) for t, p in zip(tests, adjusted, strict=True)], {
+        "auc_shown": inputs.visible,
+        "words": list(words.words),
+        "shares": shares,
+    }
+
+
+def _answers(
+    task: Task, kept: Answers, given: Sequence[Outcome], seed: int
+) -> tuple[dict[str, tuple[float, float]], list[dict[str, Any]]]:
+    """The answers' mix, where they are labels, and how sure the LM was, where it told."""
+    there = [n for n, score in enumerate(kept.scores) if score is not None]
+    sure = [c for n in there if (c := kept.confidence[n]) is not None]
+    surely = [o.confidence for o in given if o.confidence is not None]
+    shares, tests = dict[str, tuple[float, float]](), list[dict[str, Any]]()
+    if task.label and min(len(there), len(given)) >= LEAST:
+        before = [kept.fields[task.label][n] for n in there]
+        now = [to_text(o.answer.get(task.label, "")) for o in given]
+        shares = {
+            label: (before.count(label) / len(before), now.count(label) / len(now))
+            for label in sorted({*before, *now})
+        }
+        tests += [{"kind": "answers", "n": len(now), "p": shares_differ(before, now, seed)}]
+    if min(len(sure), len(surely)) >= LEAST:
+        means = {"before": sum(sure) / len(sure), "after": sum(surely) / len(surely)}
+        p = higher([-c for c in sure], [-c for c in surely], seed)
+        tests += [{"kind": "confidence", "n": len(surely), "p": p, **means}]
+    return shares, tests

@@ -1,0 +1,246 @@
+"""`optimize recheck` and `optimize monitor`: the best program asked again, against the record."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+from typer.testing import CliRunner
+
+from optimize.cli import app
+from optimize.commands.init import write_project
+from optimize.commands.new import write_task
+from optimize.store.listing import listed
+from tests.stored import stored_run
+from tests.test_lm import chat_app, served
+
+NEUTRAL = [f"{a}{b}{a}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nrs"]
+WORDS = {"positive": ["good", "fine", "lovely"], "negative": ["poor", "broken", "late"]}
+Row = dict[str, str]
+
+
+def reviews(rng: random.Random, n: int, neutral: list[str] = NEUTRAL) -> list[Row]:
+    rows = []
+    for number in range(n):
+        verdict = ("positive", "negative")[number % 2]
+        words = [*rng.sample(neutral, 7), rng.choice(WORDS[verdict])]
+        rows.append({"text": " ".join(words), "verdict": verdict})
+    return rows
+
+
+def judge(text: str) -> str:
+    """Right on every review."""
+    last = text.split()
+    return "positive" if any(word in last for word in WORDS["positive"]) else "negative"
+
+
+def unlike(text: str) -> str:
+    return {"positive": "negative", "negative": "positive"}[judge(text)]
+
+
+def half(text: str) -> str:
+    """Right where the review is positive."""
+    return "positive"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its task's best program is right on eight of ten test rows."""
+    root = tmp_path_factory.mktemp("in-use")
+    write_project(root, [])
+    for name in ("review", "unrun"):
+        write_task(root, name)
+    rows = reviews(random.Random(0), 160)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (root / "devsets" / "review" / "rows.jsonl").write_text(text)
+    stored_run(root, "review", 8, lm="openai/judge")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(dspy, "cache", dspy.cache)
+
+
+@pytest.fixture
+def at() -> Iterator[Callable[[Callable[[str], Any]], tuple[str, list[Any]]]]:
+    """at(answer): the address of an endpoint that answers so, and what it was asked."""
+    running = []
+
+    def serve(answer: Callable[[str], Any]) -> tuple[str, list[Any]]:
+        server = chat_app(answer)
+        running.append(served(server))
+        return f"{running[-1].__enter__()}/v1", server.state.bodies
+
+    yield serve
+    for one in running:
+        one.__exit__(None, None, None)
+
+
+def asked(command: str, *arguments: str, code: int = 0) -> Any:
+    done = CliRunner().invoke(app, [command, "review", *arguments, "--json"])
+    assert done.exit_code == code, (done.exit_code, done.stderr)
+    return json.loads(done.stdout)
+
+
+def told(command: str, *arguments: str) -> str:
+    done = CliRunner().invoke(app, [command, "review", *arguments])
+    assert done.exit_code == 2, done.output
+    return " ".join(done.stderr.split())
+
+
+def test_the_same_lm_is_asked_anew_each_time(at: Any) -> None:
+    url, bodies = at(judge)
+    flags = "--api-base", url, "--target", "0.5"
+    found = asked("recheck", *flags)
+    n = found["before"]["n"]
+    (lm,) = found["lms"]
+    assert n >= 30 and len(bodies) == n == lm["calls"] and lm["at_target"]
+    assert (lm["verdict"], lm["gain"]["worse"]) == ("better", 0)
+    assert lm["other_answers"] == 0 and lm["price"]["tokens_in"] == 7
+    again = asked("recheck", *flags)
+    assert len(bodies) == 2 * n and again["anew"] == found["anew"] + 1, (
+        "today's endpoint, not the cache"
+    )
+    assert again["test_reads"] == found["test_reads"], "the same scores are no new reading"
+
+
+def test_a_worse_lm_is_told_counted_and_taken_for_no_climb(at: Any, project: Path) -> None:
+    before = asked("report", code=1)
+    url, _ = at(unlike)
+    reads = asked("recheck", "--api-base", url, code=1)["test_reads"]
+    url, _ = at(half)
+    found = asked("recheck", "--lm", "openai/new", "--api-base", url, code=1)
+    (lm,) = found["lms"]
+    assert lm["verdict"] == "worse" and found["test_reads"] == reads + 1
+    assert lm["other_answers"] == lm["gain"]["n"] // 2
+    assert asked("report", code=1) == before and asked("runs")["runs"][0]["command"] == "recheck"
+    shown = CliRunner().invoke(app, ["runs", "review"]).stdout
+    assert "worse" in shown and "openai/new" in shown and str(lm["score"]["n"]) in shown
+    (run, *_) = [run for run in listed(project, "review") if run.command == "recheck"]
+    assert run.metrics["score"] == pytest.approx(lm["score"]["score"], abs=1e-4)
+    assert "is a recheck" in told_of(run.found.id)
+
+
+def told_of(run: str) -> str:
+    return " ".join(CliRunner().invoke(app, ["report", run]).stderr.split())
+
+
+def test_several_lms_are_asked_and_a_broken_one_costs_nothing_twice(at: Any) -> None:
+    good, bodies = at(judge)
+    refusing, _ = at(lambda text: 401)
+    flags = ["--lm", "openai/a", "--api-base", good, "--lm", "openai/b", "--api-base"]
+    assert "refuses the key" in told("recheck", *flags, refusing, "--target", "0.5")
+    first = len(bodies)
+    bad, _ = at(unlike)
+    found = asked("recheck", *flags, bad, "--target", "0.5", code=1)
+    assert len(bodies) == first, "what it had answered was kept"
+    assert [lm["verdict"] for lm in found["lms"]] == ["better", "worse"]
+    assert found["lms"][0]["price"] is None and found["lms"][1]["calls"] == first
+    done = CliRunner().invoke(app, ["recheck", "review", *flags, bad, "--test-rows", "20"])
+    assert "2 LMs: at least 40 calls" in done.stderr and "20 test rows asked again" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--api-base", "http://127.0.0.1:9/v1"], "Nothing listens"),
+        (["--lm", "gpt"], "DSPy model string"),
+        (["--lm", "openai/a", "--lm", "openai/b", "--lm", "openai/c", *["--api-base", "x"] * 2],
+         "2 --api-base for 3 --lm"),
+        (["--target", "7"], "'target'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_rechecked_is_told(arguments: list[str], says: str) -> None:
+    assert says in told("recheck", *arguments)
+
+
+def test_a_cap_that_cannot_pay_and_a_task_without_a_program(at: Any) -> None:
+    url, bodies = at(judge)
+    assert "--max-calls 5 cannot pay" in told("recheck", "--api-base", url, "--max-calls", "5")
+    done = CliRunner().invoke(app, ["recheck", "unrun"])
+    assert done.exit_code == 2 and "has no best program" in done.stderr and not bodies
+
+
+def written(path: Path, rows: list[Row]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_new_rows_of_the_same_kind_are_ok(at: Any, tmp_path: Path, project: Path) -> None:
+    url, bodies = at(judge)
+    rows = reviews(random.Random(1), 60)
+    known = [json.loads(line) for line in (project / "devsets/review/rows.jsonl").open()][:3]
+    bare = [{"text": row["text"]} for row in rows[:40]]
+    path = written(tmp_path / "new.jsonl", [*bare, *rows[40:], *known])
+    found = asked("monitor", path, "--ask", "30", "--api-base", url)
+    assert (found["verdict"], found["rows"], found["known"]) == ("ok", 60, 3)
+    assert (found["labelled"], found["score"]["n"], found["score"]["score"]) == (20, 20, 1.0)
+    assert len(bodies) == 30 == found["asked"] and not found["to_label"]
+    assert {test["kind"] for test in found["tests"]} == {"inputs", "unknown words", "answers"}
+    again = asked("monitor", path, "--ask", "30", "--api-base", url)
+    assert len(bodies) == 30 and again["tests"] == found["tests"], "what was asked is cached"
+    assert asked("runs")["runs"][0]["verdict"] == "ok"
+
+
+def test_other_rows_without_labels_are_to_be_labelled(at: Any, tmp_path: Path) -> None:
+    url, bodies = at(judge)
+    rows = reviews(random.Random(2), 60, [f"zo{word}" for word in NEUTRAL])
+    path = tmp_path / "new.csv"
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, ["text", "verdict"])
+        table.writeheader()
+        table.writerows(row | {"verdict": ""} for row in rows)
+    found = asked("monitor", str(path), "--ask", "0", "--api-base", url, code=1)
+    assert found["verdict"] == "relabel" and not bodies and found["score"] is None
+    drifted = {test["kind"] for test in found["tests"] if test["p_all"] <= 0.05}
+    assert drifted == {"inputs", "unknown words"} and all(w[:2] == "zo" for w in found["words"])
+    assert len(found["to_label"]) >= 8 and f"{path} row" in found["to_label"][0]
+    flags = ["monitor", "review", str(path), "--ask", "0", "--api-base", url]
+    shown = CliRunner().invoke(app, flags).stdout
+    assert shown.startswith("RELABEL") and "none of them is labelled" in shown
+    assert "Next: label the rows named above." in shown
+
+
+def test_other_rows_that_it_still_gets_right_are_ok_and_wrong_ones_are_not(
+    at: Any, tmp_path: Path
+) -> None:
+    rows = reviews(random.Random(3), 80, [f"zo{word}" for word in NEUTRAL])
+    path = written(tmp_path / "new.jsonl", rows)
+    url, _ = at(judge)
+    found = asked("monitor", path, "--api-base", url)
+    assert found["verdict"] == "ok" and found["change"]["low"] > 0
+    url, _ = at(half)
+    found = asked("monitor", path, "--api-base", url, code=1)
+    assert found["verdict"] == "re-optimize" and found["worse"] and found["drop_shown"] < 0.4
+    (changed,) = [c for c in found["by_label"] if c["change"]["high"] < 0]
+    assert changed["label"] == "negative" and changed["after"] == 0
+    shown = CliRunner().invoke(app, ["monitor", "review", path, "--api-base", url]).stdout
+    assert "Surely worse than on record" in shown and "with another mix of labels" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.txt", "x", "none of .jsonl, .csv, .parquet"),
+        ("none.jsonl", None, "cannot be read"),
+        ("a.jsonl", '{"text": "one"}\n', "8 are the least"),
+        ("b.jsonl", '{"txt": "one"}\n', "field 'text' is missing"),
+        ("c.jsonl", '{"text": "one", "verdict": "maybe"}\n', "'maybe' is not one of"),
+    ],
+)
+def test_rows_that_cannot_be_monitored(
+    at: Any, tmp_path: Path, name: str, content: str | None, says: str
+) -> None:
+    url, _ = at(judge)
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    assert says in told("monitor", str(tmp_path / name), "--api-base", url)
