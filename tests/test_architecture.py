@@ -47,6 +47,7 @@ DOORS = {
     },
     "typer": {
         "cli.app",
+        "cli.apply",
         "cli.run",
         "cli.finetune",
         "cli.look",
@@ -55,7 +56,14 @@ DOORS = {
         "cli.start",
         "cli.use",
     },
-    "rich": {"cli.look", "cli.screen", "report.live", "report.looks", "report.text"},
+    "rich": {
+        "cli.look",
+        "cli.screen",
+        "report.applied",
+        "report.live",
+        "report.looks",
+        "report.text",
+    },
     "torch": {
         f"{LORA}.train",
         f"{LORA}.model",

@@ -171,3 +171,22 @@ class _Part(Meter):
 
     def add(self, seconds: float, **numbers: float) -> None:
         self.spend(**numbers)
+
+
+class Summing(Meter):
+    """Keeps sums and the cap, and nothing of a single call: for work of any length. A question
+    asked twice counts as two different ones.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(sys.maxsize)
+
+    def cap(self, max_calls: int, limits: Limits) -> None:
+        """Until now nothing was capped."""
+        self.max_calls, self.limits = max_calls, limits
+
+    def _count(self, answers: int, key: str) -> None:
+        super()._count(answers, "")
+
+    def add(self, seconds: float, **numbers: float) -> None:
+        self.spend(**numbers)

@@ -1,0 +1,258 @@
+"""Rows of any number answered by a task's best program, in their order: what is written is never
+asked again, and memory does not grow with the rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from optimize import lm as lms
+from optimize.climb.observer import Observer
+from optimize.commands.answer import Found, best_program
+from optimize.commands.applying.answering import Answered, answers
+from optimize.commands.applying.writing import Review, Writer, judged
+from optimize.commands.session import check_price
+from optimize.data.stream import Given, Rows
+from optimize.errors import BudgetExhausted, WorkbenchError
+from optimize.lm.limits import Limits
+from optimize.lm.meter import Summing
+from optimize.lm.usage import Usage
+from optimize.program.program import to_text
+from optimize.report.answers import (
+    Columns,
+    check_out,
+    columns_of,
+    foreign,
+    open_out,
+    remove_out,
+)
+from optimize.report.applied import Applied, Estimate, Forecast, forecast_lines
+from optimize.stats.records import Record
+from optimize.task import Task, load_task
+
+PILOT = 200  # rows asked before the rest is forecast
+CALLS = 4  # a row that may be made, for each that its program makes where nothing fails
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be done. flags: knobs that were given. pilot: end after it. below: rows less sure
+    than that go to the review file. again: begin anew. batch: through the provider's batch API.
+    """
+
+    task: str
+    rows: Path
+    out: Path
+    flags: dict[str, Any] = field(default_factory=dict)
+    pilot: bool = False
+    below: float | None = None
+    again: bool = False
+    batch: bool = False
+
+
+class About(Record):
+    """Who answered the rows of a file, kept beside it: another program does not go on with it."""
+
+    task: str
+    program: str
+    run: str | None
+    lm: str
+    columns: list[str]
+
+
+def apply(root: Path, wish: Wish, watch: Observer) -> Applied:
+    """Answer the rows that `wish.out` does not hold yet.
+
+    Raises WorkbenchError for what does not fit together, where more than half of the pilot fails,
+    and where a cap is reached: what was written stays.
+    """
+    check_out(wish.out)
+    rows, task = Rows(wish.rows), load_task(wish.task, root)
+    if wish.out.resolve() == wish.rows.resolve():
+        raise WorkbenchError(f"--out {wish.out} is the file of the rows; give another.")
+    if not (total := rows.count()):
+        raise WorkbenchError(f"{wish.rows} holds no rows.")
+    meter = Summing()
+    lms.configure(root, meter)
+    found = best_program(task, meter, **wish.flags)
+    _cap(meter, found, wish, total)
+    watch.counts(meter, found.config.in_flight)
+    with _alone(wish.out):
+        return _AtWork(found, rows, total, meter, watch, wish).all()
+
+
+def _cap(meter: Summing, found: Found, wish: Wish, total: int) -> None:
+    config = found.config
+    check_price(config)
+    steps = len(found.program.predictors()) * max(1, found.program.votes)
+    calls = wish.flags.get("max_calls") or CALLS * steps * total
+    meter.cap(calls, Limits(config.max_tokens, config.budget_usd, config.max_minutes))
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """No other command writes to OUT meanwhile."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    path = beside(out, "lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise WorkbenchError(f"Another command is writing to {out}.") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # before it is let go of: it may be another's after that
+            path.unlink()
+        lock.release()
+
+
+def beside(out: Path, kind: str) -> Path:
+    """A file of the command's own next to what it writes."""
+    return out.with_name(f"{out.name}.{kind}")
+
+
+class _AtWork:
+    """One command at work on the rows of a file."""
+
+    def __init__(
+        self,
+        found: Found,
+        rows: Rows,
+        total: int,
+        meter: Summing,
+        watch: Observer,
+        wish: Wish,
+    ) -> None:
+        self.found, self.rows, self.total = found, rows, total
+        self.meter, self.watch, self.wish = meter, watch, wish
+        self.task: Task = found.program.task
+        self.began = time.monotonic()
+
+    def all(self) -> Applied:
+        if self.wish.again:
+            remove_out(self.wish.out)
+            beside(self.wish.out, "about.json").unlink(missing_ok=True)
+        columns = self._columns()
+        self._check_about(columns)
+        inputs = self.task.signature.input_fields
+        review = Review(beside(self.wish.out, "review.jsonl"), self.wish.below, inputs)
+        out = open_out(self.wish.out, columns, self.rows.types())
+        writer, source = Writer(self.wish.out, out, columns, self.task, review), iter(self.rows)
+        try:
+            resumed, forecast = self._answered(source, writer)
+        except BudgetExhausted as error:
+            raise WorkbenchError(
+                f"{error} {writer.tally.rows:,} of {self.total:,} rows are in {self.wish.out}; "
+                "the same command goes on from there."
+            ) from None
+        finally:
+            writer.close()
+        return self._applied(writer, resumed, forecast)
+
+    def _columns(self) -> Columns:
+        given: dict[str, None] = {}
+        for row in islice(self.rows, PILOT):
+            given |= dict.fromkeys(row.columns)
+        return columns_of(list(given), list(self.task.signature.output_fields))
+
+    def _check_about(self, columns: Columns) -> None:
+        """Raises WorkbenchError where OUT was begun otherwise than it would be gone on with."""
+        out, path, found = self.wish.out, beside(self.wish.out, "about.json"), self.found
+        program = hashlib.sha256(to_text(found.program).encode()).hexdigest()
+        now = About(
+            task=self.task.name,
+            program=program,
+            run=found.run,
+            lm=found.config.lm,
+            columns=list(columns.all),
+        )
+        if not path.is_file():
+            path.write_text(now.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            return
+        before = About.model_validate_json(path.read_bytes())
+        if before.columns != now.columns or before.task != now.task:
+            raise foreign(out, "they have other columns, or were answered for another task")
+        if before != now:
+            raise WorkbenchError(
+                f"{out} was begun by another program or LM (run {before.run or 'none'}, "
+                f"{before.lm}) than would go on with it (run {now.run or 'none'}, {now.lm}). Give "
+                "another --out, or --again to start it anew."
+            )
+
+    def _answered(self, source: Iterator[Given], writer: Writer) -> tuple[int, Forecast | None]:
+        """How many rows were there already, and the forecast after the pilot."""
+        writer.skip_written(source)
+        resumed, threads = writer.tally.rows, self.found.config.in_flight
+        if resumed:
+            self.watch.noted(f"{resumed:,} rows are in {self.wish.out} already.")
+        pilot, began = list(islice(source, PILOT)), time.monotonic()
+        found = list(self._shown("pilot", answers(self.found.program, pilot, threads), len(pilot)))
+        for row, answer in judged(found):
+            writer.write(row, answer)
+        left, seconds = self.total - writer.tally.rows, time.monotonic() - began
+        forecast = self._forecast([a.usage for _, a in found if a.usage.calls], seconds, left)
+        if self.wish.pilot or not left:
+            return resumed, forecast
+        if forecast:
+            self.watch.noted(" ".join(forecast_lines(forecast)))
+        rest = answers(self.found.program, source, threads)
+        for row, answer in self._shown("apply", rest, left):
+            writer.write(row, answer)
+        return resumed, forecast
+
+    def _shown(self, name: str, found: Iterator[Answered], total: int) -> Iterator[Answered]:
+        self.watch.started(name)
+        for done, one in enumerate(found, 1):
+            yield one
+            self.watch.scored(done, total)
+
+    def _forecast(self, asked: Sequence[Usage], seconds: float, left: int) -> Forecast | None:
+        """What the rows left will take, by those that an LM was asked for; None: no row tells."""
+        if not left or not asked:
+            return None
+        price = 0.5 if self.wish.batch else 1.0
+        priced = not any(usage.unpriced for usage in asked)
+        return Forecast(
+            asked=len(asked),
+            rows=left,
+            seconds=seconds / len(asked) * left,
+            calls=Estimate.of([usage.calls for usage in asked], left),
+            tokens=Estimate.of([u.tokens_in + u.tokens_out for u in asked], left),
+            cost_usd=Estimate.of([price * u.cost for u in asked], left) if priced else None,
+            batch=self.wish.batch,
+        )
+
+    def _applied(self, writer: Writer, resumed: int, forecast: Forecast | None) -> Applied:
+        used, tally, review = self.meter.usage(), writer.tally, writer.review
+        return Applied(
+            task=self.task.name,
+            run=self.found.run,
+            lm=self.found.config.lm,
+            out=str(self.wish.out),
+            rows=self.total,
+            answered=tally.rows - tally.failed,
+            failed=tally.failed,
+            resumed=resumed,
+            errors=tally.errors,
+            confident=tally.confident,
+            below=self.wish.below,
+            review=str(review.path) if review.count else None,
+            reviewed=review.count,
+            left_out=sorted(writer.left_out),
+            forecast=forecast if self.wish.pilot else None,
+            calls=used.calls,
+            cached_calls=used.cached,
+            tokens=used.tokens_in + used.tokens_out,
+            cost_usd=used.cost_usd,
+            seconds=round(time.monotonic() - self.began, 2),
+        )
