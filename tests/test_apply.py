@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,31 +21,46 @@ from click.testing import Result
 from fastapi import FastAPI
 from typer.testing import CliRunner
 
-from optimize.cli import app
+from optimize.cli import app as command
 from optimize.commands import apply as applying
+from optimize.commands.init import write_project
+from optimize.commands.new import write_task
 from optimize.report import answers as out_files
 from tests.faulty_server import Asked, faulty_app
+from tests.stored import stored_run
 from tests.test_lm import served
 
-GOOD = "[[ ## verdict ## ]]\n{}\n\n[[ ## completed ## ]]"
 Server = Callable[..., tuple[FastAPI, list[str]]]
 
 
 def verdict(text: str) -> str:
-    """What the server says of a review; one it answers unreadably."""
-    return (
-        "Hm." if "unreadable" in text else GOOD.format("positive" if "good" in text else "negative")
-    )
+    """What the server says of a review, in the form that it is asked in; of one unreadably."""
+    found = "positive" if "good" in text else "negative"
+    if "unreadable" in text:
+        return "Hm."
+    chat = "[[ ##" in text
+    return f"[[ ## verdict ## ]]\n{found}\n\n[[ ## completed ## ]]" if chat else found
 
 
 def review(number: int) -> str:
     return f"Review {number}: {'good' if number % 2 else 'poor'}"
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose task `review` was never run; its store takes seconds to make."""
+    root = tmp_path_factory.mktemp("home")
+    write_project(root, [])
+    write_task(root, "review")
+    return root
+
+
 @pytest.fixture
-def server(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """server(fault) serves; gives the app, with its log, and the flags that lead to it."""
-    monkeypatch.chdir(project)
+def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """server(fault) serves; gives the app, with its log, and the flags that lead to it. The current
+    folder is an empty one of the project.
+    """
+    monkeypatch.chdir(tempfile.mkdtemp(dir=home))
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(dspy, "cache", dspy.cache)
     monkeypatch.setattr("optimize.lm.dspy_calls.execution._delay", lambda error, number: 0.0)
@@ -62,7 +78,7 @@ def server(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def given(*arguments: object, code: int = 0) -> Result:
-    done = CliRunner().invoke(app, ["apply", "review", *map(str, arguments)])
+    done = CliRunner().invoke(command, ["apply", "review", *map(str, arguments)])
     assert done.exit_code == code, (done.exit_code, done.output, done.stderr)
     return done
 
@@ -265,45 +281,46 @@ def test_rows_from_stdin_and_columns_that_come_late(server: Server) -> None:
     text = "".join(json.dumps(row) + "\n" for row in late)
     for out in ("out.jsonl", "out.csv"):
         arguments = ["apply", "review", "-", "-o", out, *flags]
-        done = CliRunner().invoke(app, arguments, input=text)
+        done = CliRunner().invoke(command, arguments, input=text)
         assert done.exit_code == 0, done.stderr
     assert "left out (given_verdict, note)" in " ".join(done.stdout.split())
     last = read("out.jsonl")[-1]
     assert (last["verdict"], last["given_verdict"], last["note"]) == ("negative", "mine", "n")
 
 
-def test_a_best_program_answers_and_tells_who_it_is(
-    reviewed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tests.reviewer import NEGATIVE, reviewer
+def test_the_best_program_answers_and_tells_who_it_is(server: Server, home: Path) -> None:
+    app, flags = server()
+    write_task(home, "judged")
+    run = stored_run(home, "judged", 9)
+    write("in.jsonl", rows(4))
+    for knobs in (flags, flags[2:]):  # without --lm: the one it was optimized on
+        done = CliRunner().invoke(
+            command, ["apply", "judged", "in.jsonl", "-o", "out.jsonl", *knobs, "--json"]
+        )
+        assert done.exit_code == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert (told["run"], told["lm"], told["answered"]) == (run, "openai/any", 4)
+    about = json.loads(Path("out.jsonl.about.json").read_text())
+    assert about["run"] == run and len(app.state.log) == 4
 
-    monkeypatch.chdir(reviewed)
-    monkeypatch.setattr(dspy, "cache", dspy.cache)
-    source = write(str(tmp_path / "in.jsonl"), [{"text": text} for text in NEGATIVE[:4]])
-    with served(reviewer()) as url:
-        flags = ["--lm", "openai/reviewer", "--api-base", f"{url}/v1"]
-        told = found(source, "-o", tmp_path / "out.jsonl", *flags)
-    about = json.loads((tmp_path / "out.jsonl.about.json").read_text())
-    assert told["run"] == about["run"] is not None and told["answered"] == 4
 
-
-def test_killed_with_9_it_goes_on_to_the_same_output(server: Server, project: Path) -> None:
+def test_killed_with_9_it_goes_on_to_the_same_output(server: Server) -> None:
     app, flags = server(lambda asked: "500" * (asked.number % 40 == 0))
-    write("in.jsonl", rows(1500))
-    command = [sys.executable, "-m", "optimize", "apply", "review", "in.jsonl", "-o", "out.jsonl"]
+    write("in.jsonl", rows(600))
+    words = [sys.executable, "-m", "optimize", "apply", "review", "in.jsonl", "-o", "out.jsonl"]
     root = str(Path(__file__).parents[1])
     running = subprocess.Popen(
-        [*command, *flags], stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": root}
+        [*words, *flags], stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": root}
     )
-    while running.poll() is None and len(app.state.log) < 900:
+    while running.poll() is None and len(app.state.log) < 350:
         time.sleep(0.005)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
     kept = Path("out.jsonl").read_bytes()
-    assert kept.count(b"\n") < 1500
+    assert kept.count(b"\n") < 600
     told = found("in.jsonl", "-o", "out.jsonl", *flags)
-    assert told["answered"] == 1500 and told["calls"] < 650
-    assert [row["row_id"] for row in read("out.jsonl")] == [f"r{n}" for n in range(1500)]
+    assert told["answered"] == 600 and told["calls"] < 290
+    assert [row["row_id"] for row in read("out.jsonl")] == [f"r{n}" for n in range(600)]
     whole = Path("out.jsonl").read_bytes()
     given("in.jsonl", "-o", "undisturbed.jsonl", *flags)
     assert Path("undisturbed.jsonl").read_bytes() == whole

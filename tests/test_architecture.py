@@ -78,6 +78,7 @@ DOORS = {
     "jinja2": {"report.html.render"},
     "yaml": {RECIPES},
     "openai": {"finetune.openai_job", "lm.embedder"},
+    "httpx": {"lm.batch.http"},
     "xllamacpp": {"lm.embedded"},
     "gguf": {"lm.requantize", "lm.bert_gguf", f"{LORA}.adapter_gguf"},
 }
@@ -89,6 +90,7 @@ IN_FUNCTIONS = (
     "peft",
     "trl",
     "openai",
+    "httpx",
     "xllamacpp",
     "gguf",
 )

@@ -101,7 +101,8 @@ def best_program(task: Task, meter: Meter, **flags: Any) -> Found:
         return Found(program, config, None)
     kept = saved(task.name, task.root)
     another = flags.get("lm") or flags.get("api_base")
-    config = load_config(task.root, **flags) if another else kept.configured(**flags)
+    named = flags.get("lm")  # an address alone is where the LM it was optimized on is served now
+    config = load_config(task.root, **flags) if named else kept.configured(**flags)
     check_reachable(config)
     program = ready(kept, _asked(config, kept, bool(another), meter, task), meter)
     program.lm = program.lm and lms.telling(program.lm)

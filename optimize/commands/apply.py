@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,10 +19,12 @@ from optimize import lm as lms
 from optimize.climb.observer import Observer
 from optimize.commands.answer import Found, best_program
 from optimize.commands.applying.answering import Answered, answers
+from optimize.commands.applying.batches import InBatches, check_batch
 from optimize.commands.applying.writing import Review, Writer, judged
 from optimize.commands.session import check_price
 from optimize.data.stream import Given, Rows
 from optimize.errors import BudgetExhausted, WorkbenchError
+from optimize.lm.batch.box import PRICE, Box
 from optimize.lm.limits import Limits
 from optimize.lm.meter import Summing
 from optimize.lm.usage import Usage
@@ -40,6 +42,7 @@ from optimize.stats.records import Record
 from optimize.task import Task, load_task
 
 PILOT = 200  # rows asked before the rest is forecast
+BATCH_PILOT = 20  # the same before batches, since they are asked at the full price
 CALLS = 4  # a row that may be made, for each that its program makes where nothing fails
 
 
@@ -85,6 +88,8 @@ def apply(root: Path, wish: Wish, watch: Observer) -> Applied:
     lms.configure(root, meter)
     found = best_program(task, meter, **wish.flags)
     _cap(meter, found, wish, total)
+    if wish.batch:
+        check_batch(found.program, found.config)
     watch.counts(meter, found.config.in_flight)
     with _alone(wish.out):
         return _AtWork(found, rows, total, meter, watch, wish).all()
@@ -195,7 +200,8 @@ class _AtWork:
         resumed, threads = writer.tally.rows, self.found.config.in_flight
         if resumed:
             self.watch.noted(f"{resumed:,} rows are in {self.wish.out} already.")
-        pilot, began = list(islice(source, PILOT)), time.monotonic()
+        first = BATCH_PILOT if self.wish.batch else PILOT
+        pilot, began = list(islice(source, first)), time.monotonic()
         found = list(self._shown("pilot", answers(self.found.program, pilot, threads), len(pilot)))
         for row, answer in judged(found):
             writer.write(row, answer)
@@ -205,10 +211,21 @@ class _AtWork:
             return resumed, forecast
         if forecast:
             self.watch.noted(" ".join(forecast_lines(forecast)))
-        rest = answers(self.found.program, source, threads)
-        for row, answer in self._shown("apply", rest, left):
-            writer.write(row, answer)
+        with self._ways() as way:
+            for row, answer in self._shown("apply", way(source), left):
+                writer.write(row, answer)
         return resumed, forecast
+
+    @contextmanager
+    def _ways(self) -> Iterator[Callable[[Iterator[Given]], Iterator[Answered]]]:
+        """How the rows after the pilot are answered: one by one, or in batches."""
+        program, config = self.found.program, self.found.config
+        if not self.wish.batch:
+            yield lambda rows: answers(program, rows, config.in_flight)
+            return
+        box = Box(beside(self.wish.out, "batch"), self.watch.scored, config.max_minutes)
+        yield InBatches(program, config.in_flight, box, self.meter, self.watch.noted)
+        box.close()  # reached where all rows are answered alone
 
     def _shown(self, name: str, found: Iterator[Answered], total: int) -> Iterator[Answered]:
         self.watch.started(name)
@@ -220,7 +237,7 @@ class _AtWork:
         """What the rows left will take, by those that an LM was asked for; None: no row tells."""
         if not left or not asked:
             return None
-        price = 0.5 if self.wish.batch else 1.0
+        price = PRICE if self.wish.batch else 1.0
         priced = not any(usage.unpriced for usage in asked)
         return Forecast(
             asked=len(asked),

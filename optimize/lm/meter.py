@@ -67,7 +67,7 @@ class Meter:
     def part(self, role: Role) -> Meter:
         """What counts the calls of one role, with no cap of its own."""
         with self._lock:
-            return self._parts.setdefault(role, _Part(sys.maxsize))
+            return self._parts.setdefault(role, Summing())
 
     def remaining(self) -> int:
         """Calls left under the cap. A call that the cache answers counts when it is the first of
@@ -163,19 +163,9 @@ class Meter:
                 self._numbers[name] += value
 
 
-class _Part(Meter):
-    """What was asked in one role: sums alone, with no share and no cap."""
-
-    def _count(self, answers: int, key: str) -> None:
-        self._numbers["asked"] += answers
-
-    def add(self, seconds: float, **numbers: float) -> None:
-        self.spend(**numbers)
-
-
 class Summing(Meter):
-    """Keeps sums and the cap, and nothing of a single call: for work of any length. A question
-    asked twice counts as two different ones.
+    """Keeps sums and the cap, and nothing of a single call: for work of any length. It does not
+    know which questions differ.
     """
 
     def __init__(self) -> None:
@@ -186,7 +176,7 @@ class Summing(Meter):
         self.max_calls, self.limits = max_calls, limits
 
     def _count(self, answers: int, key: str) -> None:
-        super()._count(answers, "")
+        self._numbers["asked"] += answers
 
     def add(self, seconds: float, **numbers: float) -> None:
         self.spend(**numbers)
