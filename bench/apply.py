@@ -63,7 +63,8 @@ def measured(root: Path, url: str, given: argparse.Namespace) -> None:
     with (root / "told").open("wb") as told, (root / "said").open("wb") as said:
         running = subprocess.Popen(command, cwd=root, stdout=told, stderr=said)
         while running.poll() is None:
-            held, high = max(memory(running.pid), (0, high), key=lambda m: m[1])
+            held, highest = memory(running.pid)
+            high = max(high, highest)
             out = root / f"out.{given.out}"
             files = [out] if out.is_file() else list(out.glob("part-*"))
             size = sum(file.stat().st_size for file in files)

@@ -25,7 +25,7 @@ from optimize.cli import app as command
 from optimize.commands import apply as applying
 from optimize.commands.init import write_project
 from optimize.commands.new import write_task
-from optimize.report import answers as out_files
+from optimize.report import shards
 from tests.faulty_server import Asked, faulty_app
 from tests.stored import stored_run
 from tests.test_lm import served
@@ -160,7 +160,7 @@ def test_csv_goes_through_csv_and_is_safe_in_a_spreadsheet(server: Server) -> No
 
 def test_parquet_keeps_its_types_in_shards(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     app, flags = server()
-    monkeypatch.setattr(out_files, "SHARD", 10)
+    monkeypatch.setattr(shards, "SHARD", 10)
     table = pyarrow.table({"text": [review(n) for n in range(25)], "shop": list(range(25))})
     pyarrow.parquet.write_table(table, "in.parquet", row_group_size=7)
     given("in.parquet", "-o", "out", *flags)

@@ -105,6 +105,7 @@ DSPY_INSIDE = {
     "_retryable",
     "_delay",
     "_price_result",
+    "_target",
     "_make_json_adapter_fallback",
     "update_history",
     "DummyLM",

@@ -4,22 +4,20 @@ asked again, and memory does not grow with the rows.
 
 from __future__ import annotations
 
-import hashlib
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from optimize import lm as lms
 from optimize.climb.observer import Observer
 from optimize.commands.answer import Found, best_program
 from optimize.commands.applying.answering import Answered, answers
-from optimize.commands.applying.batches import InBatches, check_batch
+from optimize.commands.applying.batches import CHUNK, InBatches, check_batch
+from optimize.commands.applying.beside import alone, beside, check_about
 from optimize.commands.applying.writing import Review, Writer, judged
 from optimize.commands.session import check_price
 from optimize.data.stream import Given, Rows
@@ -28,17 +26,9 @@ from optimize.lm.batch.box import PRICE, Box
 from optimize.lm.limits import Limits
 from optimize.lm.meter import Summing
 from optimize.lm.usage import Usage
-from optimize.program.program import to_text
-from optimize.report.answers import (
-    Columns,
-    check_out,
-    columns_of,
-    foreign,
-    open_out,
-    remove_out,
-)
+from optimize.report.answers import Columns, columns_of
 from optimize.report.applied import Applied, Estimate, Forecast, forecast_lines
-from optimize.stats.records import Record
+from optimize.report.shards import check_out, open_out, remove_out
 from optimize.task import Task, load_task
 
 PILOT = 200  # rows asked before the rest is forecast
@@ -62,16 +52,6 @@ class Wish:
     batch: bool = False
 
 
-class About(Record):
-    """Who answered the rows of a file, kept beside it: another program does not go on with it."""
-
-    task: str
-    program: str
-    run: str | None
-    lm: str
-    columns: list[str]
-
-
 def apply(root: Path, wish: Wish, watch: Observer) -> Applied:
     """Answer the rows that `wish.out` does not hold yet.
 
@@ -91,7 +71,7 @@ def apply(root: Path, wish: Wish, watch: Observer) -> Applied:
     if wish.batch:
         check_batch(found.program, found.config)
     watch.counts(meter, found.config.in_flight)
-    with _alone(wish.out):
+    with alone(wish.out):
         return _AtWork(found, rows, total, meter, watch, wish).all()
 
 
@@ -101,29 +81,6 @@ def _cap(meter: Summing, found: Found, wish: Wish, total: int) -> None:
     steps = len(found.program.predictors()) * max(1, found.program.votes)
     calls = wish.flags.get("max_calls") or CALLS * steps * total
     meter.cap(calls, Limits(config.max_tokens, config.budget_usd, config.max_minutes))
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """No other command writes to OUT meanwhile."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    path = beside(out, "lock")
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise WorkbenchError(f"Another command is writing to {out}.") from None
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # before it is let go of: it may be another's after that
-            path.unlink()
-        lock.release()
-
-
-def beside(out: Path, kind: str) -> Path:
-    """A file of the command's own next to what it writes."""
-    return out.with_name(f"{out.name}.{kind}")
 
 
 class _AtWork:
@@ -146,9 +103,8 @@ class _AtWork:
     def all(self) -> Applied:
         if self.wish.again:
             remove_out(self.wish.out)
-            beside(self.wish.out, "about.json").unlink(missing_ok=True)
         columns = self._columns()
-        self._check_about(columns)
+        check_about(self.wish.out, self.found, columns)
         inputs = self.task.signature.input_fields
         review = Review(beside(self.wish.out, "review.jsonl"), self.wish.below, inputs)
         out = open_out(self.wish.out, columns, self.rows.types())
@@ -170,30 +126,6 @@ class _AtWork:
             given |= dict.fromkeys(row.columns)
         return columns_of(list(given), list(self.task.signature.output_fields))
 
-    def _check_about(self, columns: Columns) -> None:
-        """Raises WorkbenchError where OUT was begun otherwise than it would be gone on with."""
-        out, path, found = self.wish.out, beside(self.wish.out, "about.json"), self.found
-        program = hashlib.sha256(to_text(found.program).encode()).hexdigest()
-        now = About(
-            task=self.task.name,
-            program=program,
-            run=found.run,
-            lm=found.config.lm,
-            columns=list(columns.all),
-        )
-        if not path.is_file():
-            path.write_text(now.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            return
-        before = About.model_validate_json(path.read_bytes())
-        if before.columns != now.columns or before.task != now.task:
-            raise foreign(out, "they have other columns, or were answered for another task")
-        if before != now:
-            raise WorkbenchError(
-                f"{out} was begun by another program or LM (run {before.run or 'none'}, "
-                f"{before.lm}) than would go on with it (run {now.run or 'none'}, {now.lm}). Give "
-                "another --out, or --again to start it anew."
-            )
-
     def _answered(self, source: Iterator[Given], writer: Writer) -> tuple[int, Forecast | None]:
         """How many rows were there already, and the forecast after the pilot."""
         writer.skip_written(source)
@@ -211,21 +143,19 @@ class _AtWork:
             return resumed, forecast
         if forecast:
             self.watch.noted(" ".join(forecast_lines(forecast)))
-        with self._ways() as way:
-            for row, answer in self._shown("apply", way(source), left):
-                writer.write(row, answer)
+        self._rest(source, writer, left)
         return resumed, forecast
 
-    @contextmanager
-    def _ways(self) -> Iterator[Callable[[Iterator[Given]], Iterator[Answered]]]:
-        """How the rows after the pilot are answered: one by one, or in batches."""
-        program, config = self.found.program, self.found.config
-        if not self.wish.batch:
-            yield lambda rows: answers(program, rows, config.in_flight)
-            return
-        box = Box(beside(self.wish.out, "batch"), self.watch.scored, config.max_minutes)
-        yield InBatches(program, config.in_flight, box, self.meter, self.watch.noted)
-        box.close()  # reached where all rows are answered alone
+    def _rest(self, source: Iterator[Given], writer: Writer, left: int) -> None:
+        program, config, box = self.found.program, self.found.config, None
+        rest = answers(program, source, config.in_flight)
+        if self.wish.batch:
+            box = Box(beside(self.wish.out, "batch"), self.watch.scored, config.max_minutes)
+            rest = InBatches(program, config.in_flight, box, self.meter, self.watch.noted)(source)
+        for row, answer in self._shown("apply", rest, left):
+            writer.write(row, answer)
+        if box:
+            box.close()
 
     def _shown(self, name: str, found: Iterator[Answered], total: int) -> Iterator[Answered]:
         self.watch.started(name)
@@ -246,7 +176,7 @@ class _AtWork:
             calls=Estimate.of([usage.calls for usage in asked], left),
             tokens=Estimate.of([u.tokens_in + u.tokens_out for u in asked], left),
             cost_usd=Estimate.of([price * u.cost for u in asked], left) if priced else None,
-            batch=self.wish.batch,
+            batches=math.ceil(left / CHUNK) if self.wish.batch else 0,
         )
 
     def _applied(self, writer: Writer, resumed: int, forecast: Forecast | None) -> Applied:

@@ -4,7 +4,6 @@ modules that touch DSPy's private names (tests/test_architecture.py holds it).
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import threading
@@ -19,10 +18,9 @@ import dspy
 from dspy.clients import execution
 from dspy.lm15 import ProviderError
 
-from optimize.errors import WorkbenchError
-from optimize.lm.dspy_door import cache_key
+from optimize.lm.dspy_door import cache_key, engine_by_post
 from optimize.lm.limiter import limiter_of
-from optimize.lm.post import Letter, Post, Reply, Unanswered, posted
+from optimize.lm.post import posted
 from optimize.secrets import redacted
 from optimize.stopping import wait
 
@@ -135,7 +133,7 @@ def watch_calls(watch: Watch) -> None:
 
     def watched_engine(lm: Any, call: Any, asynchronous: bool) -> Any:
         if post := posted():
-            found = _by_post(engine(lm, call, asynchronous), post, lm)
+            found = engine_by_post(engine(lm, call, asynchronous), post)
             watch.beginning(lm, call.n, call.place)
             return found
         watch.beginning(lm, call.n, call.place)
@@ -235,44 +233,6 @@ def _told(watch: Watch, lm: Any, call: Any, result: Any) -> Any:
             result.cost *= post.price
         watch.paid(lm, result.usage, result.cost)
     return result
-
-
-def _by_post(found: Any, post: Post, lm: Any) -> Any:
-    """The engine that DSPy has chosen for a call, but answering with what has come by post.
-
-    Raises Unanswered where nothing has yet: the post knows what is asked then.
-    """
-    backend, request, provider = found
-    if request is None or not hasattr(backend, "_target"):
-        raise WorkbenchError(f"LM {_plainly(lm.model)!r} is not reached in a way that has batches.")
-    dialect, routed = backend._target(request)
-    sent = dialect.build_request(routed, stream=False)
-    reply = post.reply(Letter(sent.url, dict(sent.headers), sent.body))
-    if reply is None:
-        raise Unanswered
-    return _Replied(dialect, routed, reply), request, provider
-
-
-@dataclass(frozen=True)
-class _Replied:
-    """An engine with one answer. dialect: reads it, as it reads one that was sent for."""
-
-    dialect: Any
-    routed: Any
-    reply: Reply
-
-    def complete(self, request: Any) -> Any:
-        body, status = self.reply.body, self.reply.status
-        if status >= 400:
-            raise self.dialect.normalize_error(status, body.decode(errors="replace"))
-        http = SimpleNamespace(
-            status=status,
-            headers=[],
-            body=body,
-            json=lambda: json.loads(body),
-            text=lambda: body.decode(errors="replace"),
-        )
-        return self.dialect.parse_response(self.routed, http)
 
 
 def _without_keys(output: Any) -> Any:

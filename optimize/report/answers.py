@@ -1,6 +1,4 @@
-"""Rows with their answers, written as JSON lines, CSV or Parquet shards, and gone on with where a
-file ends. Knows no LM.
-"""
+"""Rows with their answers as JSON lines or CSV, gone on with where a file ends. Knows no LM."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ from optimize.errors import WorkbenchError
 from optimize.files import plain, to_text
 from optimize.report.untrusted import cell
 
-SHARD = 5000  # rows of a Parquet file
 FLUSH = 1.0  # seconds after which what was written is given to the system
-FORMS = ".jsonl, .csv, .parquet, or a folder for Parquet shards"
 OURS = ("confidence", "error", "row_id")
 
 
@@ -81,29 +77,6 @@ class Out(Protocol):
         """All that was written is on disk after it."""
 
 
-def open_out(path: Path, columns: Columns, types: Any) -> Out:
-    """types: the Arrow schema of the rows given; None: they have none."""
-    if path.suffix == ".jsonl":
-        return JsonLines(path, columns)
-    if path.suffix == ".csv":
-        return Csv(path, columns)
-    return Shards(path, columns, types)
-
-
-def check_out(path: Path) -> None:
-    """Raises WorkbenchError for a path whose form nobody knows."""
-    if path.suffix not in (".jsonl", ".csv", ".parquet", "") or (
-        path.suffix in (".jsonl", ".csv") and path.is_dir()
-    ):
-        raise WorkbenchError(f"--out {path}: give {FORMS}.")
-
-
-def remove_out(path: Path) -> None:
-    """Delete what an earlier command wrote there, and nothing else."""
-    for file in path.glob("part-*.parquet") if path.is_dir() else [path]:
-        file.unlink(missing_ok=True)
-
-
 class _Lines:
     """A file of whole records, each ended by a line end."""
 
@@ -159,7 +132,7 @@ class JsonLines(_Lines):
         for number, line in enumerate(self._records(), 1):
             try:
                 row = json.loads(line)
-                yield _written(row, self.columns)
+                yield written_row(row, self.columns)
             except (ValueError, KeyError, TypeError):
                 raise self._foreign(number) from None
 
@@ -190,7 +163,7 @@ class Csv(_Lines):
                 raise self._foreign(number)
             if number:
                 row = dict(zip(header, map(_uncelled, cells), strict=True))
-                yield _written(row, self.columns)
+                yield written_row(row, self.columns)
         if not self.path.stat().st_size:
             self._put(_csv_line(header))
 
@@ -199,10 +172,10 @@ class Csv(_Lines):
 
     def write(self, row: Mapping[str, Any]) -> None:
         values = (row.get(name) for name in self.columns.all)
-        self._put(_csv_line(["" if v is None else cell(_text(v)) for v in values]))
+        self._put(_csv_line(["" if v is None else cell(as_text(v)) for v in values]))
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """As text; a date, a decimal or bytes of a Parquet row too."""
     try:
         return to_text(value)
@@ -221,77 +194,8 @@ def _uncelled(text: str) -> str:
     return text[1:] if text.startswith("'") and cell(text[1:]) == text else text
 
 
-class Shards:
-    """A folder of Parquet files of SHARD rows each, every one of them whole."""
-
-    def __init__(self, folder: Path, columns: Columns, types: Any) -> None:
-        if folder.is_file():
-            raise WorkbenchError(f"--out {folder} is a file; give a folder for Parquet shards.")
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.columns = folder, columns
-        self._types, self._rows = _typed(columns, types), list[dict[str, Any]]()
-
-    def written(self) -> Iterator[Written]:
-        import pyarrow
-        import pyarrow.parquet
-
-        ours = list(self.columns.ours)
-        for path in self._parts():
-            try:
-                table = pyarrow.parquet.read_table(path, columns=ours, partitioning=None)
-                rows = table.to_pylist()
-            except (pyarrow.ArrowException, OSError) as error:
-                raise foreign(path, f"it cannot be read ({error})") from error
-            if table.column_names != ours:
-                raise foreign(path, "it has other columns")
-            yield from (_written(row, self.columns) for row in rows)
-
-    def _parts(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.parquet"))
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        typed = {
-            name: value if value is None or kind is not None else _text(value)
-            for name, kind in self._types.items()
-            for value in (row.get(name),)
-        }
-        self._rows.append(typed)
-        if len(self._rows) >= SHARD:
-            self._shard()
-
-    def close(self) -> None:
-        if self._rows:
-            self._shard()
-
-    def _shard(self) -> None:
-        import pyarrow
-        import pyarrow.parquet
-
-        kinds = {name: kind or pyarrow.string() for name, kind in self._types.items()}
-        table = pyarrow.Table.from_pylist(self._rows, pyarrow.schema(list(kinds.items())))
-        path = self.folder / f"part-{len(self._parts()):05}.parquet"
-        pyarrow.parquet.write_table(table, path.with_suffix(".partly"))
-        path.with_suffix(".partly").replace(path)
-        self._rows = []
-
-
-def _typed(columns: Columns, types: Any) -> dict[str, Any]:
-    """The Arrow type of each column; None: text, and what is none as JSON, since a type that the
-    first rows suggest need not fit the millionth.
-    """
-    import pyarrow
-
-    known = {name: types.field(name).type for name in types.names} if types else {}
-    kinds = {name: known.get(name) for name in columns.given}
-    kinds |= dict.fromkeys(columns.outputs.values())
-    return kinds | {
-        columns.confidence: pyarrow.float64(),
-        columns.error: None,
-        columns.row_id: None,
-    }
-
-
-def _written(row: Mapping[str, Any], columns: Columns) -> Written:
+def written_row(row: Mapping[str, Any], columns: Columns) -> Written:
+    """Raises KeyError, TypeError or ValueError for a row that is none of ours."""
     confidence = row[columns.confidence]
     return Written(
         str(row[columns.row_id]),

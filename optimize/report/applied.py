@@ -44,7 +44,7 @@ class Forecast(Record):
     calls: Estimate
     tokens: Estimate
     cost_usd: Estimate | None = Field(None, description="null: some price is not known")
-    batch: bool = Field(False, description="the rest goes by batch, at half the price")
+    batches: int = Field(0, description="one after the other, at half the price; 0: none")
 
 
 class Applied(Record):
@@ -81,10 +81,13 @@ class Applied(Record):
 def forecast_lines(found: Forecast) -> list[str]:
     """As bullets under a table, or one after the other on a screen."""
     lines = [f"{found.rows:,} rows are left; forecast from {found.asked} rows that were asked:"]
-    time = "up to 24 hours a batch" if found.batch else f"about {duration(found.seconds)}"
+    time = f"about {duration(found.seconds)}"
+    if found.batches:
+        each = "1 batch" if found.batches == 1 else f"{found.batches} batches, one after the other"
+        time = f"{each} (a provider takes up to 24 hours for one)"
     cost = "at an unknown price"
     if found.cost_usd:
-        cost = _range(found.cost_usd, "${:,.2f}") + (" by batch" if found.batch else "")
+        cost = _range(found.cost_usd, "${:,.2f}") + (" by batch" if found.batches else "")
     calls, tokens = _range(found.calls, "{:,.0f}"), _range(found.tokens, "{:,.0f}")
     return [*lines, f"{time}, {cost}, {calls} calls, {tokens} tokens."]
 

@@ -17,7 +17,7 @@ from optimize.lm.post import Unanswered, by_post
 from optimize.program.program import Program
 from optimize.threads import in_threads
 
-CHUNK = 10_000  # rows held while their batch is out
+CHUNK = 20_000  # rows held while their batch is out
 FEW = 100  # requests that a batch has left over and that are not worth another
 
 
