@@ -44,11 +44,12 @@ def read_jsonl(path: Path) -> list[tuple[int, Any]]:
     # not splitlines: JSON strings may hold U+2028
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
-            found.append((number, _value(line, f"{path}:{number}")))
+            found.append((number, json_value(line, f"{path}:{number}")))
     return found
 
 
-def _value(line: str, place: str) -> Any:
+def json_value(line: str, place: str) -> Any:
+    """A line of JSON. Raises WorkbenchError, naming the place, for one that is none."""
     if len(line) > LONGEST:
         raise WorkbenchError(
             f"{place}: {len(line):,} characters; a line may have {LONGEST:,}. No LM reads more."

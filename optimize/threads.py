@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -40,10 +41,12 @@ def free_memory() -> int:
 
 
 def in_threads(
-    work: Callable[[Job], Result], jobs: Iterable[Job], threads: int
+    work: Callable[[Job], Result], jobs: Iterable[Job], threads: int, ahead: int | None = None
 ) -> Iterator[Result]:
     """Each job's result, in order; a worker sees the caller's DSPy context. The first error ends
     the jobs not begun and is raised.
+
+    ahead: jobs taken before the first of their results is asked for, at most; None: all of them.
 
     Where a job itself calls this function, its jobs not begun end with it, so that Ctrl-C waits for
     the calls in flight alone.
@@ -58,8 +61,13 @@ def in_threads(
 
     pool = ThreadPoolExecutor(threads)
     try:
-        begun = [pool.submit(contextvars.copy_context().run, unless_ended, job) for job in jobs]
-        yield from (future.result() for future in begun)
+        begun: deque[Future[Result]] = deque()
+        for job in jobs:
+            begun.append(pool.submit(contextvars.copy_context().run, unless_ended, job))
+            if ahead and len(begun) >= ahead:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
     except KeyboardInterrupt:
         ended.set()
         pool.shutdown(wait=False, cancel_futures=True)  # what is in flight may hang

@@ -47,6 +47,7 @@ DOORS = {
     },
     "typer": {
         "cli.app",
+        "cli.apply",
         "cli.run",
         "cli.finetune",
         "cli.holding",
@@ -56,7 +57,14 @@ DOORS = {
         "cli.start",
         "cli.use",
     },
-    "rich": {"cli.look", "cli.screen", "report.live", "report.looks", "report.text"},
+    "rich": {
+        "cli.look",
+        "cli.screen",
+        "report.applied",
+        "report.live",
+        "report.looks",
+        "report.text",
+    },
     "torch": {
         f"{LORA}.train",
         f"{LORA}.model",
@@ -71,6 +79,7 @@ DOORS = {
     "jinja2": {"report.html.render"},
     "yaml": {RECIPES},
     "openai": {"finetune.openai_job", "lm.embedder"},
+    "httpx": {"lm.batch.http"},
     "xllamacpp": {"lm.embedded"},
     "gguf": {"lm.requantize", "lm.bert_gguf", f"{LORA}.adapter_gguf"},
 }
@@ -82,6 +91,7 @@ IN_FUNCTIONS = (
     "peft",
     "trl",
     "openai",
+    "httpx",
     "xllamacpp",
     "gguf",
 )
@@ -96,6 +106,7 @@ DSPY_INSIDE = {
     "_retryable",
     "_delay",
     "_price_result",
+    "_target",
     "_make_json_adapter_fallback",
     "update_history",
     "DummyLM",

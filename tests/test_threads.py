@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
@@ -22,6 +23,19 @@ def test_results_come_in_the_order_of_the_jobs() -> None:
         return job
 
     assert list(in_threads(work, range(4), 4)) == [0, 1, 2, 3]
+
+
+def test_no_more_jobs_are_taken_than_may_be_ahead() -> None:
+    taken = []
+
+    def jobs() -> Iterator[int]:
+        for job in range(50):
+            taken.append(job)
+            yield job
+
+    for result in in_threads(lambda job: job, jobs(), 4, ahead=8):
+        assert len(taken) <= result + 8
+    assert len(taken) == 50
 
 
 def test_an_error_ends_what_other_jobs_have_begun() -> None:

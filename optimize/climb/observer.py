@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optimize.climb.verdict import Family, History
+from optimize.lm.meter import Meter
 from optimize.lm.usage import Usage
 from optimize.program.program import Program
 from optimize.scoring.evaluate import Evaluation
@@ -38,6 +39,8 @@ class Attempt:
 
 class Observer:
     """What a command tells those who watch. Each method may be left out."""
+
+    def counts(self, meter: Meter, threads: int) -> None: ...
 
     def noted(self, line: str) -> None: ...
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dspy
 
 from optimize import lm as lms
-from optimize.commands.load import ready, saved
+from optimize.commands.load import Saved, ready, saved
 from optimize.config import RunConfig, load_config
 from optimize.data.read import read_inputs
 from optimize.errors import WorkbenchError
@@ -36,7 +38,7 @@ def answer(root: Path, name: str, given: Mapping[str, str] | str, **lm: str | No
     task = load_task(name, root)
     row = read_inputs(task, _named(task, given) if isinstance(given, str) else given)
     lms.configure(root)
-    found = _program(task, {knob: value for knob, value in lm.items() if value})
+    found = best_program(task, Meter(sys.maxsize), **lm)
     program, began, unread = found.program, time.perf_counter(), None
     with one_example() as spent:
         try:
@@ -74,7 +76,7 @@ def _named(task: Task, text: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """A program that may be asked. run: that made it; None: nobody has optimized it."""
 
     program: Program
@@ -82,19 +84,35 @@ class _Found:
     run: str | None
 
 
-def _program(task: Task, lm: dict[str, str]) -> _Found:
+def best_program(task: Task, meter: Meter, **flags: Any) -> Found:
+    """The task's best program, or its zero-shot one where there is none yet, on an LM that is
+    counted by the meter and tells its log-probabilities where it can. flags: knobs; `lm` and
+    `api_base` name another LM than the one it was optimized on.
+
+    Raises WorkbenchError where the LM cannot be reached.
+    """
     try:
         run = champion(task.root, task.name).id
     except NoRun:
-        config = load_config(task.root, **lm)
+        config = load_config(task.root, **flags)
         check_reachable(config)
         program = student(task)
-        program.lm = lms.telling(lms.task_lm(config, Meter(sys.maxsize), task.max_tokens))
-        return _Found(program, config, None)
+        program.lm = lms.telling(lms.task_lm(config, meter, task.max_tokens))
+        return Found(program, config, None)
     kept = saved(task.name, task.root)
-    config = load_config(task.root, **lm) if lm else kept.config
+    another = flags.get("lm") or flags.get("api_base")
+    named = flags.get("lm")  # an address alone is where the LM it was optimized on is served now
+    config = load_config(task.root, **flags) if named else kept.configured(**flags)
     check_reachable(config)
-    asked = lms.task_lm(config, Meter(sys.maxsize), task.max_tokens) if lm else None
-    program = ready(kept, asked)
+    program = ready(kept, _asked(config, kept, bool(another), meter, task), meter)
     program.lm = program.lm and lms.telling(program.lm)
-    return _Found(program, config, run)
+    return Found(program, config, run)
+
+
+def _asked(
+    config: RunConfig, kept: Saved, another: bool, meter: Meter, task: Task
+) -> dspy.LM | None:
+    """The LM to ask; None: the program's own weights, which it loads itself."""
+    if not another and json.loads(kept.text).get("tuned"):
+        return None
+    return lms.task_lm(config, meter, task.max_tokens)

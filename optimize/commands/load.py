@@ -76,12 +76,19 @@ class Saved:
     @property
     def config(self) -> RunConfig:
         """The project's, with the LM that the program was optimized on."""
-        return load_config(self.task.root, **optimized_on(self.text))
+        return self.configured()
+
+    def configured(self, **flags: Any) -> RunConfig:
+        """The same, with these knobs (None: not given)."""
+        given = {name: value for name, value in flags.items() if value is not None}
+        return load_config(self.task.root, **optimized_on(self.text) | given)
 
 
-def ready(found: Saved, lm: dspy.BaseLM | str | None = None) -> Program:
-    """The program with the LM that it will ask; as `load_program` has it."""
-    task, config, meter = found.task, found.config, _Unlimited(sys.maxsize)
+def ready(found: Saved, lm: dspy.BaseLM | str | None = None, meter: Meter | None = None) -> Program:
+    """The program with the LM that it will ask; as `load_program` has it. meter: counts and caps
+    its calls; None: they are not capped.
+    """
+    task, config, meter = found.task, found.config, meter or _Unlimited(sys.maxsize)
     pinned = _pinned(lm, task, meter)
 
     def tuned_lm(tuned: str) -> dspy.BaseLM:

@@ -188,12 +188,27 @@ def _example(task: Task, row: Any, place: str, unlabelled: bool) -> dspy.Example
     """
     if not isinstance(row, dict):
         raise WorkbenchError(f"{place}: a row is a JSON object, found {type(row).__name__}.")
-    values = dict(row)
     known = (
         task.fields
         if not unlabelled or task.signature.output_fields.keys() & row.keys()
         else task.signature.input_fields
     )
+    values = {**row, **_values(known, row, place)}
+    found = dspy.Example(**values).with_inputs(*task.signature.input_fields)
+    setattr(found, PLACE, place)
+    return found
+
+
+def row_inputs(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The inputs of a row, whatever else it holds.
+
+    Raises WorkbenchError, naming place and field, for one that is missing or does not fit.
+    """
+    return _values(task.signature.input_fields, row, place)
+
+
+def _values(known: Mapping[str, FieldInfo], row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for name, info in known.items():
         if name not in row and is_optional(info):
             values[name] = None
@@ -204,9 +219,7 @@ def _example(task: Task, row: Any, place: str, unlabelled: bool) -> dspy.Example
                 f"{', '.join(map(str, row))[:200] or 'none'}."
             )
         values[name] = _value(row[name], info, f"{place}: field {name!r}")
-    found = dspy.Example(**values).with_inputs(*task.signature.input_fields)
-    setattr(found, PLACE, place)
-    return found
+    return values
 
 
 def read_inputs(task: Task, given: Mapping[str, str]) -> dspy.Example:

@@ -18,8 +18,9 @@ import dspy
 from dspy.clients import execution
 from dspy.lm15 import ProviderError
 
-from optimize.lm.dspy_door import cache_key
+from optimize.lm.dspy_door import cache_key, engine_by_post
 from optimize.lm.limiter import limiter_of
+from optimize.lm.post import posted
 from optimize.secrets import redacted
 from optimize.stopping import wait
 
@@ -131,6 +132,10 @@ def watch_calls(watch: Watch) -> None:
     one_at_a_time = _OneAtATime()
 
     def watched_engine(lm: Any, call: Any, asynchronous: bool) -> Any:
+        if post := posted():
+            found = engine_by_post(engine(lm, call, asynchronous), post)
+            watch.beginning(lm, call.n, call.place)
+            return found
         watch.beginning(lm, call.n, call.place)
         return engine(lm, call, asynchronous)
 
@@ -158,7 +163,8 @@ def watch_calls(watch: Watch) -> None:
             return _told(watch, lm, call, await aexecute(lm, call))
 
     def worth_another(state: Any, error: Exception, number: int, retries: int) -> bool:
-        return retryable(state, error, number, retries) and _hint(error) <= MOST_WAIT
+        again = retryable(state, error, number, retries) and _hint(error) <= MOST_WAIT
+        return again and not posted()  # the same reply would come
 
     execution._engine = watched_engine
     execution._attempt, execution._aattempt = watched_attempt, watched_aattempt
@@ -172,7 +178,7 @@ def watch_calls(watch: Watch) -> None:
 @contextmanager
 def _slot(watch: Watch, lm: Any) -> Iterator[None]:
     """A place among the requests that the endpoint is asked at once; what runs here needs none."""
-    if watch.runs_here(lm):
+    if watch.runs_here(lm) or posted():
         yield
         return
     limiter = limiter_of(lm.model)
@@ -222,6 +228,9 @@ def _told(watch: Watch, lm: Any, call: Any, result: Any) -> Any:
     if result.cache_hit:
         watch.cached(lm, call.n, call.place)
     else:
+        post = posted()
+        if post and result.cost is not None:
+            result.cost *= post.price
         watch.paid(lm, result.usage, result.cost)
     return result
 

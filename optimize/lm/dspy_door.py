@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import date
+from types import SimpleNamespace
 from typing import Any
 
 import dspy
@@ -17,7 +20,9 @@ from dspy.clients.legacy_outputs import plain
 from dspy.clients.model_metadata import model_info
 from dspy.utils.callback import BaseCallback
 
+from optimize.errors import WorkbenchError
 from optimize.lm import heard
+from optimize.lm.post import Letter, Post, Reply, Unanswered
 
 __all__ = ["Cache"]
 _CARRIED = "optimize"  # our key in DSPy's settings
@@ -78,6 +83,41 @@ def refusing(error: BaseException) -> Iterator[None]:
 
     with dspy.context(lm=dspy.BaseLM("refused"), callbacks=[Refuse()]):
         yield
+
+
+def engine_by_post(chosen: Any, post: Post) -> Any:
+    """The engine that DSPy has chosen for a call, with its request and provider, but answering with
+    what has come by post.
+
+    Raises Unanswered where nothing has yet: the post knows what is asked then.
+    """
+    engine, request, provider = chosen
+    if request is None or not hasattr(engine, "_target"):  # LiteLLM's, which shows no request
+        raise WorkbenchError("This LM is not reached in a way that batches are known for.")
+    dialect, routed = engine._target(request)
+    sent = dialect.build_request(routed, stream=False)
+    reply = post.reply(Letter(sent.url, dict(sent.headers), sent.body))
+    if reply is None:
+        raise Unanswered
+    return _Replied(dialect, routed, reply), request, provider
+
+
+@dataclass(frozen=True)
+class _Replied:
+    """An engine with one answer. dialect: reads it, as it reads one that was sent for."""
+
+    dialect: Any
+    routed: Any
+    reply: Reply
+
+    def complete(self, request: Any) -> Any:
+        status, body = self.reply.status, self.reply.body
+        text = body.decode(errors="replace")
+        if status >= 400:
+            raise self.dialect.normalize_error(status, text)
+        read = {"json": lambda: json.loads(body), "text": lambda: text}
+        response = SimpleNamespace(status=status, headers=[], body=body, **read)
+        return self.dialect.parse_response(self.routed, response)
 
 
 class OwnFallback:

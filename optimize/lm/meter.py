@@ -67,7 +67,7 @@ class Meter:
     def part(self, role: Role) -> Meter:
         """What counts the calls of one role, with no cap of its own."""
         with self._lock:
-            return self._parts.setdefault(role, _Part(sys.maxsize))
+            return self._parts.setdefault(role, Summing())
 
     def remaining(self, kept: int = 0, taking: Spent = NOTHING) -> int:
         """Calls left under the caps, once so many that take so much have been kept back. A call
@@ -163,8 +163,17 @@ class Meter:
                 self._numbers[name] += value
 
 
-class _Part(Meter):
-    """What was asked in one role: sums alone, with no share and no cap."""
+class Summing(Meter):
+    """Keeps sums and the cap, and nothing of a single call: for work of any length. It does not
+    know which questions differ.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(sys.maxsize)
+
+    def cap(self, max_calls: int, limits: Limits) -> None:
+        """Until now nothing was capped."""
+        self.max_calls, self.limits = max_calls, limits
 
     def _count(self, answers: int, key: str) -> None:
         self._numbers["asked"] += answers
