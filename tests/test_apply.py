@@ -23,9 +23,14 @@ from typer.testing import CliRunner
 
 from optimize.cli import app as command
 from optimize.commands import apply as applying
+from optimize.commands.applying.answering import Answer
+from optimize.commands.applying.writing import Review, Writer
 from optimize.commands.init import write_project
 from optimize.commands.new import write_task
+from optimize.data.stream import Given, row_id
 from optimize.report import shards
+from optimize.report.answers import columns_of
+from optimize.task import Task
 from tests.faulty_server import Asked, faulty_app
 from tests.stored import stored_run
 from tests.test_lm import served
@@ -257,6 +262,29 @@ def test_a_refused_key_ends_at_once(server: Server) -> None:
     write("in.jsonl", rows(100))
     assert "refuses the key" in given("in.jsonl", "-o", "o.jsonl", *flags, code=2).stderr
     assert len(app.state.log) <= 32
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_rows_less_sure_are_to_be_reviewed_also_those_written_before(
+    tiny: Callable[..., Task], tmp_path: Path, form: str
+) -> None:
+    task, path = tiny(), tmp_path / f"out.{form}"
+    columns = columns_of(["text"], ["mood"])
+    sure = [None, 0.59, 0.6, 0.1]
+    source = [Given(f"row {n}", {"text": f"=text {n}"}) for n in range(4)]
+    for below, count in ((None, 0), (0.6, 2), (0.05, 0), (1.0, 3)):
+        review = Review(tmp_path / "review.jsonl", below, ["text"])
+        writer = Writer(path, shards.open_out(path, columns, None), columns, task, review)
+        left = iter(source)
+        writer.skip_written(left)
+        for row in left:
+            writer.write(row, Answer({"mood": "good"}, sure[int(row.columns["text"][-1])]))
+        writer.close()
+        assert (review.count, writer.tally.rows, writer.tally.confident) == (count, 4, 3)
+    assert read(tmp_path / "review.jsonl")[0] == {
+        **{"text": "=text 1", "suggested": {"mood": "good"}, "confidence": 0.59, "error": None},
+        "row_id": row_id(["text"], source[1]),
+    }
 
 
 def test_a_cap_keeps_what_was_answered_and_the_command_goes_on(

@@ -134,6 +134,8 @@ class _AtWork:
             self.watch.noted(f"{resumed:,} rows are in {self.wish.out} already.")
         first = BATCH_PILOT if self.wish.batch else PILOT
         pilot, began = list(islice(source, first)), time.monotonic()
+        if not pilot:
+            return resumed, None
         found = list(self._shown("pilot", answers(self.found.program, pilot, threads), len(pilot)))
         for row, answer in judged(found):
             writer.write(row, answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Rows:
         return _parquet_file(self.files[0]).schema_arrow if parquet else None
 
 
-def row_id(inputs: Mapping[str, Any], row: Given) -> str:
+def row_id(inputs: Iterable[str], row: Given) -> str:
     """The row's own `id`, else a hash of its inputs; equal rows without an id share one."""
     own = row.columns.get("id")
     if own is not None and own != "":

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from optimize.report.runs import ID
-from optimize.report.sections import NONE, Section
+from optimize.report.sections import Section
 from optimize.report.text import bullets, duration, table
 from optimize.stats.records import Record
 
@@ -125,7 +125,7 @@ def _lines(found: Applied) -> list[str]:
     lines += [f"to review: {found.review}"] if found.review else []
     lines += [f"failed: {error}" for error in found.errors]
     if found.failed:
-        lines += ["--again asks for rows that failed; all others come from the cache"]
+        lines += ["--again asks again where a call failed; all else comes from the cache"]
     if found.left_out:
         names = ", ".join(found.left_out)
         lines += [f"columns that only later rows have are left out ({names}); .jsonl keeps them"]
@@ -133,8 +133,9 @@ def _lines(found: Applied) -> list[str]:
 
 
 def _spent(found: Applied) -> str:
-    cost = NONE if found.cost_usd is None else f"${found.cost_usd:,.4f}"
-    price = "unknown price" if found.cost_usd is None else cost
+    if not found.calls:
+        return "no call made" + (", all from the cache" if found.cached_calls else "")
+    price = "unknown price" if found.cost_usd is None else f"${found.cost_usd:,.4f}"
     cached = f" ({found.cached_calls:,} more from the cache)" if found.cached_calls else ""
     took = duration(found.seconds)
     return f"{found.calls:,} calls{cached}, {found.tokens:,} tokens, {price}, {took}"
