@@ -8,7 +8,8 @@ from typing import Any
 import dspy
 
 from optimize import files
-from optimize.data.rows import input_text, row_hash
+from optimize.data.inputs import input_text
+from optimize.data.rows import row_hash
 from optimize.program.program import Program
 from optimize.scoring.evaluate import Evaluation
 
