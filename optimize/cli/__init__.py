@@ -15,6 +15,9 @@ from optimize.cli import runs  # noqa: F401
 from optimize.cli import use  # noqa: F401
 
 # isort: split
+from optimize.cli import deploy  # noqa: F401
+
+# isort: split
 from optimize.cli import look  # noqa: F401
 
 # isort: split
