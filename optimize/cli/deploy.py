@@ -7,8 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from optimize.cli.app import Debug, Json, TaskName, app, example, guarded, print_found
+from optimize.cli.app import (
+    Debug,
+    Json,
+    RunName,
+    TaskName,
+    app,
+    example,
+    guarded,
+    print_found,
+)
 
+Reason = Annotated[str, typer.Option(help="why; kept on record", show_default=False)]
 Form = Literal["folder", "mlflow", "prompt", "openai-eval", "promptfoo"]
 
 
@@ -36,6 +46,42 @@ def export(
 
         found = exporting.export(find_root(), task, folder, form)
         print_found(found, "\n".join(exported_lines(found)), json)
+        return 0
+
+    guarded(debug, work)
+
+
+@app.command(epilog=example("optimize promote tickets~1 --reason 'steadier on long messages'"))
+def promote(run: RunName, reason: Reason = "", json: Json = False, debug: Debug = False) -> None:
+    """Make the program of RUN its task's champion: what is loaded, served and exported.
+
+    Refused where the test rows that both were asked do not show that it is better, unless --reason
+    says why.
+    """
+
+    def work() -> int:
+        from optimize.commands import promote as promoting
+        from optimize.config import find_root
+        from optimize.report.promotion import promoted_lines
+
+        found = promoting.promote(find_root(), run, reason)
+        print_found(found, "\n".join(promoted_lines(found)), json)
+        return 0
+
+    guarded(debug, work)
+
+
+@app.command(epilog=example("optimize rollback tickets --reason 'complaints about refunds'"))
+def rollback(task: TaskName, reason: Reason = "", json: Json = False, debug: Debug = False) -> None:
+    """Make the champion of TASK the one that was it before."""
+
+    def work() -> int:
+        from optimize.commands import promote as promoting
+        from optimize.config import find_root
+        from optimize.report.promotion import promoted_lines
+
+        found = promoting.rollback(find_root(), task, reason)
+        print_found(found, "\n".join(promoted_lines(found)), json)
         return 0
 
     guarded(debug, work)
