@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from optimize.cli.app import (
+    ApiBase,
     Debug,
     Json,
+    Lm,
     RunName,
     TaskName,
+    Threads,
+    Timeout,
     app,
     example,
     guarded,
     print_found,
+    project,
 )
 
 Reason = Annotated[str, typer.Option(help="why; kept on record", show_default=False)]
@@ -82,6 +87,46 @@ def rollback(task: TaskName, reason: Reason = "", json: Json = False, debug: Deb
 
         found = promoting.rollback(find_root(), task, reason)
         print_found(found, "\n".join(promoted_lines(found)), json)
+        return 0
+
+    guarded(debug, work)
+
+
+@app.command(epilog=example("optimize serve tickets --port 8000"))
+def serve(
+    task: TaskName,
+    host: Annotated[
+        str, typer.Option(help="address to listen at; beyond this machine it needs a key")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one")] = 8000,
+    lm: Lm = None,
+    api_base: ApiBase = None,
+    threads: Threads = None,
+    timeout: Timeout = None,
+    debug: Debug = False,
+) -> None:
+    """Answer over HTTP by the best program of TASK, and by the next one when that changes.
+
+    POST /predict, POST /predict/batch, GET /health, GET /metrics, GET /openapi.json. --threads is
+    how many requests it takes at once; more are told to come back (429). OPTIMIZE_SERVE_KEY is the
+    key that requests must bring.
+    """
+
+    def work() -> int:
+        root, config = project(
+            {"lm": lm, "api_base": api_base, "threads": threads, "timeout": timeout}
+        )
+        from optimize.serving import server
+
+        def say(address: str, now: Any) -> None:
+            typer.echo(
+                f"Serving {task}, version {now.now.version}, at {address}: POST /predict with "
+                f"its fields as JSON. Ctrl-C ends it when what is in flight is answered."
+            )
+
+        chosen = {"lm": lm, "api_base": api_base}
+        server.serve(root, task, (host, port), config, chosen, say)
+        typer.echo("Stopped; nothing was in flight any more.")
         return 0
 
     guarded(debug, work)
