@@ -100,14 +100,22 @@ async def measure(threads: int, requests: int, ports: tuple[int, int]) -> None:
             await until(f"{url}/health")
             direct = await load(f"{base}/v1/chat/completions", BODY, threads, requests)
             print(f"the LM alone, {threads} at once: {direct[1]}")
+            used = cpu_seconds(serving.pid)
             served = await load(f"{url}/predict", {}, threads, requests)
-            print(f"served, {threads} at once: {served[1]}")
+            used = (cpu_seconds(serving.pid) - used) / requests
+            print(f"served, {threads} at once: {served[1]}, {used * 1e3:.1f} ms of CPU a request")
             more = await load(f"{url}/predict", {}, 2 * threads, requests)
             print(f"served, {2 * threads} at once: {more[1]}")
             await stopped(serving, base, url, threads)
         finally:
             serving.kill()
             serving.wait()
+
+
+def cpu_seconds(process: int) -> float:
+    """That a process has used so far; Linux alone tells."""
+    told = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
+    return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def stopped(serving: subprocess.Popen[bytes], base: str, url: str, threads: int) -> None:
