@@ -19,6 +19,7 @@ FILES = sorted((ROOT / "optimize").rglob("*.py"))
 ORDER = (
     {"__main__"},
     {"cli"},
+    {"serving"},
     {"commands"},
     {"store"},
     {"report"},
@@ -47,6 +48,7 @@ DOORS = {
     },
     "typer": {
         "cli.app",
+        "cli.deploy",
         "cli.run",
         "cli.finetune",
         "cli.look",
@@ -66,6 +68,10 @@ DOORS = {
     "transformers": {f"{LORA}.model"},
     "peft": {f"{LORA}.model", f"{RECIPES}.trl_sft", f"{RECIPES}.trl_dpo"},
     "trl": {f"{RECIPES}.trl_sft", f"{RECIPES}.trl_dpo"},
+    "fastapi": {"serving.app"},
+    "starlette": {"serving.app"},
+    "uvicorn": {"serving.server"},
+    "prometheus_client": {"serving.metrics"},
     "matplotlib": {"report.chart"},
     "jinja2": {"report.html.render"},
     "yaml": {RECIPES},

@@ -98,9 +98,10 @@ class Service:
 
 
 def _refused(error: BaseException) -> Refused:
-    """What a client is told of an error; the whole of it goes to the log."""
-    log.error("Not answered: %s", usercode.told(error))
-    if isinstance(error, dspy.AdapterParseError):
+    """What a client is told of an error, of which the log has more."""
+    unread = isinstance(error, dspy.AdapterParseError)  # its text is the answer's
+    log.error("Not answered: %s", type(error).__name__ if unread else usercode.told(error))
+    if unread:
         return Refused(502, "unread", "The LM's answer could not be read as the task's outputs.")
     if isinstance(error, dspy.LMRateLimitError):
         return Refused(503, "lm_busy", "The LM's endpoint is asked too much.", wait=LM_WAIT)

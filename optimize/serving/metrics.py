@@ -21,7 +21,7 @@ class Metrics:
     """Counters of one service, in a registry of its own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._kept = one = CollectorRegistry()
         self._requests = Counter(
             "optimize_requests", "answered, by path and status", ("path", "status"), registry=one
