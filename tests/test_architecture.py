@@ -19,6 +19,7 @@ FILES = sorted((ROOT / "optimize").rglob("*.py"))
 ORDER = (
     {"__main__"},
     {"cli"},
+    {"serving"},
     {"commands"},
     {"store"},
     {"report"},
@@ -48,6 +49,7 @@ DOORS = {
     "typer": {
         "cli.app",
         "cli.apply",
+        "cli.deploy",
         "cli.run",
         "cli.finetune",
         "cli.holding",
@@ -75,6 +77,10 @@ DOORS = {
     "transformers": {f"{LORA}.model"},
     "peft": {f"{LORA}.model", f"{RECIPES}.trl_sft", f"{RECIPES}.trl_dpo"},
     "trl": {f"{RECIPES}.trl_sft", f"{RECIPES}.trl_dpo"},
+    "fastapi": {"serving.app"},
+    "starlette": {"serving.app"},
+    "uvicorn": {"serving.server"},
+    "prometheus_client": {"serving.metrics"},
     "matplotlib": {"report.chart"},
     "jinja2": {"report.html.render"},
     "yaml": {RECIPES},

@@ -12,8 +12,8 @@ from optimize.commands.new import write_task
 from optimize.commands.session import load_task_and_rows, open_session
 from optimize.config import RunConfig, load_config
 from optimize.errors import WorkbenchError
-from optimize.lm import resolve
 from optimize.lm.meter import Meter
+from optimize.lm.named import resolve
 from optimize.lm.reach import check_reachable
 from optimize.program.program import parse_program, student, to_text
 

@@ -20,6 +20,7 @@ from optimize.finetune.lora import objective
 from optimize.finetune.lora.adapter_gguf import check_architecture
 from optimize.lm import weights
 from optimize.lm.meter import Meter
+from optimize.lm.metered import MeteredLM
 
 lora = pytest.importorskip("optimize.finetune.lora.train")
 pytest.importorskip("peft", reason="the lora extra is not installed")
@@ -73,7 +74,7 @@ def test_base_and_tuned_lm_answer_side_by_side(adapter: Path, tmp_path: Path) ->
     base_file, meter = weights.pull_embedded(print), Meter(100)
     base, tuned = (lms.local_lm(base_file, file, meter, 8) for file in (None, adapter))
 
-    def ask(lm: lms.MeteredLM, word: str) -> str:
+    def ask(lm: MeteredLM, word: str) -> str:
         question = dspy.lm15.Message.user(f"The word is {word}.")
         config = dspy.lm15.Config(max_tokens=8, temperature=0.0)
         request = dspy.lm15.Request(lm.model, (question,), system=SYSTEM, config=config)

@@ -191,7 +191,7 @@ def test_a_value_that_does_not_fit_is_told_by_its_field(root: Path) -> None:
     served_model = _load_pyfunc(
         f"{version.source.removeprefix('file://').replace('%20', ' ')}/data"
     )
-    with pytest.raises(WorkbenchError, match="Field 'text': '7' does not fit"):
+    with pytest.raises(WorkbenchError, match="Field 'text': 7 does not fit"):
         served_model.predict([{"text": 7}])
 
 

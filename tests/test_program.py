@@ -13,7 +13,8 @@ import pytest
 from pydantic import BaseModel, create_model
 
 from optimize import lm as lms
-from optimize.data.rows import Splits, input_text
+from optimize.data.inputs import input_text
+from optimize.data.rows import Splits
 from optimize.errors import WorkbenchError
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, one_example

@@ -13,7 +13,8 @@ from pathlib import Path
 import dspy
 import pytest
 
-from optimize.data.rows import Splits, input_text
+from optimize.data.inputs import input_text
+from optimize.data.rows import Splits
 from optimize.finetune.forgetting import questions
 from optimize.program.retrieval import read_corpus
 from optimize.task import Task, choices, task_names

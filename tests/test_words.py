@@ -11,7 +11,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from optimize.climb.preflight import preflight
 from optimize.config import RunConfig
-from optimize.data.rows import input_text, load_splits
+from optimize.data.inputs import input_text
+from optimize.data.rows import load_splits
 from optimize.data.words import Letters, Words
 from optimize.program.retrieval import Neighbours, Passages
 from optimize.scoring.slices import slices

@@ -11,8 +11,9 @@ import dspy
 
 from optimize.data.excerpts import shown, shown_input
 from optimize.data.fields import is_optional
+from optimize.data.inputs import input_texts
 from optimize.data.labels import Judged, duplicates, possible_label_errors
-from optimize.data.rows import Splits, alike, input_texts, row_hash
+from optimize.data.rows import Splits, alike, row_hash
 from optimize.files import to_json
 from optimize.stats.records import Record
 from optimize.task import Task

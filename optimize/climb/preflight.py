@@ -17,8 +17,9 @@ from optimize.climb.rungs.demos import MANY
 from optimize.climb.verdict import SAME
 from optimize.config import RunConfig
 from optimize.data.baselines import CONSTANT, cross_validated
+from optimize.data.inputs import input_text
 from optimize.data.labels import agreement, judge, random_share
-from optimize.data.rows import Splits, input_text, near_groups
+from optimize.data.rows import Splits, near_groups
 from optimize.files import to_json, to_text
 from optimize.lm.embedder import Embedder
 from optimize.program.program import THOUGHT, render, student

@@ -26,12 +26,13 @@ def compare(root: Path, before: str, after: str) -> Comparison:
         task=runs[0].task,
         before=before,
         after=after,
-        val=_side(*runs, "val"),
-        test=_side(*runs, "test"),
+        val=side(*runs, "val"),
+        test=side(*runs, "test"),
     )
 
 
-def _side(before: Found, after: Found, name: str) -> Side | None:
+def side(before: Found, after: Found, name: str) -> Side | None:
+    """The final programs of two runs on the rows of val or test that both scored; None: on none."""
     scores = [run.read(f"{name}_scores.json", RowScores) for run in (before, after)]
     by_row = [dict(zip(s.rows, s.programs["final"], strict=True)) for s in scores]
     rows = [

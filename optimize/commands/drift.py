@@ -9,7 +9,7 @@ import dspy
 
 from optimize.commands.in_use import InUse
 from optimize.data.drift import inputs_drift, words_drift
-from optimize.data.rows import input_text
+from optimize.data.inputs import input_text
 from optimize.files import to_text
 from optimize.report.monitor import DriftTest
 from optimize.report.rows import Answers

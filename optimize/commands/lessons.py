@@ -13,7 +13,7 @@ import dspy
 from optimize import lm as lms
 from optimize.commands.session import Session
 from optimize.commands.traces import steps
-from optimize.data.rows import input_texts
+from optimize.data.inputs import input_texts
 from optimize.data.split import apart_from
 from optimize.errors import WorkbenchError
 from optimize.finetune.forgetting import GENERAL_TOKENS, replayable

@@ -18,8 +18,8 @@ from optimize.commands.in_use import InUse, Recorded, check_cap, cost
 from optimize.commands.lock import task_lock
 from optimize.commands.session import Session, tracked_run
 from optimize.config import RunConfig
+from optimize.data.inputs import input_texts
 from optimize.data.read import is_labelled, read_new
-from optimize.data.rows import input_texts
 from optimize.errors import WorkbenchError
 from optimize.files import to_text
 from optimize.report.monitor import LabelChange, MonitorRecord

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from optimize.data.rows import load_splits
 from optimize.errors import WorkbenchError
-from optimize.report.tasks import TaskRecord, Tasks
+from optimize.report.tasks import ChampionRecord, TaskRecord, Tasks
+from optimize.store.champion import changes, present
+from optimize.store.open import client
 from optimize.store.read import NoRun, last_run
 from optimize.task import load_task, task_names
 
@@ -24,7 +27,22 @@ def _record(root: Path, name: str) -> TaskRecord:
     except WorkbenchError as error:
         return TaskRecord(task=name, problem=str(error))
     rows = {side: len(rows) for side, rows in sides.items()}
-    return TaskRecord(task=name, rows=rows, target=task.target, **_last(root, name))
+    known = {"champion": champion_record(root, name), **_last(root, name)}
+    return TaskRecord(task=name, rows=rows, target=task.target, **known)
+
+
+def champion_record(root: Path, name: str) -> ChampionRecord | None:
+    """The task's champion and how it became that; None where there is none."""
+    store = client(root)
+    version = present(store, name)
+    if not version:
+        return None
+    number, log = str(version.version), changes(store, name)
+    if not log:  # of a store from before there was a record
+        return ChampionRecord(run=version.run_id, version=number, how="run", at="")
+    if log[-1].version != number:
+        return ChampionRecord(run=version.run_id, version=number, how="hand", at="")
+    return ChampionRecord(**asdict(log[-1]))
 
 
 def _last(root: Path, name: str) -> dict[str, Any]:

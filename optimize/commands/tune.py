@@ -18,7 +18,7 @@ from optimize.commands.lessons import Pupil, lesson_calls, lessons
 from optimize.commands.session import Session
 from optimize.commands.traces import Traced, steps
 from optimize.config import RunConfig
-from optimize.data.rows import input_text
+from optimize.data.inputs import input_text
 from optimize.errors import WorkbenchError
 from optimize.finetune import forgetting as forgetting
 from optimize.finetune import trainer

@@ -12,8 +12,8 @@ from typing import Any
 import dspy
 
 from optimize.data.gold import Unscorable, scores_alone
+from optimize.data.inputs import input_text
 from optimize.data.labels import classifier
-from optimize.data.rows import input_text
 from optimize.files import to_json
 from optimize.task import Task
 

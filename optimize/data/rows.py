@@ -12,10 +12,11 @@ from typing import Any
 
 import dspy
 
+from optimize.data.inputs import input_texts
 from optimize.data.read import BESIDE, NAMES, read_file, read_folder, read_hub
 from optimize.data.split import connected, near_duplicate_groups, near_graph, split_groups
 from optimize.errors import WorkbenchError
-from optimize.files import to_json, to_text
+from optimize.files import to_json
 from optimize.task import Task
 
 SMALLEST = {"train": 8, "val": 8, "test": 8}
@@ -118,16 +119,6 @@ def row_hash(task: Task, example: dspy.Example) -> str:
     return hashlib.sha256(
         to_json({name: example[name] for name in task.fields}).encode()
     ).hexdigest()
-
-
-def input_text(task: Task, row: Mapping[str, Any]) -> str:
-    """The row's inputs as one text, for similarity search."""
-    return "\n".join(input_texts(task, row))
-
-
-def input_texts(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The row's inputs, a text a field."""
-    return tuple(to_text(row[name]) for name in task.signature.input_fields if name in row)
 
 
 def alike(task: Task, splits: Splits) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import dspy
 from pydantic import Field
 
-from optimize.data.rows import input_text
+from optimize.data.inputs import input_text
 from optimize.program.program import PASSAGES, Program
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.stats.records import Record

@@ -1,218 +1,34 @@
-"""From a name to an LM: one of the catalogue, `gguf:PATH`, or any DSPy model string, every call
-through one meter.
+"""Reach, count, cap and cache an LM. What makes one from a name (`named`) is loaded on first use:
+an exported program has this package without it.
 """
 
-from __future__ import annotations
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-import hashlib
-import itertools
-import logging
-import os
-from datetime import date
-from functools import cache
-from pathlib import Path
-from typing import Any
-
-import dspy
-
-from optimize.catalogue import EMBEDDED, MODELS, in_catalogue
-from optimize.config import RunConfig, is_local, state_dir
-from optimize.errors import WorkbenchError, did_you_mean
-from optimize.lm import answers, embedded, embedder, reach, vectors, weights
-from optimize.lm.answers import AnswerCache
-from optimize.lm.dspy_door import retirement, token_prices
-from optimize.lm.meter import Meter
-from optimize.lm.metered import MeteredLM, count_others
-from optimize.lm.room import hosted_tokens, note_local
-from optimize.secrets import keep_secret
-
-log = logging.getLogger(__name__)
-
-PROPOSAL_TOKENS = 300  # room for a teacher's instruction; small LMs ramble to the limit
-
-
-def configure(root: Path, meter: Meter | None = None) -> None:
-    """Point DSPy at this project's answer cache and keep it quiet. Call once, from the main thread.
-
-    meter: counts and caps the LMs that a metric or a program makes itself as well.
-    Raises StoreFailed where the cache cannot be used.
-    """
-    count_others(meter)
-    embedder.keep_in(state_dir(root) / vectors.FILE)
-    # a truncated answer is scored, not shouted about
-    logging.getLogger("dspy.clients.lm").setLevel(logging.ERROR)
-    dspy.cache = AnswerCache(state_dir(root) / answers.FILE)
-
-
-def task_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
-    found = resolve(config.lm, config.api_base, config, meter, max_tokens)
-    return found.copy(temperature=config.temperature) if config.temperature else found
-
-
-def telling(lm: MeteredLM) -> MeteredLM:
-    """The LM, asked for its tokens' log-probabilities too, where it is known to tell them; its
-    answers stay the same.
-    """
-    known = lm.local or (
-        not lm.any_schema and "logprobs" in lm.supported_params and not lm.supports_reasoning
-    )
-    return lm.copy(logprobs=True) if known else lm
-
-
-def teacher_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
-    """The teacher, or the task LM itself, with room to write an instruction, or an answer of so
-    many tokens.
-    """
-    name, base = config.lms[-1]
-    found = resolve(name, base, config, meter, max(PROPOSAL_TOKENS, max_tokens))
-    found.role = "teacher"
-    return found
-
-
-def resolve(
-    name: str, api_base: str | None, config: RunConfig, meter: Meter, max_tokens: int
-) -> MeteredLM:
-    """The LM of that name.
-
-    Raises WorkbenchError for a missing file or a name DSPy does not take.
-    """
-    if path := gguf_path(name):
-        return local_lm(path, None, meter, max_tokens, context=config.context)
-    for variable in itertools.chain.from_iterable(reach.KEYS.values()):
-        keep_secret(os.environ.get(variable))
-    check_name(name)
-    options: dict[str, Any] = {
-        "temperature": 0.0,
-        "max_tokens": max_tokens,
-        "timeout": config.timeout,
-    }
-    if api_base:
-        # another address never gets OpenAI's key
-        key = config.api_key.get_secret_value() if config.api_key else "none"
-        keep_secret(key)
-        reached = declare_endpoint(name.split("/", 1)[1], api_base.rstrip("/"))
-        return MeteredLM(reached, meter=meter, any_schema=True, api_key=key, **options)
-    try:
-        return MeteredLM(name, meter=meter, **options)
-    except dspy.LMError:  # a reasoning model that sets its own temperature and needs room to think
-        return MeteredLM(
-            name,
-            meter=meter,
-            temperature=None,
-            max_tokens=max(16000, max_tokens),
-            timeout=config.timeout,
-        )
-
-
-def check_name(name: str) -> None:
-    """Raises WorkbenchError for what cannot be the name of an LM."""
-    if not is_local(name) and not all(name.partition("/")):
-        raise WorkbenchError(
-            f"No LM {name!r}.{did_you_mean(name, (EMBEDDED, *MODELS))} Use "
-            f"{', '.join((EMBEDDED, *MODELS))}, 'gguf:PATH' or a DSPy model "
-            "string such as 'openai/gpt-4.1-mini'."
-        )
-
-
-def price(name: str, api_base: str | None) -> tuple[float, float] | None:
-    """US dollars a token in and out; None where it is not known, which is not zero."""
-    if is_local(name):
-        return 0.0, 0.0
-    if api_base or "/" not in name:
-        return None
-    return token_prices(*name.split("/", 1))
-
-
-def retires(name: str, api_base: str | None = None) -> date | None:
-    """The day on which an LM, or a tuned one's base, is switched off; None: it is not known."""
-    if is_local(name) or api_base or "/" not in name:
-        return None
-    provider, model = name.split("/", 1)
-    if not model.startswith("ft:"):
-        return retirement(provider, model)
-    base = model.split(":")[1]
-    return retirement(provider, f"ft:{base}") or retirement(provider, base)
-
-
-def prompt_tokens(config: RunConfig, max_tokens: int) -> int:
-    """Tokens that a prompt for the task LM may hold. No LM is loaded."""
-    if is_local(config.lm) and (path := gguf_path(config.lm)):
-        return embedded.context_of(path, config.context) - max_tokens
-    return hosted_tokens(config.lm)
-
-
-def gguf_path(name: str) -> Path | None:
-    """The weights file of an LM that runs in the process; None for a hosted LM. Fetches the
-    embedded one if missing.
-    """
-    if in_catalogue(name):
-        return weights.find(name, log.warning)
-    return (
-        Path(name.removeprefix("gguf:")).expanduser().resolve()
-        if name.startswith("gguf:")
-        else None
+if TYPE_CHECKING:
+    from optimize.lm.named import (
+        PROPOSAL_TOKENS,
+        ask,
+        check_name,
+        configure,
+        gguf_path,
+        local_lm,
+        price,
+        prompt_tokens,
+        resolve,
+        retires,
+        task_lm,
+        teacher_lm,
+        telling,
     )
 
-
-def local_lm(
-    path: Path,
-    adapter: Path | None,
-    meter: Meter,
-    max_tokens: int,
-    temperature: float = 0.0,
-    context: int | None = None,
-) -> MeteredLM:
-    """The LM of a GGUF file in this process, tuned by `adapter` if one is given. context: tokens a
-    call may read and write.
-    """
-    endpoint = embedded.serve(path, adapter, context)
-    reached = declare_endpoint(path.stem, endpoint.url, _identity(path, adapter))
-    note_local(reached, endpoint, embedded.context_of(path, context) - max_tokens)
-    options = {"temperature": temperature, "max_tokens": max_tokens}
-    return MeteredLM(
-        reached, meter=meter, local=True, any_schema=True, api_key=endpoint.key, **options
-    )
+__all__ = [
+    "PROPOSAL_TOKENS", "ask", "check_name", "configure", "gguf_path", "local_lm", "price",
+    "prompt_tokens", "resolve", "retires", "task_lm", "teacher_lm", "telling",
+]  # fmt: skip
 
 
-@cache  # the process serves a file as it was at first use, and reading it again takes a while
-def _identity(path: Path, adapter: Path | None) -> str:
-    """What a local LM's answers depend on: its weights, not the address of the server."""
-    return weights.sha256(path) + (weights.sha256(adapter) if adapter else "")
-
-
-def declare_endpoint(model: str, url: str, identity: str | None = None) -> str:
-    """Register an OpenAI-compatible endpoint with DSPy; returns the model string that reaches it.
-
-    DSPy's cache key holds the model string but not the address, so the provider's name is derived
-    from the endpoint: no server is ever credited with another's answers.
-    """
-    from dspy.lm15 import (
-        AccessPolicy,
-        ModelSupport,
-        OpenAIChatCompat,
-        ProviderDefinition,
-        register_provider,
-    )
-
-    provider = "endpoint-" + hashlib.sha256((identity or url).encode()).hexdigest()[:12]
-    policy = AccessPolicy(
-        provider, auth_scheme=("bearer",), env_keys=("OPTIMIZE_API_KEY",), base_url=url
-    )
-    register_provider(
-        ProviderDefinition.chat(policy, compat=OpenAIChatCompat()),
-        supports=ModelSupport(response_schema=True),
-        replace=True,
-    )
-    return f"{provider}/{model}"
-
-
-def ask(config: RunConfig, question: str) -> str:
-    """The task LM's plain answer to one question. Raises WorkbenchError when the call fails."""
-    reach.check_reachable(config)
-    lm = task_lm(config, Meter(1), PROPOSAL_TOKENS)
-    try:
-        return str(lm(question)[0])
-    except Exception as error:
-        raise WorkbenchError(
-            f"LM {config.lm!r} did not answer: {type(error).__name__}: {str(error).strip()[:300]}"
-        ) from error
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("optimize.lm.named"), name)

@@ -12,24 +12,26 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dspy
 from pydantic import TypeAdapter
 
 from optimize import usercode
 from optimize.data.fields import field_type
-from optimize.data.rows import input_text
+from optimize.data.inputs import input_text
 from optimize.errors import WorkbenchError
 from optimize.files import plain, read_text
 from optimize.lm.dspy_door import first_prompt
-from optimize.lm.embedder import Embedder, saved_embedder
 from optimize.program.around import Around, Sent
 from optimize.program.formats import FORMATS
 from optimize.program.guide import Guide, WithGuide
 from optimize.program.retrieval import Neighbours, Passages
 from optimize.program.votes import elected, sampled
 from optimize.task import Task
+
+if TYPE_CHECKING:
+    from optimize.lm.embedder import Embedder
 
 STATE_VERSION = 1
 PASSAGES = "passages"  # the input field a program with passages has
@@ -203,8 +205,11 @@ class Program(dspy.Module):
             predictor.lm = own[name]
 
     def _embedder(self, saved: Mapping[str, Any]) -> Embedder | None:
-        knobs = saved.get("embedder")
-        return saved_embedder(self.task.root, **knobs) if knobs else None
+        if not (knobs := saved.get("embedder")):
+            return None
+        from optimize.lm.embedder import saved_embedder  # heavy, and not in every exported program
+
+        return saved_embedder(self.task.root, **knobs)
 
 
 def _knobs(embedder: Embedder | None) -> dict[str, Any] | None:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optimize.errors import WorkbenchError
 from optimize.files import read_jsonl
-from optimize.lm.embedder import Embedder
+
+if TYPE_CHECKING:
+    from optimize.lm.embedder import Embedder
 
 
 @dataclass(frozen=True)

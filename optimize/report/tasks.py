@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
+from optimize.report.runs import ID
 from optimize.report.sections import NONE, Section
+from optimize.report.untrusted import visible
 from optimize.stats.records import Record, ScoreRecord
+
+
+class ChampionRecord(Record):
+    """The best program of a task. how: made so by the run's own scores, by hand, promoted, or
+    rolled back to.
+    """
+
+    run: str
+    version: str
+    how: Literal["run", "hand", "promoted", "rolled back"]
+    at: str = Field(description="when it became the champion, UTC; empty: not on record")
+    reason: str = ""
 
 
 class TaskRecord(Record):
@@ -18,6 +34,7 @@ class TaskRecord(Record):
     target: float | None = None
     verdict: str | None = None
     score: ScoreRecord | None = Field(default=None, description="on test, of the program kept")
+    champion: ChampionRecord | None = None
     problem: str | None = None
 
 
@@ -39,4 +56,17 @@ def tasks_section(found: Tasks) -> Section:
     ]
     columns = ("task", "train", "val", "test", "target", "last run", "test score")
     problems = [f"{t.task}: {t.problem}" for t in found.tasks if t.problem]
-    return Section("", problems, columns, rows)
+    chosen = [
+        f"{t.task}: {champion_sentence(t.champion)}"
+        for t in found.tasks
+        if t.champion and t.champion.how != "run"
+    ]
+    return Section("", [*problems, *chosen], columns, rows)
+
+
+def champion_sentence(found: ChampionRecord) -> str:
+    """Which program is the champion, and why where a person has said so."""
+    how = {"run": "by its scores", "hand": "set by hand in MLflow"}.get(found.how, found.how)
+    when = f" on {found.at[:10]}" if found.at else ""
+    why = f": {visible(found.reason)}" if found.reason else ""
+    return f"the champion is version {found.version} (run {found.run[:ID]}), {how}{when}{why}."

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import dspy
 
-from optimize.data.rows import input_text
+from optimize.data.inputs import input_text
 from optimize.files import to_text
 from optimize.program.retrieval import Passages, read_corpus
 from optimize.scoring.evaluate import Outcome

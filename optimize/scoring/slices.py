@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import dspy
 
-from optimize.data.rows import input_text
+from optimize.data.inputs import input_text
 from optimize.files import to_json
 from optimize.stats.intervals import differences
 from optimize.stats.records import GainRecord, Record

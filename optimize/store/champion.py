@@ -1,11 +1,16 @@
-"""A task's best program so far: the registered version with the alias `champion`."""
+"""A task's best program so far: the registered version with the alias `champion`; which it was
+before, and why it changed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from optimize.errors import WorkbenchError
 from optimize.stats.intervals import Gain, paired_gain
@@ -14,31 +19,108 @@ from optimize.store.open import client
 from optimize.store.read import TEST_SCORES, Found, NoRun
 
 CHAMPION = "champion"
+LOG = "champion_log"  # the registered model's tag that holds its changes
+LONGEST = 4500  # letters of it; MLflow's databases take 5,000
+WHY = 300  # letters of a reason
+How = Literal["run", "hand", "promoted", "rolled back"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A version became the champion. how: a run's own scores, `optimize promote`, `optimize
+    rollback`, or the alias was set by hand.
+    """
+
+    version: str
+    run: str
+    at: str
+    how: How = "run"
+    reason: str = ""
 
 
 def champion(root: Path, task: str) -> Found:
     """The run whose program is the task's best. Raises NoRun where no version is the champion."""
-    from mlflow.exceptions import MlflowException
-
     store = client(root)
-    try:
-        version = store.get_model_version_by_alias(task, CHAMPION)
-    except MlflowException:
+    version = present(store, task)
+    if not version:
         raise NoRun(
             f"Task {task!r} has no best program in this store yet. Run `optimize run {task}` "
             f"first, or give a registered version the alias {CHAMPION!r} in `optimize ui`."
-        ) from None
+        )
     return Found(store, version.run_id, task, f"{task} ({CHAMPION})")
+
+
+def present(store: Any, task: str) -> Any:
+    """The version that is the champion; None where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    with suppress(MlflowException):
+        return store.get_model_version_by_alias(task, CHAMPION)
+    return None
+
+
+def version_of(run: Found) -> Any:
+    """The version that a run has registered. Raises WorkbenchError where it has none."""
+    found = run.store.search_model_versions(f"name = '{run.task}' and run_id = '{run.id}'")
+    if not found:
+        raise WorkbenchError(
+            f"Run {run.name} has registered no program: it was stopped, or an older version of "
+            f"optimize made it. `optimize runs {run.task}` lists others."
+        )
+    return found[0]
+
+
+def changes(store: Any, task: str) -> list[Change]:
+    """The champions of a task on record, the first one first."""
+    from mlflow.exceptions import MlflowException
+
+    with suppress(MlflowException, KeyError, ValueError, TypeError):
+        return [Change(**known) for known in json.loads(store.get_registered_model(task).tags[LOG])]
+    return []
+
+
+def crown(store: Any, task: str, version: Any, how: How = "run", reason: str = "") -> Change:
+    """Make a version the champion and keep that on record.
+
+    Raises WorkbenchError where the version is gone.
+    """
+    from mlflow.exceptions import MlflowException
+
+    log, now = changes(store, task), datetime.now(UTC).isoformat(timespec="seconds")
+    before = present(store, task)
+    if before and not (log and log[-1].version == str(before.version)):
+        log.append(Change(str(before.version), before.run_id, now, "hand"))
+    new = Change(str(version.version), version.run_id, now, how, reason[:WHY])
+    try:
+        store.set_registered_model_alias(task, CHAMPION, new.version)
+    except MlflowException as error:
+        raise WorkbenchError(
+            f"Version {new.version} of model {task!r} cannot be the champion: {error.message}"
+        ) from error
+    log.append(new)
+    while len(told := json.dumps([asdict(change) for change in log])) > LONGEST:
+        del log[0]
+    store.set_registered_model_tag(task, LOG, told)
+    return new
+
+
+def earlier(log: Sequence[Change], now: str) -> Change | None:
+    """The champion before version `now`; what was rolled back is none. None: not on record."""
+    stack: list[Change] = []
+    for change in log:
+        if change.how == "rolled back":
+            while stack and stack[-1].version != change.version:
+                stack.pop()
+        elif not stack or stack[-1].version != change.version:
+            stack.append(change)
+    others = [change for change in stack if change.version != now]
+    return others[-1] if others else None
 
 
 def champion_tags(store: Any, task: str) -> Mapping[str, str]:
     """What the champion was registered with; empty where there is none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return dict(store.get_model_version_by_alias(task, CHAMPION).tags)
-    except MlflowException:
-        return {}
+    version = present(store, task)
+    return dict(version.tags) if version else {}
 
 
 def gain_over(store: Any, task: str, test: RowScores) -> Gain | None:

@@ -6,12 +6,9 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
-import sys
-import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +18,13 @@ from pydantic.fields import FieldInfo
 
 from optimize import __version__, files
 from optimize.data.fields import field_type, is_optional
-from optimize.program.program import Program, to_text
-from optimize.task import Task
+from optimize.program.folder import write_project
+from optimize.program.program import Program
 
 LOADER = "optimize.commands.serve"  # MLflow imports it by name when it loads the model
-PROGRAM, ADAPTER = "program.json", "adapter.gguf"
 REGISTERED = "mlflow.modelVersions"  # the tag by which a logged model knows its versions
 SCORES = ("score", "score_low", "score_high")
 SCALARS = {"string": "string", "integer": "long", "number": "double", "boolean": "boolean"}
-OURS = Path(__file__).parents[1]
-LIBRARIES = tuple({Path(path) for path in sysconfig.get_paths().values()})
 
 
 def register(
@@ -74,7 +68,7 @@ def _logged(
     )
     with tempfile.TemporaryDirectory(prefix="optimize-") as name:
         model = Model(run_id=info.run_id, model_id=made.model_id)
-        _write(Path(name), program, knobs, model, row)
+        write_model(Path(name), program, knobs, row, model)
         store.log_model_artifacts(made.model_id, name)
     scores = {k: v for k, v in run.data.metrics.items() if k in SCORES}
     now = int(time.time() * 1000)
@@ -84,18 +78,25 @@ def _logged(
     return store.finalize_logged_model(made.model_id, "READY")
 
 
-def _write(
-    folder: Path, program: Program, knobs: Mapping[str, Any], model: Any, row: dspy.Example
+def write_model(
+    folder: Path,
+    program: Program,
+    knobs: Mapping[str, Any],
+    row: dspy.Example,
+    model: Any = None,
 ) -> None:
-    """A model's folder. MLflow's own `save_model` looks through every installed package for the one
-    requirement there is, which takes seconds, and exports the project of whoever uses uv.
+    """A model's folder; model: what is known of it so far.
+
+    MLflow's own `save_model` looks through every installed package for the one requirement there
+    is, which takes seconds, and exports the project of whoever uses uv.
     """
     from mlflow import pyfunc
-    from mlflow.models import ModelSignature
+    from mlflow.models import Model, ModelSignature
     from mlflow.types.schema import Schema
 
+    model = model or Model()
     task, example = program.task, files.plain(dict(row.inputs()))
-    _write_project(folder / "data", program, knobs)
+    write_project(folder / "data", program, knobs)
     needs = [f"optimize-workbench=={__version__}"]
     python = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
     for name, text in {
@@ -116,35 +117,6 @@ def _write(
     )
     pyfunc.add_to_model(model, LOADER, data="data", python_env="python_env.yaml")
     model.save(str(folder / "MLmodel"))
-
-
-def _write_project(folder: Path, program: Program, knobs: Mapping[str, Any]) -> None:
-    """As much of the project as the program needs: what it says, the task's code, the passages it
-    looks up, its tuned weights.
-    """
-    task, state = program.task, json.loads(to_text(program, knobs))
-    sources = {f"programs/{task.name}.py": task.root / "programs" / f"{task.name}.py"}
-    sources |= {path.relative_to(task.root).as_posix(): path for path in _imported(task)}
-    if program.passages and task.corpus:
-        sources[task.corpus.relative_to(task.root).as_posix()] = task.corpus
-    if program.tuned and (weights := Path(program.tuned)).is_file():
-        sources[ADAPTER], state["tuned"] = weights, ADAPTER
-    for name, source in sources.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, folder / name)
-    (folder / PROGRAM).write_text(json.dumps(state, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def _imported(task: Task) -> Iterator[Path]:
-    """The project's own modules that are loaded: the task's file may import some of them."""
-    root = task.root.resolve()
-    files = (getattr(module, "__file__", None) or "" for module in list(sys.modules.values()))
-    # there are thousands, and few of them are below the root
-    for path in (Path(file) for file in files if file.startswith(str(root))):
-        foreign = any(path.is_relative_to(place) for place in (OURS, *LIBRARIES))
-        of_tasks = path.parent == root / "programs"  # other tasks, which it does not import
-        if path.suffix == ".py" and path.is_relative_to(root) and not foreign and not of_tasks:
-            yield path
 
 
 def column(name: str, field: FieldInfo) -> Any:

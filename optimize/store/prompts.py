@@ -47,6 +47,12 @@ def prompt_name(program: Program, step: str) -> str:
     return f"{program.task.name}.{'prompt' if single else step}"
 
 
+def mark(store: Any, prompts: Sequence[Version], alias: str) -> None:
+    """Give these versions an alias, which others of the same prompts lose."""
+    for prompt in prompts:
+        store.set_prompt_alias(prompt.name, alias, prompt.version)
+
+
 def link(store: Any, run: str, prompts: Sequence[Version]) -> None:
     """Show the prompts with the run."""
     # the client's own call for it writes to the store that is global in the process

@@ -31,7 +31,7 @@ from optimize.report.watched import monitor_sentences
 from optimize.stats.records import RowScores
 from optimize.stopping import closing
 from optimize.store import prompts, shown, table
-from optimize.store.champion import CHAMPION, champion_tags, gain_over, takes_over
+from optimize.store.champion import CHAMPION, champion_tags, crown, gain_over, takes_over
 from optimize.store.experiment import experiment
 from optimize.store.model import register
 from optimize.store.open import client
@@ -164,7 +164,8 @@ class Run(Observer):
         test: its scores, as `final`.
         """
         run = self.client.get_run(self.id)
-        version = register(self.client, run, program, self.lm, self.splits.val[0]).version
+        made = register(self.client, run, program, self.lm, self.splits.val[0])
+        version = made.version
         told = f"{run.info.run_name}. Its run has the report."
         self.client.update_model_version(self.task, version, told)
         tags = shown.version_tags(report)
@@ -173,9 +174,8 @@ class Run(Observer):
         kept = self._keep_prompts(program, f"kept: {run.info.run_name}")
         known = champion_tags(self.client, self.task)
         if takes_over(tags, known, gain_over(self.client, self.task, test)):
-            self.client.set_registered_model_alias(self.task, CHAMPION, version)
-            for prompt in kept:
-                self.client.set_prompt_alias(prompt.name, CHAMPION, prompt.version)
+            crown(self.client, self.task, made)
+            prompts.mark(self.client, kept, CHAMPION)
 
     def _end_killed(self) -> None:
         """Runs of commands that died with their process: one command at a time works on a task, so

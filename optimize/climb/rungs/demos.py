@@ -10,7 +10,7 @@ from collections import defaultdict
 import dspy
 
 from optimize.climb.rungs.base import BOOTSTRAP, Context, fits, fitting, fresh, hushed
-from optimize.data.rows import input_text
+from optimize.data.inputs import input_text
 from optimize.files import to_json
 from optimize.lm.embedder import Embedder
 from optimize.program.program import Program

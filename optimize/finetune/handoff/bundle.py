@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from optimize import __version__
-from optimize.data.rows import Splits, input_texts
+from optimize.data.inputs import input_texts
+from optimize.data.rows import Splits
 from optimize.data.split import Inputs, apart_from, folded
 from optimize.finetune.handoff.manifest import FILE, Facts, Manifest, prompt_of, record
 from optimize.finetune.handoff.recipes import write_readme, write_recipes

@@ -1,0 +1,46 @@
+"""From a model string or an address to a `dspy.LM`. Knows no weights and no configuration."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import dspy
+from dspy.lm15 import (
+    AccessPolicy,
+    ModelSupport,
+    OpenAIChatCompat,
+    ProviderDefinition,
+    register_provider,
+)
+
+Made = TypeVar("Made", bound=dspy.BaseLM)
+THINKING = 16_000  # tokens for the thoughts of a reasoning model and its answer
+
+
+def hosted(kind: Callable[..., Made], name: str, **options: Any) -> Made:
+    """The LM of a provider, with these options as far as it takes them."""
+    try:
+        return kind(name, **options)
+    except dspy.LMError:  # a reasoning model that sets its own temperature and needs room to think
+        room = max(THINKING, options["max_tokens"])
+        return kind(name, **{**options, "temperature": None, "max_tokens": room})
+
+
+def declare_endpoint(model: str, url: str, identity: str | None = None) -> str:
+    """Register an OpenAI-compatible endpoint with DSPy; returns the model string that reaches it.
+
+    DSPy's cache key holds the model string but not the address, so the provider's name is derived
+    from the endpoint: no server is ever credited with another's answers.
+    """
+    provider = "endpoint-" + hashlib.sha256((identity or url).encode()).hexdigest()[:12]
+    policy = AccessPolicy(
+        provider, auth_scheme=("bearer",), env_keys=("OPTIMIZE_API_KEY",), base_url=url
+    )
+    register_provider(
+        ProviderDefinition.chat(policy, compat=OpenAIChatCompat()),
+        supports=ModelSupport(response_schema=True),
+        replace=True,
+    )
+    return f"{provider}/{model}"
