@@ -11,8 +11,9 @@ import pytest
 
 from optimize.cli import screen as screens
 from optimize.cli.screen import Screen, plain_console, time_left
-from optimize.climb.observer import Attempt
+from optimize.climb.observer import Attempt, Observer
 from optimize.climb.verdict import History, Tried
+from optimize.commands.session import Both
 from optimize.commands.tasks import overview
 from optimize.lm.meter import Meter
 from optimize.report.live import score_bar
@@ -182,3 +183,8 @@ def test_a_log_is_told_the_verdict_as_it_forms() -> None:
 def test_a_score_as_a_bar(score: tuple[float, float, float], target: float, bar: str) -> None:
     record = ScoreRecord(score=score[0], low=score[1], high=score[2], n=9)
     assert score_bar(record, target, 10).plain == bar
+
+
+def test_whoever_passes_news_on_passes_all_of_it_on() -> None:
+    news = {name for name in vars(Observer) if not name.startswith("_")}
+    assert news <= vars(Both).keys(), "a note of the climb would be lost"

@@ -164,6 +164,9 @@ class Both(Observer):
     def __init__(self, tracked: Run, watch: Observer) -> None:
         self.tracked, self.watch = tracked, watch
 
+    def noted(self, line: str) -> None:
+        self.watch.noted(line)
+
     def started(self, rung: str) -> None:
         self.watch.started(rung)
 
