@@ -164,6 +164,9 @@ class Both(Observer):
     def __init__(self, tracked: Run, watch: Observer) -> None:
         self.tracked, self.watch = tracked, watch
 
+    def counts(self, meter: Meter, threads: int) -> None:
+        self.watch.counts(meter, threads)
+
     def noted(self, line: str) -> None:
         self.watch.noted(line)
 
