@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dspy
 from pydantic import TypeAdapter
@@ -20,9 +20,6 @@ from optimize import __version__, files
 from optimize.data.fields import field_type, is_optional
 from optimize.program.folder import write_project
 from optimize.program.program import Program
-
-if TYPE_CHECKING:
-    from mlflow.types.schema import ColSpec
 
 LOADER = "optimize.commands.serve"  # MLflow imports it by name when it loads the model
 REGISTERED = "mlflow.modelVersions"  # the tag by which a logged model knows its versions
@@ -122,8 +119,8 @@ def write_model(
     model.save(str(folder / "MLmodel"))
 
 
-def column(name: str, field: FieldInfo) -> ColSpec:
-    """A field of the task as MLflow describes it."""
+def column(name: str, field: FieldInfo) -> Any:
+    """A field of the task as MLflow describes it: a ColSpec."""
     from mlflow.types.schema import ColSpec
 
     schema = TypeAdapter(field_type(field)).json_schema()
