@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import pytest
 from optimize import lm as lms
 from optimize.commands.load import _Unlimited
 from optimize.config import RunConfig
-from optimize.errors import BudgetExhausted, LmRefused, StoreFailed
+from optimize.errors import BudgetExhausted, LmRefused, StoreFailed, WorkbenchError
 from optimize.lm import dspy_calls
 from optimize.lm.limiter import limiter_of
 from optimize.lm.limits import Limits
@@ -333,16 +334,28 @@ def test_what_is_left_is_told_in_calls() -> None:
 
 def test_rows_beyond_a_cap_are_missing_where_that_is_wanted(tmp_path: Path) -> None:
     app = faulty_app(lambda text: RED, lambda asked: "")
+    things, asking = rows(*(f"thing {n}" for n in range(20))), Asking(colour_task(), threads=1)
     with served(app) as url:
-        task, lm = colour_task(), ours(url, Meter(7))
-        things, asking = rows(*(f"thing {n}" for n in range(10))), Asking(colour_task(), threads=1)
-        with dspy.context(lm=lm), pytest.raises(BudgetExhausted):
-            evaluate(student(task), things, asking)
-        lms.configure(tmp_path / "fresh")
-        with dspy.context(lm=ours(url, Meter(7))):
-            found = evaluate(student(task), things, replace(asking, to_the_cap=True))
-    assert [outcome.score is None for outcome in found.outcomes] == [False] * 7 + [True] * 3
-    assert "--max-calls" in found.outcomes[9].error
+        with dspy.context(lm=ours(url, Meter(8))), pytest.raises(BudgetExhausted):
+            evaluate(student(colour_task()), things, asking)
+        found = {}
+        for cap in (8, 7):
+            lms.configure(tmp_path / f"fresh {cap}")
+            with dspy.context(lm=ours(url, Meter(cap))), suppress(WorkbenchError):
+                known = replace(asking, to_the_cap=True)
+                found[cap] = evaluate(student(colour_task()), things, known)
+    assert [outcome.score is None for outcome in found[8].outcomes] == [False] * 8 + [True] * 12
+    assert "--max-calls" in found[8].outcomes[9].error
+    assert 7 not in found, "fewer rows are no score"
+
+
+def test_what_is_kept_back_is_not_spent_before() -> None:
+    meter = Meter(100, Limits(tokens=90))
+    meter.send(1)
+    meter.spend(tokens_in=40)
+    with meter.keeping((50, 0, 0)), pytest.raises(BudgetExhausted, match="90 tokens"):
+        meter.send(1)
+    meter.send(1)
 
 
 def test_a_budget_needs_a_price(project: Path, silent: tuple[dict[str, str], str]) -> None:

@@ -61,13 +61,18 @@ class Setup:
 
     def left(self, baseline: Attempt, best: Attempt) -> int:
         """LM calls the climb may still make: baseline and best program are yet to answer the test
-        rows, which take what rows of val have taken of each.
+        rows.
         """
+        rows = self.repeats * len(self.splits.test)
+        kept = int(rows * (baseline.calls + best.calls))
+        return self.meter.remaining(kept, self.kept(baseline, best)) - self.after
+
+    def kept(self, baseline: Attempt, best: Attempt) -> Spent:
+        """What the test rows will take of these two, if they take what rows of val have taken."""
         rows = self.repeats * len(self.splits.test)
         both = zip(self._takes(baseline), self._takes(best), strict=True)
         tokens, usd, minutes = (rows * (a + b) for a, b in both)
-        kept = int(rows * (baseline.calls + best.calls))
-        return self.meter.remaining(kept, (tokens, usd, minutes)) - self.after
+        return tokens, usd, minutes
 
     def _takes(self, attempt: Attempt) -> Spent:
         """What one answer of the attempt's program takes; nothing where all were known."""

@@ -177,4 +177,5 @@ class _Climbing:
     def tried(self, rung: Rung, after: Sequence[Rung]) -> Attempt:
         left = self._left(self.history.tried)
         given = self.incumbent, self.learn, left, after
-        return tried_rung(self.setup, rung, *given, self.watch)
+        with self.setup.meter.keeping(self.setup.kept(self.attempts[0], self.incumbent)):
+            return tried_rung(self.setup, rung, *given, self.watch)

@@ -50,6 +50,7 @@ class Meter:
         self._latencies: list[float] = []
         self._keys: set[str] = set()
         self._parts: dict[Role, Meter] = {}
+        self._kept = NOTHING
 
     def __deepcopy__(self, memo: object) -> Meter:
         return self  # an optimizer's copy of an LM still spends from the same purse
@@ -83,6 +84,15 @@ class Meter:
         tokens = self._numbers["tokens_in"] + self._numbers["tokens_out"]
         seconds = time.monotonic() - self._began if self._began else 0.0
         return tokens, self._numbers["cost"], seconds / 60
+
+    @contextlib.contextmanager
+    def keeping(self, taking: Spent) -> Iterator[None]:
+        """A stretch of work that must leave so much; a call beyond that raises BudgetExhausted."""
+        self._kept = taking
+        try:
+            yield
+        finally:
+            self._kept = NOTHING
 
     @contextlib.contextmanager
     def share(
@@ -148,7 +158,8 @@ class Meter:
     def _within_cap(self, sent: int) -> None:
         if sent and self._numbers["calls"] + sent > self.max_calls:
             raise BudgetExhausted(f"The cap of {self.max_calls} LM calls is reached (--max-calls).")
-        if sent and (problem := self.limits.reached(*self._spent())):
+        tokens, usd, minutes = (a + b for a, b in zip(self._spent(), self._kept, strict=True))
+        if sent and (problem := self.limits.reached(tokens, usd, minutes)):
             raise BudgetExhausted(problem)
 
     def add(self, seconds: float, **numbers: float) -> None:

@@ -29,6 +29,8 @@ LOGPROBS = "logprobs"  # where DSPy puts a prediction's tokens
 BLOCK = 12  # rows asked between two looks at a race
 ANEW = 1_000_000  # beyond every number that a repeat, or a program's own calls, give a place
 
+CAPPED, FEWEST = "not asked: ", 8  # rows below which a cap leaves no score
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -127,7 +129,9 @@ def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Ask
         program, jobs, asking, lambda done: asking.progress(done // repeats, len(examples))
     )
     failed = [n for n, outcome in enumerate(found) if outcome.score is None]
-    if len(failed) > len(found) / 2:
+    capped = sum(outcome.error.startswith(CAPPED) for outcome in found)
+    asked = len(found) - capped
+    if len(failed) - capped > asked / 2 or asked < min(FEWEST, len(found)):
         first = found[failed[0]].error
         raise WorkbenchError(
             f"{len(failed)} of {len(found)} calls failed, so there is no score. The first: {first}"
@@ -193,7 +197,7 @@ def _outcome(program: dspy.Module, job: tuple[dspy.Example, int], asking: Asking
         except BudgetExhausted as error:
             if not asking.to_the_cap:
                 raise
-            outcome = Outcome(None, {}, error=str(error))
+            outcome = Outcome(None, {}, error=f"{CAPPED}{error}")
     usage, seconds = spent.usage(), time.perf_counter() - start
     anew = int(usage.calls > 0)
     return replace(outcome, said=tuple(said), usage=usage, asked_anew=anew, seconds=seconds)
