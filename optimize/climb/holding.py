@@ -9,15 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from optimize.climb.verdict import ERROR, confirms
-from optimize.stats.intervals import (
-    LEVEL,
-    Gain,
-    Interval,
-    at_least,
-    known,
-    paired_gain,
-)
+from optimize.climb.verdict import COVERAGE, ERROR, confirms
+from optimize.stats.intervals import LEVEL, Gain, Interval, at_least, known, paired_gain
 from optimize.stats.two_samples import mean_change
 
 Recheck = Literal["still at target", "worse", "better", "cannot tell"]
@@ -49,12 +42,16 @@ def held(
 
     lms: asked side by side, whose intervals hold together (Bonferroni). reads: how many programs
     these rows have judged, this one included. Being at the target comes first: a program that has
-    become worse, and is surely at the target all the same, does what it was made for.
+    become worse, and is surely at the target all the same, does what it was made for. Where too
+    many calls failed, nothing is said.
     """
     gain = paired_gain(before, after, 1 - (1 - LEVEL) / lms)
-    chance = at_least(target, known(after))
-    at_target = confirms(chance, reads)
+    scored = known(after)
+    chance, covered = at_least(target, scored), len(scored) >= COVERAGE * len(after)
+    at_target = covered and confirms(chance, reads)
     verdict: Recheck = "still at target" if at_target else "cannot tell"
+    if not covered:
+        return Held(verdict, gain, chance, at_target)
     if gain.low > 0:
         verdict = "better"
     elif gain.high < 0 and not at_target:

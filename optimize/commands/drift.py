@@ -8,7 +8,7 @@ from typing import Any
 import dspy
 
 from optimize.commands.in_use import InUse
-from optimize.data.drift import inputs_drift, words_drift
+from optimize.data.drift import MOST, inputs_drift, words_drift
 from optimize.data.inputs import input_text
 from optimize.files import to_text
 from optimize.report.monitor import DriftTest
@@ -33,20 +33,12 @@ def drift(
         for names in (("train", "val"), ("test",))
     )
     texts = [input_text(task, e) for e in rows]
-    inputs, words = (
-        inputs_drift([*learnt, *held], texts, seed),
-        words_drift(learnt, held, texts, seed),
-    )
-    many = len(texts)
+    inputs = inputs_drift([*learnt, *held], texts, seed)
+    words = words_drift(learnt, held, texts, seed)
+    means: dict[str, Any] = {"before": words.known, "after": words.new}
     tests: list[dict[str, Any]] = [
-        {"kind": "inputs", "n": many, "before": 0.5, "after": inputs.auc, "p": inputs.p},
-        {
-            "kind": "unknown words",
-            "n": many,
-            "before": words.known,
-            "after": words.new,
-            "p": words.p,
-        },
+        {"kind": "inputs", "n": min(len(texts), MOST), "after": inputs.auc, "p": inputs.p},
+        {"kind": "unknown words", "n": len(texts), "p": words.p, **means},
     ]
     shares: dict[str, tuple[float, float]] = {}
     if kept := found.answered():

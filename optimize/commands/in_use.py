@@ -32,6 +32,7 @@ from optimize.task import load_task
 # knobs of a climb, which nothing that is asked afterwards hangs on
 CLIMBING = {"teacher": None, "teacher_api_base": None, "finetune": "never", "replay": 0}
 WHOLE = {"val_rows": None, "test_rows": None, "no_regression_on": ()}
+NO_ADDRESS = "none"  # as an address: the LM is its provider's
 PRICED_ON = 20  # rows whose prompts are measured to tell what all will cost
 
 
@@ -134,6 +135,8 @@ def in_use(
         own = {k: v for k, v in recorded.items() if lm is None or k == "temperature"}
         given = flags | {"lm": lm or own.get("lm"), "api_base": base or own.get("api_base")}
         config = load_config(root, **own | given).model_copy(update=CLIMBING)
+        if base == NO_ADDRESS:
+            config = config.model_copy(update={"api_base": None})
         lms.check_name(config.lm)
         check_price(config)
         check_reachable(config)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from optimize import lm as lms
 from optimize.climb.holding import held
-from optimize.commands.in_use import Cost, InUse, Recorded, check_cap, cost
+from optimize.commands.in_use import NO_ADDRESS, Cost, InUse, Recorded, check_cap, cost
 from optimize.commands.lock import task_lock
 from optimize.commands.memory import tests_read
 from optimize.commands.session import tracked_run
@@ -24,7 +24,6 @@ from optimize.stats.intervals import known, mean_interval
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord
 from optimize.store.read import rechecks
 
-NO_ADDRESS = "none"  # as an address: the LM is its provider's
 Asked = list[tuple[str | None, str | None]]
 
 
@@ -33,7 +32,7 @@ def asked_lms(names: Sequence[str], bases: Sequence[str]) -> Asked:
 
     Raises WorkbenchError where it is not clear which address is whose.
     """
-    known = [None if base == NO_ADDRESS else base for base in bases]
+    known: list[str | None] = list(bases)
     count = max(1, len(names))
     if len(known) not in (0, 1, count):
         raise WorkbenchError(

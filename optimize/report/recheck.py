@@ -7,6 +7,7 @@ from datetime import date
 from pydantic import Field
 
 from optimize.climb.holding import Recheck
+from optimize.climb.verdict import COVERAGE
 from optimize.finetune.effects import PriceRecord
 from optimize.report.record import InUseRecord
 from optimize.report.retired import retirement_sentence
@@ -60,6 +61,11 @@ class RecheckRecord(InUseRecord):
     cost_usd: float | None
     seconds: float
 
+    def name(self, lm: RecheckedLm) -> str:
+        """With its address where another one asked has the same name."""
+        alone = [one.lm for one in self.lms].count(lm.lm) == 1
+        return lm.lm if alone or not lm.api_base else f"{lm.lm} at {lm.api_base}"
+
     @property
     def at_target(self) -> bool:
         """Whether all LMs asked are."""
@@ -89,7 +95,7 @@ def _cost(lm: RecheckedLm) -> tuple[float, float]:
 def recheck_section(found: RecheckRecord) -> Section:
     """The record, and under it a line an LM."""
     rows = [[f"on record: {found.lm}", str(found.before), "", "", "", "", "", "", ""]]
-    rows += [_line(lm) for lm in found.lms]
+    rows += [[found.name(lm), *_line(lm)] for lm in found.lms]
     columns = (
         *("LM", "score [95 %]", "gain", "verdict", "calls", "tokens in, out", "$/1000"),
         *("s", "at target"),
@@ -100,7 +106,6 @@ def recheck_section(found: RecheckRecord) -> Section:
 def _line(lm: RecheckedLm) -> list[str]:
     price = lm.price
     return [
-        lm.lm,
         str(lm.score),
         str(lm.gain),
         lm.verdict,
@@ -150,19 +155,22 @@ def _told(found: RecheckRecord, lm: RecheckedLm) -> str:
     other = ""
     if lm.other_answers is not None:
         other = f" {lm.other_answers} rows are answered otherwise than on record."
-    return f"{lm.lm}: {what}. {lm.gain} on {lm.gain.n} rows, {lm.gain.changed}.{other}"
+    if lm.score.coverage < COVERAGE:
+        what = f"only {lm.score.coverage:.0%} of the rows have an answer, since calls failed"
+    return f"{found.name(lm)}: {what}. {lm.gain} on {lm.gain.n} rows, {lm.gain.changed}.{other}"
 
 
 def _cheapest(found: RecheckRecord) -> str:
     fitting = [lm for lm in found.lms if lm.at_target]
     if not fitting:
         return "None of them is surely at the target."
-    unpriced = [lm.lm for lm in fitting if lm.price is None or lm.price.usd is None]
+    unpriced = [found.name(lm) for lm in fitting if lm.price is None or lm.price.usd is None]
     rest = f" The price of {', '.join(unpriced)} is not known." if unpriced else ""
     if (best := found.cheapest) is None or best.price is None:
-        return f"At the target: {', '.join(lm.lm for lm in fitting)}.{rest}"
+        return f"At the target: {', '.join(map(found.name, fitting))}.{rest}"
     return (
-        f"The cheapest that is at the target is {best.lm}, at ${1000 * (best.price.usd or 0):.2f} "
+        f"The cheapest that is at the target is {found.name(best)}, at "
+        f"${1000 * (best.price.usd or 0):.2f} "
         f"for 1,000 answers.{rest}"
     )
 

@@ -51,10 +51,10 @@ def monitor_sections(found: MonitorRecord) -> list[Section]:
 
 
 def _compared(test: DriftTest) -> tuple[str, str]:
-    if test.after is None:
-        return "", ""
     if test.kind == "inputs":
-        return "AUC 0.50", f"{test.after:.2f}"
+        return "", f"AUC {test.after:.2f}"
+    if test.before is None or test.after is None:
+        return "", ""
     form = ".1%" if test.kind == "unknown words" else ".2f"
     return format(test.before, form), format(test.after, form)
 
@@ -173,7 +173,7 @@ def monitor_end(found: MonitorRecord) -> str:
         "ok": "Nothing to do.",
         "relabel": "Next: label the rows named above.",
         "re-optimize": f"Next: {rows}",
-        "retrain": f"Next: {rows} --finetune lora",
+        "retrain": f"Next: {rows}, and optimize finetune {found.task} where the gate opens",
     }
     return f"{spent} {following[found.verdict]}"
 
