@@ -94,12 +94,9 @@ def _cost(lm: RecheckedLm) -> tuple[float, float]:
 
 def recheck_section(found: RecheckRecord) -> Section:
     """The record, and under it a line an LM."""
-    rows = [[f"on record: {found.lm}", str(found.before), "", "", "", "", "", "", ""]]
+    rows = [["on record", str(found.before), "", "", "", "", "", ""]]
     rows += [[found.name(lm), *_line(lm)] for lm in found.lms]
-    columns = (
-        *("LM", "score [95 %]", "gain", "verdict", "calls", "tokens in, out", "$/1000"),
-        *("s", "at target"),
-    )
+    columns = "LM", "score [95 %]", "gain", "verdict", "calls", "tokens in, out", "$/1000", "s"
     return Section(f"{found.task}: {found.before.n} test rows asked again", (), columns, rows)
 
 
@@ -113,7 +110,6 @@ def _line(lm: RecheckedLm) -> list[str]:
         f"{price.tokens_in:.0f}, {price.tokens_out:.0f}" if price else NONE,
         NONE if price is None or price.usd is None else f"{1000 * price.usd:.2f}",
         f"{price.seconds:.2f}" if price else NONE,
-        percent(lm.chance),
     ]
 
 
@@ -154,7 +150,7 @@ def _told(found: RecheckRecord, lm: RecheckedLm) -> str:
         what += ", though it is surely worse than on record"
     other = ""
     if lm.other_answers is not None:
-        other = f" {lm.other_answers} rows are answered otherwise than on record."
+        other = f" Answered otherwise than on record: {lm.other_answers} rows."
     if lm.score.coverage < COVERAGE:
         what = f"only {lm.score.coverage:.0%} of the rows have an answer, since calls failed"
     return f"{found.name(lm)}: {what}. {lm.gain} on {lm.gain.n} rows, {lm.gain.changed}.{other}"
@@ -192,7 +188,8 @@ def recheck_end(found: RecheckRecord) -> str:
 def recheck_plan(rows: int, lms: int, calls: int, usd: float | None, reads: int) -> str:
     """What is about to be asked. reads: how often these rows were read before."""
     cost = "unknown price" if usd is None else f"some ${usd:.2f}"
-    before = f" These rows have been read {reads} times before; each time asks more of them."
+    times = "once" if reads == 1 else f"{reads} times"
+    before = f" These rows have been read {times} before; each time asks more of them."
     return (
         f"Asks {rows} test rows of {lms} LM{'s' * (lms > 1)}: at least {calls} calls ({cost})."
         f"{before if reads else ''}"
