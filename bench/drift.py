@@ -1,7 +1,7 @@
 """How often `optimize monitor` cries wolf over new rows, and how often it sees that they are of
 another kind. Public rows; no LM.
 
-python -m bench.drift --draws 200        # an hour on one core; --json for machines
+python -m bench.drift --draws 40 --law "a label"    # one law; all of them take an hour on one core
 """
 
 from __future__ import annotations
