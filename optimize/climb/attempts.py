@@ -20,7 +20,7 @@ from optimize.data.rows import Splits
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
 from optimize.files import to_json
 from optimize.lm.embedder import Embedder
-from optimize.lm.limits import NOTHING, Spent
+from optimize.lm.limits import Spent
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, student
@@ -75,16 +75,17 @@ class Setup:
         return tokens, usd, minutes
 
     def _takes(self, attempt: Attempt) -> Spent:
-        """What one answer of the attempt's program takes; nothing where all were known."""
+        """What one answer of the attempt's program takes; where all were known, what others take."""
         outcomes = attempt.evaluation.outcomes if attempt.evaluation else ()
         anew = [o for o in outcomes if o.asked_anew]
         answers = sum(o.asked_anew for o in anew)
         if not answers:
-            return NOTHING
+            tokens, usd, minutes = self.meter.average()
+            return attempt.calls * tokens, attempt.calls * usd, attempt.calls * minutes
         used = reduce(add, (o.usage for o in anew))
         seconds = sum(o.seconds * o.asked_anew for o in anew) / self.threads
-        tokens = used.tokens_in + used.tokens_out
-        return tokens / answers, used.cost / answers, seconds / answers / 60
+        read = used.tokens_in + used.tokens_out
+        return read / answers, used.cost / answers, seconds / answers / 60
 
 
 def baseline(setup: Setup, watch: Observer) -> Attempt:

@@ -80,6 +80,12 @@ class Meter:
             left = self.max_calls - max(self._numbers["different"], sent) - kept
             return int(min(left, self.limits.calls(sent, self._spent(), taking)))
 
+    def average(self) -> Spent:
+        """What a call sent has taken on average; nothing where none was."""
+        with self._lock:
+            sent, (tokens, usd, minutes) = self._numbers["calls"], self._spent()
+        return (tokens / sent, usd / sent, minutes / sent) if sent else NOTHING
+
     def _spent(self) -> Spent:
         tokens = self._numbers["tokens_in"] + self._numbers["tokens_out"]
         seconds = time.monotonic() - self._began if self._began else 0.0
