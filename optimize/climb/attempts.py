@@ -75,7 +75,7 @@ class Setup:
         return tokens, usd, minutes
 
     def _takes(self, attempt: Attempt) -> Spent:
-        """What one answer of the attempt's program takes; where all were known, what others take."""
+        """What one answer of the attempt's program takes; where all were known, an average one."""
         outcomes = attempt.evaluation.outcomes if attempt.evaluation else ()
         anew = [o for o in outcomes if o.asked_anew]
         answers = sum(o.asked_anew for o in anew)
