@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from optimize.lm.embedder import Embedder, embedder_of
 from optimize.lm.limits import Limits
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM
+from optimize.lm.weights import sha256
 from optimize.program.program import student
 from optimize.program.retrieval import read_corpus
 from optimize.scoring.evaluate import Asking
@@ -147,15 +147,12 @@ def load_task_and_rows(root: Path, name: str, config: RunConfig) -> tuple[Task, 
 
 
 def tracked_run(session: Session, command: str) -> Run:
+    file = session.root / "programs" / f"{session.task.name}.py"
     knobs = session.config.model_dump(exclude={"api_key", "target"}, exclude_none=True) | {
         "target": session.target,
-        "task_file": _hash_of(session.root / "programs" / f"{session.task.name}.py"),
+        "task_file": sha256(file)[:12] if file.is_file() else "",
     }
     return Run(session.root, session.task.name, command, knobs, session.splits)
-
-
-def _hash_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""
 
 
 class Both(Observer):

@@ -29,7 +29,7 @@ LOGPROBS = "logprobs"  # where DSPy puts a prediction's tokens
 BLOCK = 12  # rows asked between two looks at a race
 ANEW = 1_000_000  # beyond every number that a repeat, or a program's own calls, give a place
 
-CAPPED, FEWEST = "not asked: ", 8  # rows below which a cap leaves no score
+FEWEST = 8  # rows asked, below which a cap leaves no score
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Outcome:
     mean and answer the first one's.
     confidence: the probability the LM gave the answer, from its tokens' log-probabilities where
     they were asked for (optimize.lm.telling), else the share of repeats that answered the same;
-    None where neither is known. said: what LMs answered, call by call, word for word.
+    None where neither is known. said: what LMs answered, call by call, word for word. capped: a
+    cap on the run forbade to ask.
     """
 
     score: float | None
@@ -56,6 +57,7 @@ class Outcome:
     repeats: tuple[float, ...] = ()
     confidence: float | None = None
     said: tuple[str, ...] = ()
+    capped: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Ask
         program, jobs, asking, lambda done: asking.progress(done // repeats, len(examples))
     )
     failed = [n for n, outcome in enumerate(found) if outcome.score is None]
-    capped = sum(outcome.error.startswith(CAPPED) for outcome in found)
+    capped = sum(outcome.capped for outcome in found)
     asked = len(found) - capped
     if len(failed) - capped > asked / 2 or asked < min(FEWEST, len(found)):
         first = found[failed[0]].error
@@ -197,7 +199,7 @@ def _outcome(program: dspy.Module, job: tuple[dspy.Example, int], asking: Asking
         except BudgetExhausted as error:
             if not asking.to_the_cap:
                 raise
-            outcome = Outcome(None, {}, error=f"{CAPPED}{error}")
+            outcome = Outcome(None, {}, error=f"not asked: {error}", capped=True)
     usage, seconds = spent.usage(), time.perf_counter() - start
     anew = int(usage.calls > 0)
     return replace(outcome, said=tuple(said), usage=usage, asked_anew=anew, seconds=seconds)
