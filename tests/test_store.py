@@ -13,9 +13,14 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from mlflow.exceptions import MlflowException
 
+from optimize.climb.observer import Attempt
 from optimize.commands.new import write_task
+from optimize.commands.session import load_task_and_rows
+from optimize.config import RunConfig
 from optimize.store.open import client
+from optimize.store.write import Run
 from tests.faulty_server import faulty_app
 from tests.test_cli import optimize
 from tests.test_lm import served
@@ -108,3 +113,16 @@ def test_a_store_that_cannot_be_used_is_told_before_a_call(
     assert (done.returncode, app.state.log) == (2, []), done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("Error: ") and "mlruns" in last and "Traceback" not in done.stderr
+
+
+def test_what_could_not_be_written_down_is_no_secret(project: Path) -> None:
+    """An attempt is written beside the next lever's calls: its fault must reach the climb."""
+    _, splits = load_task_and_rows(project, "review", RunConfig())
+    attempt = Attempt("passages", "retrieval", skipped="the task has no corpus.jsonl")
+    with (
+        pytest.raises(MlflowException, match="deleted"),
+        Run(project, "review", "run", {}, splits) as run,
+    ):
+        run.client.delete_experiment(run.experiment)
+        run.finished(attempt)
+        run.finished(attempt)

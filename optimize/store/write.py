@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
@@ -42,7 +44,11 @@ AT_WORK = {"run": "climbing", "finetune": "tuning"}  # what a run's name says un
 
 
 class Run(Observer):
-    """One command's run and its nested runs, one a finished attempt. Use as a context manager."""
+    """One command's run and its nested runs, one a finished attempt. Use as a context manager.
+
+    An attempt is written down while the next lever's calls are made; what goes wrong with it is
+    raised by the next thing that is written.
+    """
 
     def __init__(
         self, root: Path, task: str, command: str, config: Mapping[str, Any], splits: Splits
@@ -69,6 +75,8 @@ class Run(Observer):
         self._best = -1.0
         self._step = self._calls = 0
         self._prompts: list[prompts.Version] = []
+        self._writer = ThreadPoolExecutor(1, "tracking")
+        self._writing: Future[None] | None = None
 
     def __enter__(self) -> Run:
         self._ending = ExitStack()
@@ -77,7 +85,9 @@ class Run(Observer):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ending.close()
+        self._writer.shutdown()
         if kind is None:
+            self._written()
             self.client.set_terminated(self.id, "FINISHED")
             return
         stopped = issubclass(kind, KeyboardInterrupt)
@@ -85,6 +95,16 @@ class Run(Observer):
         self.client.set_terminated(self.id, "KILLED" if stopped else "FAILED")
 
     def finished(self, attempt: Attempt) -> None:
+        self._written()
+        within = contextvars.copy_context().run  # DSPy's settings are the calling thread's
+        self._writing = self._writer.submit(within, self._write_attempt, attempt)
+
+    def _written(self) -> None:
+        """Wait for what is being written down. Raises what went wrong with it."""
+        if self._writing:
+            self._writing.result()
+
+    def _write_attempt(self, attempt: Attempt) -> None:
         without = "skipped" if attempt.skipped else "failed" if attempt.error else ""
         run = self._nested(f"{attempt.rung} ({without})" if without else attempt.rung, attempt)
         if attempt.program and attempt.evaluation:
@@ -95,6 +115,7 @@ class Run(Observer):
 
     def decided(self, history: History) -> None:
         """All that the verdict is drawn from, so that `optimize verdict` can draw it again."""
+        self._written()
         self.client.log_text(self.id, TypeAdapter(History).dump_json(history).decode(), HISTORY)
 
     def scores(self, side: str, found: RowScores) -> None:
@@ -144,6 +165,7 @@ class Run(Observer):
         program: the best of all; prompt_program: the best without tuned weights, from which to
         fine-tune later.
         """
+        self._written()
         tags = {
             "verdict": report.verdict,
             "target_met": report.target_met,
