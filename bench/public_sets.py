@@ -37,20 +37,22 @@ def public_set(name: str) -> PublicSet:
     if not SETS.is_dir():
         sys.exit(f"{SETS} is not there: this benchmark reads the public sets beside the project.")
     if name == "banking77_12":
-        labels = sorted({row["label"] for row in _read("banking77", "train")})[::6][:12]
+        labels = sorted({row["label"] for row in read_set("banking77", "train")})[::6][:12]
         learn = [
             r
             for f in ("train", "train_pool")
-            for r in _read("banking77", f)
+            for r in read_set("banking77", f)
             if r["label"] in labels
         ]
         seen: Counter[str] = Counter()
         learn = [r for r in learn if (seen.update([r["label"]]) or seen[r["label"]] <= 25)]
-        score = [r for f in ("dev", "test") for r in _read("banking77", f) if r["label"] in labels]
+        score = [
+            r for f in ("dev", "test") for r in read_set("banking77", f) if r["label"] in labels
+        ]
         question = "Name the intent of the bank customer's message."
     else:
-        learn = [r for f in ("train", "dev") for r in _read(name, f)]
-        score = _read(name, "test")
+        learn = [r for f in ("train", "dev") for r in read_set(name, f)]
+        score = read_set(name, "test")
         labels = sorted({row["label"] for row in score})
         question = {
             "clinc_domain10": "Name the domain of the request.",
@@ -83,5 +85,5 @@ def _metric(example: dspy.Example, prediction: dspy.Prediction) -> Score:
     return Score(float(right), "" if right else f"The right label is {example.label!r}.")
 
 
-def _read(name: str, file: str) -> list[dict[str, Any]]:
+def read_set(name: str, file: str) -> list[dict[str, Any]]:
     return [row for _, row in read_jsonl(SETS / name / f"{file}.jsonl")]

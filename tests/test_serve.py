@@ -29,7 +29,7 @@ from optimize.serving.metrics import Metrics
 from optimize.store.open import client
 from tests.deployed import kept, root, verdict
 from tests.faulty_server import FAULTS
-from tests.test_lm import completion, served
+from tests.test_lm import closed_to_other_machines, completion, served
 
 __all__ = ["root"]  # a fixture
 KEY = "a-key-of-the-service"
@@ -234,6 +234,7 @@ def test_it_finishes_what_is_in_flight_when_it_is_stopped(
     assert running.stdout
     line = running.stdout.readline()
     url = line.split(" at ")[1].split(": ")[0]
+    closed_to_other_machines(int(url.rsplit(":", 1)[1]))
     found: list[httpx.Response] = []
     asked = lm[1].state.asked
 

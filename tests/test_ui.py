@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.test_cli import optimize
+from tests.test_lm import closed_to_other_machines
 
 
 def listens(port: int) -> bool:
@@ -35,10 +36,7 @@ def only_this_machine_is_answered(port: int) -> None:
     assert httpx.get(address, headers={"Host": "evil.example"}).status_code == 403
     experiments = f"{address}api/2.0/mlflow/experiments/search?max_results=1"
     assert httpx.get(experiments, headers={"Host": "evil.example"}).status_code == 403
-    others = {a[4][0] for a in socket.getaddrinfo(socket.gethostname(), port, socket.AF_INET)}
-    for other in others - {"127.0.0.1"}:
-        with socket.socket() as probe:
-            assert probe.connect_ex((other, port)) != 0, f"{other} answers"
+    closed_to_other_machines(port)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
