@@ -87,12 +87,13 @@ def label(
         if json or out:
             _listed(root, wish, sitting, out, json)
             return 0
-        if sitting.goes_on(rows) and not again:
-            left = sitting.found().left
-            typer.echo(f"Rows chosen before: {left} left to label; --again chooses anew. {RANDOM}")
-        else:
-            sitting.begin(rows, _chosen(root, wish, sitting, tell=True))
-        _on_a_page(sitting, port) if page else _here(sitting)
+        with sitting.alone():
+            if sitting.goes_on(rows) and not again:
+                left = sitting.found().left
+                typer.echo(f"Chosen before: {left} rows left; --again chooses anew. {RANDOM}")
+            else:
+                sitting.begin(rows, _chosen(root, wish, sitting, tell=True))
+            _on_a_page(sitting, port) if page else _here(sitting)
         print_found(sitting.found(), labelled_shown(sitting.found()), json)
         return 0
 
@@ -174,13 +175,14 @@ def _open(sitting: Any, start: int) -> int | None:
 def _asked(sitting: Any, number: int) -> dict[str, str]:
     """What the person says of a row. Raises _Skip, _Back or _Quit."""
     from optimize.cli.screen import plain_console
+    from optimize.data.excerpts import shown_fields
     from optimize.report.labelling import output_shown, row_shown
 
     work, console = sitting.work[number], plain_console()
     at = f"Row {number + 1} of {len(sitting.work)}"
     console.print(row_shown(sitting.task, work.columns, work.place, at))
     if work.label is not None:
-        console.print(f"It is labelled {work.label}; skip keeps that.", style="dim")
+        console.print(f"It is labelled {shown_fields(work.label)}; skip keeps that.", style="dim")
     typed = {}
     for name in sitting.task.signature.output_fields:
         console.print(output_shown(sitting.task, name))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from optimize.commands.label import Chosen
@@ -82,6 +83,23 @@ class Sitting:
         ]
         self.state = State(rows=str(rows.resolve()), work=work, skipped=self.state.skipped)
         self._keep()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within, no other command labels rows of the task. Raises WorkbenchError where one does."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise WorkbenchError(
+                f"Rows of {self.task.name!r} are being labelled by another command; end that first."
+            ) from None
+        try:
+            self.state = _read(self.path)
+            yield
+        finally:
+            lock.release()
 
     def label(self, number: int, typed: Mapping[str, str]) -> None:
         """Keep the outputs of a row. Raises WorkbenchError, naming the field, for one that does not

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from optimize.data.inputs import input_texts
 from optimize.data.read import LABELLED
 from optimize.errors import WorkbenchError
@@ -27,11 +25,10 @@ def put(task: Task, row: Mapping[str, Any]) -> int:
     """
     path = labelled_file(task)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{LABELLED}.lock")):  # two people may label at once
-        lines = read_text(path).split("\n") if path.exists() else []
-        kept = [line for line in lines if line.strip() and not _same(task, line, row)]
-        kept.append(json.dumps(plain(dict(row)), ensure_ascii=False))
-        write_whole(path, "\n".join(kept) + "\n")
+    lines = read_text(path).split("\n") if path.exists() else []
+    kept = [line for line in lines if line.strip() and not _same(task, line, row)]
+    kept.append(json.dumps(plain(dict(row)), ensure_ascii=False))
+    write_whole(path, "\n".join(kept) + "\n")
     return len(kept)
 
 

@@ -25,14 +25,14 @@ MOST = 2000  # rows of a file that are looked at: near copies among so many are 
 
 @dataclass(frozen=True)
 class Pool:
-    """rows: a random sample of those that may be labelled, in the file's order. total: rows of the
-    file. fit: of these, those that could be sampled. left_out: why the others were not taken, and
-    how many. problem: of the first row that cannot be read.
+    """rows: those that may be labelled, in the file's order, of a random sample. total: rows of the
+    file. sampled: of these, those in the sample. left_out: why rows were not taken, and how many.
+    problem: of the first row that cannot be read.
     """
 
     rows: tuple[dspy.Example, ...]
     total: int
-    fit: int
+    sampled: int
     left_out: Mapping[str, int]
     problem: str
 
@@ -68,7 +68,7 @@ def read_pool(
             kept[at : at + 1] = [(total, row)]
     drawn = [row for _, row in sorted(kept, key=lambda pair: pair[0])]
     rows, more = _apart(task, drawn, [e for side in sides.values() for e in side])
-    return Pool(tuple(rows), total, fit, dict(left + more), problem)
+    return Pool(tuple(rows), total, len(drawn), dict(left + more), problem)
 
 
 def key(task: Task, row: Mapping[str, object]) -> Inputs:

@@ -26,18 +26,19 @@ from optimize.task import Task
 
 Why = Literal["disagree", "unsure", "spread"]
 WHY: dict[Why, str] = {
-    "disagree": "the programs answer differently",
-    "unsure": "the program is unsure of its answer",
-    "spread": "unlike the rows of train, val and test, and unlike each other",
+    "disagree": "that the programs answer differently",
+    "unsure": "that the program is less sure of",
+    "spread": "each of another kind",
 }
 LEFT_OUT = {
-    "labelled": "have their outputs already",
-    "known": "are in train, val or test",
-    "near": "are nearly the same as a row of train, val or test",
-    "copies": "are nearly the same as another row of the file",
-    "skipped": "were skipped before",
-    "unread": "cannot be read",
+    "labelled": "with outputs already",
+    "known": "in train, val or test",
+    "near": "nearly the same as a row of train, val or test",
+    "copies": "nearly the same as another row of the file",
+    "skipped": "skipped before",
+    "unread": "that cannot be read",
 }
+BEFORE = ("labelled", "known", "skipped", "unread")  # known before a sample is drawn
 RANDOM = (
     "Rows labelled here go to train alone: val and test stay random samples, or no score holds."
 )
@@ -58,8 +59,8 @@ class Choice(Record):
     task: str
     file: str
     rows: int = Field(description="of the file")
-    fit: int = Field(description="of these, those that could be labelled")
-    sampled: int = Field(description="of these, a random sample that was chosen from")
+    sampled: int = Field(description="of these, looked at: all without a label, or a sample")
+    fit: int = Field(description="of these, those that may be labelled: neither known nor copies")
     left_out: dict[str, int] = Field(description="rows not taken, by why")
     problem: str = Field("", description="of the first row that cannot be read")
     programs: list[str] = Field(description="that were asked, the champion first; none: spread")
@@ -88,8 +89,9 @@ class Labelling(Record):
 
 def choice_lines(found: Choice) -> list[str]:
     """What was looked at, what was left out, and why these rows."""
-    some = f", {found.sampled:,} of them looked at" if found.sampled < found.fit else ""
-    out = [f"{found.rows:,} rows in {found.file}: {found.fit:,} may be labelled{some}."]
+    drawn = found.sampled + sum(n for why, n in found.left_out.items() if why in BEFORE)
+    some = f"a random sample of {found.sampled:,} looked at, " if drawn < found.rows else ""
+    out = [f"{found.rows:,} rows in {found.file}: {some}{found.fit:,} may be labelled."]
     left = [f"{n:,} {LEFT_OUT[why]}" for why, n in found.left_out.items()]
     out += [f"Left out: {'; '.join(left)}."] if left else []
     out += [f"The first that cannot be read: {found.problem}"] if found.problem else []
@@ -98,15 +100,9 @@ def choice_lines(found: Choice) -> list[str]:
         told = f"; {found.disagreed} are answered differently" if len(found.programs) > 1 else ""
         lost = f" {found.failed} have too few answers to tell." if found.failed else ""
         out += [f"{found.asked} rows asked of {named}{told}.{lost}"]
-    kinds = [(why, sum(row.why == why for row in found.chosen)) for why in WHY]
-    why = "; ".join(f"{n} because {_because(kind, n)}" for kind, n in kinds if n)
-    return [*out, f"{len(found.chosen)} chosen: {why}. They are spread by {found.by}.", RANDOM]
-
-
-def _because(why: Why, n: int) -> str:
-    if why == "spread":
-        return f"{'it is' if n == 1 else 'they are'} {WHY[why]}"
-    return WHY[why]
+    kinds = {why: sum(row.why == why for row in found.chosen) for why in WHY}
+    why = ", ".join(f"{n} {WHY[kind]}" for kind, n in kinds.items() if n)
+    return [*out, f"Chosen: {why}. They are told apart by {found.by}.", RANDOM]
 
 
 def choice_shown(found: Choice, task: Task) -> RenderableType:
@@ -178,10 +174,8 @@ def labelled_lines(found: Labelling) -> list[str]:
     """What was done, how far the champion agrees, and what to do next."""
     left = f", {found.left} left: the same command goes on" if found.left else ""
     skip = f", {found.skipped} skipped" if found.skipped else ""
-    out = [
-        f"{found.labelled} rows labelled{skip}{left}. {found.file} has {found.in_all}, all for "
-        "train."
-    ]
+    rows = f"{found.labelled} row{'s' * (found.labelled != 1)} labelled"
+    out = [f"{rows}{skip}{left}. In {found.file}: {found.in_all}, for train alone."]
     if found.agreement:
         out += [
             f"The best program agrees with {found.agreement.with_n} of these labels. That is not "
