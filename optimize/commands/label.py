@@ -145,12 +145,12 @@ def _asked(found: InUse, config: RunConfig, wish: Wish, pool: Pool) -> Chosen:
     answers = [[told(task, one.outcomes[n]) for one in given] for n in range(len(rows))]
     apart = [disagreement(task, row, some) for row, some in zip(rows, answers, strict=True)]
     sure = [outcome.confidence for outcome in given[0].outcomes]
-    picked = _picked(vectors, apart, sure, wish.next, seed)
+    taken = picked(vectors, apart, sure, wish.next, seed)
     usage = found.session.meter.usage()
     choice = _choice(
         wish,
         pool,
-        [_row(rows[n], why, apart[n]) for n, why in picked],
+        [_row(rows[n], why, apart[n]) for n, why in taken],
         programs=[name for name, _ in programs],
         asked=len(rows),
         failed=sum(a is None and s is None for a, s in zip(apart, sure, strict=True)),
@@ -159,7 +159,7 @@ def _asked(found: InUse, config: RunConfig, wish: Wish, pool: Pool) -> Chosen:
         lm_calls=usage.calls,
         cost_usd=usage.cost_usd,
     )
-    return Chosen(choice, [answers[n][0] for n, _ in picked])
+    return Chosen(choice, [answers[n][0] for n, _ in taken])
 
 
 def _programs(found: InUse, config: RunConfig) -> list[tuple[str, Program]]:
@@ -233,7 +233,7 @@ def _vectors(
     return "words", _words(texts)
 
 
-def _picked(
+def picked(
     vectors: Any,
     apart: Sequence[float | None],
     sure: Sequence[float | None],
@@ -244,13 +244,13 @@ def _picked(
     those of which the champion is less sure, or any.
     """
     first = spread(vectors, [a or 0.0 for a in apart], k, seed)
-    picked: list[tuple[int, Why]] = [(n, "disagree") for n in first]
+    found: list[tuple[int, Why]] = [(n, "disagree") for n in first]
     why: Why = "spread" if all(s is None for s in sure) else "unsure"
     taken = set(first)
     rest = [0.0 if n in taken else _unsure(s) for n, s in enumerate(sure)]
     if len(first) < k:
-        picked += [(n, why) for n in spread(vectors, rest, k - len(first), seed)]
-    return sorted(picked)
+        found += [(n, why) for n in spread(vectors, rest, k - len(first), seed)]
+    return sorted(found)
 
 
 def _unsure(sure: float | None) -> float:

@@ -86,7 +86,7 @@ class Sitting:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Within, no other command labels rows of the task. Raises WorkbenchError where one does."""
+        """Within, no other command labels rows of the task; WorkbenchError where one does."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path.with_suffix(".lock"))
         try:
