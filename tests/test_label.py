@@ -233,7 +233,7 @@ def test_labelled_rows_are_for_train_alone_move_no_other_row_and_judge_nothing(
     after = load_splits(task)
     assert (after.val, after.test) == (before.val, before.test)
     assert len(after.train) == len(before.train) + 12 == len(before.train) + len(after.chosen)
-    assert any("1 rows of labelled.jsonl are left out" in note for note in after.notes)
+    assert any("Left out of labelled.jsonl: 1," in note for note in after.notes)
     judges = lent(task, after)[1]
     assert judges and judges == lent(task, before)[1]
     assert not {row_hash(task, row) for row in judges} & after.chosen

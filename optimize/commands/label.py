@@ -93,7 +93,7 @@ def choose(root: Path, wish: Wish, watch: Observer, skipped: Sequence[Inputs] = 
 
 
 def _pool(task: Task, wish: Wish, splits: Splits, skipped: Sequence[Inputs], seed: int) -> Pool:
-    pool = read_pool(task, wish.rows, splits, skipped, seed)
+    pool = read_pool(task, wish.rows, splits.whole or splits, skipped, seed)
     if pool.rows:
         return pool
     left = "; ".join(f"{n} {LEFT_OUT[why]}" for why, n in pool.left_out.items()) or "it is empty"

@@ -145,7 +145,7 @@ def _apart(
     kept = [picked[n] for n in apart_from(*texts)]
     notes = [f"{LABELLED}: {len(kept)} rows for train alone, since they were chosen, not drawn."]
     if left := len(picked) - len(kept):
-        notes += [f"{left} rows of {LABELLED} are left out: val or test has nearly the same."]
+        notes += [f"Left out of {LABELLED}: {left}, since val or test has nearly the same."]
     return kept, notes
 
 
