@@ -217,6 +217,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "gate": ("target", "waive"),
     "recheck": (*_ASKING, "target", "repeats", "test_rows"),
     "monitor": (*_ASKING, "target", "seed"),
+    "label": ("lm", "api_base", *LIMITS, "threads", "timeout", "seed"),
     "handoff": (*_ASKING, "target", "epochs", "waive"),
     "finetune": ("finetune", *_ASKING, *_TUNING),
 }

@@ -6,6 +6,7 @@ Knows nothing of what they mean.
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ def read_text(path: Path) -> str:
         ) from None
     except OSError as error:
         raise WorkbenchError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that whoever reads it, after a crash too, finds the old text or the new."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def read_jsonl(path: Path) -> list[tuple[int, Any]]:

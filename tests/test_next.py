@@ -63,7 +63,7 @@ def test_a_command_carries_the_flags_of_the_run_as_far_as_it_takes_them(name: st
     config = RunConfig(**KNOBS, api_key="secret")
     shown = command_line(name, "paint", config.given | {"finetune": "openai"})
     assert "secret" not in shown
-    found = values(f"{shown} rows.jsonl" if name == "monitor" else shown)
+    found = values(f"{shown} rows.jsonl" if name in ("monitor", "label") else shown)
     for knob in set(TAKES[name]) & set(KNOBS):
         expected = list(KNOBS[knob]) if isinstance(KNOBS[knob], tuple) else KNOBS[knob]
         assert found[knob] in (expected, [expected])  # recheck takes several LMs

@@ -21,6 +21,9 @@ from optimize.cli import apply  # noqa: F401
 from optimize.cli import holding  # noqa: F401
 
 # isort: split
+from optimize.cli import label  # noqa: F401
+
+# isort: split
 from optimize.cli import deploy  # noqa: F401
 
 # isort: split

@@ -22,6 +22,17 @@ def is_optional(field: FieldInfo) -> bool:
     return allows_none(field.annotation)
 
 
+def closed_set(field: FieldInfo) -> dict[str, Any]:
+    """What an output may hold, by how it is written; empty where that is no closed set. A null
+    beside them is not among them.
+    """
+    inside = _some(get_args(field.annotation)) if is_optional(field) else []
+    for kind in (field.annotation, *inside):
+        if known := choices(kind):
+            return dict(zip(known, get_args(kind) or list(kind), strict=True))
+    return {}
+
+
 def field_type(field: FieldInfo) -> Any:
     """The field's type with its constraints (`OutputField(pattern=…, ge=…)`), which pydantic keeps
     apart, and with null read in all its spellings.

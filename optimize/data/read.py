@@ -12,7 +12,7 @@ import dspy
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from optimize.data.fields import field_type, is_optional
+from optimize.data.fields import closed_set, field_type, is_optional
 from optimize.errors import WorkbenchError, did_you_mean, shown
 from optimize.files import read_jsonl, read_text
 from optimize.task import PLACE, Task, choices
@@ -23,6 +23,7 @@ CHOICES = 15  # named in an error
 ERRORS = 5  # rows that do not fit are named one by one up to so many
 Placed = tuple[str, dspy.Example]  # file and line, row
 BESIDE = ("ood", "unlabelled")  # files of rows that may lack their outputs
+LABELLED = "labelled.jsonl"  # rows that were chosen to be labelled: for train alone
 
 
 def read_folder(task: Task) -> tuple[dict[str, list[Placed]], tuple[str, ...]]:
@@ -57,7 +58,8 @@ def _there(folder: Path) -> str:
 
 def _notes(task: Task, used: Mapping[str, Path]) -> tuple[str, ...]:
     """Files taken for a side whose name they do not bear, and files of rows that are not read."""
-    known = {*used.values(), *(task.folder / f"{stem}.jsonl" for stem in (*BESIDE, "corpus"))}
+    beside = (*(f"{stem}.jsonl" for stem in (*BESIDE, "corpus")), LABELLED)
+    known = {*used.values(), *(task.folder / name for name in beside)}
     taken = [
         f"{path.name} is taken as the {name} rows."
         for name, path in used.items()
@@ -69,6 +71,12 @@ def _notes(task: Task, used: Mapping[str, Path]) -> tuple[str, ...]:
 
 def read_file(task: Task, path: Path) -> list[Placed]:
     return _examples(task, _raw(task, path), unlabelled=path.stem in BESIDE)
+
+
+def read_labelled(task: Task) -> list[Placed]:
+    """The rows that were chosen to be labelled; none where there is no such file."""
+    path = task.folder / LABELLED
+    return read_file(task, path) if path.is_file() else []
 
 
 def read_new(task: Task, path: Path) -> list[Placed]:
@@ -207,6 +215,11 @@ def row_inputs(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]
     return _values(task.signature.input_fields, row, place)
 
 
+def row_outputs(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The same for its outputs."""
+    return _values(task.signature.output_fields, row, place)
+
+
 def _values(known: Mapping[str, FieldInfo], row: Mapping[str, Any], place: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, info in known.items():
@@ -232,6 +245,15 @@ def read_inputs(task: Task, given: Mapping[str, str]) -> dspy.Example:
             near = did_you_mean(name, known) or f" Its inputs: {', '.join(known)}."
             raise WorkbenchError(f"Task {task.name!r} has no input {name!r}.{near}")
     return _example(task, dict(given), "the input", unlabelled=True)
+
+
+def read_output(task: Task, name: str, text: str) -> Any:
+    """The value of an output that a person has typed.
+
+    Raises WorkbenchError, naming the field, for one that does not fit its type.
+    """
+    field = task.signature.output_fields[name]
+    return _value(closed_set(field).get(text, text), field, f"field {name!r}")
 
 
 def _value(value: Any, field: FieldInfo, place: str) -> Any:

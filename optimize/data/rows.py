@@ -13,8 +13,23 @@ from typing import Any
 import dspy
 
 from optimize.data.inputs import input_texts
-from optimize.data.read import BESIDE, NAMES, read_file, read_folder, read_hub
-from optimize.data.split import connected, near_duplicate_groups, near_graph, split_groups
+from optimize.data.read import (
+    BESIDE,
+    LABELLED,
+    NAMES,
+    Placed,
+    read_file,
+    read_folder,
+    read_hub,
+    read_labelled,
+)
+from optimize.data.split import (
+    apart_from,
+    connected,
+    near_duplicate_groups,
+    near_graph,
+    split_groups,
+)
 from optimize.errors import WorkbenchError
 from optimize.files import to_json
 from optimize.task import Task
@@ -29,8 +44,9 @@ class Splits:
     digest: SHA-256 over every row and its side. places: file and line of each row, by its hash.
     ood: rows out of the others' distribution, which a tuned LM is asked as well; one without
     outputs has no right answer. unlabelled: inputs a teacher may answer. given: the sides are the
-    task's own files, not divided from one. notes: what was made of the files, where that may
-    surprise. whole: the split before it was cut.
+    task's own files, not divided from one. chosen: hashes of the train rows that were picked to be
+    labelled, so that they are no random sample and judge nothing. notes: what was made of the
+    files, where that may surprise. whole: the split before it was cut.
     """
 
     train: tuple[dspy.Example, ...]
@@ -41,6 +57,7 @@ class Splits:
     ood: tuple[dspy.Example, ...] = ()
     unlabelled: tuple[dspy.Example, ...] = ()
     given: bool = False
+    chosen: frozenset[str] = frozenset()
     notes: tuple[str, ...] = field(default=(), compare=False)
     whole: Splits | None = field(default=None, compare=False, repr=False)
 
@@ -67,13 +84,14 @@ def load_splits(task: Task) -> Splits:
     """The task's rows, checked against its signature and divided.
 
     Three files train/val/test in the task's folder (or three splits on the hub) are taken as they
-    are; a single `rows` file is split by content hash. Raises WorkbenchError naming file, line and
-    field.
+    are; a single `rows` file is split by content hash. Either way rows of `labelled.jsonl` go to
+    train, and move no other row. Raises WorkbenchError naming file, line and field.
     """
     placed, notes = (read_hub(task), ()) if task.data else read_folder(task)
     places: dict[str, tuple[str, ...]] = {}
     hashes: dict[int, str] = {}
-    for rows in placed.values():
+    picked = read_labelled(task)
+    for rows in (*placed.values(), picked):
         for place, example in rows:
             hashes[id(example)] = row = row_hash(task, example)
             places[row] = (*places.get(row, ()), place)
@@ -88,6 +106,8 @@ def load_splits(task: Task) -> Splits:
         sides = {
             name: [e for e, n in zip(mixed, names, strict=True) if n == name] for name in NAMES
         }
+    picked, more = _apart(task, picked, [*sides["val"], *sides["test"]])
+    sides["train"] = sorted([*sides["train"], *(e for _, e in picked)], key=lambda e: hashes[id(e)])
     for name, least in SMALLEST.items():
         if len(sides[name]) < least:
             raise WorkbenchError(
@@ -108,10 +128,25 @@ def load_splits(task: Task) -> Splits:
         tuple(sides["test"]),
         digest,
         places,
-        notes=notes,
+        notes=(*notes, *more),
         given=given,
+        chosen=frozenset(hashes[id(e)] for _, e in picked),
         **extra,
     )
+
+
+def _apart(
+    task: Task, picked: list[Placed], held: list[dspy.Example]
+) -> tuple[list[Placed], list[str]]:
+    """The picked rows that are not nearly the same as one that judges, and what is said of them."""
+    if not picked:
+        return [], []
+    texts = [[input_texts(task, e) for e in rows] for rows in ([e for _, e in picked], held)]
+    kept = [picked[n] for n in apart_from(*texts)]
+    notes = [f"{LABELLED}: {len(kept)} rows for train alone, since they were chosen, not drawn."]
+    if left := len(picked) - len(kept):
+        notes += [f"Left out of {LABELLED}: {left}, since val or test has nearly the same."]
+    return kept, notes
 
 
 def row_hash(task: Task, example: dspy.Example) -> str:

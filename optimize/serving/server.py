@@ -41,7 +41,7 @@ def serve(
     place: host and port; port 0 takes a free one. say: is told the address once it listens.
     Raises WorkbenchError where it cannot listen, has no champion, or lacks a key.
     """
-    host, port = place
+    host, _ = place
     key = _key(host)
     lms.configure(root)
     # what a service is asked is not kept
@@ -51,17 +51,27 @@ def serve(
     service = Service(following, metrics, threads)
     app = application(service, following.now.program.task)
     guarded = Guard(app, metrics, key, is_loopback(host), threads)
+    listen(guarded, place, lambda at: say(at, following), int(config.timeout) + GRACE)
+
+
+def listen(
+    guarded: Guard, place: tuple[str, int], say: Callable[[str], None], grace: int = GRACE
+) -> None:
+    """Answer until the process is asked to stop, then finish what is in flight, for so many
+    seconds. place and say as for `serve`.
+    """
+    host, port = place
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     settings = uvicorn.Config(
         guarded,
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=int(config.timeout) + GRACE,
+        timeout_graceful_shutdown=grace,
     )
     with _listening(host, port) as listener:
         address = f"[{host}]" if ":" in host else host
-        say(f"http://{address}:{listener.getsockname()[1]}", following)
+        say(f"http://{address}:{listener.getsockname()[1]}")
         _Server(settings).run(sockets=[listener])
 
 
