@@ -141,15 +141,19 @@ def takes_over(new: Mapping[str, Any], champion: Mapping[str, str], gain: Gain |
     """Whether a version becomes the champion: judged on other rows, on more test rows, or better
     than the champion on as many, by more than a standard error.
 
-    That is the step of the Ladder without parameters (Blum & Hardt 2015): test rows that many
+    Train rows that were added make no other judges: a version that was asked all of the champion's
+    test rows is held against it. That is the step of the Ladder without parameters (Blum & Hardt 2015): test rows that many
     versions are held against release a new best only where it is more than their noise. gain: over
     the champion, paired. A trial with a handful of test rows must not replace what was judged on
     all of them.
     """
-    rows, _, _ = str(new["data_hash"]).partition(":")  # what follows says how many were used
-    if not champion.get("data_hash", "").startswith(rows):
+    if not {"data_hash", "test_rows"} <= champion.keys():
         return True
+    rows, _, _ = str(new["data_hash"]).partition(":")  # what follows says how many were used
     known = int(champion["test_rows"])
+    same = champion["data_hash"].startswith(rows)
+    if not same and (gain is None or gain.n < known):
+        return True
     if int(new["test_rows"]) != known:
         return int(new["test_rows"]) > known
     return gain is None or gain.mean > gain.error
