@@ -129,6 +129,11 @@ def preflight(
 def _unused(task: Task, config: RunConfig) -> list[str]:
     """Cheap levers that the task or the command leaves lying."""
     notes = []
+    if task.judge:
+        notes.append(
+            f"Answers are judged by {task.judge!r}, which is first asked about those that people "
+            "have judged; every score is corrected for how it errs."
+        )
     if not task.guide:
         notes.append(
             f"No {GUIDE}: what people who label go by is the cheapest lever, and is not written "

@@ -12,11 +12,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
-from optimize.stats.intervals import LEVEL, Gain, Interval, above, wilson, z
+from optimize.stats.intervals import LEVEL, Interval, above, wilson, z
 from optimize.stats.two_samples import mean_change
 
+Difference = TypeVar("Difference", bound=Interval)
 GRID = 20  # quantiles of sensitivity, and of specificity, over which a probability is averaged
 
 
@@ -103,8 +104,8 @@ def _adjusted(right: int, wrong: int) -> tuple[float, float]:
     return share, share * (1 - share) / n
 
 
-def corrected_gain(raw: Gain, judge: Confusion | None) -> Gain:
-    """The paired difference that people would see, if the judge errs equally on both programs: it
+def corrected_gain(raw: Difference, judge: Confusion | None) -> Difference:
+    """The difference of two programs that people would see, if the judge errs equally on both programs: it
     shrinks every difference by Youden's index, so this divides by it.
 
     Interval: that of a ratio of two independent estimates (MOVER-R, Donner & Zou 2012), wider for
