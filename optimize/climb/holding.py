@@ -11,7 +11,7 @@ from typing import Literal
 
 from optimize.climb.verdict import COVERAGE, ERROR, confirms
 from optimize.stats.intervals import LEVEL, Gain, Interval, known, paired_gain
-from optimize.stats.judge import Confusion, at_target, corrected_gain
+from optimize.stats.judge import Confusion, chance_at_least, corrected_gain
 from optimize.stats.two_samples import mean_change
 
 Recheck = Literal["still at target", "worse", "better", "cannot tell"]
@@ -43,13 +43,13 @@ def held(
     """Of the scores on record and the new ones, on the same rows in the same order.
 
     lms: asked side by side, whose intervals hold together (Bonferroni). reads: how many programs
-    these rows have judged, this one included. judge: how an LM judge that scored both errs. Being at the target comes first: a program that has
-    become worse, and is surely at the target all the same, does what it was made for. Where too
-    many calls failed, nothing is said.
+    these rows have judged, this one included. judge: how an LM judge errs that scored both. Being
+    at the target comes first: a program that has become worse, and is surely at the target all the
+    same, does what it was made for. Where too many calls failed, nothing is said.
     """
     gain = corrected_gain(paired_gain(before, after, 1 - (1 - LEVEL) / lms), judge)
     scored = known(after)
-    chance, covered = at_target(target, scored, judge), len(scored) >= COVERAGE * len(after)
+    chance, covered = chance_at_least(target, scored, judge), len(scored) >= COVERAGE * len(after)
     at_target = covered and confirms(chance, reads)
     verdict: Recheck = "still at target" if at_target else "cannot tell"
     if not covered:
@@ -85,7 +85,7 @@ def labelled(
     ERROR of the cases at most, so both together in twice that.
     """
     change = corrected_gain(mean_change(before, after), judge)
-    chance = at_target(target, after, judge)
+    chance = chance_at_least(target, after, judge)
     return Labelled(change, chance, change.high < 0, reached and chance <= ERROR)
 
 

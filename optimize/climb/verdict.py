@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from optimize.stats.intervals import POWER, Interval, known, paired_gain
-from optimize.stats.judge import Confusion, at_target, corrected, of_the_judge
+from optimize.stats.judge import Confusion, chance_at_least, corrected, of_the_judge
 from optimize.stats.winner import Corrected, corrected_best
 
 Verdict = Literal[
@@ -107,11 +107,11 @@ class History:
 class Decision:
     """The verdict with the numbers it hangs on.
 
-    best: the best program's score, corrected for having been chosen and for its judge. reached: probability that it is at the target. chance:
-    the highest such probability of any program that may as well be the best. rows: judging rows
-    that would decide, where more rows are what it takes. lacking: which levers could not be tried,
-    where that is why there is no verdict. What all this means in words is written in
-    optimize.report.sentences.
+    best: the best program's score, corrected for having been chosen and for its judge. reached:
+    probability that it is at the target. chance: the highest such probability of any program that
+    may as well be the best. rows: judging rows that would decide, where more rows are what it
+    takes. lacking: which levers could not be tried, where that is why there is no verdict. What all
+    this means in words is written in optimize.report.sentences.
     """
 
     verdict: Verdict
@@ -176,8 +176,10 @@ def decide(history: History) -> Decision:
     raw = corrected_best(best.scores, [*others, *rivals], history.val)
     optimism = raw.optimism / judge.youden.mean if judge else raw.optimism
     score = Corrected(corrected(raw.interval, judge), optimism, raw.k)
-    reached = at_target(target, known(best.scores), judge, -raw.optimism)
-    chance = max([reached, *(at_target(target, known(tried[n].scores), judge) for n in close[1:])])
+    reached = chance_at_least(target, known(best.scores), judge, -raw.optimism)
+    chance = max(
+        [reached, *(chance_at_least(target, known(tried[n].scores), judge) for n in close[1:])]
+    )
 
     def decision(verdict: Verdict, rows: int | None = None, lacking: str = "") -> Decision:
         return Decision(verdict, score, reached, chance, rows, lacking)

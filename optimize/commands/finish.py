@@ -40,7 +40,7 @@ from optimize.report.record import (
 from optimize.report.rows import row_table
 from optimize.scoring.evaluate import Evaluation, evaluate
 from optimize.stats.intervals import mean_interval, paired_gain
-from optimize.stats.judge import at_target, corrected_gain
+from optimize.stats.judge import chance_at_least, corrected_gain
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord
 from optimize.store.read import earlier_tests
 from optimize.store.write import Run
@@ -245,9 +245,9 @@ def _target_met(
     if not (judged and judged.decision.accepted and tuned and tuned.chosen.evaluation and test):
         return climb.verdict == "reached"
     judge = session.task.confusion
-    val = at_target(session.target, tuned.chosen.evaluation.known, judge)
+    val = chance_at_least(session.target, tuned.chosen.evaluation.known, judge)
     reads = climb.numbers.test_reads + judged.decision.tunings
-    return val >= SURE and confirms(at_target(session.target, test.known, judge), reads)
+    return val >= SURE and confirms(chance_at_least(session.target, test.known, judge), reads)
 
 
 def _report(

@@ -42,7 +42,7 @@ from optimize.scoring.evaluate import Evaluation
 from optimize.scoring.failures import diagnose
 from optimize.scoring.headroom import ANSWERS, calls_needed, headroom
 from optimize.stats.intervals import known, mean_interval
-from optimize.stats.judge import at_target
+from optimize.stats.judge import chance_at_least
 from optimize.stats.records import ScoreRecord
 from optimize.store.write import Run
 
@@ -125,8 +125,8 @@ def check_cap(session: Session, found: Preflight) -> None:
         val, test = (found.rows[side] for side in ("val", "test"))
         raise WorkbenchError(
             f"--max-calls {cap} cannot pay for the rows: {val} val rows once and {test} test rows "
-            f"for two programs take {least} calls{more}. Give more, or use fewer with --val-rows and "
-            "--test-rows. No call was made."
+            f"for two programs take {least} calls{more}. Give more, or use fewer with --val-rows "
+            "and --test-rows. No call was made."
         )
 
 
@@ -134,7 +134,7 @@ def _confirmed(
     session: Session, found: Climb, test: Evaluation, memory: Memory
 ) -> tuple[Climb, dict[str, Any]]:
     """The climb with its verdict in the light of the test rows, and what is to be told of them."""
-    on_test = at_target(session.target, test.known, test.judge)
+    on_test = chance_at_least(session.target, test.known, test.judge)
     reads = len({test.scores, *memory.read})
     said = {
         "on_test": on_test,

@@ -113,8 +113,8 @@ def open_session(
         )
     if judged := [other.name for other, _ in others if other.judge]:
         raise WorkbenchError(
-            f"--no-regression-on {judged[0]}: its answers are scored by a judge; only a task with a "
-            "metric can be asked beside another."
+            f"--no-regression-on {judged[0]}: its answers are scored by a judge; only a task with "
+            "a metric can be asked beside another."
         )
     limits = Limits(config.max_tokens, config.budget_usd, config.max_minutes)
     meter = Meter(config.max_calls if asks else 0, limits)

@@ -200,7 +200,7 @@ class JudgeRecord(Record):
     def of(cls, judge: str, found: Confusion, best: Interval) -> JudgeRecord:
         """best: the best program's score as the judge gave it."""
         names = ("agreement", "kappa", "sensitivity", "specificity", "youden")
-        scores = {name: ScoreRecord.of(getattr(found, name)) for name in names}
+        scores: dict[str, Any] = {name: ScoreRecord.of(getattr(found, name)) for name in names}
         return cls(judge=judge, confusion=found, error=of_the_judge(best, found), **scores)
 
 

@@ -70,8 +70,8 @@ def _judge(report: Report) -> list[Section]:
         return []
     columns = ("against people", "value [95 %]", "answers")
     people = Section("The judge", judge_sentences(report), columns, people_rows(report.judge))
-    columns = ("program, on test", "as judged", "corrected", "rows", "answers judged by people")
-    return [people, Section("Scores before the correction", (), columns, raw_rows(report))]
+    shown = ("program, on test", "as judged", "corrected", "rows", "answers judged by people")
+    return [people, Section("Scores before the correction", (), shown, raw_rows(report))]
 
 
 def other_tuned(report: Report) -> str:

@@ -105,7 +105,7 @@ def _adjusted(right: int, wrong: int) -> tuple[float, float]:
 
 
 def corrected_gain(raw: Difference, judge: Confusion | None) -> Difference:
-    """The difference of two programs that people would see, if the judge errs equally on both programs: it
+    """The difference of two programs that people would see, if the judge errs equally on both: that
     shrinks every difference by Youden's index, so this divides by it.
 
     Interval: that of a ratio of two independent estimates (MOVER-R, Donner & Zou 2012), wider for
@@ -128,7 +128,7 @@ def corrected_gain(raw: Difference, judge: Confusion | None) -> Difference:
     return replace(raw, mean=mean, low=max(-1.0, low), high=min(1.0, high))
 
 
-def at_target(
+def chance_at_least(
     target: float, scores: Sequence[float], judge: Confusion | None, shift: float = 0.0
 ) -> float:
     """optimize.stats.intervals.at_least for what people would say, from a judge's scores.
