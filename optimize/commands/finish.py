@@ -288,10 +288,13 @@ def _raw(climb: ClimbRecord, found: Mapping[str, Evaluation]) -> JudgeRecord | N
 
 
 def _test_record(session: Session, found: Mapping[str, Evaluation]) -> TestRecord:
+    def between(before: str, after: str) -> GainRecord:
+        return GainRecord.between(found[before].scores, found[after].scores, found[after].judge)
+
     return TestRecord(
         **{name: score_record(e) for name, e in found.items()},
-        prompt_gain=_gain(found["zero_shot"], found["prompt"]),
-        tuned_gain=_gain(found["prompt"], found["tuned"]) if "tuned" in found else None,
+        prompt_gain=between("zero_shot", "prompt"),
+        tuned_gain=between("prompt", "tuned") if "tuned" in found else None,
         baselines={
             n: ScoreRecord.of(mean_interval(s))
             for n, s in baseline_scores(
@@ -299,7 +302,3 @@ def _test_record(session: Session, found: Mapping[str, Evaluation]) -> TestRecor
             ).items()
         },
     )
-
-
-def _gain(before: Evaluation, after: Evaluation) -> GainRecord:
-    return GainRecord.of(corrected_gain(paired_gain(before.scores, after.scores), after.judge))
