@@ -5,6 +5,7 @@ for its errors, a poor one refused.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,10 @@ from typer.testing import CliRunner
 from optimize.cli import app
 from optimize.climb.observer import Observer
 from optimize.climb.verdict import History, Tried, decide
+from optimize.commands.init import write_project
 from optimize.commands.session import Session, open_session
 from optimize.config import RunConfig
+from optimize.data.gold import Unscorable, scores_alone
 from optimize.errors import WorkbenchError
 from optimize.program.program import student
 from optimize.report.record import Report
@@ -269,6 +272,23 @@ def test_a_judge_that_fails_leaves_the_score_missing(tmp_path: Path) -> None:
     roles = session.meter.by_role()
     assert 0 < found.missing < len(rows) and roles["task"].calls == len(rows)
     assert sum(o.usage.asked for o in found.outcomes) == len(rows), "nor is its price"
+
+
+def test_the_walk_through_of_the_documentation(tmp_path: Path) -> None:
+    """Its programs and its script of people, up to the first call."""
+    write_project(tmp_path, ["order_slip"])
+    page = (Path(__file__).parents[1] / "docs" / "judge.md").read_text("utf-8")
+    _, judge, task, people = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    for name, program in (("slip_judge", judge), ("judged_slip", task)):
+        (tmp_path / "programs" / f"{name}.py").write_text(program, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        exec(people, {})
+    found = open_session(tmp_path, "judged_slip", RunConfig(), Observer(), asks=False)
+    assert found.judge and len(found.judge.rows) == 300 and found.judge.origin.endswith("program")
+    (row,) = (e for e in found.splits.val[:1])
+    with pytest.raises(Unscorable, match="asks an LM"):
+        scores_alone(found.task, [row], [{"slip": row.slip}])
 
 
 def opened(root: Path, base: str, **knobs: Any) -> Session:
