@@ -200,7 +200,8 @@ def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostReco
     calls = config.max_calls
     tokens_in = calls * _longest_prompt(task, splits, config)
     tokens_out = calls * (task.max_tokens + THOUGHT)
-    prices = [lms.price(name, base) for name, base in config.lms]
+    judge = [(config.judge_lm, config.judge_api_base)] if task.judge and config.judge_lm else []
+    prices = [lms.price(name, base) for name, base in (*config.lms, *judge)]
     known = [price for price in prices if price]
     return CostRecord(
         calls=calls,

@@ -127,6 +127,7 @@ def open_session(
         lm = teacher = MeteredLM(UNASKED, meter=meter)
     judge = open_judge(root, task, config, meter, asks) if task.judge else None
     if judge:
+        check_price(judge.config)
         task, splits = judge.scoring(task), judge.naming(splits)
     # what costs money is not asked by a command that only checks
     free = found if asks or (found and found.local) else None
