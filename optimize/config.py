@@ -59,6 +59,15 @@ class RunConfig(BaseSettings):
     teacher_api_base: str | None = Field(
         None, description="the same for the teacher", examples=["http://127.0.0.1:8001/v1"]
     )
+    judge_lm: str | None = Field(
+        None,
+        description="LM of a task's judge; default: the one that the judge was optimized on, else "
+        "the teacher, else the task LM",
+        examples=["openai/gpt-4.1"],
+    )
+    judge_api_base: str | None = Field(
+        None, description="its address", examples=["http://127.0.0.1:8003/v1"]
+    )
     embedder: str | None = Field(
         None,
         description="what finds rows and passages by meaning, beside words: minilm, gguf:PATH, or "
@@ -194,7 +203,8 @@ class RunConfig(BaseSettings):
 
 
 LIMITS = ("max_calls", "max_tokens", "budget_usd", "max_minutes")
-_ASKING = ("lm", "api_base", "context", *LIMITS, "threads", "timeout", "temperature")
+_JUDGING = ("judge_lm", "judge_api_base")
+_ASKING = ("lm", "api_base", "context", *LIMITS, "threads", "timeout", "temperature", *_JUDGING)
 _LEARNING = ("method", "replay", "finetune_base", "epochs", "no_regression_on", "waive")
 _TUNING = ("teacher", "teacher_api_base", "target", "seed", "repeats", *_LEARNING)
 _CLIMBING = ("embedder", "embedder_api_base", "val_rows", "test_rows")
@@ -202,6 +212,7 @@ _CLIMBING = ("embedder", "embedder_api_base", "val_rows", "test_rows")
 TAKES: dict[str, tuple[str, ...]] = {
     "check": (
         *("target", "lm", "teacher", "api_base", "teacher_api_base", "context", *LIMITS),
+        *_JUDGING,
         *("repeats",),
         *(
             "headroom",

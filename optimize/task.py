@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import dspy
 from pydantic.fields import FieldInfo
@@ -21,6 +21,9 @@ from pydantic.fields import FieldInfo
 from optimize import usercode
 from optimize.errors import UserCodeError, WorkbenchError, did_you_mean
 from optimize.files import read_text
+
+if TYPE_CHECKING:  # an exported program has no statistics with it
+    from optimize.stats.judge import Confusion
 
 GUIDE = "GUIDE.md"
 
@@ -53,6 +56,8 @@ class Task:
     Args:
         signature: what goes in and what comes out.
         metric: gives an answer a score in 0…1, and feedback on what is wrong with it.
+        judge: in its place the name of another task, whose program passes an answer or does not;
+            its rows are answers that people have judged. Scores are corrected for its errors.
         program: makes the DSPy module of the signature; default: `dspy.Predict`.
         target: the score a team lead would ask for.
         max_tokens: room for the longest right answer in any format.
@@ -64,10 +69,12 @@ class Task:
         least_gain: over the best prompt program, for which tuned weights are worth their upkeep.
         name: filled in when the task is loaded.
         root: the project's folder, likewise.
+        confusion: of its judge's verdicts with people's, once the judge was held against them.
     """
 
     signature: type[dspy.Signature]
-    metric: Metric
+    metric: Metric | None = None
+    judge: str = ""
     program: Callable[[type[dspy.Signature]], dspy.Module] = dspy.Predict
     target: float = 0.9
     max_tokens: int = 256
@@ -78,6 +85,7 @@ class Task:
     least_gain: float = 0.02
     name: str = ""
     root: Path = field(default_factory=Path)
+    confusion: Confusion | None = None
 
     @property
     def folder(self) -> Path:
@@ -112,13 +120,17 @@ class Task:
         """The metric's verdict, checked: a metric that fails, or answers outside 0…1, is a bug
         worth stopping for: UserCodeError.
         """
+        if not (metric := self.metric):
+            raise WorkbenchError(
+                f"Task {self.name!r} is scored by {self.judge!r}, which is not here."
+            )
         with usercode.on_row(lambda: self.row_name(example)):
-            found = usercode.run(lambda: self.metric(example, prediction), self.metric, self.root)
+            found = usercode.run(lambda: metric(example, prediction), metric, self.root)
             score = found if isinstance(found, Score) else Score(found)
             number = isinstance(score.value, float | int) and math.isfinite(score.value)
             if not (number and 0 <= score.value <= 1):
                 raise UserCodeError(
-                    usercode.defined(self.metric, self.root),
+                    usercode.defined(metric, self.root),
                     f"the metric of task {self.name!r} returned {found!r}; return a Score or a "
                     "number in 0…1",
                 )
@@ -182,6 +194,11 @@ def load_task(name: str, root: Path) -> Task:
     if not isinstance(task, Task):
         raise WorkbenchError(
             f"programs/{name}.py must end with `task = Task(...)`; `task` is {task!r}."
+        )
+    if bool(task.metric) == bool(task.judge):
+        raise WorkbenchError(
+            f"programs/{name}.py: Task(…) takes a metric, or the name of a task that is its judge: "
+            f"one of the two, and here are {'both' if task.judge else 'none'}."
         )
     _check_signature(name, task.signature)
     if not isinstance(task.max_tokens, int) or task.max_tokens < 1:

@@ -96,6 +96,14 @@ Teacher = Annotated[
 ]
 ApiBase = Annotated[str | None, typer.Option(help="address of the LM's OpenAI-compatible endpoint")]
 TeacherBase = Annotated[str | None, typer.Option(help="the same for the teacher")]
+JudgeLm = Annotated[
+    str | None,
+    typer.Option(
+        autocompletion=complete.lms,
+        help="LM of the task's judge; default: as the judge was optimized, else the teacher or LM",
+    ),
+]
+JudgeBase = Annotated[str | None, typer.Option("--judge-api-base", help="address of its endpoint")]
 MaxCalls = Annotated[
     int | None, typer.Option(help="hard cap on LM calls; answers from the cache are free")
 ]

@@ -140,6 +140,7 @@ class _Climbing:
             constant=setup.constant,
             varied=setup.varied,
             rows=tuple(row_hash(setup.task, e) for e in setup.splits.val),
+            judge=setup.task.confusion,
         )
 
     def _left(self, tried: Sequence[Tried]) -> int:
@@ -166,7 +167,7 @@ class _Climbing:
             return None
         longer = replace(
             attempt,
-            beyond=Evaluation(attempt.beyond.outcomes + found.outcomes),
+            beyond=Evaluation(attempt.beyond.outcomes + found.outcomes, found.judge),
             usage=attempt.usage + (setup.meter.usage() - before),
             seconds=attempt.seconds + time.perf_counter() - began,
         )

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from optimize.climb.verdict import COVERAGE, ERROR, confirms
-from optimize.stats.intervals import LEVEL, Gain, Interval, at_least, known, paired_gain
+from optimize.stats.intervals import LEVEL, Gain, Interval, known, paired_gain
+from optimize.stats.judge import Confusion, chance_at_least, corrected_gain
 from optimize.stats.two_samples import mean_change
 
 Recheck = Literal["still at target", "worse", "better", "cannot tell"]
@@ -37,17 +38,18 @@ def held(
     after: Sequence[float | None],
     lms: int = 1,
     reads: int = 1,
+    judge: Confusion | None = None,
 ) -> Held:
     """Of the scores on record and the new ones, on the same rows in the same order.
 
     lms: asked side by side, whose intervals hold together (Bonferroni). reads: how many programs
-    these rows have judged, this one included. Being at the target comes first: a program that has
-    become worse, and is surely at the target all the same, does what it was made for. Where too
-    many calls failed, nothing is said.
+    these rows have judged, this one included. judge: how an LM judge errs that scored both. Being
+    at the target comes first: a program that has become worse, and is surely at the target all the
+    same, does what it was made for. Where too many calls failed, nothing is said.
     """
-    gain = paired_gain(before, after, 1 - (1 - LEVEL) / lms)
+    gain = corrected_gain(paired_gain(before, after, 1 - (1 - LEVEL) / lms), judge)
     scored = known(after)
-    chance, covered = at_least(target, scored), len(scored) >= COVERAGE * len(after)
+    chance, covered = chance_at_least(target, scored, judge), len(scored) >= COVERAGE * len(after)
     at_target = covered and confirms(chance, reads)
     verdict: Recheck = "still at target" if at_target else "cannot tell"
     if not covered:
@@ -73,12 +75,17 @@ class Labelled:
 
 
 def labelled(
-    target: float, before: Sequence[float], after: Sequence[float], reached: bool
+    target: float,
+    before: Sequence[float],
+    after: Sequence[float],
+    reached: bool,
+    judge: Confusion | None = None,
 ) -> Labelled:
     """reached: the record says that the program was at the target. Each of the two alarms errs in
     ERROR of the cases at most, so both together in twice that.
     """
-    change, chance = mean_change(before, after), at_least(target, after)
+    change = corrected_gain(mean_change(before, after), judge)
+    chance = chance_at_least(target, after, judge)
     return Labelled(change, chance, change.high < 0, reached and chance <= ERROR)
 
 

@@ -10,6 +10,7 @@ from optimize.lm.usage import Usage
 from optimize.program.program import Program
 from optimize.scoring.evaluate import Evaluation
 from optimize.stats.intervals import Gain
+from optimize.stats.judge import corrected_gain
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Attempt:
     promoted: bool = False
     calls: float = 1.0
     beyond: Evaluation = Evaluation(())  # noqa: RUF009 (frozen)
+
+    @property
+    def change(self) -> Gain | None:
+        """The gain corrected for the judge's errors: what people would see."""
+        judge = self.evaluation.judge if self.evaluation else None
+        return corrected_gain(self.gain, judge) if self.gain else None
 
 
 class Observer:

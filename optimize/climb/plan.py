@@ -34,18 +34,19 @@ def planned(task: Task, splits: Splits, config: RunConfig, after: int) -> Plan:
     """What a climb would do with its calls, as optimize/climb/attempts.py shares them out: two for
     a row of the chat baseline, one for one of the others.
 
-    after: calls that are kept for what follows, beside the test rows.
+    after: calls that are kept for what follows, beside the test rows. A judge takes one an answer.
     """
     rungs = [rung for rung in LADDER if not rung.unfit(task)]
     val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)
-    fixed = 2 * (val + test) + test + after
+    judge = int(bool(task.judge))
+    fixed = (2 + judge) * (val + test) + (1 + judge) * test + after
     search = searched(len(lent(task, splits)[0]))
-    needs = [rung.needs(val, search) for rung in rungs]
+    needs = [rung.needs(val, search, 1.0 + judge) for rung in rungs]
     left = config.max_calls - fixed
     found = []
     for number, rung in enumerate(rungs):
         calls = share(needs[number:], left)
-        calls = calls if calls > rung.judged(val) else 0
+        calls = calls if calls > rung.judged(val, 1.0 + judge) else 0
         found.append(PlannedRung(rung=rung.name, calls=calls))
         left -= calls
-    return Plan(rungs=found, least=val + 2 * test, enough=fixed + sum(needs))
+    return Plan(rungs=found, least=(1 + judge) * (val + 2 * test), enough=fixed + sum(needs))

@@ -129,6 +129,11 @@ def preflight(
 def _unused(task: Task, config: RunConfig) -> list[str]:
     """Cheap levers that the task or the command leaves lying."""
     notes = []
+    if task.judge:
+        notes.append(
+            f"Answers are judged by {task.judge!r}, which is first asked about those that people "
+            "have judged; every score is corrected for how it errs."
+        )
     if not task.guide:
         notes.append(
             f"No {GUIDE}: what people who label go by is the cheapest lever, and is not written "
@@ -195,7 +200,8 @@ def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostReco
     calls = config.max_calls
     tokens_in = calls * _longest_prompt(task, splits, config)
     tokens_out = calls * (task.max_tokens + THOUGHT)
-    prices = [lms.price(name, base) for name, base in config.lms]
+    judge = [(config.judge_lm, config.judge_api_base)] if task.judge and config.judge_lm else []
+    prices = [lms.price(name, base) for name, base in (*config.lms, *judge)]
     known = [price for price in prices if price]
     return CostRecord(
         calls=calls,

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from optimize.stats.intervals import POWER, Interval, at_least, known, paired_gain
+from optimize.stats.intervals import POWER, Interval, known, paired_gain
+from optimize.stats.judge import Confusion, chance_at_least, corrected, of_the_judge
 from optimize.stats.winner import Corrected, corrected_best
 
 Verdict = Literal[
@@ -85,7 +86,8 @@ class History:
     rung_calls: LM calls that one more rung would likely take, as the ones so far did on average.
     rivals: val scores of the programs of earlier runs on these rows, from which the best was chosen
     as well. constant: the score on val of the constant answer that scores best. varied: the right
-    answers are not nearly all the same one. rows: content hashes of the val rows.
+    answers are not nearly all the same one. rows: content hashes of the val rows. judge: how an LM
+    judge errs that gave the scores; they are kept as it gave them.
     """
 
     tried: tuple[Tried, ...]
@@ -98,17 +100,18 @@ class History:
     constant: float = -1.0
     varied: bool = True
     rows: tuple[str, ...] = ()
+    judge: Confusion | None = None
 
 
 @dataclass(frozen=True)
 class Decision:
     """The verdict with the numbers it hangs on.
 
-    best: the best program's corrected score. reached: probability that it is at the target. chance:
-    the highest such probability of any program that may as well be the best. rows: judging rows
-    that would decide, where more rows are what it takes. lacking: which levers could not be tried,
-    where that is why there is no verdict. What all this means in words is written in
-    optimize.report.sentences.
+    best: the best program's score, corrected for having been chosen and for its judge. reached:
+    probability that it is at the target. chance: the highest such probability of any program that
+    may as well be the best. rows: judging rows that would decide, where more rows are what it
+    takes. lacking: which levers could not be tried, where that is why there is no verdict. What all
+    this means in words is written in optimize.report.sentences.
     """
 
     verdict: Verdict
@@ -169,25 +172,31 @@ def decide(history: History) -> Decision:
     others = [t.scores for t in tried if t is not best]
     here = {t.scores[: history.val] for t in tried}  # a run again finds its own programs
     rivals = [scores for scores in history.rivals if scores not in here]
-    corrected = corrected_best(best.scores, [*others, *rivals], history.val)
-    reached = at_least(target, known(best.scores), -corrected.optimism)
-    chance = max([reached, *(at_least(target, known(tried[n].scores)) for n in close[1:])])
+    judge = history.judge
+    raw = corrected_best(best.scores, [*others, *rivals], history.val)
+    optimism = raw.optimism / judge.youden.mean if judge else raw.optimism
+    score = Corrected(corrected(raw.interval, judge), optimism, raw.k)
+    reached = chance_at_least(target, known(best.scores), judge, -raw.optimism)
+    chance = max(
+        [reached, *(chance_at_least(target, known(tried[n].scores), judge) for n in close[1:])]
+    )
 
     def decision(verdict: Verdict, rows: int | None = None, lacking: str = "") -> Decision:
-        return Decision(verdict, corrected, reached, chance, rows, lacking)
+        return Decision(verdict, score, reached, chance, rows, lacking)
 
     if best.coverage < COVERAGE:
         return decision("indecisive")
-    if corrected.interval.mean >= target and reached >= SURE:
+    if score.interval.mean >= target and reached >= SURE:
         return decision("reached")
     # the next lever may be the one that helps, whatever those before it did
     if history.rungs_left:
         return decision("improving" if history.budget_left else "budget")
     if lacking := _lacking(tried):
         return decision("exhausted", lacking=lacking)
+    fixed = of_the_judge(raw.interval, judge) if judge else 0.0
     if chance <= ERROR:
         return decision("degenerate" if is_degenerate(best, history) else "plateau")
-    return decision("indecisive", rows=_rows_needed(corrected.interval, target))
+    return decision("indecisive", rows=_rows_needed(score.interval, target, fixed))
 
 
 def is_degenerate(best: Tried, history: History) -> bool:
@@ -245,13 +254,15 @@ def _lacking(tried: Sequence[Tried]) -> str:
     return ""
 
 
-def _rows_needed(best: Interval, target: float) -> int | None:
+def _rows_needed(best: Interval, target: float, fixed: float) -> int | None:
     """Judging rows on which a score as far from the target as this one would be told from it in
-    four cases of five; None where no advice helps.
+    four cases of five; None where no advice helps. fixed: the part of the standard error that rows
+    do not lessen.
     """
     from scipy.stats import norm
 
     far, sure = abs(best.mean - target), 1 - ERROR if best.mean < target else SURE
     errors = float(norm.ppf(sure) + norm.ppf(POWER))
-    rows = math.ceil(best.n * (errors * best.error / far) ** 2) if far else math.inf
+    room = (far / errors) ** 2 - fixed**2
+    rows = math.ceil(best.n * (best.error**2 - fixed**2) / room) if room > 0 else math.inf
     return int(rows) if best.n < rows <= MOST_ROWS * best.n else None

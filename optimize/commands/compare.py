@@ -7,8 +7,9 @@ from pathlib import Path
 from optimize.errors import WorkbenchError
 from optimize.report.record import Comparison, Side
 from optimize.stats.intervals import known, mean_interval
+from optimize.stats.judge import corrected
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord
-from optimize.store.read import Found, find_run
+from optimize.store.read import Found, find_run, judge_of
 
 
 def compare(root: Path, before: str, after: str) -> Comparison:
@@ -43,8 +44,9 @@ def side(before: Found, after: Found, name: str) -> Side | None:
     if not rows:
         return None
     first, second = ([scored[row] for row in rows] for scored in by_row)
-    means = (mean_interval(known(side)) for side in (first, second))
+    judge = judge_of(before, after)
+    means = (corrected(mean_interval(known(side)), judge) for side in (first, second))
     return Side(
         **dict(zip(("before", "after"), map(ScoreRecord.of, means), strict=True)),
-        gain=GainRecord.between(first, second),
+        gain=GainRecord.between(first, second, judge),
     )

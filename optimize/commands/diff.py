@@ -8,7 +8,9 @@ from pathlib import Path
 from optimize.errors import WorkbenchError
 from optimize.report.rungs import Changed, Difference, RowRecord
 from optimize.stats.intervals import mean_interval
+from optimize.stats.judge import corrected
 from optimize.stats.records import GainRecord, ScoreRecord
+from optimize.store.read import Found, judge_of
 from optimize.store.rungs import RungRun, built_on, find_rung, rungs, split_rung
 
 CONTEXT = 2  # lines of a prompt around a change
@@ -20,10 +22,8 @@ def diff(root: Path, first: str, second: str | None = None) -> Difference:
 
     Raises WorkbenchError where there is no such program, or the two are of different tasks.
     """
-    if second is None:
-        before, after = _alone(root, first)
-    else:
-        before, after = find_rung(root, first)[1], find_rung(root, second)[1]
+    run, after = find_rung(root, second or first)
+    other, before = (run, _before(first, run, after)) if second is None else find_rung(root, first)
     if before.found.task != after.found.task:
         raise WorkbenchError(
             f"{first} is of task {before.found.task!r}, {second} of {after.found.task!r}: only "
@@ -31,7 +31,8 @@ def diff(root: Path, first: str, second: str | None = None) -> Difference:
         )
     both = _paired(before.rows(), after.rows())
     scores = [(a.score, b.score) for a, b in both if a.score is not None and b.score is not None]
-    sides = list(zip(*scores, strict=True))
+    sides, judge = list(zip(*scores, strict=True)), judge_of(other, run)
+    means = [ScoreRecord.of(corrected(mean_interval(side), judge)) for side in sides]
     names = before.found.name, after.found.name
     changed = [_changed(a, b) for a, b in both if None not in (a.score, b.score)]
     changed.sort(key=lambda row: -row.gained)
@@ -41,18 +42,18 @@ def diff(root: Path, first: str, second: str | None = None) -> Difference:
         before=names[0],
         after=names[1],
         prompt=list(unified_diff(old, new, *names, lineterm="", n=CONTEXT)),
-        val_before=ScoreRecord.of(mean_interval(sides[0])) if sides else None,
-        val_after=ScoreRecord.of(mean_interval(sides[1])) if sides else None,
-        gain=GainRecord.between(*sides) if sides else None,
+        val_before=means[0] if sides else None,
+        val_after=means[1] if sides else None,
+        gain=GainRecord.between(sides[0], sides[1], judge) if sides else None,
         fixed=[row for row in changed if row.gained > 0],
         broken=[row for row in sorted(changed, key=lambda row: row.gained) if row.gained < 0],
     )
 
 
-def _alone(root: Path, name: str) -> tuple[RungRun, RungRun]:
-    run, after = find_rung(root, name)
+def _before(name: str, run: Found, after: RungRun) -> RungRun:
+    """What a program is held against where no other is named."""
     tried = rungs(run)
-    return built_on(after.rung, tried) if split_rung(name)[1] else tried[0], after
+    return built_on(after.rung, tried) if split_rung(name)[1] else tried[0]
 
 
 def _paired(before: list[RowRecord], after: list[RowRecord]) -> list[tuple[RowRecord, RowRecord]]:

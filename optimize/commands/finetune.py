@@ -28,6 +28,7 @@ def finetune_last(session: Session) -> Report:
             f"{session.config.finetune!r} trains nothing: {', '.join(BACKENDS)}. `optimize "
             "handoff` writes rows for trainers elsewhere."
         )
+    session = session.held_against_people()
     with task_lock(session, "finetune") as session:
         last = last_climb(session)
         session, judged, best = last.session, last.judged, last.best

@@ -31,6 +31,7 @@ from optimize.report.chart import draw, names
 from optimize.report.record import (
     AttemptRecord,
     ClimbRecord,
+    JudgeRecord,
     Report,
     TestRecord,
     UsageRecord,
@@ -38,7 +39,8 @@ from optimize.report.record import (
 )
 from optimize.report.rows import row_table
 from optimize.scoring.evaluate import Evaluation, evaluate
-from optimize.stats.intervals import at_least, mean_interval, paired_gain
+from optimize.stats.intervals import mean_interval, paired_gain
+from optimize.stats.judge import chance_at_least, corrected_gain
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord
 from optimize.store.read import earlier_tests
 from optimize.store.write import Run
@@ -207,14 +209,14 @@ def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation]) -> 
     rows = [row_hash(session.task, e) for e in session.splits.test]
     tunings = len({after.scores, *earlier_tests(session.root, session.task.name, rows)})
     gain = paired_gain(before.scores, after.scores, level(tunings))
-    assert tuned.chosen.gain
+    assert tuned.chosen.change
     seen = effects(
         session.task, session.splits, test, tuned.ood, tuned.train_seconds, session.config.in_flight
     )
     decision = accept(
         tuned.chosen.rung,
-        tuned.chosen.gain,
-        gain,
+        tuned.chosen.change,
+        corrected_gain(gain, after.judge),
         tunings,
         tuned.forgetting,
         session.task.least_gain,
@@ -242,9 +244,10 @@ def _target_met(
     climb, tuned = findings.climb, findings.tuned
     if not (judged and judged.decision.accepted and tuned and tuned.chosen.evaluation and test):
         return climb.verdict == "reached"
-    val = at_least(session.target, tuned.chosen.evaluation.known)
+    judge = session.task.confusion
+    val = chance_at_least(session.target, tuned.chosen.evaluation.known, judge)
     reads = climb.numbers.test_reads + judged.decision.tunings
-    return val >= SURE and confirms(at_least(session.target, test.known), reads)
+    return val >= SURE and confirms(chance_at_least(session.target, test.known, judge), reads)
 
 
 def _report(
@@ -258,7 +261,7 @@ def _report(
     charts = session.folder("charts").relative_to(session.root) / path.stem
     tried = map(AttemptRecord.of, tuned.attempts if tuned else ())
     return Report(
-        **dict(climb) | {"attempts": [*climb.attempts, *tried]},
+        **dict(climb) | {"attempts": [*climb.attempts, *tried], "judge": _raw(climb, found)},
         target_met=_target_met(session, findings, found.get("tuned"), judged),
         test=_test_record(session, found),
         gate=findings.gate,
@@ -278,13 +281,20 @@ def _report(
     )
 
 
+def _raw(climb: ClimbRecord, found: Mapping[str, Evaluation]) -> JudgeRecord | None:
+    """What is known of the judge, with the scores on test as it gave them."""
+    raw = {name: ScoreRecord.of(e.interval, e.coverage) for name, e in found.items()}
+    return climb.judge and climb.judge.model_copy(update={"raw": raw})
+
+
 def _test_record(session: Session, found: Mapping[str, Evaluation]) -> TestRecord:
+    def between(before: str, after: str) -> GainRecord:
+        return GainRecord.between(found[before].scores, found[after].scores, found[after].judge)
+
     return TestRecord(
         **{name: score_record(e) for name, e in found.items()},
-        prompt_gain=GainRecord.between(found["zero_shot"].scores, found["prompt"].scores),
-        tuned_gain=GainRecord.between(found["prompt"].scores, found["tuned"].scores)
-        if "tuned" in found
-        else None,
+        prompt_gain=between("zero_shot", "prompt"),
+        tuned_gain=between("prompt", "tuned") if "tuned" in found else None,
         baselines={
             n: ScoreRecord.of(mean_interval(s))
             for n, s in baseline_scores(

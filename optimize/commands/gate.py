@@ -99,7 +99,7 @@ def last_climb(session: Session) -> LastClimb:
     session = replace(session, splits=session.splits.at_most(rows["val"], rows["test"]))
     if report.data_hash != session.splits.digest:
         raise WorkbenchError(
-            f"The rows of {task!r} changed since the last climb; climb again: "
+            f"The rows of {task!r}, or its judge, changed since the last climb; climb again: "
             f"{command_line('run', task, report.knobs)}"
         )
     if report.lm != config.lm:

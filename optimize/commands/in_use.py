@@ -15,7 +15,6 @@ from optimize import lm as lms
 from optimize.climb.observer import Observer
 from optimize.commands.load import optimized_on
 from optimize.commands.session import Session, check_price, open_session
-from optimize.commands.tune import adapted_lm
 from optimize.config import RunConfig, load_config
 from optimize.data.rows import row_hash
 from optimize.errors import WorkbenchError
@@ -74,7 +73,7 @@ class InUse:
         task, meter = self.session.task, self.session.meter
 
         def tuned_lm(tuned: str) -> dspy.LM:
-            return lms.telling(adapted_lm(config, meter, tuned, task.max_tokens))
+            return lms.telling(lms.adapted_lm(config, meter, tuned, task.max_tokens))
 
         return parse_program(task, text, f"{name} of run {self.run.id}", tuned_lm)
 

@@ -11,7 +11,6 @@ from typing import Any
 import dspy
 
 from optimize import lm as lms
-from optimize.commands.tune import adapted_lm
 from optimize.config import TASK_LM, RunConfig, find_root, load_config
 from optimize.errors import WorkbenchError
 from optimize.files import read_text
@@ -94,7 +93,7 @@ def ready(found: Saved, lm: dspy.BaseLM | str | None = None, meter: Meter | None
     def tuned_lm(tuned: str) -> dspy.BaseLM:
         beside = Path(found.where).parent / tuned  # a served program has its weights with it
         weights = str(beside) if beside.is_file() else tuned
-        return pinned or adapted_lm(config, meter, weights, task.max_tokens)
+        return pinned or lms.adapted_lm(config, meter, weights, task.max_tokens)
 
     program = parse_program(task, found.text, found.where, tuned_lm)
     if not program.tuned:

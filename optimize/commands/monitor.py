@@ -28,6 +28,7 @@ from optimize.report.watched import monitor_plan
 from optimize.scoring.calibration import RangeRecord
 from optimize.scoring.evaluate import Evaluation, Outcome, evaluate, scoring_labelled
 from optimize.stats.intervals import LEVEL, Interval, known, mean_interval
+from optimize.stats.judge import corrected
 from optimize.stats.records import ScoreRecord
 from optimize.stats.two_samples import drop_shown, mean_change
 from optimize.task import PLACE, Task
@@ -51,7 +52,7 @@ def monitor(found: InUse, config: RunConfig, path: Path, most: int) -> MonitorRe
     """most: rows that the LM is asked at most, those with labels before a random sample of the
     others.
     """
-    with task_lock(found.session, "monitor") as session:
+    with task_lock(found.session.held_against_people(), "monitor") as session:
         found = replace(found, session=session)
         new = _new(session, path, most)
         evaluation = _asked(found, config, new)
@@ -116,7 +117,7 @@ def _record(found: InUse, new: New, evaluation: Evaluation) -> MonitorRecord:
         known=new.known,
         asked=len(new.asked),
         failed=evaluation.missing,
-        before=ScoreRecord.of(mean_interval(known(recorded.scores))),
+        before=ScoreRecord.of(corrected(mean_interval(known(recorded.scores)), task.confusion)),
         tests=tests,
         to_label=_to_label(found, recorded, new) if verdict == "relabel" else [],
         retires=lms.retires(session.config.lm, session.config.api_base),
@@ -132,11 +133,13 @@ def _score(
     found: InUse, recorded: Recorded, scored: Sequence[tuple[dspy.Example, Outcome]]
 ) -> dict[str, Any]:
     """What labelled rows say of the score; nothing where they are too few."""
-    after = Evaluation(tuple(o for _, o in scored))
+    judge = found.session.task.confusion
+    after = Evaluation(tuple(o for _, o in scored), judge)
     if len(after.known) < LEAST:
         return {}
     before = known(recorded.scores)
-    judged = labelled(found.session.target, before, after.known, found.report.target_met)
+    reached = found.report.target_met
+    judged = labelled(found.session.target, before, after.known, reached, judge)
     mean = mean_interval(before).mean
     return {
         "judged": judged,

@@ -21,6 +21,7 @@ from optimize.report.record import score_record
 from optimize.report.rows import answers
 from optimize.scoring.evaluate import Evaluation, evaluate
 from optimize.stats.intervals import known, mean_interval
+from optimize.stats.judge import corrected
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord
 from optimize.store.read import rechecks
 
@@ -45,7 +46,7 @@ def asked_lms(names: Sequence[str], bases: Sequence[str]) -> Asked:
 
 def recheck(found: InUse, configs: Sequence[RunConfig]) -> RecheckRecord:
     """Ask the test rows again of each LM, hold it against the record, keep what comes of it."""
-    with task_lock(found.session, "recheck") as session:
+    with task_lock(found.session.held_against_people(), "recheck") as session:
         found = replace(found, session=session)
         recorded = _few(found.recorded(), configs[0].test_rows)
         rows = [row_hash(session.task, row) for row in recorded.rows]
@@ -102,7 +103,7 @@ def _line(
     read: tuple[int, int],
 ) -> RecheckedLm:
     """read: LMs asked side by side, and programs that these rows have judged."""
-    judged = held(found.session.target, recorded.scores, evaluation.scores, *read)
+    judged = held(found.session.target, recorded.scores, evaluation.scores, *read, evaluation.judge)
     return RecheckedLm(
         lm=config.lm,
         api_base=config.api_base,
@@ -143,7 +144,9 @@ def _record(
         run=found.run.id,
         lm=found.lm,
         target=session.target,
-        before=ScoreRecord.of(mean_interval(known(recorded.scores))),
+        before=ScoreRecord.of(
+            corrected(mean_interval(known(recorded.scores)), session.task.confusion)
+        ),
         gone=recorded.gone,
         test_reads=reads,
         anew=anew,

@@ -14,7 +14,7 @@ from optimize.climb.attempts import Setup
 from optimize.climb.climb import Climb, climb
 from optimize.climb.preflight import Preflight, preflight
 from optimize.climb.rungs import LADDER, Rung
-from optimize.climb.verdict import confirmed, without_headroom
+from optimize.climb.verdict import confirmed, contenders, without_headroom
 from optimize.commands.finish import Findings, on_test, settle, surviving
 from optimize.commands.gate import judge
 from optimize.commands.handoff import bundle
@@ -33,6 +33,7 @@ from optimize.report.record import (
     AttemptRecord,
     ClimbRecord,
     HeadroomRecord,
+    JudgeRecord,
     Report,
     VerdictRecord,
 )
@@ -40,7 +41,8 @@ from optimize.report.sentences import preflight_sentences, verdict_sentences
 from optimize.scoring.evaluate import Evaluation
 from optimize.scoring.failures import diagnose
 from optimize.scoring.headroom import ANSWERS, calls_needed, headroom
-from optimize.stats.intervals import at_least
+from optimize.stats.intervals import known, mean_interval
+from optimize.stats.judge import chance_at_least
 from optimize.stats.records import ScoreRecord
 from optimize.store.write import Run
 
@@ -54,6 +56,7 @@ def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
     check_cap(session, found_before)
     for line in preflight_sentences(found_before, session.target):
         session.watch.noted(line)
+    session = session.held_against_people()
     with (
         task_lock(session, "run") as session,
         tracked_run(session, "run") as tracked,
@@ -116,12 +119,14 @@ def checked(session: Session) -> Preflight:
 def check_cap(session: Session, found: Preflight) -> None:
     """Raises WorkbenchError for a cap that would be spent and leave no report."""
     cap, least = session.config.max_calls, found.cost.plan.least
-    if cap < least:
+    judged = len(session.judge.rows) if session.judge else 0
+    if cap < least + judged:
+        more = f", and its judge {judged} for the answers that people have judged" if judged else ""
         val, test = (found.rows[side] for side in ("val", "test"))
         raise WorkbenchError(
             f"--max-calls {cap} cannot pay for the rows: {val} val rows once and {test} test rows "
-            f"for two programs take {least} calls. Give more, or use fewer with --val-rows and "
-            "--test-rows. No call was made."
+            f"for two programs take {least} calls{more}. Give more, or use fewer with --val-rows "
+            "and --test-rows. No call was made."
         )
 
 
@@ -129,7 +134,7 @@ def _confirmed(
     session: Session, found: Climb, test: Evaluation, memory: Memory
 ) -> tuple[Climb, dict[str, Any]]:
     """The climb with its verdict in the light of the test rows, and what is to be told of them."""
-    on_test = at_least(session.target, test.known)
+    on_test = chance_at_least(session.target, test.known, test.judge)
     reads = len({test.scores, *memory.read})
     said = {
         "on_test": on_test,
@@ -173,6 +178,7 @@ def climb_record(
         preflight=checked,
         diagnosis=diagnose(best, session.splits.train, session.splits.val, evaluation.outcomes),
         headroom=room,
+        judge=_judge_record(session, found),
         levers=list(found.levers),
         attempts=[AttemptRecord.of(attempt) for attempt in found.attempts],
         lm=session.config.lm,
@@ -182,6 +188,15 @@ def climb_record(
         data_hash=session.splits.digest,
         knobs=session.config.given,
     )
+
+
+def _judge_record(session: Session, found: Climb) -> JudgeRecord | None:
+    history = found.history
+    if not (session.judge and history.judge):
+        return None
+    best = history.tried[contenders(history.tried, history.val)[0]]
+    raw = mean_interval(known(best.scores))
+    return JudgeRecord.of(session.judge.told, history.judge, raw)
 
 
 def calls_after(session: Session) -> int:

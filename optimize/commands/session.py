@@ -9,6 +9,7 @@ from pathlib import Path
 from optimize import lm as lms
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.verdict import History
+from optimize.commands.lm_judge import Judge, open_judge
 from optimize.config import RunConfig
 from optimize.data.baselines import Vectors
 from optimize.data.rows import Splits, load_splits
@@ -23,6 +24,7 @@ from optimize.lm.metered import MeteredLM
 from optimize.lm.weights import sha256
 from optimize.program.program import student
 from optimize.program.retrieval import read_corpus
+from optimize.report.judged import judge_sentence
 from optimize.scoring.evaluate import Asking
 from optimize.store.write import Run
 from optimize.task import Task, load_task
@@ -34,7 +36,8 @@ UNASKED = "openai/unasked"  # the LM of a session that only checks; the cap of 0
 class Session:
     """Everything one command works with.
 
-    no_regression_on: other tasks, with their rows, that a tuned LM is asked as well.
+    no_regression_on: other tasks, with their rows, that a tuned LM is asked as well. judge: where
+    the task has one, which scores its answers; None: its metric does.
     """
 
     root: Path
@@ -47,6 +50,7 @@ class Session:
     watch: Observer
     embedder: Embedder | None = None
     no_regression_on: tuple[tuple[Task, Splits], ...] = ()
+    judge: Judge | None = None
     start: float = field(default_factory=time.perf_counter)
 
     @property
@@ -66,6 +70,17 @@ class Session:
     @property
     def teacher_name(self) -> str:
         return self.config.teacher or "the task LM itself"
+
+    def held_against_people(self) -> Session:
+        """The session with its judge's errors known, where it has a judge: asks that one.
+
+        Raises WorkbenchError where it is too poor to tell.
+        """
+        if not self.judge:
+            return self
+        found = self.judge.confusion(self.watch)
+        self.watch.noted(judge_sentence(self.judge.told, found))
+        return replace(self, task=replace(self.task, confusion=found))
 
     def folder(self, kind: str) -> Path:
         return self.root / "mlruns" / kind / self.task.name
@@ -96,6 +111,11 @@ def open_session(
             f"--replay {config.replay}: {forgetting.general_file(root, forgetting.REPLAY)} has "
             f"{known} instructions to replay."
         )
+    if judged := [other.name for other, _ in others if other.judge]:
+        raise WorkbenchError(
+            f"--no-regression-on {judged[0]}: its answers are scored by a judge; only a task with "
+            "a metric can be asked beside another."
+        )
     limits = Limits(config.max_tokens, config.budget_usd, config.max_minutes)
     meter = Meter(config.max_calls if asks else 0, limits)
     found = embedder_of(config)
@@ -105,9 +125,13 @@ def open_session(
         teacher = lms.teacher_lm(config, meter, task.max_tokens)
     else:
         lm = teacher = MeteredLM(UNASKED, meter=meter)
+    judge = open_judge(root, task, config, meter, asks) if task.judge else None
+    if judge:
+        check_price(judge.config)
+        task, splits = judge.scoring(task), judge.naming(splits)
     # what costs money is not asked by a command that only checks
     free = found if asks or (found and found.local) else None
-    return Session(root, config, task, splits, meter, lm, teacher, watch, free, others)
+    return Session(root, config, task, splits, meter, lm, teacher, watch, free, others, judge)
 
 
 def check_price(config: RunConfig) -> None:

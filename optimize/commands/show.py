@@ -11,8 +11,9 @@ from optimize.errors import WorkbenchError
 from optimize.report.record import Report
 from optimize.report.rungs import Shown
 from optimize.stats.intervals import known, mean_interval
+from optimize.stats.judge import corrected
 from optimize.stats.records import ScoreRecord
-from optimize.store.read import Found
+from optimize.store.read import Found, judge_of
 from optimize.store.rungs import find_rung
 
 
@@ -25,7 +26,7 @@ def show(root: Path, name: str) -> Shown:
         task=run.task,
         rung=rung.rung,
         prompt=rung.text("prompt.txt"),
-        val=ScoreRecord.of(mean_interval(scores)) if scores else None,
+        val=ScoreRecord.of(corrected(mean_interval(scores), judge_of(run))) if scores else None,
         test=_on_test(run, rung.rung),
         knobs=_knobs(json.loads(rung.text("program.json"))),
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import dspy
 
@@ -17,7 +16,6 @@ from optimize.climb.verdict import WEIGHTS
 from optimize.commands.lessons import Pupil, lesson_calls, lessons
 from optimize.commands.session import Session
 from optimize.commands.traces import Traced, steps
-from optimize.config import RunConfig
 from optimize.data.inputs import input_text
 from optimize.errors import WorkbenchError
 from optimize.finetune import forgetting as forgetting
@@ -26,7 +24,6 @@ from optimize.finetune.effects import Pair
 from optimize.finetune.forgetting import GENERAL, GENERAL_TOKENS, Answers, ForgettingRecord
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.finetune.tuned import Tuned, better
-from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, parse_program, student
 from optimize.scoring.evaluate import Evaluation, evaluate, scoring_labelled
@@ -92,22 +89,7 @@ def tuning_calls(session: Session) -> int:
 
 def tuned_lm(session: Session, tuned: str, tokens: int) -> MeteredLM:
     """The LM of an adapter file, or of a provider's model."""
-    return adapted_lm(session.config, session.meter, tuned, tokens)
-
-
-def adapted_lm(config: RunConfig, meter: Meter, tuned: str, tokens: int) -> MeteredLM:
-    """The configured task LM, tuned: by an adapter file, or under a provider's name for it.
-
-    Raises WorkbenchError where the file, or the base weights, are gone.
-    """
-    if not tuned.endswith(".gguf"):
-        return lms.task_lm(config.model_copy(update={"lm": f"openai/{tuned}"}), meter, tokens)
-    base, adapter = lms.gguf_path(config.lm), Path(tuned)
-    if base is None or not adapter.is_file():
-        raise WorkbenchError(
-            f"The program was tuned; its adapter {adapter} or the base weights are gone."
-        )
-    return lms.local_lm(base, adapter, meter, tokens, config.temperature, config.context)
+    return lms.adapted_lm(session.config, session.meter, tuned, tokens)
 
 
 def _out_of_distribution(session: Session, best: Program, tuned: Attempt) -> Pair | None:

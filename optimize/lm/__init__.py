@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from optimize.lm.named import (
         PROPOSAL_TOKENS,
+        adapted_lm,
         ask,
         check_name,
         configure,
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "PROPOSAL_TOKENS", "ask", "check_name", "configure", "gguf_path", "local_lm", "price",
-    "prompt_tokens", "resolve", "retires", "task_lm", "teacher_lm", "telling",
+    "PROPOSAL_TOKENS", "adapted_lm", "ask", "check_name", "configure", "gguf_path", "local_lm",
+    "price", "prompt_tokens", "resolve", "retires", "task_lm", "teacher_lm", "telling",
 ]  # fmt: skip
 
 

@@ -165,6 +165,21 @@ def local_lm(
     )
 
 
+def adapted_lm(config: RunConfig, meter: Meter, tuned: str, tokens: int) -> MeteredLM:
+    """The configured task LM, tuned: by an adapter file, or under a provider's name for it.
+
+    Raises WorkbenchError where the file, or the base weights, are gone.
+    """
+    if not tuned.endswith(".gguf"):
+        return task_lm(config.model_copy(update={"lm": f"openai/{tuned}"}), meter, tokens)
+    base, adapter = gguf_path(config.lm), Path(tuned)
+    if base is None or not adapter.is_file():
+        raise WorkbenchError(
+            f"The program was tuned; its adapter {adapter} or the base weights are gone."
+        )
+    return local_lm(base, adapter, meter, tokens, config.temperature, config.context)
+
+
 @cache  # the process serves a file as it was at first use, and reading it again takes a while
 def _identity(path: Path, adapter: Path | None) -> str:
     """What a local LM's answers depend on: its weights, not the address of the server."""

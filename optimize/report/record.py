@@ -20,12 +20,13 @@ from optimize.finetune.steps import TraceCount
 from optimize.lm.usage import Usage
 from optimize.scoring.evaluate import Evaluation
 from optimize.scoring.failures import Diagnosis
-from optimize.stats.intervals import differences, smallest_gain
+from optimize.stats.intervals import Interval, differences, smallest_gain
+from optimize.stats.judge import Confusion, of_the_judge
 from optimize.stats.records import GainRecord, Record, ScoreRecord
 
 
 def score_record(evaluation: Evaluation) -> ScoreRecord:
-    return ScoreRecord.of(evaluation.interval, evaluation.coverage, evaluation.noise)
+    return ScoreRecord.of(evaluation.score, evaluation.coverage, evaluation.noise)
 
 
 class UsageRecord(Record):
@@ -74,7 +75,7 @@ class AttemptRecord(Record):
             rung=attempt.rung,
             family=attempt.family,
             val=score_record(attempt.evaluation) if attempt.evaluation else None,
-            gain=GainRecord.of(attempt.gain) if attempt.gain else None,
+            gain=GainRecord.of(attempt.change) if attempt.change else None,
             promoted=attempt.promoted,
             beyond=len(attempt.beyond.outcomes),
             missing=attempt.evaluation.missing if attempt.evaluation else 0,
@@ -155,9 +156,14 @@ class VerdictRecord(Record):
             constant=history.constant,
             rung_calls=history.rung_calls,
             rows_needed=decision.rows,
-            smallest_gain=smallest_gain(len(found), max(moved, 1 / len(found))),
+            smallest_gain=_visible(smallest_gain(len(found), max(moved, 1 / len(found))), history),
             **said,
         )
+
+
+def _visible(gain: float, history: History) -> float:
+    """A gain of the judge's scores as one of true ones, where a judge gave them."""
+    return min(1.0, gain / history.judge.youden.mean) if history.judge else gain
 
 
 class HeadroomRecord(Record):
@@ -168,6 +174,34 @@ class HeadroomRecord(Record):
     answers: int
     best: ScoreRecord
     teacher: ScoreRecord | None
+
+
+class JudgeRecord(Record):
+    """An LM judge in place of a metric: how far people agree with it, on answers that its program
+    has not learnt from. Every other score and gain of the report is corrected for its errors.
+    """
+
+    judge: str = Field(description="its task, which program of it, and its LM")
+    confusion: Confusion = Field(description="answers, by people's verdict and the judge's")
+    agreement: ScoreRecord = Field(description="share of equal verdicts")
+    kappa: ScoreRecord = Field(description="Cohen's: 1 perfect, 0 chance")
+    sensitivity: ScoreRecord = Field(description="of answers that people pass, those it passes")
+    specificity: ScoreRecord = Field(description="of answers that people fail, those it fails")
+    youden: ScoreRecord = Field(description="sensitivity + specificity - 1")
+    error: float = Field(
+        description="the part of the best program's standard error that is the judge's: only more "
+        "answers judged by people lessen it"
+    )
+    raw: dict[str, ScoreRecord] = Field(
+        {}, description="scores on test as the judge gave them, named as in `test`"
+    )
+
+    @classmethod
+    def of(cls, judge: str, found: Confusion, best: Interval) -> JudgeRecord:
+        """best: the best program's score as the judge gave it."""
+        names = ("agreement", "kappa", "sensitivity", "specificity", "youden")
+        scores: dict[str, Any] = {name: ScoreRecord.of(getattr(found, name)) for name in names}
+        return cls(judge=judge, confusion=found, error=of_the_judge(best, found), **scores)
 
 
 class TestRecord(Record):
@@ -203,6 +237,7 @@ class ClimbRecord(Record):
     preflight: Preflight
     diagnosis: Diagnosis = Field(description="of the best prompt program's failures on val")
     headroom: HeadroomRecord | None = Field(None, description="null unless --headroom")
+    judge: JudgeRecord | None = Field(None, description="null where a metric scores answers")
     levers: list[str] = Field(description="rungs that made the best prompt program, in order")
     attempts: list[AttemptRecord]
     traces: TraceCount | None = Field(

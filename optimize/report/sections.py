@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from optimize.climb.verdict import WEIGHTS
 from optimize.finetune.effects import EffectsRecord
 from optimize.finetune.epoch import kept
+from optimize.report.judged import judge_sentences, people_rows, raw_rows
 from optimize.report.record import AttemptRecord, Report
 from optimize.report.sentences import (
     confused,
@@ -35,6 +36,7 @@ def sections(report: Report) -> list[Section]:
     """Everything the report knows, in the order in which a reader asks; empty ones left out."""
     found = [
         test_scores(report),
+        *_judge(report),
         attempts(report.attempts),
         Section("What goes wrong", failure_sentences(report.diagnosis)),
         _gate(report),
@@ -58,8 +60,18 @@ def test_scores(report: Report) -> Section:
         rows += [[f"{report.decision.tuned}{' ◀' if kept_ else ''}", str(test.tuned), gain]]
     if test.tuned_other:
         rows += [[other_tuned(report), str(test.tuned_other), "not chosen on val"]]
-    title = f"Scores on {test.prompt.n} test rows"
+    judged = ", corrected for the judge's errors" if report.judge else ""
+    title = f"Scores on {test.prompt.n} test rows{judged}"
     return Section(title, columns=("program", "score [95 %]", "gain"), rows=rows)
+
+
+def _judge(report: Report) -> list[Section]:
+    if not report.judge:
+        return []
+    columns = ("against people", "value [95 %]", "answers")
+    people = Section("The judge", judge_sentences(report), columns, people_rows(report.judge))
+    shown = ("program, on test", "as judged", "corrected", "rows", "answers judged by people")
+    return [people, Section("Scores before the correction", (), shown, raw_rows(report))]
 
 
 def other_tuned(report: Report) -> str:

@@ -16,6 +16,7 @@ from optimize.climb.findings import Finding
 from optimize.climb.preflight import Preflight
 from optimize.finetune.gate import GateRecord
 from optimize.report import sections
+from optimize.report.judged import judge_sentences
 from optimize.report.record import Report
 from optimize.report.retired import retirement_sentence
 from optimize.report.sections import NONE, Section
@@ -65,6 +66,7 @@ def why(report: Report) -> list[str]:
     """The three sentences that matter most."""
     helped = ", ".join(report.levers) or "nothing"
     out = [report.reason, f"What helped: {helped} ({report.test.prompt_gain.changed} on test)."]
+    out += judge_sentences(report)[:1]
     if report.decision and report.test.tuned_gain:
         changed = report.test.tuned_gain.changed
         out += decision_sentences(report.decision, report.forgetting, changed)[:1]

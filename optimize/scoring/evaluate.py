@@ -19,6 +19,7 @@ from optimize.lm.heard import listening
 from optimize.lm.metered import apart, one_example
 from optimize.lm.usage import Usage
 from optimize.stats.intervals import Interval, differences, known, mean_interval
+from optimize.stats.judge import Confusion, corrected
 from optimize.stats.race import hopeless
 from optimize.task import Score, Task
 from optimize.threads import in_threads
@@ -62,9 +63,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Outcomes in devset order: of all examples, or of the first ones when a race was stopped."""
+    """Outcomes in devset order: of all examples, or of the first ones when a race was stopped.
+
+    judge: how an LM judge that scored them errs; None: a metric did.
+    """
 
     outcomes: tuple[Outcome, ...]
+    judge: Confusion | None = None
 
     @property
     def scores(self) -> tuple[float | None, ...]:
@@ -77,7 +82,13 @@ class Evaluation:
 
     @property
     def interval(self) -> Interval:
+        """Of the scores as they were given, by which programs are ranked."""
         return mean_interval(self.known)
+
+    @property
+    def score(self) -> Interval:
+        """The same, corrected for the judge's errors: what people would say."""
+        return corrected(self.interval, self.judge)
 
     @property
     def missing(self) -> int:
@@ -142,7 +153,8 @@ def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Ask
     for n, outcome in zip(failed, again, strict=True):
         found[n] = outcome
     return Evaluation(
-        tuple(_together(found[n : n + repeats]) for n in range(0, len(found), repeats))
+        tuple(_together(found[n : n + repeats]) for n in range(0, len(found), repeats)),
+        asking.task.confusion,
     )
 
 
@@ -173,9 +185,10 @@ def race(
         ).outcomes
         both = differences(incumbent.scores, [o.score for o in so_far])
         calls = sum(o.usage.asked for o in so_far) / len(so_far) / asking.repeats
+        calls += bool(asking.task.judge)  # as whoever compares it with the incumbent counts
         if hopeless(both, len(examples) - (len(so_far) - len(both)), errors(calls)):
             break
-    return Evaluation(so_far)
+    return Evaluation(so_far, asking.task.confusion)
 
 
 def _outcomes(
@@ -272,11 +285,11 @@ def scoring_labelled(task: Task) -> Task:
     """The task with a metric that scores rows without outputs 0: no answer to them is known to be
     right.
     """
-    outputs, metric = task.signature.output_fields.keys(), task.metric
+    outputs = task.signature.output_fields.keys()
 
     def scored(row: dspy.Example, answer: dspy.Prediction) -> Score | float:
         if outputs <= set(row.keys()):
-            return metric(row, answer)
+            return task.score(row, answer)
         return Score(0.0, "No answer to this is known to be right.")
 
     return replace(task, metric=scored)

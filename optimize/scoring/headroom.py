@@ -13,6 +13,7 @@ import dspy
 from optimize.program.program import Program
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.stats.intervals import Interval, mean_interval
+from optimize.stats.judge import corrected
 
 ANSWERS = 5  # of which the best counts
 TEMPERATURE = 1.0
@@ -42,8 +43,9 @@ def headroom(
     """
     with dspy.context(lm=dspy.settings.lm.copy(temperature=TEMPERATURE)):
         asked = evaluate(program, examples, replace(asking, repeats=ANSWERS))
-    best = mean_interval([max(o.repeats) for o in asked.outcomes if o.repeats])
+    most = mean_interval([max(o.repeats) for o in asked.outcomes if o.repeats])
+    best = corrected(most, asked.judge)
     if teacher is None:
         return Headroom(best, None)
     with dspy.context(lm=teacher):
-        return Headroom(best, evaluate(program, examples, asking).interval)
+        return Headroom(best, evaluate(program, examples, asking).score)

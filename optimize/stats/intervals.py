@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import stdev
+from typing import Any
 
 LEVEL = 0.95  # two-sided confidence of every interval
 POWER = 0.8  # of the smallest gain that a set can see
@@ -61,6 +62,11 @@ def at_least(target: float, scores: Sequence[float], shift: float = 0.0) -> floa
     Graded ones: Student's t around the mean, which is the posterior under the prior 1/sd. shift:
     added to the mean, as where it is known to be too high. Raises ValueError without scores.
     """
+    return float(above(target, scores, shift))
+
+
+def above(targets: Any, scores: Sequence[float], shift: float = 0.0) -> Any:
+    """at_least for each of an array of targets."""
     from scipy.stats import beta, t
 
     n = len(scores)
@@ -68,8 +74,8 @@ def at_least(target: float, scores: Sequence[float], shift: float = 0.0) -> floa
         raise ValueError("A probability needs at least one score.")
     mean = min(1.0, max(0.0, math.fsum(scores) / n + shift))
     if set(scores) <= {0.0, 1.0} or _equal(scores):
-        return float(beta.sf(target, n * mean + 0.5, n * (1 - mean) + 0.5))
-    return float(t.sf((target - mean) / (stdev(scores) / math.sqrt(n)), n - 1))
+        return beta.sf(targets, n * mean + 0.5, n * (1 - mean) + 0.5)
+    return t.sf((targets - mean) / (stdev(scores) / math.sqrt(n)), n - 1)
 
 
 @cache

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pydantic import BaseModel, ConfigDict, Field
 
 from optimize.stats.intervals import Gain, Interval, paired_gain
+from optimize.stats.judge import Confusion, corrected_gain
 
 
 class Record(BaseModel):
@@ -80,9 +81,16 @@ class GainRecord(Record):
         return f"{self.better} rows better, {self.worse} worse{p}"
 
     @classmethod
-    def between(cls, before: Sequence[float | None], after: Sequence[float | None]) -> GainRecord:
-        """Of two programs' scores on the same rows, in the same order."""
-        return cls.of(paired_gain(before, after))
+    def between(
+        cls,
+        before: Sequence[float | None],
+        after: Sequence[float | None],
+        judge: Confusion | None = None,
+    ) -> GainRecord:
+        """Of two programs' scores on the same rows, in the same order. judge: how the LM judge errs
+        that gave both, for which this is corrected.
+        """
+        return cls.of(corrected_gain(paired_gain(before, after), judge))
 
     @classmethod
     def of(cls, gain: Gain) -> GainRecord:

@@ -15,6 +15,7 @@ from optimize import __version__
 from optimize.climb.verdict import History
 from optimize.errors import WorkbenchError, did_you_mean
 from optimize.report.record import Report
+from optimize.stats.judge import Confusion
 from optimize.stats.records import RowScores
 from optimize.store.open import client
 from optimize.task import task_names
@@ -71,6 +72,26 @@ class Found:
                 f"{name} of run {self.name} was written by optimize {self.version}, which "
                 f"{__version__} does not read: make the run again with `optimize run {self.task}`."
             ) from None
+
+
+def judge_of(*runs: Found) -> Confusion | None:
+    """How the LM judge errs that scored all these runs; None where a metric did.
+
+    Raises WorkbenchError where it was not one judge.
+    """
+    found: list[Confusion | None] = []
+    for run in runs:
+        history: History | None = None
+        with suppress(WorkbenchError):
+            history = run.read(HISTORY, History)
+        found.append(history.judge if history else None)
+    if any(judge != found[0] for judge in found):
+        names = " and ".join(run.name for run in runs)
+        raise WorkbenchError(
+            f"{names} were scored by different judges, so their scores do not compare. Run the "
+            "first one again."
+        )
+    return found[0]
 
 
 def find_run(root: Path, name: str) -> Found:

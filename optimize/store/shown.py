@@ -55,10 +55,10 @@ def attempt_metrics(attempt: Attempt) -> Numbers:
     """Its score on val, its gain over the incumbent, and what it took, if it took anything."""
     found: Numbers = {}
     if attempt.program and attempt.evaluation:
-        found |= _around("score", attempt.evaluation.interval)
+        found |= _around("score", attempt.evaluation.score)
         found["scored_share"] = attempt.evaluation.coverage
-    if attempt.gain:
-        found |= _around("score_gain", attempt.gain)
+    if attempt.change:
+        found |= _around("score_gain", attempt.change)
     if attempt.usage.asked:
         found |= _used(attempt.usage) | {"used_seconds": attempt.seconds}
     return found

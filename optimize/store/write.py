@@ -295,7 +295,7 @@ class Run(Observer):
                 (Path(folder) / name).write_text(text, encoding="utf-8")
             self.client.log_artifacts(run, folder)
         if attempt.promoted:
-            score = evaluation.interval.mean
+            score = evaluation.score.mean
             self._best = max(self._best, score)
             found = self._keep_prompts(program, f"{attempt.rung}: {score:.2f} on val")
             prompts.link(self.client, run, found)
