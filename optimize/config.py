@@ -217,6 +217,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "gate": ("target", "waive"),
     "recheck": (*_ASKING, "target", "repeats", "test_rows"),
     "monitor": (*_ASKING, "target", "seed"),
+    "synthesize": ("lm", "teacher", "api_base", "teacher_api_base", "context", *LIMITS, "seed"),
     "handoff": (*_ASKING, "target", "epochs", "waive"),
     "finetune": ("finetune", *_ASKING, *_TUNING),
 }

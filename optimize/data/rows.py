@@ -30,7 +30,8 @@ class Splits:
     ood: rows out of the others' distribution, which a tuned LM is asked as well; one without
     outputs has no right answer. unlabelled: inputs a teacher may answer. given: the sides are the
     task's own files, not divided from one. notes: what was made of the files, where that may
-    surprise. whole: the split before it was cut.
+    surprise. whole: the split before it was cut. synthetic: rows that an LM wrote, which may be
+    shown as demos and are none of the sides (data/synthetic.py).
     """
 
     train: tuple[dspy.Example, ...]
@@ -43,6 +44,7 @@ class Splits:
     given: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)
     whole: Splits | None = field(default=None, compare=False, repr=False)
+    synthetic: tuple[dspy.Example, ...] = ()
 
     def sides(self) -> dict[str, tuple[dspy.Example, ...]]:
         return {"train": self.train, "val": self.val, "test": self.test}

@@ -23,6 +23,7 @@ from optimize.report.sentences import (
     decision_sentences,
     preflight_sentences,
     regression_sentence,
+    synthetic_sentences,
 )
 from optimize.report.untrusted import prose
 from optimize.stats.records import ScoreRecord
@@ -62,9 +63,12 @@ def warnings(report: Report) -> list[str]:
 
 
 def why(report: Report) -> list[str]:
-    """The three sentences that matter most."""
+    """The three sentences that matter most, and what synthetic rows were worth where there are
+    some.
+    """
     helped = ", ".join(report.levers) or "nothing"
     out = [report.reason, f"What helped: {helped} ({report.test.prompt_gain.changed} on test)."]
+    out += synthetic_sentences(report.attempts)
     if report.decision and report.test.tuned_gain:
         changed = report.test.tuned_gain.changed
         out += decision_sentences(report.decision, report.forgetting, changed)[:1]
