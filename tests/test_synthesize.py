@@ -18,7 +18,11 @@ import pytest
 from fastapi import FastAPI
 from typer.testing import CliRunner
 
+from optimize import lm as lms
 from optimize.cli import app
+from optimize.climb.attempts import Setup
+from optimize.climb.climb import climb
+from optimize.climb.observer import Observer
 from optimize.climb.plan import planned
 from optimize.climb.rungs import LADDER, SYNTHETIC, Context, ladder
 from optimize.climb.rungs.demos import with_synthetic as with_synthetic_demos
@@ -226,7 +230,7 @@ def test_a_damaged_file_is_told_and_left_as_it_is(root: Path, line: str, told: s
 def test_other_bad_input_is_told_in_a_sentence(root: Path) -> None:
     assert CliRunner().invoke(app, ["synthesize", "review", "--rows", "0"]).exit_code == 2
     done = CliRunner().invoke(
-        app, ["synthesize", "review", "--rows", "5", "--teacher", "openai/gpt-4.1"]
+        app, ["synthesize", "review", "--rows", "5", "--lm", "openai/gpt-4.1"]
     )
     assert done.exit_code == 2 and "OPENAI_API_KEY" in done.stderr
     (root / "devsets" / "review" / "GUIDE.md").write_text("a rule of many words. " * 5000)
@@ -235,7 +239,7 @@ def test_other_bad_input_is_told_in_a_sentence(root: Path) -> None:
 
 
 def test_a_teacher_that_never_answers_leaves_no_file(root: Path) -> None:
-    with served(chat_app(lambda text: 500)) as url:
+    with served(chat_app(lambda text: 400)) as url:
         told = ran(f"{url}/v1", 5, "--threads", "2", code=2)
     assert "calls failed" in told and not read(root)
 
@@ -291,8 +295,6 @@ def test_without_synthetic_rows_the_ladder_and_its_plan_are_what_they_were(
 def test_the_rung_shows_both_kinds_and_compares_on_rows_of_people_alone(
     root: Path, splits: Splits, scribe: tuple[Scribe, str, FastAPI]
 ) -> None:
-    from optimize import lm as lms
-
     put(root, "synthetic", sound_rows(root, splits))
     task, found = load_task_and_rows(root, "review", RunConfig())
     config = load_config(root, lm="openai/scribe", api_base=scribe[1])
@@ -310,18 +312,27 @@ def test_the_rung_shows_both_kinds_and_compares_on_rows_of_people_alone(
     assert set(shown) & synthetic and set(shown) & {e.text for e in learn}
 
 
-def test_a_run_says_whether_they_helped(
-    root: Path, splits: Splits, scribe: tuple[Scribe, str, FastAPI]
+def test_a_climb_tries_them_beside_the_best_program_without_them(
+    root: Path, splits: Splits
 ) -> None:
     put(root, "synthetic", sound_rows(root, splits))
-    flags = ["--lm", "openai/scribe", "--api-base", scribe[1], "--finetune", "never"]
-    done = CliRunner().invoke(app, ["run", "review", *flags, "--target", "1.0", "--json"])
-    assert done.exit_code in (0, 1), (done.stderr, done.exception)
-    report = json.loads(done.stdout)
-    assert report["preflight"]["synthetic"] == 20
-    tried = next((a for a in report["attempts"] if a["rung"] == SYNTHETIC.name), None)
-    if tried:
-        assert "Synthetic rows" in " ".join(done.stderr.split())
+    task, found = load_task_and_rows(root, "review", RunConfig())
+
+    def half(text: str) -> str:
+        return json.dumps({"verdict": "positive"})
+
+    with served(chat_app(half)) as url:
+        config = load_config(root, lm="openai/half", api_base=f"{url}/v1")
+        lms.configure(root)
+        meter = Meter(2000)
+        lm = lms.resolve(config.lm, config.api_base, config, meter, 40)
+        with dspy.context(lm=lm):
+            given = Setup(task, found, lm, meter, target=0.95, threads=4, seed=0)
+            climbed = climb(given, [SYNTHETIC], Observer())
+    _, tried = climbed.attempts
+    assert tried.gain and not tried.error and not tried.skipped
+    (told,) = synthetic_sentences([AttemptRecord.of(a) for a in climbed.attempts])
+    assert "+0.00" in told and "not shown to help" in told
 
 
 def attempt(mean: float, low: float, high: float, promoted: bool) -> AttemptRecord:
