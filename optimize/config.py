@@ -169,7 +169,11 @@ class RunConfig(BaseSettings):
     @property
     def in_flight(self) -> int:
         """LM calls at once; a hosted LM's endpoint is asked as many of them as it takes."""
-        return self.threads or (4 if is_local(self.lm) else 16)
+        return self.in_flight_of(self.lm)
+
+    def in_flight_of(self, lm: str) -> int:
+        """The same for an LM of that name."""
+        return self.threads or (4 if is_local(lm) else 16)
 
     @property
     def given(self) -> dict[str, Any]:

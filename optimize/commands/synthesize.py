@@ -18,7 +18,7 @@ from optimize import lm as lms
 from optimize.climb.rungs.base import fits
 from optimize.commands.lock import task_lock
 from optimize.commands.session import Session
-from optimize.commands.synthesizing.checks import ASKED, Checks, Written
+from optimize.commands.synthesizing.checks import ASKED, Checks, Written, outcomes
 from optimize.data.judging_rows import lent
 from optimize.data.synthetic import (
     Mark,
@@ -35,7 +35,7 @@ from optimize.program.program import Program, render
 from optimize.program.retrieval import read_corpus
 from optimize.program.writing import Draw, asked, drawn, label_of, wanted_labels, writer
 from optimize.report.synthesis import Synthesis, SynthesisPlan, plan_lines
-from optimize.scoring.evaluate import UNPARSABLE, Asking, evaluate
+from optimize.scoring.evaluate import UNPARSABLE, Asking
 
 HEAT = 1.0  # temperature of the writer
 TRIES = 5  # candidates for each row wanted, at most
@@ -198,9 +198,10 @@ def _written(writing: Writing, draws: list[Draw], found: Synthesis) -> Synthesis
         known += [w.row for w in kept if w.row]
         tally.update({"written": size, "kept": len(kept), "spare": len(sound) - len(kept)})
         tally.update(w.fault for w in judged if w.fault)
-        for w in judged:
-            if w.draw.label is not None:
-                labels[w.draw.label].update(["written"] + ["kept"] * (w in kept))
+        for what, these in (("written", judged), ("kept", kept)):
+            for w in these:
+                if w.draw.label is not None:
+                    labels[w.draw.label][what] += 1
         session.watch.noted(f"{tally['kept']} of {writing.missing} rows, of {tally['written']}")
     told = {label: (n["written"], n["kept"]) for label, n in labels.items()}
     total = found.total + tally["kept"]
@@ -213,12 +214,12 @@ def _candidates(writing: Writing, draws: Sequence[Draw]) -> list[Written]:
     session.watch.started("writing rows")
     asking = Asking(program.task, session.config.in_flight, progress=session.watch.scored)
     with dspy.context(lm=session.teacher.copy(temperature=HEAT)):
-        found = evaluate(program, [asked(session.task, draw) for draw in draws], asking)
+        found = outcomes(program, [asked(session.task, draw) for draw in draws], asking)
     return [
         Written(
             draw, o.answer, "failed" if o.score is None else "invalid" * (o.error == UNPARSABLE)
         )
-        for draw, o in zip(draws, found.outcomes, strict=True)
+        for draw, o in zip(draws, found, strict=True)
     ]
 
 

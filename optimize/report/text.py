@@ -194,10 +194,15 @@ def decision(report: Report) -> str:
 
 
 def checks(
-    found: Preflight, target: float, name: str, following: str, details: bool = False
+    found: Preflight,
+    target: float,
+    name: str,
+    following: str,
+    details: bool = False,
+    more: Sequence[RenderableType] = (),
 ) -> RenderableType:
     """The checks as a person reads them; following: the command that comes next, details: every
-    example of every finding.
+    example of every finding, more: what else was asked for.
     """
     rows = ", ".join(f"{count} {side}" for side, count in found.rows.items())
     problems = sum(f.count for f in found.findings if f.problem)
@@ -206,6 +211,7 @@ def checks(
         Text(f"{name}: {rows} rows, all fit the signature. Target {target}."),
         bullets(preflight_sentences(found, target)),
         *(finding_list(finding) for finding in found.findings if details),
+        *more,
         "",
         Text(end, style="bold"),
     )

@@ -22,7 +22,7 @@ from optimize.program.program import Program, student
 from optimize.program.retrieval import Neighbours, Passages
 from optimize.program.votes import HEAT
 from optimize.program.writing import Draw, label_values
-from optimize.scoring.evaluate import Asking, evaluate
+from optimize.scoring.evaluate import FEWEST, Asking, Outcome, evaluate
 
 ASKED = 3  # times that a candidate is labelled; all must agree with its own outputs
 DEMOS = (8, 4, 2, 0)  # rows of people that the labeller is shown, as far as it has room
@@ -42,6 +42,19 @@ class Written:
     fault: str = ""
     row: dspy.Example | None = None
     gold: float = 1.0
+
+
+def outcomes(program: Program, rows: Sequence[dspy.Example], asking: Asking) -> Sequence[Outcome]:
+    """The outcome of each row; of a handful of rows all may fail, and nothing is known of them.
+
+    Raises WorkbenchError where most of more rows fail.
+    """
+    try:
+        return evaluate(program, rows, asking).outcomes
+    except WorkbenchError as error:
+        if len(rows) >= FEWEST:
+            raise
+        return [Outcome(None, {}, error=str(error))] * len(rows)
 
 
 @dataclass(frozen=True)
@@ -117,8 +130,8 @@ class Checks:
                 session.task, session.config.in_flight, 1, session.watch.scored, anew=number
             )
             with dspy.context(lm=warm):
-                outcomes = evaluate(self._labeller, rows, asking).outcomes
-            for n, o in zip(left, outcomes, strict=True):
+                found_again = outcomes(self._labeller, rows, asking)
+            for n, o in zip(left, found_again, strict=True):
                 if o.score is None:
                     found[n] = replace(found[n], fault="failed")
                 elif o.score < found[n].gold - TINY:
