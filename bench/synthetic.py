@@ -11,16 +11,19 @@ import argparse
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import dspy
 
 from bench.public_sets import SETS
 from optimize.climb.observer import Observer
-from optimize.commands.session import open_session
-from optimize.commands.synthesize import synthesize
+from optimize.commands.session import Session, open_session
+from optimize.commands.synthesize import Writing, candidates, synthesize
+from optimize.commands.synthesizing.checks import Checks
 from optimize.config import load_config
 from optimize.data.baselines import baseline_scores
+from optimize.data.synthetic import faults
 from optimize.files import read_jsonl
 from optimize.report.synthesis import synthesis_section
 from optimize.stats.records import GainRecord
@@ -80,17 +83,40 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--max-calls", type=int, default=1000)
     parser.add_argument("--root", type=Path, required=True, help="folder of the project it makes")
+    parser.add_argument(
+        "--unconfirmed", type=int, default=0, help="stop before the labelling of so many candidates"
+    )
     given = parser.parse_args()
     spare = written(given.root)
     config = load_config(given.root, lm=given.lm, max_calls=given.max_calls, threads=given.threads)
+    if given.unconfirmed:
+        return unconfirmed(open_session(given.root, "domain", config, Told()), given, spare)
     found = synthesize(open_session(given.root, "domain", config, Told()), given.rows)
     for name, n, share in synthesis_section(found).rows:
         print(f"{name:40} {n:>5} {share:>5}")
     print(f"{found.calls} calls, {found.cached_calls} cached, {found.seconds:.0f} s; {found.ended}")
     print("label: written, kept", found.labels)
     session = open_session(given.root, "domain", config, Observer(), asks=False)
+    compared(session, session.splits.synthetic, spare)
+
+
+def unconfirmed(session: Session, given: argparse.Namespace, spare: list[Row]) -> None:
+    """The first candidates, through the checks that ask no LM."""
+    writing = Writing(session, given.rows)
+    checks = Checks(session, writing.learn)
+    found = [checks.valid(w) for w in candidates(writing, writing.draws()[: given.unconfirmed])]
+    rows = [w.row for w in found if w.row]
+    told = faults(session.task, session.splits, [], rows)
+    sound = [row for row, fault in zip(rows, told, strict=True) if not fault]
+    print(Counter(w.fault or "a row" for w in found), Counter(told))
+    for row in sound:
+        print(f"  {row.label}: {row.text}")
+    compared(session, sound, spare)
+
+
+def compared(session: Session, synthetic: Sequence[dspy.Example], spare: Sequence[Row]) -> None:
+    """The gain of each baseline from these rows, and from as many of people."""
     train, test = session.splits.train, session.splits.test
-    synthetic = session.splits.synthetic
     real = [dspy.Example(**r).with_inputs("text") for r in spare[: len(synthetic)]]
     task = session.task
     alone = baseline_scores(task, train, test)

@@ -191,7 +191,7 @@ def _written(writing: Writing, draws: list[Draw], found: Synthesis) -> Synthesis
             ended = cap if left else f"{len(draws)} candidates were tried, {TRIES} a row"
             break
         batch, left = left[:size], left[size:]
-        judged = checks.judged(_candidates(writing, batch), known)
+        judged = checks.judged(candidates(writing, batch), known)
         sound = [w for w in judged if not w.fault]
         kept = sound[:missing]
         append(session.task, [(w.row, _mark(session, w.draw)) for w in kept if w.row])
@@ -208,7 +208,7 @@ def _written(writing: Writing, draws: list[Draw], found: Synthesis) -> Synthesis
     return found.model_copy(update={**tally, "labels": told, "ended": ended, "total": total})
 
 
-def _candidates(writing: Writing, draws: Sequence[Draw]) -> list[Written]:
+def candidates(writing: Writing, draws: Sequence[Draw]) -> list[Written]:
     """A candidate for each draw, not checked yet but for being readable."""
     session, program = writing.session, writing.program
     session.watch.started("writing rows")

@@ -13,8 +13,9 @@ from optimize.climb.rungs.base import fits
 from optimize.climb.rungs.demos import without_step_for_rows
 from optimize.commands.session import Session
 from optimize.data.gold import Unscorable, scores_alone
-from optimize.data.inputs import input_text
+from optimize.data.inputs import input_text, input_texts
 from optimize.data.read import read_row
+from optimize.data.split import folded
 from optimize.data.synthetic import faults
 from optimize.errors import UserCodeError, WorkbenchError
 from optimize.program.guide import Guide
@@ -66,7 +67,7 @@ class Checks:
 
     def judged(self, candidates: Sequence[Written], known: Sequence[dspy.Example]) -> list[Written]:
         """The candidates, each with what is wrong with it. known: synthetic rows there are."""
-        found = [self._valid(w) for w in candidates]
+        found = [self.valid(w) for w in candidates]
         task, splits = self.session.task, self.session.splits
         sound = [n for n, w in enumerate(found) if not w.fault]
         rows = [row for n in sound if (row := found[n].row)]
@@ -75,7 +76,8 @@ class Checks:
         found = [w if w.fault else self._scored(w) for w in found]
         return self._confirmed(found)
 
-    def _valid(self, found: Written) -> Written:
+    def valid(self, found: Written) -> Written:
+        """The candidate as a row of the signature, or invalid."""
         if found.fault:
             return found
         task, draw = self.session.task, found.draw
@@ -87,7 +89,9 @@ class Checks:
             row = read_row(task, named, f"candidate {draw.number}")
         except WorkbenchError:
             return replace(found, fault="invalid")
-        return replace(found, row=row)
+        # "Banking" for banking: confirmed by any labeller, and no message of anybody's
+        bare = {folded(text) for text in input_texts(task, row)} & {folded(draw.label or "")}
+        return replace(found, row=row, fault="invalid" if bare else "")
 
     @cached_property
     def _least(self) -> float | None:
