@@ -63,8 +63,10 @@ DOORS = {
         "cli.look",
         "cli.screen",
         "report.applied",
+        "report.costs",
         "report.live",
         "report.looks",
+        "report.synthesis",
         "report.text",
     },
     "torch": {
