@@ -178,7 +178,11 @@ class RunConfig(BaseSettings):
     @property
     def in_flight(self) -> int:
         """LM calls at once; a hosted LM's endpoint is asked as many of them as it takes."""
-        return self.threads or (4 if is_local(self.lm) else 16)
+        return self.in_flight_of(self.lm)
+
+    def in_flight_of(self, lm: str) -> int:
+        """The same for an LM of that name."""
+        return self.threads or (4 if is_local(lm) else 16)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -229,6 +233,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "recheck": (*_ASKING, "target", "repeats", "test_rows"),
     "monitor": (*_ASKING, "target", "seed"),
     "label": ("lm", "api_base", *LIMITS, "threads", "timeout", "seed"),
+    "synthesize": ("lm", "teacher", "api_base", "teacher_api_base", "context", *LIMITS, "seed"),
     "handoff": (*_ASKING, "target", "epochs", "waive"),
     "finetune": ("finetune", *_ASKING, *_TUNING),
 }

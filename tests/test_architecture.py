@@ -64,9 +64,11 @@ DOORS = {
         "cli.look",
         "cli.screen",
         "report.applied",
+        "report.costs",
         "report.labelling",
         "report.live",
         "report.looks",
+        "report.synthesis",
         "report.text",
     },
     "torch": {

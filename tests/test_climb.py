@@ -269,6 +269,7 @@ def test_a_rung_sees_train_rows_only(setup: Setup) -> None:
             "seed",
             "search",
             "embedder",
+            "synthetic",
         }
         seen.append(context.train)
         return program

@@ -287,3 +287,12 @@ def test_a_teacher_at_the_target_makes_it_a_matter_of_cost(task: Task, sound: Ca
     found = gate(task, replace(sound, teacher=score(0.95)))
     assert found.open and "--method distill" in found.reasons[-1]
     assert gate(task, replace(sound, teacher=score(0.85))) == gate(task, sound)
+
+
+def test_synthetic_rows_are_told_and_do_not_meet_the_number_of_train_rows(
+    task: Task, sound: Case
+) -> None:
+    few = with_preflight(sound, rows={"train": 40, "val": 100, "test": 160}, synthetic=500)
+    (found,) = [c for c in gate(task, few).criteria if c.name == "train rows"]
+    assert found.passed is False
+    assert found.value == "40 train rows to learn from, and 500 synthetic ones that do not count"

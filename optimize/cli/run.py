@@ -60,9 +60,16 @@ Finetune = Annotated[
 ]
 
 
+RowsToCome = Annotated[
+    int | None,
+    typer.Option("--rows", min=1, help="also: what so many rows would take of the best program"),
+]
+
+
 @app.command(epilog=example("optimize check tickets --max-calls 2000"))
 def check(
     task: TaskName,
+    rows: RowsToCome = None,
     target: Target = None,
     lm: Lm = None,
     teacher: Teacher = None,
@@ -94,19 +101,26 @@ def check(
     no LM.
     """
     flags = knobs(locals())
+    flags.pop("rows")
 
     def work() -> int:
         root, config = project(flags)
         from optimize.climb.observer import Observer
+        from optimize.commands.costs import costs
         from optimize.commands.run import checked
         from optimize.commands.session import open_session
         from optimize.config import command_line
+        from optimize.report.costs import Checked, costs_shown
         from optimize.report.text import checks
 
         session = open_session(root, task, config, Observer(), asks=False)
         found = checked(session)
         following = command_line("run", task, config.given)
-        print_found(found, checks(found, session.target, task, following, details), json)
+        applying = costs(session, rows) if rows else None
+        more = costs_shown(applying, task) if applying else []
+        shown = checks(found, session.target, task, following, details, more)
+        whole = Checked(**vars(found), applying=applying) if applying else found
+        print_found(whole, shown, json)
         return 1 if any(f.problem for f in found.findings) else 0
 
     guarded(debug, work)

@@ -9,15 +9,25 @@ import typer
 
 from optimize.cli.app import (
     ApiBase,
+    BudgetUsd,
+    Context,
     Debug,
+    Json,
     Lm,
+    MaxCalls,
+    MaxMinutes,
+    MaxTokens,
+    Seed,
     TaskName,
     Teacher,
     TeacherBase,
+    Threads,
+    Timeout,
     app,
     example,
     guarded,
     knobs,
+    print_found,
     project,
 )
 
@@ -72,6 +82,15 @@ def new(
     guarded(debug, work)
 
 
+Rows = Annotated[
+    int,
+    typer.Option(min=1, help="usable synthetic rows the task is to have, those there are included"),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="the plan and the first prompt; asks no LM")
+]
+
+
 @app.command(epilog=example("optimize guide tickets --teacher openai/gpt-4.1"))
 def guide(
     task: TaskName,
@@ -94,5 +113,55 @@ def guide(
         typer.echo(f"Wrote {path} from {rows} train rows")
         typer.echo(f"Next: mend it, save it as {path.with_name('GUIDE.md')}, optimize run {task}")
         return 0
+
+    guarded(debug, work)
+
+
+@app.command(epilog=example("optimize synthesize tickets --rows 100 --dry-run"))
+def synthesize(
+    task: TaskName,
+    rows: Rows,
+    dry_run: DryRun = False,
+    lm: Lm = None,
+    teacher: Teacher = None,
+    api_base: ApiBase = None,
+    teacher_api_base: TeacherBase = None,
+    context: Context = None,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    budget_usd: BudgetUsd = None,
+    max_minutes: MaxMinutes = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    timeout: Timeout = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Have the teacher write train rows for TASK, checked and marked; the same command goes on."""
+    flags = knobs(locals())
+    for name in ("rows", "dry_run"):
+        flags.pop(name)
+
+    def work() -> int:
+        root, config = project(flags)
+        from optimize.cli.screen import Screen
+        from optimize.commands import synthesize as writing
+        from optimize.commands.session import open_session
+        from optimize.config import command_line
+        from optimize.report.synthesis import plan_shown, synthesis_shown
+
+        with Screen() as screen:
+            session = open_session(root, task, config, screen, asks=not dry_run)
+            if dry_run:
+                plan, prompt = writing.plan(session, rows)
+            else:
+                screen.counts(session.meter, config.in_flight)
+                found = writing.synthesize(session, rows)
+        if dry_run:
+            print_found(plan, plan_shown(plan, prompt), json)
+            return 0
+        following = command_line("run", task, config.given)
+        print_found(found, synthesis_shown(found, following), json)
+        return 0 if found.total >= rows else 1
 
     guarded(debug, work)

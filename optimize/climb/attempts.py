@@ -176,6 +176,7 @@ def _pulled(
         setup.seed,
         setup.search,
         setup.embedder,
+        setup.splits.synthetic,
     )
     shown = partial(watch.scored, note="LM calls at most")
     with setup.meter.share(min(int(budget * SLACK), left - val), shown):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from optimize.climb.rungs import LADDER
+from optimize.climb.rungs import ladder
 from optimize.climb.rungs.base import searched, share
 from optimize.config import RunConfig
 from optimize.data.judging_rows import lent
@@ -36,7 +36,7 @@ def planned(task: Task, splits: Splits, config: RunConfig, after: int) -> Plan:
 
     after: calls that are kept for what follows, beside the test rows. A judge takes one an answer.
     """
-    rungs = [rung for rung in LADDER if not rung.unfit(task)]
+    rungs = [rung for rung in ladder(splits) if not rung.unfit(task)]
     val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)
     judge = int(bool(task.judge))
     fixed = (2 + judge) * (val + test) + (1 + judge) * test + after

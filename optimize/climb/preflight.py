@@ -64,6 +64,7 @@ class Preflight(Record):
         description="train rows of each label that the signature names; empty where the output is "
         "no label"
     )
+    synthetic: int = Field(0, description="rows that an LM wrote; not among the rows above")
     notes: list[str] = Field([], description="what was made of the files, where it may surprise")
     findings: list[Finding]
     random_labels: ScoreRecord | None = Field(
@@ -113,6 +114,7 @@ def preflight(
     return Preflight(
         rows={name: len(rows) for name, rows in splits.sides().items()},
         label_rows=_label_rows(task, splits),
+        synthetic=len(splits.synthetic),
         notes=[*splits.notes, *_unused(task, config)],
         findings=[*gold, *row_findings(task, splits, judged)],
         random_labels=ScoreRecord.of(share) if share else None,

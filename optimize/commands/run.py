@@ -13,7 +13,7 @@ import dspy
 from optimize.climb.attempts import Setup
 from optimize.climb.climb import Climb, climb
 from optimize.climb.preflight import Preflight, preflight
-from optimize.climb.rungs import LADDER, Rung
+from optimize.climb.rungs import Rung, ladder
 from optimize.climb.verdict import confirmed, contenders, without_headroom
 from optimize.commands.finish import Findings, on_test, settle, surviving
 from optimize.commands.gate import judge
@@ -47,10 +47,11 @@ from optimize.stats.records import ScoreRecord
 from optimize.store.write import Run
 
 
-def run(session: Session, rungs: Sequence[Rung] = LADDER) -> Report:
+def run(session: Session, rungs: Sequence[Rung] | None = None) -> Report:
     """Check the data, climb, decide, fine-tune or hand off if the gate opens, settle on test,
-    record everything.
+    record everything. rungs: default: the ladder.
     """
+    rungs = ladder(session.splits) if rungs is None else rungs
     check_reachable(session.config)
     found_before = checked(session)
     check_cap(session, found_before)

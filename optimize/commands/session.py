@@ -13,6 +13,7 @@ from optimize.commands.lm_judge import Judge, open_judge
 from optimize.config import RunConfig
 from optimize.data.baselines import Vectors
 from optimize.data.rows import Splits, load_splits
+from optimize.data.synthetic import with_synthetic
 from optimize.errors import WorkbenchError
 from optimize.finetune import BACKENDS, forgetting, trainer
 from optimize.finetune.forgetting import GENERAL
@@ -167,7 +168,8 @@ def load_task_and_rows(root: Path, name: str, config: RunConfig) -> tuple[Task, 
         task = replace(task, target=config.target)
     if task.corpus:
         read_corpus(task.corpus)
-    return task, load_splits(task).at_most(config.val_rows, config.test_rows)
+    splits = with_synthetic(task, load_splits(task))
+    return task, splits.at_most(config.val_rows, config.test_rows)
 
 
 def tracked_run(session: Session, command: str) -> Run:
@@ -176,6 +178,8 @@ def tracked_run(session: Session, command: str) -> Run:
         "target": session.target,
         "task_file": sha256(file)[:12] if file.is_file() else "",
     }
+    if session.splits.synthetic:
+        knobs["synthetic_rows"] = len(session.splits.synthetic)
     return Run(session.root, session.task.name, command, knobs, session.splits)
 
 

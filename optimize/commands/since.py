@@ -9,6 +9,7 @@ from optimize.store.read import params_since
 # what answers or their scores depend on, as runs keep it, and as people say it
 WATCHED = {
     "data_hash": "rows",
+    "synthetic_rows": "synthetic rows",
     "task_file": "programs/{task}.py",
     "lm": "LM",
     "api_base": "address of the LM",

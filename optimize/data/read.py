@@ -24,6 +24,7 @@ ERRORS = 5  # rows that do not fit are named one by one up to so many
 Placed = tuple[str, dspy.Example]  # file and line, row
 BESIDE = ("ood", "unlabelled")  # files of rows that may lack their outputs
 LABELLED = "labelled.jsonl"  # rows that were chosen to be labelled: for train alone
+SYNTHETIC = "synthetic"  # the file of rows that an LM wrote
 
 
 def read_folder(task: Task) -> tuple[dict[str, list[Placed]], tuple[str, ...]]:
@@ -58,7 +59,7 @@ def _there(folder: Path) -> str:
 
 def _notes(task: Task, used: Mapping[str, Path]) -> tuple[str, ...]:
     """Files taken for a side whose name they do not bear, and files of rows that are not read."""
-    beside = (*(f"{stem}.jsonl" for stem in (*BESIDE, "corpus")), LABELLED)
+    beside = (*(f"{stem}.jsonl" for stem in (*BESIDE, SYNTHETIC, "corpus")), LABELLED)
     known = {*used.values(), *(task.folder / name for name in beside)}
     taken = [
         f"{path.name} is taken as the {name} rows."
@@ -205,6 +206,14 @@ def _example(task: Task, row: Any, place: str, unlabelled: bool) -> dspy.Example
     found = dspy.Example(**values).with_inputs(*task.signature.input_fields)
     setattr(found, PLACE, place)
     return found
+
+
+def read_row(task: Task, row: Mapping[str, Any], place: str) -> dspy.Example:
+    """A labelled row.
+
+    Raises WorkbenchError, naming place and field, for one that does not fit the signature.
+    """
+    return _example(task, dict(row), place, unlabelled=False)
 
 
 def row_inputs(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class Splits:
     outputs has no right answer. unlabelled: inputs a teacher may answer. given: the sides are the
     task's own files, not divided from one. chosen: hashes of the train rows that were picked to be
     labelled, so that they are no random sample and judge nothing. notes: what was made of the
-    files, where that may surprise. whole: the split before it was cut.
+    files, where that may surprise. whole: the split before it was cut. synthetic: rows that an LM
+    wrote, which may be shown as demos and are none of the sides (data/synthetic.py).
     """
 
     train: tuple[dspy.Example, ...]
@@ -60,6 +61,7 @@ class Splits:
     chosen: frozenset[str] = frozenset()
     notes: tuple[str, ...] = field(default=(), compare=False)
     whole: Splits | None = field(default=None, compare=False, repr=False)
+    synthetic: tuple[dspy.Example, ...] = ()
 
     def sides(self) -> dict[str, tuple[dspy.Example, ...]]:
         return {"train": self.train, "val": self.val, "test": self.test}

@@ -185,6 +185,7 @@ def kind_of_failure(task: Task, case: Case) -> Criterion:
 
 
 def train_rows(case: Case) -> Criterion:
+    """Rows of people: those that an LM wrote are told beside them and meet nothing."""
     rows, good = case.preflight.rows["train"], REASONING_ROWS if case.reasons else GOOD_ROWS
     passed = (
         False
@@ -196,13 +197,18 @@ def train_rows(case: Case) -> Criterion:
     return Criterion(
         name="train rows",
         passed=passed,
-        value=f"{rows} train rows to learn from",
+        value=f"{rows} train rows to learn from{_synthetic(case)}",
         threshold=f"{LEAST_ROWS} at least, better {FEW_ROWS}, good {good}",
         source="the split",
         advice=""
         if passed
         else f"Label {max(FEW_ROWS, good if case.reasons else 0) - rows} more rows.",
     )
+
+
+def _synthetic(case: Case) -> str:
+    found = case.preflight.synthetic
+    return f", and {found} synthetic ones that do not count" if found else ""
 
 
 def steps(case: Case) -> Criterion | None:

@@ -15,6 +15,7 @@ from optimize.report.sentences import (
     decision_sentences,
     failure_sentences,
     regression_sentence,
+    synthetic_sentences,
 )
 from optimize.stats.records import GainRecord
 
@@ -89,6 +90,7 @@ def attempts(found: Sequence[AttemptRecord]) -> Section:
         n = str(a.val.n) if a.val else ""
         rows.append([name, score, n, _gain(a.gain), str(a.lm_calls), f"{a.seconds:.0f}"])
     why = [f"{a.rung}: {a.skipped or a.error}" for a in found if a.skipped or a.error]
+    why += synthetic_sentences(found)
     columns = ("  lever", "val score", "n", "gain over the best so far", "calls", "s")
     return Section("The climb, on val", why, columns, rows)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from optimize.climb.findings import Finding
 from optimize.climb.preflight import NOISY, Preflight
+from optimize.climb.rungs import SYNTHETIC
 from optimize.climb.verdict import COVERAGE, SAME
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.forgetting import GENERAL, ForgettingRecord
@@ -127,6 +128,27 @@ def attempt_sentence(found: AttemptRecord) -> str:
     if found.gain:
         told += f", {found.gain} over the best program before it"
     return f"{told}. " + ("Later rungs build on it." if found.promoted else "Not built on.")
+
+
+def synthetic_sentences(attempts: Sequence[AttemptRecord]) -> list[str]:
+    """Whether rows that an LM wrote helped; nothing where a climb had none."""
+    found = next((a for a in attempts if a.rung == SYNTHETIC.name), None)
+    if not found:
+        return []
+    if not (found.val and found.gain):
+        return [f"Synthetic rows: nothing is known, {found.skipped or found.error}."]
+    shown = (
+        "helped"
+        if found.gain.low > 0
+        else "surely did not help"
+        if found.gain.high < 0
+        else "not shown to help"
+    )
+    kept = "later levers build on it" if found.promoted else "its program was not built on"
+    return [
+        f"Synthetic rows among the demos: {found.gain} on {found.gain.n} val rows over the best "
+        f"program without them: {shown}; {kept}."
+    ]
 
 
 def decision_sentences(

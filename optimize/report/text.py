@@ -24,6 +24,7 @@ from optimize.report.sentences import (
     decision_sentences,
     preflight_sentences,
     regression_sentence,
+    synthetic_sentences,
 )
 from optimize.report.untrusted import prose
 from optimize.stats.records import ScoreRecord
@@ -63,10 +64,13 @@ def warnings(report: Report) -> list[str]:
 
 
 def why(report: Report) -> list[str]:
-    """The three sentences that matter most."""
+    """The three sentences that matter most, and what synthetic rows were worth where there are
+    some.
+    """
     helped = ", ".join(report.levers) or "nothing"
     out = [report.reason, f"What helped: {helped} ({report.test.prompt_gain.changed} on test)."]
     out += judge_sentences(report)[:1]
+    out += synthetic_sentences(report.attempts)
     if report.decision and report.test.tuned_gain:
         changed = report.test.tuned_gain.changed
         out += decision_sentences(report.decision, report.forgetting, changed)[:1]
@@ -192,10 +196,15 @@ def decision(report: Report) -> str:
 
 
 def checks(
-    found: Preflight, target: float, name: str, following: str, details: bool = False
+    found: Preflight,
+    target: float,
+    name: str,
+    following: str,
+    details: bool = False,
+    more: Sequence[RenderableType] = (),
 ) -> RenderableType:
     """The checks as a person reads them; following: the command that comes next, details: every
-    example of every finding.
+    example of every finding, more: what else was asked for.
     """
     rows = ", ".join(f"{count} {side}" for side, count in found.rows.items())
     problems = sum(f.count for f in found.findings if f.problem)
@@ -204,6 +213,7 @@ def checks(
         Text(f"{name}: {rows} rows, all fit the signature. Target {target}."),
         bullets(preflight_sentences(found, target)),
         *(finding_list(finding) for finding in found.findings if details),
+        *more,
         "",
         Text(end, style="bold"),
     )

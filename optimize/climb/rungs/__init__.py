@@ -15,10 +15,11 @@ from optimize.climb.rungs.reasoning import reasoning, with_own_steps
 from optimize.climb.rungs.search import demo_search
 from optimize.climb.rungs.votes import ANSWERS, votes
 from optimize.climb.verdict import Family
+from optimize.data.rows import Splits
 from optimize.program.program import Program
 from optimize.task import Task
 
-__all__ = ["LADDER", "Context", "Rung", "Skip", "Starved"]
+__all__ = ["LADDER", "SYNTHETIC", "Context", "Rung", "Skip", "Starved", "ladder"]
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,13 @@ LADDER: tuple[Rung, ...] = (
     Rung("copro", "instructions", instructions.copro, passes=5),
     Rung("votes", "votes", votes, passes=1, dearer=ANSWERS),
 )
+SYNTHETIC = Rung("synthetic_rows", "demos", demos.with_synthetic, demos.without_step_for_rows)
+AFTER = "nearest_demos"  # the last lever whose demos are train rows alone
+
+
+def ladder(splits: Splits) -> tuple[Rung, ...]:
+    """The rungs for these rows: one more where some are synthetic, so that what these are worth is
+    told beside the best program without them.
+    """
+    place = 1 + next(n for n, rung in enumerate(LADDER) if rung.name == AFTER)
+    return (*LADDER[:place], SYNTHETIC, *LADDER[place:]) if splits.synthetic else LADDER

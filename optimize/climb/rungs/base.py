@@ -66,7 +66,8 @@ class Context:
 
     calls: how many calls the incumbent makes for one example (a format that does not parse asks
     twice). search: train rows on which candidates are compared. embedder: what finds rows and
-    passages by meaning, if there is one.
+    passages by meaning, if there is one. synthetic: rows that an LM wrote, for the one rung that
+    may show them.
     """
 
     task: Task
@@ -78,6 +79,7 @@ class Context:
     seed: int
     search: int = SEARCH
     embedder: Embedder | None = None
+    synthetic: tuple[dspy.Example, ...] = ()
 
     def halves(self) -> tuple[list[dspy.Example], list[dspy.Example]]:
         """(rows to learn from, rows to compare candidates on): the same for every rung, so that

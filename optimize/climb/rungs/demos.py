@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 
 import dspy
 
@@ -72,6 +73,26 @@ def nearest(student: Program, context: Context) -> Program:
         for finder in context.finders
         for k in sizes
     ]
+    return context.best(fitting(candidates, search), search)
+
+
+def with_synthetic(student: Program, context: Context) -> Program:
+    """Demos once more, now from train rows and synthetic ones together: the nearest ones and drawn
+    ones, with the guide and without. What is best is told on held-back train rows, none of them
+    synthetic.
+    """
+    pool, search = context.halves()
+    both = replace(context, train=(*context.train, *context.synthetic))
+    sizes = NEAREST[: context.affordable(len(search), least=1, most=len(NEAREST))]
+    rng = random.Random(context.seed)
+    drawn = spread([*pool, *context.synthetic], context.task, SOME, rng)
+    candidates = [
+        with_nearest(start, both, k, finder)
+        for start in starts(student)
+        for finder in context.finders
+        for k in sizes
+    ]
+    candidates += [with_fitting(start, drawn, search) for start in starts(student)]
     return context.best(fitting(candidates, search), search)
 
 
