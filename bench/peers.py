@@ -72,13 +72,12 @@ def main() -> None:
                     which = key(given, learn.name, method, seed)
                     if any(which.items() <= line.items() for line in done):
                         continue
-                    print(f"{learn.name}, seed {seed}: {method}", file=sys.stderr, flush=True)
                     rows = split(given, learn, seed)
                     with folder(given, f"{learn.name}-{seed}-{method}") as name:
-                        line = which | measured(asked, rows, method, seed, Path(name))
-                    done.append(line)
+                        done.append(which | measured(asked, rows, method, seed, Path(name)))
                     with kept.open("a") as file:
-                        file.write(json.dumps(line) + "\n")
+                        file.write(json.dumps(done[-1]) + "\n")
+                    print(progress(done[-1]), file=sys.stderr, flush=True)
     table = [row(given, done, learn.name, method) for learn in sets for method in methods]
     title = f"{given.lm}, {given.budget} calls, {given.seeds} seeds, {given.test} held-out rows"
     if any(table):
@@ -204,6 +203,12 @@ def folder(given: argparse.Namespace, name: str) -> Any:
     given.keep.mkdir(parents=True, exist_ok=True)
     safe = "".join(c if c.isalnum() or c == "-" else "_" for c in name)
     return nullcontext(tempfile.mkdtemp(prefix=f"{safe}-", dir=given.keep.resolve()))
+
+
+def progress(line: dict[str, Any]) -> str:
+    found = line["error"] or told(mean_interval(known(line["scores"] or [])))
+    took = f"{line['calls']} calls, {line['seconds'] / 60:.1f} minutes"
+    return f"{line['set']}, seed {line['seed']}, {line['method']}: {found}; {took}"
 
 
 def row(given: argparse.Namespace, done: Done, name: str, method: str) -> dict[str, Any]:

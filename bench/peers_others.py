@@ -216,31 +216,32 @@ def opik_meta_prompt(job: Job) -> Prompt:
 
 
 def _opik(job: Job, optimizer: Any) -> Prompt:
-    """Opik's optimizers, without a server of Opik's: the rows are a dataset that has been read, and
-    rows are scored as a list. A trial asks the val rows once.
+    """Opik's optimizers, without a server: rows are here and scored as a list, and nothing
+    is stored. A trial asks the val rows once.
     """
-    import opik_optimizer
     from opik.evaluation.metrics.score_result import ScoreResult
+    from opik_optimizer import ChatPrompt
 
-    opik_optimizer.constants.ENABLE_EVALUATE_ON_DICT_ITEMS = True
+    class Serverless(optimizer):  # type: ignore[misc]
+        def evaluate_prompt(self, *args: Any, **named: Any) -> Any:
+            return super().evaluate_prompt(*args, **named | {"use_evaluate_on_dict_items": True})
 
     def correct(dataset_item: dict[str, Any], llm_output: str) -> Any:
         value, reason = scored(job, llm_output, dataset_item["label"])
         return ScoreResult(name="correct", value=value, reason=reason)
 
-    prompt = opik_optimizer.ChatPrompt(
-        system=job["instruction"],
-        user="{text}",
-        model=f"openai/{job['model']}",
-        model_parameters={"temperature": 0.0, "max_tokens": job["tokens"]},
-    )
-    found = optimizer(
-        model=f"openai/{job['model']}",
+    name = f"openai/{job['model']}"
+    told = {"temperature": 0.0, "max_tokens": job["tokens"]}
+    searching = Serverless(
+        model=name,
         model_parameters={"max_tokens": job["room"]},
         n_threads=job["threads"],
         seed=job["seed"],
-    ).optimize_prompt(
-        prompt=prompt,
+    )
+    found = searching.optimize_prompt(
+        prompt=ChatPrompt(
+            system=job["instruction"], user="{text}", model=name, model_parameters=told
+        ),
         dataset=_opik_rows("train", job["train"]),
         validation_dataset=_opik_rows("val", job["val"]),
         metric=correct,
@@ -253,19 +254,15 @@ def _opik(job: Job, optimizer: Any) -> Prompt:
 def _opik_rows(name: str, rows: list[dict[str, str]]) -> Any:
     import opik
 
-    class Read(opik.Dataset):  # type: ignore[misc]
-        """A dataset of rows that are here: nothing is fetched or stored."""
+    class Here(opik.Dataset):  # type: ignore[misc]
+        """A dataset that is asked of no server."""
 
-        id = name = dataset_items_count = property(lambda self: None)
-
-        def __init__(self, called: str) -> None:
-            self.called = called
+        id = name
 
         def get_items(self, nb_samples: int | None = None, *_: Any, **__: Any) -> list[Any]:
-            return [{"id": f"{self.called}{n}", **row} for n, row in enumerate(rows)][:nb_samples]
+            return [{"id": f"{name}{n}", **row} for n, row in enumerate(rows)][:nb_samples]
 
-    Read.id = Read.name = property(lambda self: self.called)
-    return Read(name)
+    return Here(name, None, None, rest_client=None, dataset_items_count=len(rows))
 
 
 Method = Callable[[Job], Prompt]
