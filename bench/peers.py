@@ -15,6 +15,8 @@ import json
 import logging
 import os
 import random
+import re
+import signal
 import sys
 import tempfile
 from contextlib import nullcontext
@@ -30,6 +32,7 @@ from bench.public_sets import NAMES, public_set
 from optimize import lm as lms
 from optimize.catalogue import EMBEDDED
 from optimize.data.split import folded
+from optimize.errors import WorkbenchError
 from optimize.files import read_jsonl
 from optimize.lm import embedded
 from optimize.lm.embedded import Endpoint
@@ -48,6 +51,7 @@ Done = list[dict[str, Any]]
 def main() -> None:
     given = arguments()
     os.environ.update(QUIET)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no worker is left behind
     logging.getLogger("dspy.clients.lm").setLevel(logging.ERROR)  # of a truncated answer
     kept: Path = given.file
     done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.is_file() else []
@@ -111,7 +115,7 @@ def arguments() -> argparse.Namespace:
     add("--json", action="store_true")
     given = parser.parse_args()
     if given.rows:
-        given.sets = [given.rows.stem]
+        given.sets = [re.sub(r"\W|^(?=\d)", "_", given.rows.stem)]  # a module's name
     if given.train < 16 or given.val < 8:
         parser.error("--train of 16 and --val of 8 rows are the least that `optimize run` takes")
     return given
@@ -180,7 +184,11 @@ def drawn(given: argparse.Namespace, name: str) -> Rows3:
 
 def own_rows(given: argparse.Namespace) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     def read(path: Path) -> list[dict[str, str]]:
-        rows = [{"text": str(r["text"]), "label": str(r["label"])} for _, r in read_jsonl(path)]
+        rows = []
+        for number, row in read_jsonl(path):
+            if not {"text", "label"} <= row.keys():
+                sys.exit(f"{path}:{number}: a row needs `text` and `label`; it has {list(row)}.")
+            rows.append({"text": str(row["text"]), "label": str(row["label"])})
         return random.Random(7).sample(rows, len(rows))
 
     rows = read(given.rows)
@@ -257,4 +265,7 @@ def told(found: Any, sign: str = "") -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except WorkbenchError as error:
+        sys.exit(str(error))

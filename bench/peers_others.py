@@ -139,8 +139,9 @@ def mlflow_gepa(job: Job) -> Prompt:
 
 
 def capo(job: Job) -> Prompt:
-    """promptolution's CAPO on all rows. Its own sizes, ten prompts raced on blocks of 30 rows, take
-    14 × 30 calls for one look; below 3000 calls four prompts are raced on blocks of ten.
+    """promptolution's CAPO on all rows. Its own sizes, ten prompts raced on up to ten blocks of 30
+    rows, take 14 × 30 calls a block; below 3000 calls four prompts are raced on blocks of ten, and
+    on as many as leave room for a second step.
     """
     import pandas
     from promptolution.llms import APILLM
@@ -180,6 +181,8 @@ def capo(job: Job) -> Prompt:
     random.seed(job["seed"])
     rows = [{"x": row["text"], "y": row["label"]} for row in job["train"] + job["val"]]
     population, block = (10, 30) if job["budget"] >= 3000 else (4, 10)
+    offspring = 4  # its default
+    looks = job["budget"] // (2 * (population + offspring) * block)
     first = f"{job['instruction']} Give it between {BEGIN} and {END}."
     meta = llm(job["room"])
     optimizer = CAPO(
@@ -193,6 +196,8 @@ def capo(job: Job) -> Prompt:
             seed=job["seed"],
         ),
         initial_prompts=[first, *create_prompt_variation([first] * (population - 1), meta)],
+        crossovers_per_iter=offspring,
+        max_n_blocks_eval=min(10, max(1, looks)),
         callbacks=[Spent()],
     )
     best = optimizer.optimize(n_steps=max(1, job["budget"] // 50))[0]
