@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -240,8 +241,14 @@ def _worked(command: list[str], asked: Asked, tally: Tally, folder: Path) -> str
             worker.wait()
     if stopped or (worker.returncode in (0, 1) and command[1:3] == ["-m", "optimize"]):
         return stopped
-    lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
-    return (lines or ["it said nothing"])[-1][:300] if worker.returncode else ""
+    return _last_error(folder / "log.txt", worker.returncode) if worker.returncode else ""
+
+
+def _last_error(log: Path, code: int) -> str:
+    """The last line that looks like an exception, or the last of all."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exhausted)\b", line)]
+    return (raised or lines or ["it said nothing"])[-1].strip()[:300] + f" (exit {code})"
 
 
 def _scores(
