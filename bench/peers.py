@@ -20,12 +20,13 @@ import signal
 import sys
 import tempfile
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from bench import peers_dspy, peers_others
-from bench.peers_cell import OURS, QUIET, Asked, Rows3, measured, python_of
+from bench.peers_cell import OURS, QUIET, Asked, TaskRows, measured, python_of
 from bench.peers_server import Counted, served
 from bench.printed import printed
 from bench.public_sets import NAMES, public_set
@@ -45,6 +46,7 @@ OPENAI = "https://api.openai.com/v1"
 # tokens of an answer that a method asks for in order to write prompts
 ROOM_LOCAL, ROOM_HOSTED = 300, 8192
 CONTEXT = 8192  # tokens a local LM reads and writes, so that a reflection's prompt fits
+ALIKE = ("budget", "tokens", "threads", "minutes", "dspy_cache")
 Done = list[dict[str, Any]]
 
 
@@ -59,17 +61,9 @@ def main() -> None:
     methods = [method for method in given.methods if there(method, given.peers_python)]
     counted = opened(given)
     with served(counted) as url:
-        asked = Asked(
-            counted,
-            url,
-            given.budget,
-            given.tokens,
-            given.threads,
-            given.minutes,
-            given.peers_python,
-            given.format,
-            given.dspy_cache,
-        )
+        same = {knob: getattr(given, knob) for knob in ALIKE}
+        python, form = given.peers_python, given.format
+        asked = Asked(counted=counted, url=url, python=python, form=form, **same)
         for seed in range(given.seeds):
             for learn in sets:
                 for method in methods:
@@ -116,6 +110,8 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     if given.rows:
         given.sets = [re.sub(r"\W|^(?=\d)", "_", given.rows.stem)]  # a module's name
+    if given.peers_python and not Path(given.peers_python).is_file():
+        parser.error(f"--peers-python {given.peers_python} is not there")
     if given.train < 16 or given.val < 8:
         parser.error("--train of 16 and --val of 8 rows are the least that `optimize run` takes")
     return given
@@ -160,7 +156,7 @@ def opened(given: argparse.Namespace) -> Counted:
     return Counted(lm, model, given.room or ROOM_HOSTED, local=False)
 
 
-def drawn(given: argparse.Namespace, name: str) -> Rows3:
+def drawn(given: argparse.Namespace, name: str) -> TaskRows:
     """The rows to learn from, all in `train`, and the held-out ones; none of the former is one of
     the latter.
     """
@@ -179,7 +175,7 @@ def drawn(given: argparse.Namespace, name: str) -> Rows3:
     learn = [row for row in learn if folded(row["text"]) not in held]
     if len(learn) < given.train + given.val or len(test) < given.test:
         sys.exit(f"{name}: {len(learn)} rows to learn from and {len(test)} held-out ones: too few.")
-    return Rows3(name, question, labels, learn, [], test)
+    return TaskRows(name, question, labels, train=learn, val=[], test=test)
 
 
 def own_rows(given: argparse.Namespace) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
@@ -197,11 +193,10 @@ def own_rows(given: argparse.Namespace) -> tuple[list[dict[str, str]], list[dict
     return rows[given.test :], rows[: given.test]
 
 
-def split(given: argparse.Namespace, rows: Rows3, seed: int) -> Rows3:
+def split(given: argparse.Namespace, rows: TaskRows, seed: int) -> TaskRows:
     """A seed's train and val rows."""
     some = random.Random(seed).sample(rows.train, given.train + given.val)
-    sides = some[: given.train], some[given.train :]
-    return Rows3(rows.name, rows.question, rows.labels, *sides, rows.test)
+    return replace(rows, train=some[: given.train], val=some[given.train :])
 
 
 def folder(given: argparse.Namespace, name: str) -> Any:

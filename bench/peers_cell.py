@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from bench import peers_dspy, peers_others
 from bench.peers_dspy import Format, loopback_lm, setting
 from bench.peers_server import Counted, Tally
 from optimize import load_program
-from optimize.errors import WorkbenchError
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.task import Task, load_task
 
@@ -85,7 +85,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Rows3:
+class TaskRows:
     """A task's question and labels, and its rows for one seed. test: nobody is given them."""
 
     name: str
@@ -117,6 +117,7 @@ class Prompted(dspy.Module):
         return dspy.Prediction(label=read(answer, self.labels))
 
 
+@cache  # asked again for every method
 def version(package: str, python: str) -> str | None:
     """Of a package in an environment; None where it is not there."""
     told = f"import importlib.metadata as m; print(m.version({package!r}))"
@@ -139,7 +140,7 @@ def python_of(method: str, peers: str | None) -> tuple[str, str]:
     )
 
 
-def measured(asked: Asked, rows: Rows3, method: str, seed: int, folder: Path) -> dict[str, Any]:
+def measured(asked: Asked, rows: TaskRows, method: str, seed: int, folder: Path) -> dict[str, Any]:
     """What the method took, and its winner's scores on the test rows; null where it ended without a
     program, with why in `error`.
     """
@@ -160,13 +161,13 @@ def measured(asked: Asked, rows: Rows3, method: str, seed: int, folder: Path) ->
         **tally.numbers(),
         "seconds": round(seconds, 1),
         "packaged": packaged,
-        "error": error if scores is None and error else why,
+        "error": (error or why) if scores is None else "",
         "scores": scores,
         "scoring": asking.numbers(),
     }
 
 
-def written(folder: Path, rows: Rows3, tokens: int) -> Path:
+def written(folder: Path, rows: TaskRows, tokens: int) -> Path:
     """A project with the task and its rows, as `optimize run` wants them; DSPy's optimizers take
     the task from there too.
     """
@@ -183,7 +184,7 @@ def written(folder: Path, rows: Rows3, tokens: int) -> Path:
     return project
 
 
-def _job(asked: Asked, rows: Rows3, method: str, seed: int, project: Path) -> dict[str, Any]:
+def _job(asked: Asked, rows: TaskRows, method: str, seed: int, project: Path) -> dict[str, Any]:
     return {
         "method": method,
         "task": rows.name,
@@ -210,7 +211,7 @@ def _script(method: str) -> list[str]:
     return [str(Path(peers_others.__file__)), "job.json", "found.json"]
 
 
-def _ours(asked: Asked, rows: Rows3, seed: int) -> list[str]:
+def _ours(asked: Asked, rows: TaskRows, seed: int) -> list[str]:
     """The command as anyone would type it; a target of 1 keeps it looking, as the others do."""
     words = f"-m optimize run {rows.name} --lm openai/{asked.counted.model} --api-base {asked.url}"
     words += f" --max-calls {asked.budget} --seed {seed} --threads {asked.threads} --target 1"
@@ -252,7 +253,7 @@ def _last_error(log: Path, code: int) -> str:
 
 
 def _scores(
-    asked: Asked, rows: Rows3, method: str, folder: Path
+    asked: Asked, rows: TaskRows, method: str, folder: Path
 ) -> tuple[list[float | None] | None, str]:
     """The winner's score on each test row, by the task's metric; None and why where it has none."""
     project = folder / "project"
@@ -272,11 +273,11 @@ def _scores(
         # a program of ours brings its own format
         with setting(lm, "chat" if method == OURS else form):
             return list(evaluate(program, test, Asking(task, asked.threads)).scores), ""
-    except WorkbenchError as error:
-        return None, str(error)
+    except Exception as error:  # a program that cannot be loaded or asked is what the method left
+        return None, f"{type(error).__name__}: {error}"[:300]
 
 
-def _loaded(found: dict[str, Any], task: Task, rows: Rows3) -> dspy.Module:
+def _loaded(found: dict[str, Any], task: Task, rows: TaskRows) -> dspy.Module:
     if "prompt" in found:
         return Prompted(found["prompt"], rows.labels)
     program = dspy.Predict(task.signature)
