@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+import httpx
 
 from bench import peers_dspy, peers_others
 from bench.peers_dspy import Format, loopback_lm, setting
-from bench.peers_server import Counted, Tally
+from bench.peers_server import PATIENCE, Counted, Tally
 from optimize import load_program
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.task import Task, load_task
@@ -103,18 +104,21 @@ class TaskRows:
 class Prompted(dspy.Module):
     """A peer's final prompt, asked and read as the peer would."""
 
-    def __init__(self, prompt: dict[str, Any], labels: tuple[str, ...]) -> None:
+    def __init__(self, prompt: dict[str, Any], asked: Asked, labels: tuple[str, ...]) -> None:
         super().__init__()
-        self.prompt, self.labels = prompt, labels
+        self.prompt, self.asked, self.labels = prompt, asked, labels
 
     def forward(self, text: str) -> dspy.Prediction:
         messages = [
             {"role": role, "content": said.replace("{text}", text) if role == "user" else said}
             for role, said in self.prompt["messages"]
         ]
-        answer = str(dspy.settings.lm(messages=messages)[0] or "")
+        body = {"model": self.asked.counted.model, "messages": messages}
+        body |= {"temperature": 0.0, "max_tokens": self.asked.tokens}
+        reply = httpx.post(f"{self.asked.url}/chat/completions", json=body, timeout=PATIENCE)
+        answer = reply.raise_for_status().json()["choices"][0]["message"]["content"]
         read = peers_others.READERS[self.prompt["reader"]]
-        return dspy.Prediction(label=read(answer, self.labels))
+        return dspy.Prediction(label=read(answer or "", self.labels))
 
 
 @cache  # asked again for every method
@@ -268,7 +272,7 @@ def _scores(
         program = (
             load_program(rows.name, lm=lm, root=project)
             if method == OURS
-            else _loaded(json.loads(found.read_text()), task, rows)
+            else _loaded(json.loads(found.read_text()), task, asked, rows)
         )
         # a program of ours brings its own format
         with setting(lm, "chat" if method == OURS else form):
@@ -277,9 +281,9 @@ def _scores(
         return None, f"{type(error).__name__}: {error}"[:300]
 
 
-def _loaded(found: dict[str, Any], task: Task, rows: TaskRows) -> dspy.Module:
+def _loaded(found: dict[str, Any], task: Task, asked: Asked, rows: TaskRows) -> dspy.Module:
     if "prompt" in found:
-        return Prompted(found["prompt"], rows.labels)
+        return Prompted(found["prompt"], asked, rows.labels)
     program = dspy.Predict(task.signature)
     program.load_state(found["program"])
     return program

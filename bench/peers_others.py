@@ -197,6 +197,7 @@ def capo(job: Job) -> Prompt:
         ),
         initial_prompts=[first, *create_prompt_variation([first] * (population - 1), meta)],
         crossovers_per_iter=offspring,
+        upper_shots=min(5, len(rows) // 10),  # it takes a tenth of the rows for demos
         max_n_blocks_eval=min(10, max(1, looks)),
         callbacks=[Spent()],
     )

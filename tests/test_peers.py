@@ -4,9 +4,12 @@ way.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 
+from bench.peers_cell import Asked, TaskRows, measured
 from bench.peers_others import label_in, marked_in
 from bench.peers_server import Counted
 from bench.peers_server import served as counting
@@ -65,3 +68,38 @@ def test_an_answer_is_read_for_the_one_label_it_names(answer: str, label: str | 
 def test_promptolutions_answer_stands_between_its_markers() -> None:
     assert marked_in("So: <final_answer> Banking </final_answer> .", LABELS) == "banking"
     assert marked_in("It is banking", LABELS) is None
+
+
+@pytest.mark.parametrize("method", ["plain prompt", "DSPy, not optimized"])
+def test_what_a_method_leaves_is_scored_on_rows_it_was_not_given(
+    method: str, tmp_path: Path
+) -> None:
+    def answer(text: str) -> str:
+        label = "banking" if "my account" in text else "small_talk"
+        return f"[[ ## label ## ]]\n{label}" if "[[ ##" in text else label
+
+    learn = [{"text": f"my account {n}", "label": "banking"} for n in range(24)]
+    test = [
+        {"text": f"{what} {n}", "label": "banking"}
+        for n in range(4)
+        for what in ("my account is empty", "nice weather")
+    ]
+    app = chat_app(answer)
+    with served(app) as lm:
+        counted = Counted(Endpoint(f"{lm}/v1", "secret"), "real", room=300, local=False)
+        with counting(counted) as url:
+            asked = Asked(
+                counted=counted,
+                url=url,
+                budget=50,
+                tokens=64,
+                threads=4,
+                minutes=2,
+                python=None,
+                form="chat",
+                dspy_cache=False,
+            )
+            rows = TaskRows("talk", "Which is it?", LABELS, learn[:16], learn[16:], test)
+            line = measured(asked, rows, method, 0, tmp_path)
+    assert line["error"] == "" and line["scores"] == [1.0, 0.0] * 4
+    assert (line["calls"], line["scoring"]["calls"]) == (0, 8)
