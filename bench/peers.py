@@ -44,7 +44,7 @@ FILE = Path(__file__).parent / "peers.jsonl"
 METHODS = (OURS, *peers_dspy.METHODS, *peers_others.METHODS)
 OPENAI = "https://api.openai.com/v1"
 # tokens of an answer that a method asks for in order to write prompts
-ROOM_LOCAL, ROOM_HOSTED = 300, 8192
+ROOM_LOCAL, ROOM_HOSTED = 512, 8192
 CONTEXT = 8192  # tokens a local LM reads and writes, so that a reflection's prompt fits
 ALIKE = ("budget", "tokens", "threads", "minutes", "dspy_cache")
 Done = list[dict[str, Any]]
@@ -99,7 +99,7 @@ def arguments() -> argparse.Namespace:
     add("--val", type=int, default=40)
     add("--test", type=int, default=100)
     add("--tokens", type=int, default=64, help="of a task's answer")
-    add("--room", type=int, help="of any answer; default: 300 of a local LM, 8192 of a hosted one")
+    add("--room", type=int, help="of any answer; default: 512 of a local LM, 8192 of a hosted one")
     add("--threads", type=int, default=4)
     add("--minutes", type=float, default=240, help="after which a method is stopped")
     add("--peers-python", help="Python of an environment with the peers that are not in this one")
