@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = "optimize run"
 OWN_TEST = 8  # of the train rows, which `optimize run` takes for its test rows: it insists on some
 OVER = 1.5  # times the budget, beyond which calls are refused
-LEAST_STUCK = 50  # calls refused, and as many as the budget, after which a method is stuck
+STUCK = 10  # times the budget refused, retries among them: it will not end by itself
 QUIET = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -239,7 +239,7 @@ def _worked(command: list[str], asked: Asked, tally: Tally, folder: Path) -> str
                 time.sleep(0.2)
                 if time.monotonic() > end:
                     stopped = f"stopped after {asked.minutes:g} minutes"
-                elif tally.refused > max(LEAST_STUCK, asked.budget):
+                elif tally.refused > STUCK * asked.budget:
                     stopped = "over budget, and asked on"
         finally:
             worker.kill()
