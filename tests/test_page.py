@@ -15,6 +15,7 @@ import re
 import pytest
 
 from optimize.report.html.data import MOST
+from optimize.report.html.labels import Pairs, per_label
 from optimize.report.html.render import html
 from optimize.report.page import Material, Page, Price, assemble, changes
 from optimize.report.pull_request import pull_request
@@ -181,3 +182,20 @@ def test_markdown_runs_nothing_of_a_row_and_mentions_nobody() -> None:
 
 def test_a_code_span_cannot_be_left() -> None:
     assert code("a `b` ``c``\n| d") == "``` a `b` ``c`` ¦ d ```"
+
+
+def test_where_no_lever_was_built_on_nothing_is_compared() -> None:
+    found = page(with_tuning=False)
+    report = found.report.model_copy(
+        update={"attempts": found.report.attempts[:1], "levers": (), "lm_calls": 0}
+    )
+    alone = found.model_copy(update={"report": report, "compared": (found.first, found.first)})
+    text = html(alone)
+    assert text.count('class="heat"') == 1 and html(found).count('class="heat"') == 2
+    assert "No lever was tried" in text and "all answers came from the cache" in text
+    assert "Rows that changed" not in pull_request(alone, "notes.png")
+
+
+def test_a_label_that_was_never_answered_has_no_share_of_right_ones() -> None:
+    found = per_label([Pairs("p", [("bill", "bill"), ("parcel", "bill")])], ["bill", "parcel"])
+    assert found.rows == [["bill", "1", "1.00", "0.50"], ["parcel", "1", "0.00", "–"]]

@@ -94,7 +94,7 @@ def test_charts_are_drawn_and_filters_work_in_a_sandbox(site: Site, tmp_path: Pa
     shown = seen(site, tmp_path, html(found), "side=test&show=broken")
     counted = Counted(shown).found
     assert counted["svg.plot"] == 3 and counted["circle.dot"] == 6 + 4
-    before, after = found.pair(found.tables["test"])
+    before, after = found.sides(found.tables["test"]).values()
     worse = sum(
         b is not None and a is not None and a < b
         for b, a in zip(before.scores, after.scores, strict=True)

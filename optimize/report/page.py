@@ -84,10 +84,11 @@ class Page(Record):
                 return side, table
         return None
 
-    def pair(self, table: RowTable) -> tuple[Answers, Answers]:
-        """The two compared programs' answers to a table's rows."""
-        before, after = (table.programs[name] for name in self.compared)
-        return before, after
+    def sides(self, table: RowTable) -> dict[str, Answers]:
+        """The compared programs' answers to a table's rows: one where nothing was built on the
+        first.
+        """
+        return {name: table.programs[name] for name in self.compared}
 
 
 def assemble(report: Report, found: Material) -> Page:
@@ -145,7 +146,8 @@ def slice_gains(page: Page) -> list[SliceRecord]:
     if not page.judged:
         return []
     _, table = page.judged
-    before, after = page.pair(table)
+    found = list(page.sides(table).values())
+    before, after = found[0], found[-1]
     if len(before.scores) != len(after.scores):
         return []
     return by_slice(table.slices, before.scores, after.scores)

@@ -23,6 +23,8 @@ def _moved(page: Page) -> list[str]:
         return []
     side, table = page.judged
     before, after = page.compared
+    if before == after:
+        return []
     better, worse = changes(table, before, after)
     out = [f"### Rows that changed, {before} → {after}", ""]
     out += [f"On {side}: {len(better)} rows better, {len(worse)} worse.", ""]
@@ -37,7 +39,7 @@ def _moved(page: Page) -> list[str]:
 
 def _line(page: Page, table: RowTable, n: int) -> str:
     texts = [_together(table.inputs, n), _together(table.gold, n)]
-    texts += [_said(found, n) for found in page.pair(table)]
+    texts += [_said(found, n) for found in page.sides(table).values()]
     return "| " + " | ".join(code(text[:LONG]) for text in texts) + " |"
 
 

@@ -105,8 +105,8 @@ def change_sentences(report: Report) -> list[str]:
     ]
     if (gap := report.target - n.best.score) > 0:
         out.append(
-            f"The best prompt program is {gap:.2f} below the target; these rows show a gain of "
-            f"{n.smallest_gain:.2f} or more in 4 of 5 cases."
+            f"The best prompt program is {gap:.2f} below the target; a real gain of "
+            f"{n.smallest_gain:.2f} or more would show on these rows in 4 of 5 cases."
         )
     if report.decision:
         return out + [

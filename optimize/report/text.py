@@ -56,19 +56,24 @@ def warnings(report: Report) -> list[str]:
         out += [retirement_sentence(report.lm, day, date.today(), report.task)]
     beaten = min(report.target, report.final.score)
     out += [
-        f"No LM needed? {name} scores {s} on test, the program kept {report.final}."
+        f"No LM needed? {name} scores {s} on test, {_held(s, report)}."
         for name, s in report.test.baselines.items()
         if s.score >= beaten
     ]
     return out + [regression_sentence(f) for f in report.forgetting if f.regressed]
 
 
+def _held(baseline: ScoreRecord, report: Report) -> str:
+    if report.final.score < report.target <= baseline.score:
+        return f"at the target; the program kept, at {report.final}, is not"
+    return f"the program kept {report.final}"
+
+
 def why(report: Report) -> list[str]:
     """The three sentences that matter most, and what synthetic rows were worth where there are
     some.
     """
-    helped = ", ".join(report.levers) or "nothing"
-    out = [report.reason, f"What helped: {helped} ({report.test.prompt_gain.changed} on test)."]
+    out = [report.reason, _helped(report)]
     out += judge_sentences(report)[:1]
     out += synthetic_sentences(report.attempts)
     if report.decision and report.test.tuned_gain:
@@ -78,6 +83,15 @@ def why(report: Report) -> list[str]:
         worst = report.diagnosis.kinds[0]
         out += [f"What goes wrong most: {worst.meaning} ({worst.count} val rows)."]
     return out
+
+
+def _helped(report: Report) -> str:
+    if report.levers:
+        helped = ", ".join(report.levers)
+        return f"What helped: {helped} ({report.test.prompt_gain.changed} on test)."
+    if any(a.val for a in report.attempts[1:]):
+        return "What helped: nothing; the program is as it was written."
+    return "No lever was tried: the program is as it was written."
 
 
 def headline(report: Report) -> str:
@@ -96,6 +110,8 @@ def verdict_line(report: Report) -> str:
 def spent(report: Report) -> str:
     """Calls, money and time."""
     cost = "unknown price" if report.cost_usd is None else f"${report.cost_usd:.2f}"
+    if not report.lm_calls:
+        cost = "all answers came from the cache"
     return f"{report.lm_calls} LM calls ({cost}), {duration(report.seconds)}"
 
 

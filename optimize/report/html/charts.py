@@ -170,8 +170,8 @@ def sureness(page: Page) -> Figure | None:
     if not page.judged:
         return None
     side, table = page.judged
-    pairs = zip(page.compared, ("before", "after"), page.pair(table), strict=True)
-    known = [(name, kind, c) for name, kind, a in pairs if (c := calibration(a))]
+    pairs = zip(("before", "after"), page.sides(table).items(), strict=False)
+    known = [(name, kind, c) for kind, (name, a) in pairs if (c := calibration(a))]
     if not known:
         return None
     plot = Plot(1.0, f"confidence, {side} rows")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 
 from optimize.report.page import Page
 from optimize.report.rows import Answers, RowTable
@@ -32,13 +33,13 @@ class Pairs:
 
 
 def pairs(page: Page) -> list[Pairs]:
-    """Of the two compared programs; empty where the output is no label."""
+    """Of the compared programs; empty where the output is no label."""
     if not (page.label and page.judged):
         return []
     _, table = page.judged
     return [
         Pairs(name, _answered(page.label, table, found))
-        for name, found in zip(page.compared, page.pair(table), strict=True)
+        for name, found in page.sides(table).items()
     ]
 
 
@@ -71,27 +72,21 @@ def order(found: Sequence[Pairs]) -> list[str]:
 
 
 def per_label(found: Sequence[Pairs], labels: Sequence[str]) -> Section:
-    """Recall and precision of each label, before and after."""
+    """Recall and precision of each label by each program; a dash where it was never answered."""
     from sklearn.metrics import precision_recall_fscore_support
 
-    figures = []
-    for one in found:
-        gold, said = (list(side) for side in zip(*one.found, strict=True))
-        asked = {"labels": list(labels), "average": None, "zero_division": 0}
-        figures.append(precision_recall_fscore_support(gold, said, **asked))
-    (precision, recall, *_), (precision_after, recall_after, _, rows) = figures
+    columns, shares = ["label", "rows"], list[Sequence[float]]()
+    for name, part in (("found", 1), ("right when said", 0)):
+        for one in found:
+            gold, said = (list(side) for side in zip(*one.found, strict=True))
+            asked = {"labels": list(labels), "average": None, "zero_division": nan}
+            figures = precision_recall_fscore_support(gold, said, **asked)
+            columns.append(f"{name}, {one.program}")
+            shares.append(figures[part])
+    counts = Counter(gold for gold, _ in found[0].found)
     table = [
-        [label, str(rows[n])]
-        + [f"{kind[n]:.2f}" for kind in (recall, recall_after, precision, precision_after)]
+        [label, str(counts[label])]
+        + ["–" if isnan(share[n]) else f"{share[n]:.2f}" for share in shares]
         for n, label in enumerate(labels)
     ]
-    before, after = (one.program for one in found)
-    columns = (
-        "label",
-        "rows",
-        f"found, {before}",
-        f"found, {after}",
-        f"right when said, {before}",
-        f"right when said, {after}",
-    )
     return Section("Label by label", (), columns, table)

@@ -115,13 +115,6 @@ def _figures(page: Page) -> dict[str, Any]:
     report, pairs = page.report, labels.pairs(page)
     order = labels.order(pairs)
     known = [found for found in (*charts.climbs(page), charts.costs(page)) if found]
-    slices = [
-        [s.name, f"{s.before:.2f}", f"{s.after:.2f}", str(s.gain), str(s.gain.n)]
-        for s in slice_gains(page)[:SHOWN]
-    ]
-    before, after = page.compared
-    many = "Of many kinds of rows some look bad by chance: their intervals say how bad."
-    columns = ("kind of row", before, after, "gain", "n")
     return {
         "val_bars": charts.val_bars(page),
         "test_bars": charts.test_bars(page),
@@ -131,8 +124,21 @@ def _figures(page: Page) -> dict[str, Any]:
         "heats": [labels.heat(found, order) for found in pairs],
         "label_table": labels.per_label(pairs, order) if pairs else None,
         "sure": charts.sureness(page),
-        "slices": Section("Kind of row by kind of row", [many], columns, slices),
+        "slices": _slices(page),
     }
+
+
+def _slices(page: Page) -> Section:
+    title, before, after = "Kind of row by kind of row", *page.compared
+    found = slice_gains(page)[:SHOWN]
+    if before == after:
+        alone = [[s.name, f"{s.before:.2f}", str(s.gain.n)] for s in found]
+        return Section(title, (), ("kind of row", before, "n"), alone)
+    rows = [
+        [s.name, f"{s.before:.2f}", f"{s.after:.2f}", str(s.gain), str(s.gain.n)] for s in found
+    ]
+    many = "Of many kinds of rows some look bad by chance: the gains' intervals say how bad."
+    return Section(title, [many], ("kind of row", before, after, "gain", "n"), rows)
 
 
 def _rest(page: Page) -> dict[str, Any]:

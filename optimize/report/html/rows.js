@@ -1,6 +1,6 @@
 // Row by row: filters, pages and keys. What is chosen stands in the address after #.
 const PAGE = 25;
-const KINDS = { all: 'All', broken: 'Broken', fixed: 'Fixed', wrong: 'Still wrong', changed: 'Answer changed' };
+const KINDS = { all: 'All', broken: 'Broken', fixed: 'Fixed', wrong: 'Still wrong', right: 'Right', changed: 'Answer changed' };
 const form = document.getElementById('controls');
 const list = document.getElementById('list');
 const state = { side: '', from: '', to: '', show: 'all', label: '', slice: '', q: '', page: 0, row: '' };
@@ -69,11 +69,12 @@ function selected() {
 
 // given: a row to turn to
 function draw(given) {
+  document.getElementById('rows').classList.toggle('single', single());
   const some = selected();
   document.getElementById('chips').replaceChildren(...Object.entries(KINDS).map(([show, name]) => el('button', {
     type: 'button', class: show, 'aria-pressed': String(state.show === show),
     onclick: () => choose({ show }),
-  }, `${name} `, el('b', {}, some.filter((found) => fits(found, show)).length.toLocaleString('en')))));
+  }, `${single() && show === 'wrong' ? 'Wrong' : name} `, el('b', {}, some.filter((found) => fits(found, show)).length.toLocaleString('en')))));
   const found = some.filter((one) => fits(one, state.show));
   const named = given ? found.findIndex((one) => one.row === given) : -1;
   if (named >= 0) state.page = Math.floor(named / PAGE);
@@ -82,10 +83,11 @@ function draw(given) {
   list.replaceChildren(...found.slice(state.page * PAGE, (state.page + 1) * PAGE).map(row));
   const turn = (to, name) => el('button', { type: 'button', disabled: to < 0 || to > last, onclick: () => choose({ page: to }) }, name);
   document.getElementById('pages').replaceChildren(...(found.length ? [] : ['No such row.']), ...(last ? [
-    turn(state.page - 1, '‹ before'), ` page ${state.page + 1} of ${last + 1} `, turn(state.page + 1, 'next ›')] : []));
+    turn(state.page - 1, '‹ previous'), ` page ${state.page + 1} of ${last + 1} `, turn(state.page + 1, 'next ›')] : []));
 }
 
 const SIGN = { fixed: '▲', broken: '▼', wrong: '✕', right: '✓', missing: '?' };
+const single = () => state.from === state.to; // one program: nothing to compare
 const SAID = { fixed: 'fixed', broken: 'broken', wrong: 'still wrong', right: 'right', missing: 'not scored' };
 
 function row(found) {
@@ -120,7 +122,8 @@ function details(found) {
   return el('div', { class: 'open' },
     ...Object.entries(table.inputs).map(([name, column]) => part(name, el('pre', {}, text(column[found.n])))),
     el('div', { class: 'three' }, part('right answer', el('pre', {}, lines(table.gold, found.n))),
-      said(`before: ${state.from}`, found.before, before), said(`after: ${state.to}`, found.after, after)),
+      !single() && said(`before: ${state.from}`, found.before, before),
+      said(single() ? state.to : `after: ${state.to}`, found.after, after)),
     el('p', { class: 'hash' }, `row ${found.row}`));
 }
 
