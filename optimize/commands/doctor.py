@@ -30,7 +30,7 @@ from optimize.lm.reach import check_reachable, check_reachable_embedder
 from optimize.report.checkup import Check, Checkup, Status
 from optimize.store.champion import champion
 from optimize.store.listing import listed
-from optimize.store.open import client, tracking_uri
+from optimize.store.open import client, shown_uri, tracking_uri
 from optimize.store.read import NoRun
 from optimize.task import task_names
 
@@ -109,7 +109,7 @@ def _store(root: Path) -> Found:
     if not _has_store(root):
         return "ok", "no run yet; the first one makes it", ""
     client(root)
-    return "ok", f"{tracking_uri(root)}, runs: {len(listed(root))}", ""
+    return "ok", f"{shown_uri(root)}, runs: {len(listed(root))}", ""
 
 
 def _has_store(root: Path) -> bool:
