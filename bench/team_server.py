@@ -93,9 +93,18 @@ def climbs(folder: Path, store: str, count: int) -> list[Done]:
             )
         ended = [one.communicate() for one in running]
     return [
-        Done(share, one.returncode, json.loads(out or "{}"), err)
+        Done(share, one.returncode, report_of(out), err)
         for share, one, (out, err) in zip(shares, running, ended, strict=True)
     ]
+
+
+def report_of(out: str) -> dict[str, Any]:
+    """Empty where what was printed is no report."""
+    try:
+        found = json.loads(out)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def lost(store: str, done: list[Done]) -> tuple[list[str], dict[str, int]]:
@@ -149,6 +158,14 @@ def lost(store: str, done: list[Done]) -> tuple[list[str], dict[str, int]]:
     return problems, counted
 
 
+def database_size(place: str) -> int:
+    import psycopg2
+
+    with psycopg2.connect(place.replace("+psycopg2", "")) as made, made.cursor() as cursor:
+        cursor.execute("SELECT pg_database_size(current_database())")
+        return int(cursor.fetchone()[0])
+
+
 def measured(count: int, workers: int) -> tuple[list[str], str]:
     """What is lost, and a line of figures."""
     with tempfile.TemporaryDirectory() as name, team.postgres() as database:
@@ -158,6 +175,10 @@ def measured(count: int, workers: int) -> tuple[list[str], str]:
             done = climbs(folder, store, count)
             seconds = time.monotonic() - began
             problems, counted = lost(store, done)
+            counted["MB of database"] = database_size(database) // 1_000_000
+            files = [path for path in (folder / "artifacts").rglob("*") if path.is_file()]
+            counted["artifacts"] = len(files)
+            counted["KB of them"] = sum(path.stat().st_size for path in files) // 1000
         calls = sum(one.report.get("lm_calls", 0) for one in done)
         told = ", ".join(f"{n} {what}" for what, n in counted.items())
         return problems, f"{count} climbs, {calls} calls, {seconds:.0f} s: {told}"

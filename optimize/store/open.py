@@ -27,6 +27,7 @@ QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # where --json has to stand alone
 }
 OUT_OF_DATE = re.compile(r"out-of-date database schema \(found version (\w+)")
 OLDEST, BEYOND = (3, 17), (4, 0)  # versions of a server: from, and below
