@@ -83,7 +83,10 @@ def check_url(url: str, name: str) -> None:
         )
 
 
-def _of_file(path: Path) -> list[Address]:
+def _of_file(name: Path) -> list[Address]:
+    """The nearest file of that name here or in a folder above, as optimize.toml is found."""
+    above = [folder / name for folder in (Path.cwd(), *Path.cwd().parents)]
+    path = next((path for path in above if path.is_file()), name)
     found = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         words = line.partition("#")[0].split()

@@ -21,7 +21,8 @@ FIRST_REST, LAST_REST = 1.0, 30.0  # seconds for which it is, twice as long each
 @dataclass(eq=False)
 class Endpoint:
     """address: None where the LM has one alone and knows it. rests: how often in a row it was left
-    out; then one request at a time is tried there, until one is answered.
+    out, from `since` to `until` by time.monotonic(); then one request at a time is tried there,
+    until one is answered.
     """
 
     address: Address | None = None
@@ -29,16 +30,16 @@ class Endpoint:
     sent: int = 0
     unanswered: int = 0
     rests: int = 0
+    since: float = 0.0
     until: float = 0.0
 
     def up(self, now: float) -> bool:
         return now >= self.until and not (self.rests and self.limiter.inside)
 
     def rest(self, now: float, pause: float = 0.0) -> None:
-        if now < self.until:  # one of those sent before
-            return
         seconds = min(LAST_REST, FIRST_REST * 2.0**self.rests)
-        self.until, self.rests, self.unanswered = now + max(seconds, pause), self.rests + 1, 0
+        self.since, self.until = now, now + max(seconds, pause)
+        self.rests, self.unanswered = self.rests + 1, 0
 
 
 class Pool:
@@ -98,6 +99,8 @@ class Pool:
         """
         endpoint, now = slot.endpoint, time.monotonic()
         with self._changed:
+            if slot.sent < endpoint.since:  # what it says is known since
+                return
             if too_much:
                 lowest = endpoint.limiter.limit == 1
                 endpoint.limiter.refused(slot.sent, now, pause)

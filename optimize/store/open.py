@@ -145,8 +145,10 @@ def _check_server(uri: str) -> None:
         return
     for name in (PASSWORD, TOKEN):
         keep_secret(os.environ.get(name))
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=SECONDS) as found:
+    scheme, _, place = uri.rstrip("/").partition("://")
+    try:  # this address asks for no login
+        where = f"{scheme}://{place.rpartition('@')[2]}/version"
+        with urllib.request.urlopen(where, timeout=SECONDS) as found:
             told = found.read(100).decode(errors="replace").strip()
     except urllib.error.HTTPError:
         return
@@ -189,7 +191,12 @@ def _follow(database: sqlite3.Connection, folder: Path) -> None:
 
 
 def ui_command(root: Path, port: int) -> list[str]:
-    """The command that opens the MLflow UI on this store, on loopback."""
+    """The command that opens the MLflow UI on this store, on loopback.
+
+    Raises WorkbenchError where a server has the runs, which shows them itself.
+    """
+    if tracking_uri(root).startswith(("http://", "https://")):
+        raise WorkbenchError(f"The runs are on a server, which shows them: open {shown_uri(root)}.")
     client(root)
     local = [
         "--backend-store-uri",
