@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from fastapi import FastAPI, Request
 
 from optimize.commands.new import write_task
 from optimize.store.champion import changes, present
+from optimize.store.open import QUIET
 from tests import team
 from tests.test_lm import completion, served
 
@@ -111,8 +113,13 @@ def lost(store: str, done: list[Done]) -> tuple[list[str], dict[str, int]]:
     """What is not there of what the climbs printed, and how much was looked at."""
     from mlflow import MlflowClient
 
+    os.environ.update(QUIET)
     client = MlflowClient(store)
-    problems = [f"exit {d.code}: {d.said[-300:]}" for d in done if d.code not in (0, 1)]
+    problems = [
+        f"exit {d.code}: {(re.findall('Error: .*', d.said) or [''])[-1][:400]}"
+        for d in done
+        if d.code not in (0, 1)
+    ]
     experiment = client.get_experiment_by_name("review").experiment_id
     found = client.search_runs([experiment], max_results=5000)
     parents = [run for run in found if "mlflow.parentRunId" not in run.data.tags]

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 from fastapi import FastAPI, Response
+from mlflow.exceptions import MlflowException
 
 from optimize.commands.new import write_task
 from optimize.errors import WorkbenchError
-from optimize.store import shared
+from optimize.store import again, shared
 from optimize.store.champion import present
 from optimize.store.open import client, shown_uri
 from tests import team
@@ -148,3 +149,23 @@ def test_climbs_at_once_into_postgresql_lose_nothing() -> None:
 
     problems, told = measured(3, 1)
     assert problems == [], told
+
+
+def test_a_write_that_clashes_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What two climbs on PostgreSQL get now and then when both note the same rows."""
+    asked: list[str] = []
+
+    class Clashing:
+        def log_inputs(self, run: str, says: str) -> str:
+            asked.append(run)
+            if len(asked) < 3 or says != "(psycopg2.errors.UniqueViolation)":
+                raise MlflowException(says)
+            return "written"
+
+    monkeypatch.setattr(again, "PAUSE", 0.001)
+    store = again.Again(Clashing())
+    assert store.log_inputs("a", says="(psycopg2.errors.UniqueViolation)") == "written"
+    assert asked == ["a"] * 3
+    with pytest.raises(MlflowException, match="no such run"):
+        store.log_inputs("b", says="no such run")
+    assert asked[3:] == ["b"]

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from optimize.errors import WorkbenchError
 from optimize.secrets import keep_secret, redacted
+from optimize.store.again import Again
 
 # Without these MLflow's server deadlocks offline when litellm cannot fetch its price map, and
 # phones home.
@@ -85,9 +86,9 @@ def client(root: Path) -> Any:
     try:
         if not local:
             _check_server(uri)
-            found = MlflowClient(uri)
-            found.search_experiments(max_results=1)  # opens a database, and verifies its schema
-            return found
+            shared = MlflowClient(uri)
+            shared.search_experiments(max_results=1)  # opens a database, and verifies its schema
+            return Again(shared)
         folder.mkdir(exist_ok=True)
         with FileLock(folder / ".lock"):  # two first uses at once would both create the tables
             found = MlflowClient(uri)
