@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -53,7 +53,8 @@ class RunConfig(BaseSettings):
     )
     api_base: str | None = Field(
         None,
-        description="address of the task LM's OpenAI-compatible endpoint",
+        description="address of the task LM's OpenAI-compatible endpoint; a list of them, or @FILE "
+        "with one a line, for several that serve the same LM",
         examples=["http://127.0.0.1:8000/v1"],
     )
     teacher_api_base: str | None = Field(
@@ -168,6 +169,13 @@ class RunConfig(BaseSettings):
     epochs: int = Field(
         4, ge=1, le=50, description="passes over the training rows in a LoRA fine-tune"
     )
+
+    @field_validator("api_base", "teacher_api_base", "judge_api_base", mode="before")
+    @classmethod
+    def _one_value(cls, given: object) -> object:
+        """A list of addresses, as a flag that is given several times or the file has it."""
+        listed = isinstance(given, list | tuple) and all(isinstance(g, str) for g in given)
+        return ",".join(given) or None if listed else given  # type: ignore[arg-type]
 
     @property
     def lms(self) -> list[tuple[str, str | None]]:

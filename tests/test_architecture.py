@@ -45,6 +45,9 @@ DOORS = {
         "store.read",
         "store.model",
         "store.prompts",
+        "store.again",
+        "store.experiment",
+        "store.shared",
     },
     "typer": {
         "cli.app",

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from bench.scale import table
 from optimize.cli import app
 from tests.test_cli import optimize
 
@@ -70,3 +71,7 @@ def test_the_site_is_built_and_every_link_leads_somewhere(tmp_path: Path) -> Non
     assert "least_gain" in python and "load_program" in python
     assert "--budget-usd" in (tmp_path / "reference" / "commands.html").read_text(encoding="utf-8")
     assert "OPTIMIZE_" in (tmp_path / "reference" / "knobs.html").read_text(encoding="utf-8")
+
+
+def test_the_table_of_scale_is_the_computed_one() -> None:
+    assert table() in (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")

@@ -24,10 +24,10 @@ from optimize.commands.load import _Unlimited
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted, LmRefused, StoreFailed, WorkbenchError
 from optimize.lm import dspy_calls
-from optimize.lm.limiter import limiter_of
 from optimize.lm.limits import Limits
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, count_others
+from optimize.lm.pool import pool_of
 from optimize.program.program import student
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.store.open import client
@@ -407,4 +407,4 @@ def test_an_endpoint_is_asked_as_much_as_it_takes() -> None:
     assert found.scores == (1.0,) * 300 and found.missing == 0
     refused = sum(asked.fault == "429" for asked in app.state.log)
     assert len(app.state.log) == 300 + refused == meter.usage().calls and refused < 60
-    assert limiter_of(lm.model).limit < 16
+    assert pool_of(lm.model).endpoints[0].limiter.limit < 16

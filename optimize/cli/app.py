@@ -37,6 +37,7 @@ MACHINE = (
     errno.ENOTDIR,
     errno.EISDIR,
 )
+BASES = ("api_base", "teacher_api_base")
 FRAMES = 4  # of a trace, enough to find a bug by
 
 
@@ -94,8 +95,13 @@ Teacher = Annotated[
         help="a stronger LM to propose and bootstrap; default: the LM itself",
     ),
 ]
-ApiBase = Annotated[str | None, typer.Option(help="address of the LM's OpenAI-compatible endpoint")]
-TeacherBase = Annotated[str | None, typer.Option(help="the same for the teacher")]
+ApiBase = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="address of the LM's OpenAI-compatible endpoint; repeatable, or @FILE with one a line"
+    ),
+]
+TeacherBase = Annotated[list[str] | None, typer.Option(help="the same for the teacher")]
 JudgeLm = Annotated[
     str | None,
     typer.Option(
@@ -280,7 +286,14 @@ def print_found(found: Any, shown: Any, json: bool) -> None:
 def knobs(arguments: dict[str, Any]) -> dict[str, Any]:
     """Of a command's arguments those that are knobs of a run."""
     others = ("task", "backend", "json", "details", "debug")
-    return {name: value for name, value in arguments.items() if name not in others}
+    found = {name: value for name, value in arguments.items() if name not in others}
+    bases = {name: joined(found[name]) for name in BASES if name in found}
+    return found | bases
+
+
+def joined(bases: list[str] | None) -> str | None:
+    """Addresses of one LM, as the knob has them."""
+    return ",".join(bases) if bases else None
 
 
 @app.callback(invoke_without_command=True)

@@ -26,6 +26,7 @@ from optimize.cli.app import (
     app,
     example,
     guarded,
+    joined,
     print_found,
     project,
 )
@@ -87,7 +88,8 @@ def apply(
 ) -> None:
     """Answer all rows of a file by the best program of TASK; the same command again goes on."""
     flags = {
-        **{"lm": lm, "api_base": api_base, "max_calls": max_calls, "max_tokens": max_tokens},
+        **{"lm": lm, "api_base": joined(api_base)},
+        **{"max_calls": max_calls, "max_tokens": max_tokens},
         **{"budget_usd": budget_usd, "max_minutes": max_minutes, "threads": threads},
         "timeout": timeout,
     }

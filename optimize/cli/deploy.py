@@ -19,6 +19,7 @@ from optimize.cli.app import (
     app,
     example,
     guarded,
+    joined,
     print_found,
     project,
 )
@@ -112,10 +113,10 @@ def serve(
     key that requests must bring.
     """
 
+    base = joined(api_base)
+
     def work() -> int:
-        root, config = project(
-            {"lm": lm, "api_base": api_base, "threads": threads, "timeout": timeout}
-        )
+        root, config = project({"lm": lm, "api_base": base, "threads": threads, "timeout": timeout})
         from optimize.serving import server
 
         def say(address: str, now: Any) -> None:
@@ -124,7 +125,7 @@ def serve(
                 f"its fields as JSON. Ctrl-C ends it when what is in flight is answered."
             )
 
-        chosen = {"lm": lm, "api_base": api_base}
+        chosen = {"lm": lm, "api_base": base}
         server.serve(root, task, (host, port), config, chosen, say)
         typer.echo("Stopped; nothing was in flight any more.")
         return 0

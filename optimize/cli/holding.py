@@ -29,6 +29,7 @@ from optimize.cli.app import (
     app,
     example,
     guarded,
+    joined,
     knobs,
     print_found,
     project,
@@ -43,7 +44,10 @@ Lms = Annotated[
 ]
 ApiBases = Annotated[
     list[str] | None,
-    typer.Option(help="address of its endpoint: one for all --lm, or one for each; none for none"),
+    typer.Option(
+        help="address of its endpoint: one for all --lm, or one for each (none for none), several "
+        "of one LM with commas between them, or @FILE"
+    ),
 ]
 
 
@@ -70,7 +74,8 @@ def recheck(
     the target?
     """
     flags = knobs(locals())
-    names, bases = (flags.pop(name) or [] for name in ("lm", "api_base"))
+    flags.pop("lm"), flags.pop("api_base")
+    names, bases = lm or [], api_base or []
 
     def work() -> int:
         from datetime import date
@@ -134,7 +139,7 @@ def monitor(
 
         with Screen() as screen:
             root, _ = project({})
-            program, (config,) = in_use(root, task, flags, screen, [(lm, api_base)])
+            program, (config,) = in_use(root, task, flags, screen, [(lm, joined(api_base))])
             screen.counts(program.session.meter, config.in_flight)
             found = watching.monitor(program, config, rows, ask)
         print_found(found, monitored(found, date.today()), json)

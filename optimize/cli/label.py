@@ -23,6 +23,7 @@ from optimize.cli.app import (
     app,
     example,
     guarded,
+    joined,
     knobs,
     print_found,
     project,
@@ -82,7 +83,7 @@ def label(
         from optimize.task import load_task
 
         root, _ = project({})
-        wish = Wish(task, rows, next, ask, no_lm, lm, api_base, flags)
+        wish = Wish(task, rows, next, ask, no_lm, lm, joined(api_base), flags)
         sitting = Sitting(load_task(task, root))
         if json or out:
             _listed(root, wish, sitting, out, json)

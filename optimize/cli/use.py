@@ -17,6 +17,7 @@ from optimize.cli.app import (
     app,
     example,
     guarded,
+    joined,
     print_found,
     project,
 )
@@ -42,12 +43,14 @@ def try_(
 ) -> None:
     """Answer one input by the best program of TASK: answer, confidence, demos, what it took."""
 
+    base = joined(api_base)
+
     def work() -> int:
-        root, _ = project({"lm": lm, "api_base": api_base})
+        root, _ = project({"lm": lm, "api_base": base})
         from optimize.commands.answer import answer
         from optimize.report.looks import answered
 
-        found = answer(root, task, _inputs(text, field or []), lm=lm, api_base=api_base)
+        found = answer(root, task, _inputs(text, field or []), lm=lm, api_base=base)
         print_found(found, answered(found, prompt), json)
         return 1 if found.unread is not None else 0
 

@@ -1,4 +1,6 @@
-"""Is everything here that a run needs? Each check ends, whatever hangs; at most one LM call."""
+"""Is everything here that a run needs? Each check ends, whatever hangs; at most one LM call an
+address.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,14 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from platform import python_version
+
+from pydantic import SecretStr
 
 from optimize import __version__, usercode
 from optimize import lm as lms
@@ -18,13 +23,14 @@ from optimize.catalogue import EMBEDDED, EMBEDDERS, MODELS, in_catalogue
 from optimize.config import RunConfig, is_local, is_project, load_config, state_dir
 from optimize.errors import LmRefused, StoreFailed, WorkbenchError
 from optimize.lm import answers, weights
+from optimize.lm.addresses import addresses, is_group
 from optimize.lm.kept import Kept
 from optimize.lm.meter import Meter
 from optimize.lm.reach import check_reachable, check_reachable_embedder
 from optimize.report.checkup import Check, Checkup, Status
 from optimize.store.champion import champion
 from optimize.store.listing import listed
-from optimize.store.open import client, tracking_uri
+from optimize.store.open import client, shown_uri, tracking_uri
 from optimize.store.read import NoRun
 from optimize.task import task_names
 
@@ -33,6 +39,7 @@ LM_SECONDS = 90.0  # that the LM may take to answer: a local one is loaded first
 LITTLE, NOTHING = 5e9, 1e9  # bytes of disk from which on it is told
 ROOM = 16  # tokens of the answer
 LORA = ("torch", "transformers", "peft")
+TOLD_THERE = "The provider, or its server, says why."
 Found = tuple[Status, str, str]  # status, what was found, what to do
 
 
@@ -102,7 +109,7 @@ def _store(root: Path) -> Found:
     if not _has_store(root):
         return "ok", "no run yet; the first one makes it", ""
     client(root)
-    return "ok", f"{tracking_uri(root)}, runs: {len(listed(root))}", ""
+    return "ok", f"{shown_uri(root)}, runs: {len(listed(root))}", ""
 
 
 def _has_store(root: Path) -> bool:
@@ -190,14 +197,40 @@ def _lm(config: RunConfig, call: bool) -> Found:
         return status, f"{config.lm} is not on this machine yet", remedy
     if not call:
         return "ok", f"{config.lm} is configured; not asked (--no-call)", ""
+    if config.api_base and is_group(config.api_base):
+        return _group(config)
+    said, problem = _one_call(config)
+    if problem:
+        return "fail", f"{config.lm} did not answer: {problem}", TOLD_THERE
+    return "ok", f"{config.lm} answered {said}: one call", ""
+
+
+def _group(config: RunConfig) -> Found:
+    """Each address of the LM, asked once, all at the same time."""
+    places = addresses(str(config.api_base))
+    patience = min(config.timeout, LM_SECONDS / 2)  # the others are told of where one hangs
+    keys = [SecretStr(place.key) if place.key else config.api_key for place in places]
+    ones = [
+        config.model_copy(update={"api_base": place.url, "api_key": key, "timeout": patience})
+        for place, key in zip(places, keys, strict=True)
+    ]
+    with ThreadPoolExecutor(len(ones)) as pool:
+        asked = dict(zip((place.url for place in places), pool.map(_one_call, ones), strict=True))
+    bad = [f"{url} did not answer: {problem}" for url, (_, problem) in asked.items() if problem]
+    good = [f"{url} {said}" for url, (said, problem) in asked.items() if not problem]
+    told = f"{config.lm} answered at {len(good)} of {len(asked)} addresses, one call each: "
+    status: Status = "ok" if not bad else "warn" if good else "fail"
+    return status, told + "; ".join([*bad, *good]), TOLD_THERE if bad else ""
+
+
+def _one_call(config: RunConfig) -> tuple[str, str]:
+    """In what time and for how many tokens the LM answered, or by what it failed."""
     meter = Meter(1)
     lm = lms.task_lm(config, meter, ROOM).copy(cache=False, num_retries=0)
     began = time.perf_counter()
     try:
         lm("Say yes.")
-    except usercode.LM_FAILURES as error:
-        told = f"{config.lm} did not answer: {usercode.told(error)}"
-        return "fail", told, "The provider, or its server, says why."
+    except (*usercode.LM_FAILURES, LmRefused) as error:
+        return "", usercode.told(error)
     usage, seconds = meter.usage(), time.perf_counter() - began
-    tokens = f"{usage.tokens_in} tokens in, {usage.tokens_out} out"
-    return "ok", f"{config.lm} answered in {seconds:.1f} s, {tokens}: one call", ""
+    return f"in {seconds:.1f} s, {usage.tokens_in} tokens in, {usage.tokens_out} out", ""

@@ -16,6 +16,7 @@ from optimize.data.gold import Unscorable, scores_alone
 from optimize.data.rows import Splits
 from optimize.errors import WorkbenchError
 from optimize.files import plain
+from optimize.lm.addresses import addresses
 from optimize.lm.dspy_door import first_prompt
 from optimize.program.formats import FORMATS
 from optimize.program.program import Program
@@ -71,7 +72,7 @@ def promptfoo(program: Program, splits: Splits, folder: Path, knobs: dict[str, A
     name, asked = str(knobs.get("lm", "")), {"max_tokens": task.max_tokens}
     options: dict[str, Any] = {**asked, "temperature": knobs.get("temperature", 0.0)}
     if base := knobs.get("api_base"):
-        options["apiBaseUrl"] = base
+        options["apiBaseUrl"] = addresses(base)[0].url
     provider, _, model = name.partition("/")
     config = {
         "description": f"{task.name}: val rows, as the champion asks them",

@@ -26,6 +26,7 @@ from optimize.store.champion import (
 )
 from optimize.store.open import client
 from optimize.store.read import Found, NoRun, find_run
+from optimize.store.shared import one_at_a_time
 from optimize.task import load_task
 
 BECAUSE = "promoted_because"  # the version's tag that holds the reason
@@ -79,7 +80,8 @@ def _shown(found: Side | None) -> bool:
 def _change(root: Path, store: Any, version: Any, how: How, reason: str) -> None:
     """The alias, the record and the reason; the prompts in the registry follow."""
     task = version.name
-    crown(store, task, version, how, reason)
+    with one_at_a_time(store, task):
+        crown(store, task, version, how, reason)
     if reason:
         store.set_model_version_tag(task, version.version, BECAUSE, reason)
     run = Found(store, version.run_id, task, version.run_id)

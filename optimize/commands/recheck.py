@@ -16,6 +16,7 @@ from optimize.config import RunConfig
 from optimize.data.rows import row_hash
 from optimize.errors import WorkbenchError
 from optimize.finetune.effects import price
+from optimize.lm.addresses import check_apart
 from optimize.report.recheck import RecheckedLm, RecheckRecord, recheck_plan
 from optimize.report.record import score_record
 from optimize.report.rows import answers
@@ -33,14 +34,16 @@ def asked_lms(names: Sequence[str], bases: Sequence[str]) -> Asked:
 
     Raises WorkbenchError where it is not clear which address is whose.
     """
-    known: list[str | None] = list(bases)
     count = max(1, len(names))
+    known: list[str | None] = list(bases) if count > 1 else [",".join(bases) or None]
     if len(known) not in (0, 1, count):
         raise WorkbenchError(
             f"{len(known)} --api-base for {count} --lm: give one for all, or one for each in their "
-            f"order, {NO_ADDRESS!r} for an LM at its provider's own."
+            f"order, {NO_ADDRESS!r} for an LM at its provider's own, several of one LM with commas "
+            "between them."
         )
     addresses = known * count if len(known) == 1 else known or [None] * count
+    check_apart((name, base) for name, base in zip(names, addresses, strict=False))
     return list(zip(list[str | None](names) or [None], addresses, strict=True))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from optimize.config import RunConfig
 from optimize.errors import JobLeft, WorkbenchError
 from optimize.finetune.epoch import Epoch, TrainingProgress
+from optimize.lm.addresses import check_single
 from optimize.stats.records import Record
 
 FIRST_POLL, LAST_POLL = 2.0, 60.0  # seconds between two looks at a job, growing by half
@@ -44,6 +45,7 @@ def check_config(config: RunConfig) -> None:
             "--finetune openai trains a hosted LM: --lm openai/MODEL, or any LM with --api-base "
             f"whose provider speaks OpenAI's fine-tuning API, not {config.lm!r}."
         )
+    check_single(config.api_base, "--finetune openai")
     if not _key(config):
         raise WorkbenchError(
             "--finetune openai needs a key: OPTIMIZE_API_KEY; without --api-base OPENAI_API_KEY "

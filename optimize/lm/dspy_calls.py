@@ -16,10 +16,11 @@ from typing import Any, Protocol
 
 import dspy
 from dspy.clients import execution
-from dspy.lm15 import ProviderError
+from dspy.lm15 import ProviderError, RateLimitError, ServerError, TimeoutError, TransportError
 
-from optimize.lm.dspy_door import cache_key, engine_by_post
-from optimize.lm.limiter import limiter_of
+from optimize.lm.addresses import Address
+from optimize.lm.dspy_door import cache_key, engine_at, engine_by_post
+from optimize.lm.pool import elsewhere, one_call, pool_of
 from optimize.lm.post import posted
 from optimize.secrets import redacted
 from optimize.stopping import wait
@@ -143,28 +144,33 @@ def watch_calls(watch: Watch) -> None:
         lm: Any, call: Any, backend: Any, request: Any, provider: Any, state: Any, results: Any
     ) -> None:
         one = _Request(watch, lm, call, request, provider, state, results)
-        with _slot(watch, lm), one.watched():
-            attempt(lm, call, backend, request, provider, state, results)
+        with _slot(watch, lm) as address, one.watched():
+            there = engine_at(backend, provider, address)
+            attempt(lm, call, there, request, provider, state, results)
 
     async def watched_aattempt(
         lm: Any, call: Any, backend: Any, request: Any, provider: Any, state: Any, results: Any
     ) -> None:
-        with _Request(watch, lm, call, request, provider, state, results).watched():
-            await aattempt(lm, call, backend, request, provider, state, results)
+        one = _Request(watch, lm, call, request, provider, state, results)
+        # a loop's only thread cannot wait for a place: it has those to carry on that hold one
+        with _slot(watch, lm, patient=False) as address, one.watched():
+            there = engine_at(backend, provider, address)
+            await aattempt(lm, call, there, request, provider, state, results)
 
     def watched_execute(lm: Any, call: Any) -> Any:
         _placed(watch, lm, call, False)
-        with one_at_a_time(call.place), _refusals(watch, lm):
+        with one_at_a_time(call.place), _refusals(watch, lm), one_call(lm.model):
             return _told(watch, lm, call, execute(lm, call))
 
     async def watched_aexecute(lm: Any, call: Any) -> Any:
         _placed(watch, lm, call, True)
-        with _refusals(watch, lm):
+        with _refusals(watch, lm), one_call(lm.model):
             return _told(watch, lm, call, await aexecute(lm, call))
 
     def worth_another(state: Any, error: Exception, number: int, retries: int) -> bool:
-        again = retryable(state, error, number, retries) and _hint(error) <= MOST_WAIT
-        return again and not posted()  # the same reply would come
+        again = retryable(state, error, number, retries)
+        soon = _hint(error) <= MOST_WAIT or elsewhere()
+        return again and soon and not posted()  # the same reply would come
 
     execution._engine = watched_engine
     execution._attempt, execution._aattempt = watched_attempt, watched_aattempt
@@ -176,21 +182,38 @@ def watch_calls(watch: Watch) -> None:
 
 
 @contextmanager
-def _slot(watch: Watch, lm: Any) -> Iterator[None]:
-    """A place among the requests that the endpoint is asked at once; what runs here needs none."""
+def _slot(watch: Watch, lm: Any, patient: bool = True) -> Iterator[Address | None]:
+    """A place among the requests that an endpoint is asked at once, and its address where the LM
+    has several; what runs here needs none.
+    """
     if watch.runs_here(lm) or posted():
-        yield
+        yield None
         return
-    limiter = limiter_of(lm.model)
-    with limiter.slot() as sent:
+    pool = pool_of(lm.model)
+    with pool.slot(patient) as slot:
         try:
-            yield
-        except (dspy.LMError, ProviderError) as error:
-            if getattr(error, "status", None) in TOO_MUCH:
+            yield slot.endpoint.address
+        except Exception as error:
+            if slot.endpoint.address:
+                _add(error, f" (at {slot.endpoint.address.url})")
+            if _its_fault(error):
                 pause = _hint(error)
-                limiter.refused(sent, pause if pause <= MOST_WAIT else 0.0)
+                too_much = getattr(error, "status", None) in TOO_MUCH
+                pool.failed(slot, too_much, pause if pause <= MOST_WAIT else 0.0)
             raise
-        limiter.answered()
+        pool.answered(slot.endpoint)
+
+
+def _its_fault(error: Exception) -> bool:
+    """Whether another endpoint might have answered."""
+    passing = ServerError, RateLimitError, TimeoutError, TransportError
+    return dspy.is_retryable_lm_error(error) or isinstance(error, passing)
+
+
+def _add(error: Exception, more: str) -> None:
+    if message := getattr(error, "message", ""):
+        error.message = message + more  # type: ignore[attr-defined]
+        error.args = tuple(a + more if a == message else a for a in error.args)
 
 
 @contextmanager
@@ -261,8 +284,10 @@ def _hint(error: Exception) -> float:
 
 def _delay(error: Exception, number: int) -> float:
     """Seconds until the next attempt: what the server asks for, else twice as long each time; with
-    jitter, so that calls side by side do not come back together.
+    jitter, so that calls side by side do not come back together. None where another one is asked.
     """
+    if elsewhere():
+        return 0.0
     seconds = max(_hint(error), min(float(2**number), MOST_WAIT))
     return float(seconds * random.uniform(1.0, 1.25))
 

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from dspy.utils.callback import BaseCallback
 
 from optimize.errors import WorkbenchError
 from optimize.lm import heard
+from optimize.lm.addresses import Address
 from optimize.lm.post import Letter, Post, Reply, Unanswered
 
 __all__ = ["Cache"]
@@ -100,6 +102,28 @@ def engine_by_post(chosen: Any, post: Post) -> Any:
     if reply is None:
         raise Unanswered
     return _Replied(dialect, routed, reply), request, provider
+
+
+def engine_at(engine: Any, provider: str | None, address: Address | None) -> Any:
+    """The engine that DSPy has chosen for a call, but with that address and its key; the same one
+    for None. Each has connections of its own, and is made once.
+
+    Raises WorkbenchError for an engine that has no address of ours.
+    """
+    if address is None:
+        return engine
+    if not hasattr(engine, "config") or provider is None:  # LiteLLM's
+        raise WorkbenchError("An LM at several addresses takes no settings but DSPy's own.")
+    with _making:
+        known = vars(engine).setdefault(_CARRIED, {})
+        if address not in known:
+            keys = {provider: address.key} if address.key else engine.config.api_keys
+            config = replace(engine.config, base_urls={provider: address.url}, api_keys=keys)
+            known[address] = type(engine)(config, model_type=engine.model_type)
+        return known[address]
+
+
+_making = threading.Lock()
 
 
 @dataclass(frozen=True)

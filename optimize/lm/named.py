@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+from dataclasses import replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -18,11 +19,13 @@ from optimize.catalogue import EMBEDDED, MODELS, in_catalogue
 from optimize.config import RunConfig, is_local, state_dir
 from optimize.errors import WorkbenchError, did_you_mean
 from optimize.lm import answers, embedded, embedder, reach, vectors, weights
+from optimize.lm.addresses import addresses, is_group
 from optimize.lm.answers import AnswerCache
 from optimize.lm.dspy_door import retirement, token_prices
 from optimize.lm.endpoint import declare_endpoint, hosted
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, count_others
+from optimize.lm.pool import declare_pool
 from optimize.lm.room import hosted_tokens, note_local
 from optimize.secrets import keep_secret
 
@@ -89,10 +92,25 @@ def resolve(
     if api_base:
         # another address never gets OpenAI's key
         key = config.api_key.get_secret_value() if config.api_key else "none"
-        keep_secret(key)
-        reached = declare_endpoint(name.split("/", 1)[1], api_base.rstrip("/"))
+        reached = _declared(name.split("/", 1)[1], api_base, key)
         return MeteredLM(reached, meter=meter, any_schema=True, api_key=key, **options)
     return hosted(MeteredLM, name, meter=meter, **options)
+
+
+def _declared(model: str, api_base: str, key: str) -> str:
+    """The model string that reaches these addresses. A group has the LM's name alone in DSPy's
+    cache key: its addresses come and go, and what one has answered, the others would have.
+
+    key: of addresses that have none of their own.
+    """
+    places = [replace(place, key=place.key or key) for place in addresses(api_base)]
+    for place in places:
+        keep_secret(place.key)
+    if not is_group(api_base):
+        return declare_endpoint(model, places[0].url)
+    reached = declare_endpoint(model, places[0].url, f"group {model}")
+    declare_pool(reached, places)
+    return reached
 
 
 def check_name(name: str) -> None:

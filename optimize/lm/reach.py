@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from optimize.catalogue import EMBEDDERS
 from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
+from optimize.lm.addresses import (
+    Address,
+    addresses,
+    check_apart,
+    check_single,
+    check_url,
+)
+
+log = logging.getLogger(__name__)
 
 SECONDS = 3.0  # for a connection; a name that resolves slowly is left to the first call
 # the environment variables that hold each provider's key; of others the first call tells
@@ -28,9 +40,10 @@ def check_reachable(config: RunConfig) -> None:
     """Raises WorkbenchError for a key that is missing, or an address where nothing listens, of the
     task LM or the teacher.
     """
+    check_apart(config.lms)
     for name, base in config.lms:
         if base:
-            _check_address(name, base)
+            _check_group(name, addresses(base))
         elif not is_local(name):
             _check_key(name)
 
@@ -46,7 +59,8 @@ def check_reachable_embedder(config: RunConfig) -> None:
             "openai/MODEL with --embedder-api-base for any OpenAI-compatible endpoint."
         )
     if base:
-        _check_address(name, base)
+        check_single(base, "--embedder")
+        _check_group(name, [Address(base)])
     else:
         _check_key(name)
 
@@ -61,21 +75,26 @@ def _check_key(name: str) -> None:
         )
 
 
-def _check_address(name: str, base: str) -> None:
-    address = urlsplit(base)
-    try:
-        host, _ = address.hostname, address.port  # a port beyond 65535 raises
-    except ValueError:
-        host = None
-    if address.scheme not in ("http", "https") or not host:
-        raise WorkbenchError(
-            f"The address {base!r} of LM {name!r} is none; write it as http://HOST:PORT/v1."
-        )
-    if problem := unreachable(base):
-        raise WorkbenchError(
-            f"Nothing listens at {base}, the address of LM {name!r} ({problem}). Start the "
-            "server, or mend --api-base or --teacher-api-base. No call was made."
-        )
+def _check_group(name: str, places: Sequence[Address]) -> None:
+    """One that answers is enough; the others are told of, and tried again meanwhile."""
+    for place in places:
+        check_url(place.url, name)
+    with ThreadPoolExecutor(len(places)) as pool:
+        problems = dict(zip(places, pool.map(lambda p: unreachable(p.url), places), strict=True))
+    down = {place.url: problem for place, problem in problems.items() if problem}
+    if len(down) < len(places):
+        for url, problem in down.items():
+            log.warning(
+                "Nothing listens at %s (%s). LM %s goes on at its other addresses, and that one is "
+                "tried again now and then.", url, problem, name,
+            )  # fmt: skip
+        return
+    url, problem = next(iter(down.items()))
+    others = f", nor at its {len(down) - 1} other addresses" if len(down) > 1 else ""
+    raise WorkbenchError(
+        f"Nothing listens at {url}, the address of LM {name!r} ({problem}){others}. Start the "
+        "server, or mend --api-base or --teacher-api-base. No call was made."
+    )
 
 
 def unreachable(base: str) -> str:

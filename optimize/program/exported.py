@@ -16,6 +16,7 @@ import dspy
 from optimize.data.inputs import typed_inputs
 from optimize.errors import WorkbenchError
 from optimize.files import plain, read_text
+from optimize.lm.addresses import addresses
 from optimize.lm.dspy_door import HistorylessLM
 from optimize.lm.endpoint import declare_endpoint, hosted
 from optimize.program.folder import ADAPTER, PROGRAM
@@ -94,5 +95,5 @@ def _lm(state: Mapping[str, Any], task: Task) -> dspy.BaseLM:
     if base:
         model = name.removeprefix("gguf:") if inside else name.partition("/")[2]
         key = os.environ.get("OPTIMIZE_API_KEY", "none")
-        return EndpointLM(declare_endpoint(model, base.rstrip("/")), api_key=key, **options)
+        return EndpointLM(declare_endpoint(model, addresses(base)[0].url), api_key=key, **options)
     return hosted(HistorylessLM, name, **options)

@@ -19,6 +19,7 @@ from optimize.store.open import client
 from optimize.store.read import TEST_SCORES, Found, NoRun
 
 CHAMPION = "champion"
+NONE_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model, no such alias
 LOG = "champion_log"  # the registered model's tag that holds its changes
 LONGEST = 4500  # letters of it; MLflow's databases take 5,000
 WHY = 300  # letters of a reason
@@ -54,9 +55,15 @@ def present(store: Any, task: str) -> Any:
     """The version that is the champion; None where there is none."""
     from mlflow.exceptions import MlflowException
 
-    with suppress(MlflowException):
+    try:
         return store.get_model_version_by_alias(task, CHAMPION)
-    return None
+    except MlflowException as error:
+        if error.error_code in NONE_THERE:
+            return None
+        raise WorkbenchError(  # a store that cannot tell must not look as if there was none
+            f"The MLflow store does not say which program of task {task!r} is the best: "
+            f"{str(error.message).splitlines()[0]}"
+        ) from error
 
 
 def version_of(run: Found) -> Any:

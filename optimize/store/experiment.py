@@ -8,12 +8,12 @@ experiment, in its menu "Views" and under an address of their own.
 from __future__ import annotations
 
 import json
-import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from optimize.store.open import client
+from optimize.store.open import client, is_shared
 
 VIEW = "mlflow.sharedViewState."  # the prefix of the tags that MLflow's UI saves views in
 RUNS, RUNGS = "runs", "rungs"  # the views' ids, as they stand in an address
@@ -49,11 +49,16 @@ COLUMNS = {
 
 def experiment(store: Any, root: Path, task: str) -> str:
     """The id of the task's experiment, which is made where there is none."""
+    from mlflow.exceptions import MlflowException
+
     found, tags = store.get_experiment_by_name(task), _tags(task)
     if found is None:
-        local = "MLFLOW_TRACKING_URI" not in os.environ
-        place = (root / "mlruns" / "artifacts" / task).resolve().as_uri() if local else None
-        return str(store.create_experiment(task, artifact_location=place, tags=tags))
+        if not is_shared():
+            place = (root / "mlruns" / "artifacts" / task).resolve().as_uri()
+            return str(store.create_experiment(task, artifact_location=place, tags=tags))
+        with suppress(MlflowException):  # another machine was faster
+            return str(store.create_experiment(task, tags=tags))
+        found = store.get_experiment_by_name(task)
     for name in tags.keys() - found.tags.keys():  # an older version made it
         store.set_experiment_tag(found.experiment_id, name, tags[name])
     return str(found.experiment_id)

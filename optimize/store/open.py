@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
+import ssl
 import sys
+import urllib.error
+import urllib.request
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,8 @@ from typing import Any
 from filelock import FileLock
 
 from optimize.errors import WorkbenchError
+from optimize.secrets import keep_secret, redacted
+from optimize.store.again import Again
 
 # Without these MLflow's server deadlocks offline when litellm cannot fetch its price map, and
 # phones home.
@@ -22,7 +28,12 @@ QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # where --json has to stand alone
 }
+OUT_OF_DATE = re.compile(r"out-of-date database schema \(found version (\w+)")
+OLDEST, BEYOND = (3, 17), (4, 0)  # versions of a server: from, and below
+SECONDS = 10.0  # for a server to say its version
+PASSWORD, TOKEN = "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"
 # where MLflow writes down whole paths of what lies below mlruns/artifacts/
 MOVABLE = "/mlruns/artifacts/"
 PATHS = (
@@ -42,8 +53,26 @@ def tracking_uri(root: Path) -> str:
     )
 
 
+def shown_uri(root: Path) -> str:
+    """The same for people: without a password."""
+    return _plain(tracking_uri(root))
+
+
+def _plain(uri: str) -> str:
+    return re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:…@", uri)
+
+
+def is_shared() -> bool:
+    """Whether the store may be written to from other projects and machines."""
+    return "MLFLOW_TRACKING_URI" in os.environ
+
+
 def client(root: Path) -> Any:
-    """An MLflow client on the project's store, which is made on first use."""
+    """An MLflow client on the project's store, which is made on first use.
+
+    Raises WorkbenchError where it cannot be reached or opened, or another version of MLflow made
+    it than the one that is installed knows.
+    """
     os.environ.update({k: v for k, v in QUIET.items() if k not in os.environ})
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -52,11 +81,14 @@ def client(root: Path) -> Any:
     for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = tracking_uri(root)
-    local = uri.startswith("sqlite:///") and "MLFLOW_TRACKING_URI" not in os.environ
+    local = not is_shared()
     folder = root / "mlruns"
     try:
         if not local:
-            return MlflowClient(uri)
+            _check_server(uri)
+            shared = MlflowClient(uri)
+            shared.search_experiments(max_results=1)  # opens a database, and verifies its schema
+            return Again(shared)
         folder.mkdir(exist_ok=True)
         with FileLock(folder / ".lock"):  # two first uses at once would both create the tables
             found = MlflowClient(uri)
@@ -66,11 +98,76 @@ def client(root: Path) -> Any:
                 database.execute("PRAGMA journal_mode=WAL")
                 _follow(database, folder)
         return found
+    except ModuleNotFoundError as error:
+        raise WorkbenchError(
+            f"The MLflow store {shown_uri(root)} needs the package {error.name}. For PostgreSQL "
+            "pip install 'optimize-workbench[postgres]' and write postgresql+psycopg2://…"
+        ) from error
     except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
+        if revision := OUT_OF_DATE.search(str(error)):
+            raise WorkbenchError(_other_schema(root, revision[1])) from error
         more = " If the file is damaged, move it away: a new one is made." if local else ""
         raise WorkbenchError(
-            f"The MLflow store {uri} cannot be opened: {str(error).splitlines()[0]}.{more}"
+            f"The MLflow store {shown_uri(root)} cannot be opened: "
+            f"{redacted(str(error)).splitlines()[0].rstrip('.')}.{more}"
         ) from error
+
+
+def _other_schema(root: Path, revision: str) -> str:
+    """What is to be done about a database whose schema is not the one of the MLflow here."""
+    from alembic.script import ScriptDirectory
+    from mlflow import __version__
+    from mlflow.store.db.utils import _get_alembic_config
+
+    known = {
+        r.revision for r in ScriptDirectory.from_config(_get_alembic_config("")).walk_revisions()
+    }
+    if revision in known:
+        way = (
+            "is of an older version than MLflow {} here. Make a copy of it, then run `mlflow db "
+            "upgrade` on it once everybody who uses it has this version"
+        )
+    else:
+        way = (
+            "is not known to MLflow {} here: a newer version made or upgraded it. Install that "
+            "version here"
+        )
+    return (
+        f"The schema of the MLflow store {shown_uri(root)} ({revision}) {way.format(__version__)}. "
+        "Nothing was written, no call was made."
+    )
+
+
+def _check_server(uri: str) -> None:
+    """Raises WorkbenchError for an MLflow server that does not answer, or is of a version that is
+    not known to work. What a proxy before it says is left to the client, which has credentials.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return
+    for name in (PASSWORD, TOKEN):
+        keep_secret(os.environ.get(name))
+    scheme, _, place = uri.rstrip("/").partition("://")
+    try:  # this address asks for no login
+        where = f"{scheme}://{place.rpartition('@')[2]}/version"
+        with urllib.request.urlopen(where, timeout=SECONDS) as found:
+            told = found.read(100).decode(errors="replace").strip()
+    except urllib.error.HTTPError:
+        return
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLError):
+            return
+        raise WorkbenchError(
+            f"No MLflow server answers at {_plain(uri)} ({reason}). Start it, or mend "
+            "MLFLOW_TRACKING_URI. No call was made."
+        ) from error
+    version = re.match(r"(\d+)\.(\d+)", told)
+    if version and not OLDEST <= (int(version[1]), int(version[2])) < BEYOND:
+        raise WorkbenchError(
+            f"The MLflow server at {_plain(uri)} is version {told}; optimize works with "
+            f"{OLDEST[0]}.{OLDEST[1]} and later ones of {OLDEST[0]}. Nothing was written, no call "
+            "was made."
+        )
 
 
 def _follow(database: sqlite3.Connection, folder: Path) -> None:
@@ -95,7 +192,12 @@ def _follow(database: sqlite3.Connection, folder: Path) -> None:
 
 
 def ui_command(root: Path, port: int) -> list[str]:
-    """The command that opens the MLflow UI on this store, on loopback."""
+    """The command that opens the MLflow UI on this store, on loopback.
+
+    Raises WorkbenchError where a server has the runs, which shows them itself.
+    """
+    if tracking_uri(root).startswith(("http://", "https://")):
+        raise WorkbenchError(f"The runs are on a server, which shows them: open {shown_uri(root)}.")
     client(root)
     local = [
         "--backend-store-uri",

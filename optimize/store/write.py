@@ -36,8 +36,9 @@ from optimize.store import prompts, shown, table
 from optimize.store.champion import CHAMPION, champion_tags, crown, gain_over, takes_over
 from optimize.store.experiment import experiment
 from optimize.store.model import register
-from optimize.store.open import client
+from optimize.store.open import client, is_shared
 from optimize.store.read import HISTORY, TEST_ROWS, Found
+from optimize.store.shared import PROJECT, one_at_a_time, project_id
 
 NOTE = "mlflow.note.content"  # the tag that holds a description
 AT_WORK = {"run": "climbing", "finetune": "tuning"}  # what a run's name says until it ends
@@ -59,12 +60,14 @@ class Run(Observer):
         self.lm = {knob: config[knob] for knob in TASK_LM if knob in config}
         self.experiment = experiment(self.client, root, task)
         self.task = task
+        self._project = project_id(root)
         self._end_killed()
         tags = {
             "task": task,
             "command": command,
             "mlflow.source.name": "optimize",
             "mlflow.user": "",
+            PROJECT: self._project,
         }
         self._began = time.strftime("%m-%d %H:%M")
         self.id = self.client.create_run(
@@ -194,16 +197,18 @@ class Run(Observer):
         for name, value in tags.items():
             self.client.set_model_version_tag(self.task, version, name, value)
         kept = self._keep_prompts(program, f"kept: {run.info.run_name}")
-        known = champion_tags(self.client, self.task)
-        if takes_over(tags, known, gain_over(self.client, self.task, test)):
-            crown(self.client, self.task, made)
-            prompts.mark(self.client, kept, CHAMPION)
+        with one_at_a_time(self.client, self.task):
+            known = champion_tags(self.client, self.task)
+            if takes_over(tags, known, gain_over(self.client, self.task, test)):
+                crown(self.client, self.task, made)
+                prompts.mark(self.client, kept, CHAMPION)
 
     def _end_killed(self) -> None:
-        """Runs of commands that died with their process: one command at a time works on a task, so
-        none of them goes on.
+        """Runs of commands that died with their process: one command at a time works on a task of
+        a project, so none of them goes on. Those of other projects in a shared store may.
         """
         running = "attributes.status = 'RUNNING'"
+        running += f" and tags.{PROJECT} = '{self._project}'" if is_shared() else ""
         for run in self.client.search_runs([self.experiment], filter_string=running):
             self.client.set_terminated(run.info.run_id, "KILLED")
 

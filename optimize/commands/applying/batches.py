@@ -11,6 +11,7 @@ from optimize.commands.applying.answering import Answer, Answered, answer, answe
 from optimize.config import RunConfig, is_local
 from optimize.data.stream import Given
 from optimize.errors import BudgetExhausted, WorkbenchError
+from optimize.lm.addresses import check_single
 from optimize.lm.batch.box import Box
 from optimize.lm.meter import Meter
 from optimize.lm.post import Unanswered, by_post
@@ -25,6 +26,7 @@ def check_batch(program: Program, config: RunConfig) -> None:
     """Raises WorkbenchError for a program or an LM that cannot be asked in batches."""
     if is_local(config.lm):
         raise WorkbenchError(f"--batch: {config.lm} runs in this process; no provider has batches.")
+    check_single(config.api_base, "--batch")
     steps = max(len(program.predictors()), program.votes)
     if steps > 1:
         raise WorkbenchError(
