@@ -57,6 +57,7 @@ DOORS = {
         "cli.lm",
         "cli.runs",
         "cli.start",
+        "cli.sweep",
         "cli.use",
     },
     "rich": {
@@ -65,6 +66,7 @@ DOORS = {
         "report.applied",
         "report.live",
         "report.looks",
+        "report.sweep_screen",
         "report.text",
     },
     "torch": {
@@ -87,6 +89,7 @@ DOORS = {
     "openai": {"finetune.openai_job", "lm.embedder"},
     "httpx": {"lm.batch.http"},
     "xllamacpp": {"lm.embedded"},
+    "ray": {"commands.sweeping.cluster"},
     "gguf": {"lm.requantize", "lm.bert_gguf", f"{LORA}.adapter_gguf"},
 }
 IN_FUNCTIONS = (
@@ -100,6 +103,7 @@ IN_FUNCTIONS = (
     "httpx",
     "xllamacpp",
     "gguf",
+    "ray",
 )
 DSPY_DOORS = ("lm.dspy_door", "lm.dspy_calls")
 # What DSPy may rename or remove without notice, or has announced to remove.
