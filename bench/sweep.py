@@ -120,7 +120,7 @@ def at_work(folder: Path) -> list[Path]:
     """Homes of cells that are in the midst of their calls."""
     homes = [path.parent for path in folder.glob(f"*/{SPENT}")]
     open_ = [home for home in homes if not (home / RECORD).exists()]
-    return [home for home in open_ if MIDWAY <= read_spent(home / SPENT)[0]]
+    return [home for home in open_ if read_spent(home / SPENT)[0] >= MIDWAY]
 
 
 def killed_midway(root: Path, path: Path) -> tuple[dict[str, Any], int]:

@@ -17,7 +17,7 @@ from optimize.commands.sweeping.cell import (
     run_cell,
 )
 from optimize.commands.sweeping.plan import Sweep
-from optimize.errors import WorkbenchError
+from optimize.errors import BUG, WorkbenchError
 from optimize.report.html.sweep import sweep_page
 from optimize.report.sweep import (
     CellRecord,
@@ -114,9 +114,8 @@ def _run(
     watch.scored(0, len(missing))
     for done, ended in enumerate(run_cells(sweep, missing, address), 1):
         if isinstance(ended, Lost):
-            why = f"its worker was lost too often: {ended.why}"
             record = on_record(sweep, sweep.cells[ended.number])
-            ended = record.model_copy(update={"error": why, "found": None, "code": 1})
+            ended = record.model_copy(update={"error": ended.why, "found": None, "code": BUG})
         records[ended.number] = ended
         put_cells(sweep.root, sweep.folder, [ended])
         score = f" {ended.found.test}" if ended.found else f": {ended.error}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,11 @@ COLUMNS = {
 }
 
 
-def experiment(store: Any, root: Path, task: str) -> str:
-    """The id of the task's experiment, which is made where there is none."""
-    found, tags = store.get_experiment_by_name(task), _tags(task)
+def experiment(store: Any, root: Path, task: str, tags: Mapping[str, str] | None = None) -> str:
+    """The id of the task's experiment, which is made where there is none. tags: of one that is no
+    task's.
+    """
+    found, tags = store.get_experiment_by_name(task), _tags(task) if tags is None else tags
     if found is None:
         local = "MLFLOW_TRACKING_URI" not in os.environ
         place = (root / "mlruns" / "artifacts" / task).resolve().as_uri() if local else None

@@ -19,6 +19,7 @@ from optimize.store.shown import rounded
 NAME = "mlflow.runName"
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+OF_SWEEP = {"mlflow.experimentKind": "custom_model_development"}
 STARTED = {"mlflow.source.name": "optimize", "mlflow.user": ""}
 
 
@@ -28,7 +29,7 @@ def put_cells(root: Path, folder: Path, cells: Iterable[CellRecord]) -> str:
     """
     store = client(root)
     with FileLock(folder / "store.lock"):  # jobs that end at once would make two runs of it
-        where = experiment(store, root, f"sweep {folder.name}")
+        where = experiment(store, root, f"sweep-{folder.name}", OF_SWEEP)
         parent = _run(store, where, f"tags.sweep = '{folder.name}'", folder.name)
         for name, value in {"sweep": folder.name, **STARTED}.items():
             store.set_tag(parent, name, value)
@@ -63,10 +64,10 @@ def _put(store: Any, where: str, parent: str, folder: Path, cell: CellRecord) ->
     """A cell's nested run, once for each state of its inputs."""
     known = f"tags.cell = '{cell.id}' and tags.inputs = '{cell.inputs}'"
     run = _run(store, where, known, cell.id)
-    told = {"task": cell.task, "lm": cell.lm, "setting": cell.setting, "seed": str(cell.seed)}
+    told = {"task": cell.task, "lm": cell.lm, "seed": str(cell.seed)}
     tags = {PARENT: parent, "cell": cell.id, "inputs": cell.inputs, **STARTED}
     tags |= {NAME: f"{cell.task}, {cell.setting}, seed {cell.seed}", "outcome": cell.outcome}
-    tags |= {"home": str(folder / cell.id), NOTE: f"`{cell.command}`"}
+    tags |= {"setting": cell.setting, "home": str(folder / cell.id), NOTE: f"`{cell.command}`"}
     if cell.error:
         tags["error"] = cell.error
     for name, value in told.items():

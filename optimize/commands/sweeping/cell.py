@@ -7,6 +7,7 @@ again; one that was lost goes on from the cache and from what it had written dow
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ from optimize.commands.run import run
 from optimize.commands.session import Own, open_session
 from optimize.commands.sweeping.budget import CellPurse, Granting, Ledger, read_spent
 from optimize.commands.sweeping.plan import Cell, Sweep
-from optimize.config import command_line
+from optimize.config import FILE, RunConfig, command_line
+from optimize.errors import WorkbenchError
 from optimize.report.record import Report
 from optimize.report.sweep import CellFound, CellRecord
 from optimize.stats.records import RowScores
@@ -44,8 +46,6 @@ def ledger_of(sweep: Sweep) -> Ledger:
 
 def cell_numbered(sweep: Sweep, number: int) -> Cell:
     """Raises WorkbenchError where there is none."""
-    from optimize.errors import WorkbenchError
-
     if not 0 <= number < len(sweep.cells):
         raise WorkbenchError(
             f"{sweep.path}: no cell {number}; they are numbered 0 to {len(sweep.cells) - 1}. "
@@ -92,6 +92,7 @@ def run_cell(sweep: Sweep, cell: Cell, ledger: Granting, watch: Observer) -> Cel
             return before
         told = f"[budget] in {sweep.path.name}"
         with CellPurse(ledger, cell.id, home / SPENT, told) as purse:
+            (home / FILE).write_text(_toml(cell.config), encoding="utf-8")
             start = time.perf_counter()
             found = _found(sweep, cell, purse, watch)
         ended: dict[str, Any] = {"short": purse.short, "calls": purse.spent, "usd": purse.usd}
@@ -114,6 +115,15 @@ def _record(cell: Cell, **found: Any) -> CellRecord:
         command=command_line("run", cell.task, cell.config.given),
         inputs=cell.inputs,
         **{"found": None, **found},
+    )
+
+
+def _toml(config: RunConfig) -> str:
+    """Its knobs as a file, which makes its home a project for commands that look at runs."""
+    knobs = config.model_dump(mode="json", exclude={"api_key"}, exclude_none=True)
+    lines = [f"{knob} = {json.dumps(value)}" for knob, value in knobs.items()]
+    return "\n".join(
+        ["# Written by optimize sweep, for `optimize report` and others here.", *lines]
     )
 
 

@@ -35,7 +35,7 @@ STAY_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 @dataclass(frozen=True)
 class Lost:
-    """A cell that Ray has given up: its workers were lost too often."""
+    """A cell that Ray has given up."""
 
     number: int
     why: str
@@ -61,8 +61,11 @@ def run_cells(
             number = at_work.pop(ended)
             try:
                 yield CellRecord.model_validate_json(ray.get(ended))
-            except (ray.exceptions.RayError, OSError) as error:
-                yield Lost(number, str(error).strip().split("\n")[-1][:300])
+            except ray.exceptions.RayTaskError as error:
+                yield Lost(number, f"Its worker could not run it: {error.cause}")
+            except ray.exceptions.RayError as error:
+                tries, why = sweep.file.share.retries + 1, str(error).strip().split("\n")[0]
+                yield Lost(number, f"Its worker was lost {tries} times: {why[:300]}")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ FOLDER = "mlruns/sweeps"  # of all sweeps of a project
 OF_LM = (*TASK_LM, "threads", "timeout")
 # of a run's knobs those that a grid does not vary: they have a place of their own
 ELSEWHERE = (*TASK_LM[:2], "seed", "api_key", *LIMITS)
+NAMED = re.compile(r"[A-Za-z0-9_.-]+")
 SPEED = ("threads", "timeout")  # knobs that change no answer
 
 
@@ -125,6 +127,10 @@ def read_sweep(root: Path, path: Path) -> Sweep:
     name.
     """
     path = path.resolve()
+    if not NAMED.fullmatch(path.stem):
+        raise WorkbenchError(
+            f"{path}: the file's name is the sweep's; use letters, digits, '-', '_' and '.' alone."
+        )
     try:
         file = SweepFile.model_validate(tomllib.loads(read_text(path)))
     except tomllib.TOMLDecodeError as error:
@@ -141,9 +147,10 @@ def read_sweep(root: Path, path: Path) -> Sweep:
     ):
         given = dict(zip(grid, values, strict=True))
         try:
-            config = load_config(root, **_capped(file, limits) | given | lm, seed=seed)
+            config = load_config(root, **limits | given | lm, seed=seed)
         except WorkbenchError as error:
             raise WorkbenchError(f"{path}: {error}") from None
+        config = _capped(config, file.budget)
         others = {k: v for k, v in lm.items() if k not in (*TASK_LM[:2], *SPEED)}
         inputs = _inputs(root, task, config)
         found.append(Cell(len(found), task, config, given | others, inputs))
@@ -165,15 +172,14 @@ def _labelled(cells: Sequence[Cell]) -> Iterator[Cell]:
         yield replace(cell, setting=", ".join(words))
 
 
-def _capped(file: SweepFile, limits: Mapping[str, Any]) -> dict[str, Any]:
-    """The limits of a cell; none is above the budget of all."""
-    default = RunConfig.model_fields["max_calls"].default
-    whole = {"max_calls": file.budget.calls, "budget_usd": file.budget.usd}
-    out = {"max_calls": default} | dict(limits)
-    for knob, most in whole.items():
-        if most is not None:
-            out[knob] = min(out.get(knob, most), most)
-    return out
+def _capped(config: RunConfig, budget: Budget) -> RunConfig:
+    """The knobs of a cell, none of whose caps is above the budget of all."""
+    out = {}
+    if budget.calls is not None:
+        out["max_calls"] = min(config.max_calls, budget.calls)
+    if budget.usd is not None:
+        out["budget_usd"] = min(config.budget_usd or budget.usd, budget.usd)
+    return config.model_copy(update=out)
 
 
 def _told(error: ValidationError) -> str:
