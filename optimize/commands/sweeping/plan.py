@@ -174,7 +174,7 @@ def _labelled(cells: Sequence[Cell]) -> Iterator[Cell]:
 
 def _capped(config: RunConfig, budget: Budget) -> RunConfig:
     """The knobs of a cell, none of whose caps is above the budget of all."""
-    out = {}
+    out: dict[str, float] = {}
     if budget.calls is not None:
         out["max_calls"] = min(config.max_calls, budget.calls)
     if budget.usd is not None:
