@@ -160,7 +160,7 @@ def test_a_cell_that_fails_says_why_and_one_without_budget_goes_on_with_more(
     server = faulty_app(answer, lambda asked: "")
     with served(server) as url:
         path = written(project, SMALL.replace("calls = 1000", "calls = 40"), URL=f"{url}/v1")
-        assert sweep("--cell", "3").exit_code == 1
+        assert sweep("--cell", "3").exit_code in (1, 2)
         left = 40 - len(server.state.log)
         done = sweep("--cell", "1", "--json")  # it finds answers of the other, and a few calls
         known = json.loads(done.stdout)

@@ -11,6 +11,7 @@ from optimize.commands.run import calls_after
 from optimize.commands.session import open_session
 from optimize.commands.sweeping.cell import (
     cell_numbered,
+    check_budget,
     is_done,
     ledger_of,
     on_record,
@@ -45,15 +46,17 @@ def plan(sweep: Sweep) -> PlannedSweep:
         key = task, config.model_copy(update={"seed": 0}).model_dump_json()
         if key not in known:
             try:
+                check_budget(sweep, config)
                 session = open_session(sweep.root, task, config, Observer(), asks=False)
             except WorkbenchError as error:
                 raise WorkbenchError(f"{sweep.path}, cell {cell.number}: {error}") from None
             after = calls_after(session)
             known[key] = planned(session.task, session.splits, config, after)
-        most, least = min(config.max_calls, known[key].enough), known[key].least
-        if config.max_calls < least:
+        cap = min(config.max_calls, sweep.file.budget.calls or config.max_calls)
+        most, least = min(cap, known[key].enough), known[key].least
+        if cap < least:
             raise WorkbenchError(
-                f"{sweep.path}, cell {cell.number} ({task}): {config.max_calls} LM calls cannot "
+                f"{sweep.path}, cell {cell.number} ({task}): {cap} LM calls cannot "
                 f"pay for its val and test rows, which take {least}. Give more in [limits] or "
                 "[budget], or use fewer rows: val_rows, test_rows in [grid]. No call was made."
             )

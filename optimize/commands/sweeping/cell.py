@@ -21,7 +21,7 @@ from optimize import stopping
 from optimize.climb.observer import Observer
 from optimize.commands.explained import explained
 from optimize.commands.run import run
-from optimize.commands.session import Own, open_session
+from optimize.commands.session import Own, check_price, open_session
 from optimize.commands.sweeping.budget import CellPurse, Granting, Ledger, read_spent
 from optimize.commands.sweeping.plan import Cell, Sweep
 from optimize.config import FILE, RunConfig, command_line
@@ -52,6 +52,12 @@ def cell_numbered(sweep: Sweep, number: int) -> Cell:
             "--dry-run lists them."
         )
     return sweep.cells[number]
+
+
+def check_budget(sweep: Sweep, config: RunConfig) -> None:
+    """Raises WorkbenchError for a budget in US dollars where an LM's price is not known."""
+    if sweep.file.budget.usd:
+        check_price(config.model_copy(update={"budget_usd": sweep.file.budget.usd}))
 
 
 def on_record(sweep: Sweep, cell: Cell) -> CellRecord:
@@ -133,6 +139,7 @@ def _found(sweep: Sweep, cell: Cell, purse: CellPurse, watch: Observer) -> dict[
     own = Own(home, sweep.root if sweep.file.cache == "project" else home, purse)
     try:
         with _own_store():
+            check_budget(sweep, cell.config)
             session = open_session(sweep.root, cell.task, cell.config, watch, own=own)
             watch.counts(session.meter, session.config.in_flight)
             report = run(session)

@@ -150,7 +150,6 @@ def read_sweep(root: Path, path: Path) -> Sweep:
             config = load_config(root, **limits | given | lm, seed=seed)
         except WorkbenchError as error:
             raise WorkbenchError(f"{path}: {error}") from None
-        config = _capped(config, file.budget)
         others = {k: v for k, v in lm.items() if k not in (*TASK_LM[:2], *SPEED)}
         inputs = _inputs(root, task, config)
         found.append(Cell(len(found), task, config, given | others, inputs))
@@ -170,16 +169,6 @@ def _labelled(cells: Sequence[Cell]) -> Iterator[Cell]:
         }
         words = [cell.config.lm, *(f"{knob}={value}" for knob, value in differ.items())]
         yield replace(cell, setting=", ".join(words))
-
-
-def _capped(config: RunConfig, budget: Budget) -> RunConfig:
-    """The knobs of a cell, none of whose caps is above the budget of all."""
-    out: dict[str, float] = {}
-    if budget.calls is not None:
-        out["max_calls"] = min(config.max_calls, budget.calls)
-    if budget.usd is not None:
-        out["budget_usd"] = min(config.budget_usd or budget.usd, budget.usd)
-    return config.model_copy(update=out)
 
 
 def _told(error: ValidationError) -> str:
