@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -109,25 +108,12 @@ def two_nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
-    head = {**node, **agents(), "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    second = cluster.add_node(**node, **agents())
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    second = cluster.add_node(**node)
     try:
         yield cluster.address, lambda: cluster.remove_node(second, allow_graceful=False)
     finally:
         cluster.shutdown()
-
-
-def agents() -> dict[str, int]:
-    """Free ports for a node's agents: where they are not told, a raylet waits 15 s for its agents
-    to choose them, and dies on a machine that is too busy for that.
-    """
-    names = ("metrics_agent", "runtime_env_agent", "metrics_export", "dashboard_agent_listen")
-    with ExitStack() as stack:
-        free = [stack.enter_context(socket.socket()) for _ in names]
-        for one in free:
-            one.bind(("127.0.0.1", 0))
-        return {f"{name}_port": one.getsockname()[1] for name, one in zip(names, free, strict=True)}
 
 
 def at_work(folder: Path) -> list[Path]:
