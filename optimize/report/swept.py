@@ -9,14 +9,16 @@ from optimize.report.sections import NONE, Section
 from optimize.report.sweep import (
     CellRecord,
     PlannedSweep,
-    SettingRecord,
     SweepRecord,
     TaskRecord,
     cost,
     in_usd,
 )
 
-MARKS = "◀ best on val   ● nothing as cheap scores better on test"
+MARKS = (
+    "◀ best on val. ● nothing as cheap scores better on test. seeds: standard deviation of their "
+    "test scores."
+)
 
 
 def planned_section(found: PlannedSweep) -> Section:
@@ -45,15 +47,15 @@ def planned_section(found: PlannedSweep) -> Section:
 def task_section(found: TaskRecord) -> Section:
     """Its settings, the best on val first."""
     usd = in_usd([s.price for s in found.settings if s.price])
-    unit = "$ for 1,000" if usd else "tokens each"
-    columns = ("LM", "val", "test [95 %]", "against the best", "seeds", unit, "at target")
+    unit = "$/1,000" if usd else "tokens"
+    columns = ("LM", "val", "test [95 %]", "to the best", "seeds", unit, "met")
     rows = [
         [
             f"{s.setting}{' ◀' if s is found.best else ''}",
             f"{s.val:.2f}",
             str(s.test),
             "" if s is found.best else str(s.behind or NONE),
-            seeds(s),
+            f"±{s.spread:.2f}" if s.spread is not None else NONE,
             price(s.price, usd) + (" ●" if s.on_front else ""),
             f"{s.met}/{len(s.seeds)}",
         ]
@@ -61,15 +63,6 @@ def task_section(found: TaskRecord) -> Section:
     ]
     n = found.best.test.n if found.best else 0
     return Section(f"{found.task}: scores on {n} test rows", (), columns, rows)
-
-
-def seeds(found: SettingRecord) -> str:
-    """Test scores over seeds: from lowest to highest, and their standard deviation."""
-    if found.spread is None:
-        return f"{len(found.seeds)}: {NONE}"
-    scores = [s.score for s in found.scores]
-    ends = f"{min(scores):.2f}…{max(scores):.2f}"
-    return f"{len(found.seeds)}: {ends} ±{found.spread:.2f}"
 
 
 def price(found: Price | None, usd: bool) -> str:

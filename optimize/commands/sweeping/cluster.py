@@ -8,6 +8,7 @@ wrong in the run itself is the cell's record, and never raised.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -94,10 +95,12 @@ def _connected(sweep: Sweep, address: str | None) -> Iterator[Any]:
     except Exception as error:  # Ray raises it bare where it has waited in vain
         where = address or "this machine"
         raise WorkbenchError(f"No Ray at {where}: {str(error).strip()[:300]}") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    # what Ray prints of lost workers, its raylets' last words among it, is in its logs too
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 def _namespace(sweep: Sweep) -> str:
