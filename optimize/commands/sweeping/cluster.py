@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,10 +154,12 @@ def _cell(root: str, path: str, number: int, actor: Any) -> str:
 
 
 class _Asked:
-    """A ledger behind an actor."""
+    """A ledger behind an actor. Asked in a thread of its own: while a task's main thread waits for
+    Ray, Ray gives its cores to another task, and both would go on.
+    """
 
     def __init__(self, actor: Any) -> None:
-        self.actor = actor
+        self.actor, self.aside = actor, ThreadPoolExecutor(1)
 
     def claim(self, cell: str, spent: int, usd: float) -> None:
         self._told("claim", cell, spent, usd)
@@ -170,4 +173,7 @@ class _Asked:
     def _told(self, method: str, *given: Any) -> Any:
         import ray
 
-        return ray.get(getattr(self.actor, method).remote(*given))
+        def ask() -> Any:
+            return ray.get(getattr(self.actor, method).remote(*given))
+
+        return self.aside.submit(ask).result()
