@@ -87,10 +87,8 @@ def task_sentences(found: TaskRecord, cells: Sequence[CellRecord]) -> list[str]:
         if len(best.seeds) > 1 and len(found.settings) > 1:
             out += [_seeds_sentence(found)]
     if found.due:
-        numbers = ", ".join(map(str, found.due))
-        out += [
-            f"A fine-tune is due in cells {numbers}: a plateau below target, and the gate open."
-        ]
+        numbers = f"cell{'s' * (len(found.due) > 1)} {', '.join(map(str, found.due))}"
+        out += [f"A fine-tune is due in {numbers}: a plateau below target, and the gate open."]
     out += [
         f"Cell {c.number} failed: {c.error}"
         for c in cells

@@ -51,7 +51,7 @@ def _summary(task: TaskRecord) -> list[str]:
     if best is None:
         return [task.task, "every cell failed", NONE, NONE, NONE, NONE]
     met = f"{best.met} of {len(best.seeds)}"
-    due = f"cells {', '.join(map(str, task.due))}" if task.due else "none"
+    due = ", ".join(f"cell {number}" for number in task.due) or "none"
     return [task.task, best.setting, str(best.test), f"{task.target:g}", met, due]
 
 
