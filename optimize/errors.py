@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
+MISTAKE, BUG = 2, 70  # exit codes beside 0, met, and 1, not met
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ " Did you mean 'tickets'?", with the space before it; empty where no name is near."""

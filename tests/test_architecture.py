@@ -61,6 +61,7 @@ DOORS = {
         "cli.lm",
         "cli.runs",
         "cli.start",
+        "cli.sweep",
         "cli.use",
     },
     "rich": {
@@ -71,6 +72,7 @@ DOORS = {
         "report.labelling",
         "report.live",
         "report.looks",
+        "report.sweep_screen",
         "report.synthesis",
         "report.text",
     },
@@ -94,6 +96,7 @@ DOORS = {
     "openai": {"finetune.openai_job", "lm.embedder"},
     "httpx": {"lm.batch.http"},
     "xllamacpp": {"lm.embedded"},
+    "ray": {"commands.sweeping.cluster"},
     "gguf": {"lm.requantize", "lm.bert_gguf", f"{LORA}.adapter_gguf"},
 }
 IN_FUNCTIONS = (
@@ -107,6 +110,7 @@ IN_FUNCTIONS = (
     "httpx",
     "xllamacpp",
     "gguf",
+    "ray",
 )
 DSPY_DOORS = ("lm.dspy_door", "lm.dspy_calls")
 # What DSPy may rename or remove without notice, or has announced to remove.

@@ -6,6 +6,9 @@ from optimize.cli import start  # noqa: F401  (each module adds its commands, an
 from optimize.cli import run  # noqa: F401
 
 # isort: split
+from optimize.cli import sweep  # noqa: F401
+
+# isort: split
 from optimize.cli import finetune  # noqa: F401
 
 # isort: split

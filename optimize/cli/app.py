@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -25,20 +24,7 @@ app = typer.Typer(
     "below the target.",
 )
 
-# Exit codes beside 0, met, and 1, not met
-MISTAKE, BUG = 2, 70
-# nobody's bug
-MACHINE = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOSPC,
-    errno.EROFS,
-    errno.EEXIST,
-    errno.ENOTDIR,
-    errno.EISDIR,
-)
 BASES = ("api_base", "teacher_api_base")
-FRAMES = 4  # of a trace, enough to find a bug by
 
 
 def named(given: str) -> str:
@@ -228,7 +214,9 @@ def guarded(debug: bool, work: Callable[[], int]) -> None:
     except BaseException as error:
         if debug:
             typer.echo(redacted(traceback.format_exc()), err=True)
-        line, code = _explained(error)
+        from optimize.commands.explained import explained
+
+        line, code = explained(error)
         typer.secho(line, fg="red", err=True)
     raise typer.Exit(code)
 
@@ -238,38 +226,6 @@ def _say_stopped() -> None:
         "Stopped. What was answered is cached; the same command goes on from there.", err=True
     )
     sys.stdout.flush()
-
-
-def _explained(error: BaseException) -> tuple[str, int]:
-    """What went wrong, for the user, and the exit code."""
-    from optimize.config import find_root
-    from optimize.errors import BudgetExhausted, LmRefused, StoreFailed, WorkbenchError
-
-    if isinstance(error, WorkbenchError | StoreFailed):
-        return f"Error: {error}", MISTAKE
-    if isinstance(error, LmRefused):
-        return f"Error: {error} What was answered is cached.", MISTAKE
-    if isinstance(error, BudgetExhausted):
-        more = "Give the same command a higher one: what is known is cached."
-        return f"Error: {error} {more}", MISTAKE
-    if isinstance(error, OSError) and error.errno in MACHINE:
-        return f"Error: {error.strerror}: {error.filename}.", MISTAKE
-    from optimize import usercode
-
-    if found := usercode.users(error, find_root()):
-        more = "Mend it and give the same command again: what was answered is cached."
-        return f"Error: {found} {more} --debug shows the traceback.", MISTAKE
-    if isinstance(error, usercode.LM_FAILURES):
-        return f"Error: An LM call failed: {usercode.told(error)}", MISTAKE
-    frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
-    return "\n".join(
-        [
-            f"Error: This is a bug of optimize, not of your task: {usercode.told(error)}",
-            *[f"  {frame.filename}:{frame.lineno}, in {frame.name}" for frame in frames],
-            "What was answered is cached. Please report these lines with the command you gave; "
-            "--debug shows the whole traceback.",
-        ]
-    ), BUG
 
 
 def print_found(found: Any, shown: Any, json: bool) -> None:

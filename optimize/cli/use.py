@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from optimize.cli.app import (
-    MISTAKE,
     ApiBase,
     Debug,
     Json,
@@ -87,6 +86,8 @@ def doctor(
 
         found = checkup(find_root(), call=not no_call)
         print_found(found, checks_shown(found), json)
+        from optimize.errors import MISTAKE
+
         return MISTAKE if found.failed else 0
 
     guarded(debug, work)

@@ -127,11 +127,11 @@ def _shown(session: Session, tracked: Run, report: Report, failed: list[str]) ->
     """The report with its pictures and its page beside it, as far as they could be made."""
     for chart in report.charts:
         with surviving(failed, f"The picture {chart}"):
-            draw(report, session.root / chart)
-            tracked.attach(session.root / chart)
+            draw(report, session.home / chart)
+            tracked.attach(session.home / chart)
     assert report.page
     with surviving(failed, "The page"):
-        path = session.root / report.page
+        path = session.home / report.page
         path.parent.mkdir(parents=True, exist_ok=True)
         export(page_of(report, tracked.found), "html", path)
         tracked.attach(path)
@@ -207,7 +207,7 @@ class _Judged:
 def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation]) -> _Judged:
     test = before, after = found["prompt"], found["tuned"]
     rows = [row_hash(session.task, e) for e in session.splits.test]
-    tunings = len({after.scores, *earlier_tests(session.root, session.task.name, rows)})
+    tunings = len({after.scores, *earlier_tests(session.home, session.task.name, rows)})
     gain = paired_gain(before.scores, after.scores, level(tunings))
     assert tuned.chosen.change
     seen = effects(
@@ -258,7 +258,7 @@ def _report(
     path: Path,
 ) -> Report:
     usage, climb, tuned = session.meter.usage(), findings.climb, findings.tuned
-    charts = session.folder("charts").relative_to(session.root) / path.stem
+    charts = session.folder("charts").relative_to(session.home) / path.stem
     tried = map(AttemptRecord.of, tuned.attempts if tuned else ())
     return Report(
         **dict(climb) | {"attempts": [*climb.attempts, *tried], "judge": _raw(climb, found)},
@@ -274,7 +274,7 @@ def _report(
         roles={r: UsageRecord.of(u) for r, u in session.meter.by_role().items()},
         seconds=round(time.perf_counter() - session.start, 1),
         lm_retires=lms.retires(session.config.lm, session.config.api_base),
-        program=str(path.relative_to(session.root)),
+        program=str(path.relative_to(session.home)),
         charts=[str(charts / name) for name in names(tuned=judged is not None)],
         page=str(charts / PAGE),
         next="",

@@ -31,7 +31,7 @@ def remembered(session: Session) -> Memory:
     task, splits = session.task, session.splits
     val = [row_hash(task, e) for e in splits.val]
     test = [row_hash(task, e) for e in splits.test]
-    climbs = list(earlier_histories(session.root, task.name, val))
+    climbs = list(earlier_histories(session.home, task.name, val))
     rivals = dict.fromkeys(scores for climb in climbs for scores in _aligned(climb, val))
     different = frozenset(climb.tried for climb in climbs)  # a fine-tune run repeats its climb's
     return Memory(different, tuple(rivals), frozenset(tests_read(session, test)))
@@ -39,7 +39,7 @@ def remembered(session: Session) -> Memory:
 
 def tests_read(session: Session, rows: list[str]) -> set[Scores]:
     """The scores on these test rows of all programs, on all LMs, that they have judged."""
-    given = session.root, session.task.name, rows
+    given = session.home, session.task.name, rows
     return earlier_tests(*given, ("prompt", "tuned")) | rechecked_tests(*given)
 
 

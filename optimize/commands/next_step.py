@@ -79,7 +79,7 @@ def _tune_or_hand_off(report: Report, session: Session) -> Step:
         return Step(finetune_command(report.task, report.knobs), note=told)
     if why := untrainable(session.config):
         return Step(elsewhere, note=f"rows to train elsewhere. {why}")
-    folder = session.folder("handoff").relative_to(session.root)
+    folder = session.folder("handoff").relative_to(session.home)
     bundled = session.config.finetune == "bundle"
     return Step(
         finetune_command(report.task, report.knobs),

@@ -63,7 +63,7 @@ def run(session: Session, rungs: Sequence[Rung] | None = None) -> Report:
         tracked_run(session, "run") as tracked,
         dspy.context(lm=session.lm),
     ):
-        if changed := since_last_run(session.root, session.task.name, tracked.id):
+        if changed := since_last_run(session.home, session.task.name, tracked.id):
             session.watch.noted(changed)
         finetune = session.config.finetune
         found, climbed, tested = _climbed(session, tracked, rungs, found_before)

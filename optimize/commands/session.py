@@ -19,7 +19,7 @@ from optimize.finetune import BACKENDS, forgetting, trainer
 from optimize.finetune.forgetting import GENERAL
 from optimize.finetune.steps import unlabelled
 from optimize.lm.embedder import Embedder, embedder_of
-from optimize.lm.limits import Limits
+from optimize.lm.limits import Limits, Purse
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM
 from optimize.lm.weights import sha256
@@ -34,11 +34,23 @@ UNASKED = "openai/unasked"  # the LM of a session that only checks; the cap of 0
 
 
 @dataclass(frozen=True)
+class Own:
+    """What a run has for itself that is one of many: it neither sees nor changes those beside it.
+
+    home: below it lies its mlruns/. cache: below it lies its answer cache.
+    """
+
+    home: Path
+    cache: Path
+    purse: Purse | None = None
+
+
+@dataclass(frozen=True)
 class Session:
     """Everything one command works with.
 
     no_regression_on: other tasks, with their rows, that a tuned LM is asked as well. judge: where
-    the task has one, which scores its answers; None: its metric does.
+    the task has one, which scores its answers; None: its metric does. own: of one run of many.
     """
 
     root: Path
@@ -53,6 +65,12 @@ class Session:
     no_regression_on: tuple[tuple[Task, Splits], ...] = ()
     judge: Judge | None = None
     start: float = field(default_factory=time.perf_counter)
+    own: Own | None = None
+
+    @property
+    def home(self) -> Path:
+        """Below it lies mlruns/."""
+        return self.own.home if self.own else self.root
 
     @property
     def target(self) -> float:
@@ -84,16 +102,21 @@ class Session:
         return replace(self, task=replace(self.task, confusion=found))
 
     def folder(self, kind: str) -> Path:
-        return self.root / "mlruns" / kind / self.task.name
+        return self.home / "mlruns" / kind / self.task.name
 
 
 def open_session(
-    root: Path, name: str, config: RunConfig, watch: Observer, asks: bool = True
+    root: Path,
+    name: str,
+    config: RunConfig,
+    watch: Observer,
+    asks: bool = True,
+    own: Own | None = None,
 ) -> Session:
     """Load and check everything that needs no LM call, then the LMs.
 
-    asks: False for a session that only checks: its LMs are neither loaded nor reachable. Raises
-    WorkbenchError for what is wrong.
+    asks: False for a session that only checks: its LMs are neither loaded nor reachable. own: of
+    one run of many. Raises WorkbenchError for what is wrong.
     """
     for lm, _ in config.lms:
         lms.check_name(lm)
@@ -118,10 +141,10 @@ def open_session(
             "a metric can be asked beside another."
         )
     limits = Limits(config.max_tokens, config.budget_usd, config.max_minutes)
-    meter = Meter(config.max_calls if asks else 0, limits)
+    meter = Meter(config.max_calls if asks else 0, limits, own.purse if own else None)
     found = embedder_of(config)
     if asks:
-        lms.configure(root, meter)
+        lms.configure(own.cache if own else root, meter)
         lm = lms.task_lm(config, meter, task.max_tokens)
         teacher = lms.teacher_lm(config, meter, task.max_tokens)
     else:
@@ -132,7 +155,9 @@ def open_session(
         task, splits = judge.scoring(task), judge.naming(splits)
     # what costs money is not asked by a command that only checks
     free = found if asks or (found and found.local) else None
-    return Session(root, config, task, splits, meter, lm, teacher, watch, free, others, judge)
+    return Session(
+        root, config, task, splits, meter, lm, teacher, watch, free, others, judge, own=own
+    )
 
 
 def check_price(config: RunConfig) -> None:
@@ -180,7 +205,7 @@ def tracked_run(session: Session, command: str) -> Run:
     }
     if session.splits.synthetic:
         knobs["synthetic_rows"] = len(session.splits.synthetic)
-    return Run(session.root, session.task.name, command, knobs, session.splits)
+    return Run(session.home, session.task.name, command, knobs, session.splits)
 
 
 class Both(Observer):

@@ -161,7 +161,7 @@ def _best_or_student(session: Session, task: Task) -> Program:
     small LMs answer best.
     """
     try:
-        _, run = last_run(session.root, task.name)
+        _, run = last_run(session.home, task.name)
         text, where = run.text("prompt_program.json"), f"prompt_program.json of run {run.id}"
         return parse_program(
             task, text, where, lambda tuned: tuned_lm(session, tuned, task.max_tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 Spent = tuple[float, float, float]  # tokens, US dollars, minutes
 NOTHING: Spent = (0.0, 0.0, 0.0)
@@ -43,3 +44,13 @@ class Limits:
             ("max-minutes", "minutes", self.minutes, minutes),
         ]
         return [(flag, unit, limit, n) for flag, unit, limit, n in every if limit is not None]
+
+
+class Purse(Protocol):
+    """A budget that runs in several processes share. Asked before every request is sent."""
+
+    def take(self, calls: int) -> None:
+        """Raises BudgetExhausted where so many calls are not left."""
+
+    def paid(self, usd: float) -> None:
+        """An answer took so many US dollars."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from optimize.errors import BudgetExhausted, ShareExhausted
 from optimize.lm.dspy_door import carried, carrying
-from optimize.lm.limits import NOTHING, Limits, Spent
+from optimize.lm.limits import NOTHING, Limits, Purse, Spent
 from optimize.lm.usage import Usage
 
 # what an LM is asked for; other: by a program or a module of the user's, with an LM of its own
@@ -39,11 +39,11 @@ class Meter:
     """Counts for all LMs of a run, under threads, and the caps: none is sent once one is reached.
 
     That of calls is exact; tokens and money are known when a call is answered, so that those in
-    flight may go beyond.
+    flight may go beyond. purse: what other runs draw on as well; none of it is planned with.
     """
 
-    def __init__(self, max_calls: int, limits: Limits = NONE) -> None:
-        self.max_calls, self.limits = max_calls, limits
+    def __init__(self, max_calls: int, limits: Limits = NONE, purse: Purse | None = None) -> None:
+        self.max_calls, self.limits, self.purse = max_calls, limits, purse
         self._began: float | None = None  # when the first request was sent
         self._lock = threading.Lock()
         self._numbers: dict[str, Any] = {f.name: 0 for f in fields(Usage) if f.name != "latencies"}
@@ -138,6 +138,8 @@ class Meter:
         """
         with self._lock:
             self._within_cap(answers)
+            if self.purse:
+                self.purse.take(answers)
             self._began = self._began or time.monotonic()
             self._numbers["calls"] += answers
 
@@ -178,6 +180,8 @@ class Meter:
         with self._lock:
             for name, value in numbers.items():
                 self._numbers[name] += value
+            if self.purse and (usd := numbers.get("cost")):
+                self.purse.paid(usd)
 
 
 class Summing(Meter):

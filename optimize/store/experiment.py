@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,13 @@ COLUMNS = {
 }
 
 
-def experiment(store: Any, root: Path, task: str) -> str:
-    """The id of the task's experiment, which is made where there is none."""
+def experiment(store: Any, root: Path, task: str, tags: Mapping[str, str] | None = None) -> str:
+    """The id of the task's experiment, which is made where there is none. tags: of one that is no
+    task's.
+    """
     from mlflow.exceptions import MlflowException
 
-    found, tags = store.get_experiment_by_name(task), _tags(task)
+    found, tags = store.get_experiment_by_name(task), _tags(task) if tags is None else tags
     if found is None:
         if not is_shared():
             place = (root / "mlruns" / "artifacts" / task).resolve().as_uri()

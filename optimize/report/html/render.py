@@ -36,28 +36,36 @@ class Fact:
 def html(page: Page) -> str:
     """The whole file. Everything that is not written here is escaped, or JSON that is."""
     data, cut = embedded(page)
-    style, script = _part("page.css"), "".join(map(_part, SCRIPTS))
-    written: str = _template().render(
+    return written(
+        "page.html",
+        "".join(map(_part, SCRIPTS)),
         page=page,
         report=page.report,
-        policy=_policy(style, script),
-        style=Markup(style),
-        script=Markup(script),
         data=Markup(data),
         cut=cut,
         **_verdict(page),
         **_figures(page),
         **_rest(page),
     )
-    return written
+
+
+def written(template: str, script: str = "", **given: Any) -> str:
+    """A page of that template, with its style and script in it."""
+    style = _part("page.css")
+    found: str = (
+        _environment()
+        .get_template(template)
+        .render(policy=_policy(style, script), style=Markup(style), script=Markup(script), **given)
+    )
+    return found
 
 
 def _part(name: str) -> str:
     return (files(__package__) / name).read_text(encoding="utf-8")
 
 
-def _template() -> Any:
-    environment = Environment(
+def _environment() -> Environment:
+    return Environment(
         loader=FunctionLoader(_part),
         autoescape=True,
         undefined=StrictUndefined,
@@ -66,7 +74,6 @@ def _template() -> Any:
         # control characters of rows must not reach whoever prints the file in a terminal
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
-    return environment.get_template("page.html")
 
 
 def _policy(style: str, script: str) -> str:

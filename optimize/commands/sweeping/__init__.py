@@ -1,0 +1,1 @@
+"""A sweep: its file, its cells, their common budget, and the machines they run on."""
