@@ -77,3 +77,15 @@ def test_the_engine_answers_as_transformers_do(name: str, tmp_path: Path) -> Non
     write_adapter(adapter, served.architecture, written, float(lora_model.ALPHA))
     tuned = transformers_says(adapted)
     assert same(engine_says(base, adapter), tuned) and not same(tuned, plain)
+
+
+def test_the_positions_of_llama_3_are_read_from_its_tensor(tmp_path: Path) -> None:
+    """transformers leaves `rope_freqs.weight` out: without it the answers differ."""
+    import numpy as np
+
+    model = tiny_lm.tiny_model("llama")
+    factors = np.linspace(1, 8, tiny_lm.WIDTH // tiny_lm.HEADS // 2, dtype=np.float32)
+    base = tiny_lm.write_gguf("llama", model, tmp_path / "base.gguf", factors=factors)
+    loaded = lora_model.load_model(str(base), lora_model.load_config(str(base)), Served(base))
+    said = engine_says(base)
+    assert same(said, transformers_says(loaded)) and not same(said, transformers_says(model))

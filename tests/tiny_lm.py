@@ -76,8 +76,11 @@ def _add_tokenizer(writer: Any) -> None:
     writer.add_chat_template(TEMPLATE)
 
 
-def write_gguf(name: str, model: Any, path: Path) -> Path:
-    """As llama.cpp's convert_hf_to_gguf.py does, in float32."""
+def write_gguf(name: str, model: Any, path: Path, scaling: str = "", factors: Any = None) -> Path:
+    """As llama.cpp's convert_hf_to_gguf.py does, in float32.
+
+    scaling: of its positions. factors: by which Llama 3 divides how fast they rotate.
+    """
     import gguf
 
     architecture = IN_GGUF.get(name, name)
@@ -97,6 +100,9 @@ def write_gguf(name: str, model: Any, path: Path) -> Path:
     writer.add_rope_dimension_count(width)
     rope = config.rope_parameters
     writer.add_rope_freq_base(rope.get("full_attention", rope)["rope_theta"])
+    if scaling:
+        writer.add_rope_scaling_type(gguf.RopeScalingType(scaling))
+        writer.add_rope_scaling_factor(4.0)
     if name.startswith("gemma"):
         writer.add_sliding_window(config.sliding_window)
     if name == "gemma2":
@@ -118,6 +124,8 @@ def write_gguf(name: str, model: Any, path: Path) -> Path:
         if name.startswith("gemma") and "norm" in key:
             value = value + 1
         writer.add_tensor(known, value)
+    if factors is not None:
+        writer.add_tensor("rope_freqs.weight", factors)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optimize.errors import WorkbenchError
-from optimize.gguf_header import read_header
+from optimize.gguf_header import read_header, read_tensors
 
 SAME = 0.5  # of a tensor's norm: the coarsest quantization loses less, other weights differ by 1.4
 ELSEWHERE = "Name its original weights by --finetune-base FOLDER, or use --finetune bundle."
@@ -33,17 +33,21 @@ class Served:
     """The tensors of the GGUF file that is served."""
 
     def __init__(self, path: Path) -> None:
-        import gguf
-
+        # gguf's own reader takes seconds for the words of a vocabulary, which are not needed here
         self.path, self.architecture = path, read_header(path).architecture
-        self._tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+        self._tensors = read_tensors(path)
 
     def values(self, tensor: str) -> Any:
         """De-quantized; None where the file has no such tensor."""
         import gguf
+        import numpy as np
 
         found = self._tensors.get(tensor)
-        return None if found is None else gguf.dequantize(found.data, found.tensor_type)
+        if found is None:
+            return None
+        kind = gguf.GGMLQuantizationType(found.kind)
+        shape = gguf.quant_shape_to_byte_shape(found.shape, kind)
+        return gguf.dequantize(np.memmap(self.path, np.uint8, "r", found.offset, shape), kind)
 
     def check_positions(self) -> None:
         """Raises WorkbenchError for positions scaled in a way that loading the file would lose."""
