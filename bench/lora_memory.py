@@ -1,5 +1,6 @@
 """What a LoRA training takes of memory and time, against what was said before it began, with the
-lower blocks' output in memory, on disk, or computed anew at each step.
+lower blocks' output in memory, on disk, or computed anew at each step; and whether the tuned LM
+answers where it is served as it did when it was trained.
 
 python -m bench.lora_memory DATA.jsonl [--lm qwen2.5-coder-0.5b] [--rows 24]
 
@@ -25,6 +26,7 @@ from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.finetune.lora import cut
 from optimize.finetune.lora import train as lora
+from optimize.lm import embedded
 
 WAYS = ("disk", "memory", "anew")
 ASKED = "Which intent has the message of a bank's customer? Answer with its name."
@@ -48,6 +50,17 @@ def held() -> int:
     """Bytes: own memory, and files that lie in memory."""
     told = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return sum(int(told[name].split()[0]) * 1024 for name in ("RssAnon", "RssShmem"))
+
+
+def share_right(base: Path, adapter: Path, rows: list[dict[str, Any]]) -> float:
+    """Of the answers that the engine gives with the adapter."""
+    endpoint, right = embedded.serve(base, adapter), 0
+    for row in rows:
+        *asked, gold = row["messages"]
+        body = {"messages": asked, "temperature": 0, "max_tokens": 24}
+        (said,) = endpoint.post("/v1/chat/completions", body)["choices"]
+        right += said["message"]["content"] == gold["content"]
+    return right / len(rows)
 
 
 def alone(way: str, data: Path, lm: str, rows: int) -> None:
@@ -77,15 +90,18 @@ def alone(way: str, data: Path, lm: str, rows: int) -> None:
             all_rows[:rows], all_rows[rows:], base, out, config, lambda *_: None, said.append
         )
         took, used = time.perf_counter() - start, time.process_time() - worked
-        epoch = lora.curve(adapter)[-1].seconds
-    done.set()
-    thread.join()
+        done.set()
+        thread.join()
+        epoch = lora.curve(adapter)[-1]
+        served = share_right(Path(base), Path(adapter), all_rows[rows:])
     found = {
         "states": way,
         "GB at most": round((most - before) / 1e9, 2),
-        "s a row in an epoch": round(epoch / rows, 2),
+        "s a row in an epoch": round(epoch.seconds / rows, 2),
         "s in all": round(took),
         "of them on the core": round(used),
+        "val right": round(epoch.val_right, 2),
+        "where served": round(served, 2),
         "said": "; ".join(said),
     }
     print(json.dumps(found))

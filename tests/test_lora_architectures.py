@@ -23,34 +23,30 @@ NEAR = 0.03  # nats; the engine keeps what it has read in half precision
 Said = list[tuple[int, float]]  # tokens and their log-probabilities
 
 
-def engine_says(base: Path, adapter: Path | None = None) -> Said:
+def engine_says(base: Path, adapter: Path | None = None) -> list[Said]:
+    """Its greedy answers."""
     endpoint, said = embedded.serve(base, adapter), []
     for prompt in PROMPTS:
         body = {"prompt": prompt, "n_predict": WRITTEN, "temperature": 0, "n_probs": 1}
-        tokens = endpoint.post("/completion", body | {"ignore_eos": True})
-        said += [(one["id"], one["logprob"]) for one in tokens["completion_probabilities"]]
+        told = endpoint.post("/completion", body | {"ignore_eos": True})
+        said.append([(one["id"], one["logprob"]) for one in told["completion_probabilities"]])
     return said
 
 
-def transformers_says(model: Any) -> Said:
-    """Greedy, with no end that a generation config would bring in."""
+def apart(model: Any, said: list[Said]) -> float:
+    """By how much at most, in nats, the model's probability of a token differs from what was said,
+    and from that of the token which the model itself would write; above NEAR one is another token.
+    """
     import torch
 
-    said = []
-    for prompt in PROMPTS:
-        ids = list(prompt)
-        for _ in range(WRITTEN):
-            with torch.inference_mode():
-                logits = model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1]
-            ids.append(int(logits.argmax()))
-            said.append((ids[-1], float(logits.log_softmax(-1)[ids[-1]])))
-    return said
-
-
-def same(one: Said, other: Said) -> bool:
-    return [token for token, _ in one] == [token for token, _ in other] and all(
-        abs(p - q) < NEAR for (_, p), (_, q) in zip(one, other, strict=True)
-    )
+    found = []
+    for prompt, answer in zip(PROMPTS, said, strict=True):
+        ids = torch.tensor([prompt + [token for token, _ in answer]])
+        with torch.inference_mode():
+            logits = model(input_ids=ids, logits_to_keep=WRITTEN + 1).logits[0].log_softmax(-1)
+        for ours, (token, told) in zip(logits[:-1], answer, strict=True):
+            found += [abs(float(ours[token]) - told), float(ours.max() - ours[token])]
+    return max(found)
 
 
 @pytest.mark.parametrize("name", tiny_lm.ARCHITECTURES)
@@ -60,8 +56,8 @@ def test_the_engine_answers_as_transformers_do(name: str, tmp_path: Path) -> Non
     base = tiny_lm.write_gguf(name, tiny_lm.tiny_model(name), tmp_path / "base.gguf")
     served, config = Served(base), lora_model.load_config(str(base))
     model = lora_model.load_model(str(base), config, served)
-    plain = transformers_says(model)
-    assert same(engine_says(base), plain)
+    plain = engine_says(base)
+    assert apart(model, plain) < NEAR
     modules = {n: m.weight.detach().numpy() for n, m in lora_model.linear(model, 2).items()}
     width = getattr(config, "head_dim", None) or tiny_lm.WIDTH // tiny_lm.HEADS
     places = served.places(modules, config.num_hidden_layers, width)
@@ -75,8 +71,7 @@ def test_the_engine_answers_as_transformers_do(name: str, tmp_path: Path) -> Non
     adapter, pairs = tmp_path / "lora.gguf", lora_model.weights(adapted)
     written = [(places[n], pair) for n, pair in pairs.items()]
     write_adapter(adapter, served.architecture, written, float(lora_model.ALPHA))
-    tuned = transformers_says(adapted)
-    assert same(engine_says(base, adapter), tuned) and not same(tuned, plain)
+    assert apart(adapted, engine_says(base, adapter)) < NEAR < apart(adapted, plain) / 5
 
 
 def test_the_positions_of_llama_3_are_read_from_its_tensor(tmp_path: Path) -> None:
@@ -88,4 +83,4 @@ def test_the_positions_of_llama_3_are_read_from_its_tensor(tmp_path: Path) -> No
     base = tiny_lm.write_gguf("llama", model, tmp_path / "base.gguf", factors=factors)
     loaded = lora_model.load_model(str(base), lora_model.load_config(str(base)), Served(base))
     said = engine_says(base)
-    assert same(said, transformers_says(loaded)) and not same(said, transformers_says(model))
+    assert 4 * apart(loaded, said) < apart(model, said)

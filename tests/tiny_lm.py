@@ -30,6 +30,7 @@ SHAPE = {
     "eos_token_id": 2,
     "pad_token_id": 2,
 }
+GAIN = 1.5  # of the weights: sharper than new ones, so that attention matters
 WINDOW = 16  # tokens that gemma's local blocks see; prompts are longer
 GEMMA = {"head_dim": 256, "sliding_window": WINDOW}
 # GGUF name of the architecture: (its model type in transformers, what its config has of its own)
@@ -56,7 +57,9 @@ def tiny_model(name: str) -> Any:
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.normal_(0, parameter.shape[-1] ** -0.5 if parameter.dim() == 2 else 0.3)
+            parameter.normal_(
+                0, GAIN * parameter.shape[-1] ** -0.5 if parameter.dim() == 2 else 0.3
+            )
     return model
 
 
