@@ -21,7 +21,7 @@ import typer
 from bench.printed import printed
 from optimize.config import RunConfig
 from optimize.data.rows import load_splits
-from optimize.finetune.lora import cut
+from optimize.finetune.lora import cut, fit
 from optimize.finetune.lora import model as lora_model
 from optimize.finetune.lora import train as lora
 from optimize.finetune.lora.adapter_gguf import Served
@@ -104,8 +104,8 @@ def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> Judged:
     config = SFTConfig(
         output_dir=str(folder / "trl"),
         num_train_epochs=EPOCHS,
-        learning_rate=lora.LEARNING_RATE,
-        warmup_steps=lora.WARMUP,
+        learning_rate=fit.LEARNING_RATE,
+        warmup_steps=fit.WARMUP,
         per_device_train_batch_size=cut.BATCH,
         per_device_eval_batch_size=cut.BATCH,
         bf16=cut.fast_bf16("cpu"),

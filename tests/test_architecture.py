@@ -70,6 +70,7 @@ DOORS = {
     "torch": {
         f"{LORA}.train",
         f"{LORA}.cut",
+        f"{LORA}.fit",
         f"{LORA}.model",
         f"{LORA}.objective",
         f"{LORA}.served",

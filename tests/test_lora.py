@@ -340,7 +340,7 @@ def test_a_model_that_answers_otherwise_than_the_served_one_is_refused(served: P
     known = lora_model.load_config(str(served))
     model, engine = lora_model.load_model(str(served), known, Served(served)), ServedLM(served)
     rows = [engine.encode(chat(word, "x")["messages"]) for word in WORDS]
-    assert engine.check_same(model, rows) > 0
+    engine.check_same(model, rows)
     model.lm_head.weight.data *= 20
     with pytest.raises(WorkbenchError, match=r"answer otherwise than tiny\.gguf .* nats apart"):
         engine.check_same(model, rows)

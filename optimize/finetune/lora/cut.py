@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,6 +96,17 @@ class CutModel:
             progress(len(kept), len(rows), "reading rows")
         self._drop()
         return [kept[n] for n in range(len(rows))]
+
+    def token_seconds(self, rows: Sequence[EncodedRow]) -> float:
+        """What a token takes to run through all blocks, in a batch of middle length."""
+        import torch
+
+        some = batches(rows)
+        batch = some[len(some) // 2]
+        with my_turn(), torch.inference_mode(), autocast(self.device.type):
+            start = time.perf_counter()
+            self.model(input_ids=self._padded(batch), logits_to_keep=1, use_cache=False)
+            return (time.perf_counter() - start) / sum(map(len, batch))
 
     def bytes_kept(self, rows: Sequence[EncodedRow]) -> int:
         return sum(map(len, rows)) * int(self.model.config.hidden_size) * FLOAT

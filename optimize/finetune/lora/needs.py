@@ -11,6 +11,7 @@ from optimize.finetune.lora.objective import Lesson
 
 KEPT, KEPT_INSIDE = 12, 4  # numbers a token leaves behind in a block, by its width and inner width
 SPREAD = 4  # copies of the logits: as they come, in float32, normalized, and their gradient
+HALF = 2  # bytes
 STEP = 3  # a step's forward and backward passes, in forward passes
 LIBRARIES = 300 << 20  # bytes that torch takes for itself
 
@@ -18,7 +19,8 @@ LIBRARIES = 300 << 20  # bytes that torch takes for itself
 @dataclass(frozen=True)
 class Shape:
     """A model's: number of weights, blocks, those that are trained, width, inner width, words of
-    the vocabulary; heads whose scores are kept, 0 where the attention keeps none.
+    the vocabulary; heads whose scores are kept, 0 where the attention keeps none; half: whether
+    it computes in bfloat16, for which a backward pass keeps copies of the weights.
     """
 
     weights: int
@@ -28,6 +30,7 @@ class Shape:
     inner: int
     words: int
     heads: int = 0
+    half: bool = False
 
     @property
     def of_blocks(self) -> int:
@@ -63,12 +66,12 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def shape(config: Any, weights: int, first: int) -> Shape:
+def shape(config: Any, weights: int, first: int, half: bool = False) -> Shape:
     """Of a transformers config, with blocks trained from `first` on."""
     blocks, width = config.num_hidden_layers, config.hidden_size
     heads = config.num_attention_heads if getattr(config, "attn_logit_softcapping", None) else 0
     inner = getattr(config, "intermediate_size", 4 * width)
-    return Shape(weights, blocks, blocks - first, width, inner, config.vocab_size, heads)
+    return Shape(weights, blocks, blocks - first, width, inner, config.vocab_size, heads, half)
 
 
 def needs(
@@ -86,7 +89,8 @@ def needs(
         for batch in batches(lessons)
         for piece in pieces(batch, model)
     )
-    trained = FLOAT * int(model.weights - (1 - upper) * model.of_blocks) + largest
+    left = int(model.weights - (1 - upper) * model.of_blocks)  # the lower blocks are dropped
+    trained = (FLOAT + (HALF if model.half else 0)) * left + largest
     tokens, judged = (sum(map(len, some)) for some in (rows, val))
     head = model.words * model.width / max(1, model.of_blocks)
     answers, judged_answers = (sum(len(row.answer) for row in some) for some in (rows, val))
