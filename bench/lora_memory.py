@@ -2,7 +2,7 @@
 lower blocks' output in memory, on disk, or computed anew at each step; and whether the tuned LM
 answers where it is served as it did when it was trained.
 
-python -m bench.lora_memory DATA.jsonl [--lm qwen2.5-coder-0.5b] [--rows 24]
+python -m bench.lora_memory DATA.jsonl [--lm qwen2.5-coder-0.5b] [--rows 24] [--epochs 1]
 
 DATA: lines {"text", "label"}, banking77's for instance. Each way in a process of its own. Memory is
 what the process holds at most beyond what it held before, mapped files of the disk aside.
@@ -29,6 +29,7 @@ from optimize.finetune.lora import train as lora
 from optimize.lm import embedded
 
 WAYS = ("disk", "memory", "anew")
+ASKED_AGAIN = 8  # train rows, of base and tuned LM
 ASKED = "Which intent has the message of a bank's customer? Answer with its name."
 
 
@@ -52,7 +53,7 @@ def held() -> int:
     return sum(int(told[name].split()[0]) * 1024 for name in ("RssAnon", "RssShmem"))
 
 
-def share_right(base: Path, adapter: Path, rows: list[dict[str, Any]]) -> float:
+def share_right(base: Path, adapter: Path | None, rows: list[dict[str, Any]]) -> float:
     """Of the answers that the engine gives with the adapter."""
     endpoint, right = embedded.serve(base, adapter), 0
     for row in rows:
@@ -63,11 +64,11 @@ def share_right(base: Path, adapter: Path, rows: list[dict[str, Any]]) -> float:
     return right / len(rows)
 
 
-def alone(way: str, data: Path, lm: str, rows: int) -> None:
+def alone(way: str, data: Path, lm: str, rows: int, epochs: int) -> None:
     import peft  # noqa: F401  what is loaded is not counted
     import torch  # noqa: F401
 
-    config = RunConfig(lm=lm, epochs=1)
+    config = RunConfig(lm=lm, epochs=epochs)
     all_rows = chats(data, rows + rows // 3)
     before, most, done = held(), 0, threading.Event()
 
@@ -92,16 +93,18 @@ def alone(way: str, data: Path, lm: str, rows: int) -> None:
         took, used = time.perf_counter() - start, time.process_time() - worked
         done.set()
         thread.join()
-        epoch = lora.curve(adapter)[-1]
-        served = share_right(Path(base), Path(adapter), all_rows[rows:])
+        seconds = [epoch.seconds for epoch in lora.curve(adapter)]
+        served = [
+            share_right(Path(base), tuned, all_rows[:ASKED_AGAIN])
+            for tuned in (None, Path(adapter))
+        ]
     found = {
         "states": way,
         "GB at most": round((most - before) / 1e9, 2),
-        "s a row in an epoch": round(epoch.seconds / rows, 2),
+        "s a row in an epoch": round(sum(seconds) / len(seconds) / rows, 2),
         "s in all": round(took),
         "of them on the core": round(used),
-        "val right": round(epoch.val_right, 2),
-        "where served": round(served, 2),
+        "train rows right, served": f"{served[0]:.2f} → {served[1]:.2f}",
         "said": "; ".join(said),
     }
     print(json.dumps(found))
@@ -111,20 +114,22 @@ def main(
     data: Path,
     lm: str = "qwen2.5-coder-0.5b",
     rows: int = 24,
+    epochs: int = 1,
+    way: str = "",
     json_: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     found = []
-    for way in WAYS:
-        command = [sys.executable, "-m", "bench.lora_memory", "--alone", way, str(data), lm]
-        done = subprocess.run([*command, str(rows)], capture_output=True, text=True)
+    for one in [way] if way else WAYS:
+        command = [sys.executable, "-m", "bench.lora_memory", "--alone", one, str(data), lm]
+        done = subprocess.run([*command, str(rows), str(epochs)], capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr)
         found.append(json.loads(done.stdout.splitlines()[-1]))
-    printed(found, f"{lm}, {rows} rows of {data.parent.name}, one epoch", json_)
+    printed(found, f"{lm}, {rows} rows of {data.parent.name}, {epochs} epochs", json_)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--alone"]:
-        alone(sys.argv[2], Path(sys.argv[3]), sys.argv[4], int(sys.argv[5]))
+        alone(sys.argv[2], Path(sys.argv[3]), sys.argv[4], *map(int, sys.argv[5:]))
     else:
         typer.run(main)

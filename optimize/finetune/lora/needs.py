@@ -80,8 +80,11 @@ def needs(
     val: Sequence[EncodedRow],
     epochs: int,
     token_seconds: float = 0.0,
+    kept: bool = True,
 ) -> Needs:
-    """token_seconds: what a token takes to run through all blocks."""
+    """token_seconds: what a token takes to run through all blocks. kept: whether the lower blocks
+    run once for each row, else at each step.
+    """
     rows = [row for lesson in lessons for row in lesson.rows]
     upper = model.trained / model.blocks
     largest = max(
@@ -89,17 +92,18 @@ def needs(
         for batch in batches(lessons)
         for piece in pieces(batch, model)
     )
-    left = int(model.weights - (1 - upper) * model.of_blocks)  # the lower blocks are dropped
-    trained = (FLOAT + (HALF if model.half else 0)) * left + largest
+    dropped = int((1 - upper) * model.of_blocks)
+    copies = HALF * (model.weights - dropped) if model.half else 0
+    trained = FLOAT * (model.weights - (dropped if kept else 0)) + copies + largest
     tokens, judged = (sum(map(len, some)) for some in (rows, val))
     head = model.words * model.width / max(1, model.of_blocks)
     answers, judged_answers = (sum(len(row.answer) for row in some) for some in (rows, val))
-    passes = (1 - upper) * (tokens + judged) + epochs * (
+    passes = (1 if kept else epochs) * (1 - upper) * (tokens + judged) + epochs * (
         STEP * upper * tokens + upper * judged + head * (2 * answers + judged_answers)
     )
     return Needs(
         LIBRARIES + max(FLOAT * model.weights, trained),
-        FLOAT * model.width * (tokens + judged),
+        FLOAT * model.width * (tokens + judged) if kept else 0,
         passes * token_seconds,
     )
 

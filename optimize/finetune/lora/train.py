@@ -17,7 +17,7 @@ from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
 from optimize.finetune.epoch import Epoch, Say, TrainingProgress, silent
 from optimize.finetune.lora.adapter_gguf import Place, Served, check_architecture, write_adapter
-from optimize.finetune.lora.cut import BATCH, PIECE, CutModel, EncodedRow, fast_bf16
+from optimize.finetune.lora.cut import BATCH, PIECE, CutModel, EncodedRow, fast_bf16, fits
 from optimize.finetune.lora.fit import LEARNING_RATE, Fit, held
 from optimize.finetune.lora.model import (
     ALPHA,
@@ -131,7 +131,9 @@ def _prepared(
     first = int(known.num_hidden_layers * (1 - SHARE))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = shape(known, parameters(known), first, fast_bf16(device))
-    _check_room(needs(size, lessons, judged, config.epochs))
+    asked = size, lessons, judged, config.epochs
+    kept = fits(needs(*asked).disk, target.parent)
+    _check_room(needs(*asked, kept=kept))
     model = load_model(base, known, served)
     modules = {name: one.weight.detach().numpy() for name, one in linear(model, first).items()}
     width = getattr(known, "head_dim", None) or known.hidden_size // known.num_attention_heads
@@ -140,7 +142,7 @@ def _prepared(
     taught = [one.row for one in lessons]
     engine.check_same(model, taught)
     took = cut.token_seconds(taught)
-    say(f"LoRA training takes {needs(size, lessons, judged, config.epochs, took)}")
+    say(f"LoRA training takes {needs(*asked, took, kept)}")
     lessons, judged = _kept(cut, lessons, judged, target.parent, progress)
     lessons = compared(cut, lessons)
     checkpoint = target.with_suffix(".checkpoint")
