@@ -195,16 +195,16 @@ def test_weights_of_another_architecture_are_neither_advised_nor_asked(
     made: Callable[..., Session],
     tmp_path: Path,
 ) -> None:
-    lm = f"gguf:{gguf(tmp_path / 'm.gguf', 'qwen3')}"
+    lm = f"gguf:{gguf(tmp_path / 'm.gguf', 'gemma')}"
     config = RunConfig(lm=lm)
-    assert "'qwen3'" in untrainable(config)
+    assert "'gemma'" in untrainable(config)
     session = made()
     object.__setattr__(session, "config", config)
     step = next_step(report.model_copy(update={"knobs": config.given}), session)
-    assert step.command == f"optimize handoff paint --lm {lm}" and "'qwen3'" in step.note
+    assert step.command == f"optimize handoff paint --lm {lm}" and "'gemma'" in step.note
     # these bytes cannot be served, so this is told before the LM is so much as opened
     refused = optimize(session.root, "finetune", "paint", "--lm", lm)
-    assert refused.returncode == 2 and "'qwen3'" in refused.stderr
+    assert refused.returncode == 2 and "'gemma'" in refused.stderr
 
 
 def test_a_base_is_its_content_not_its_path(tmp_path: Path) -> None:
