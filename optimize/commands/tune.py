@@ -1,5 +1,5 @@
-"""Train, put the tuned LM into the program, compare it on val, and ask base and tuned LM what must
-not have been forgotten.
+"""Train, put the tuned LM into the program, compare it on val, climb on from it a little, and ask
+base and tuned LM what must not have been forgotten.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import dspy
 from optimize import lm as lms
 from optimize.climb.observer import Attempt
 from optimize.climb.verdict import WEIGHTS
-from optimize.commands.lessons import Pupil, lesson_calls, lessons
+from optimize.commands.lessons import Pupil, lesson_calls, lessons, rehearsal
 from optimize.commands.session import Session
 from optimize.commands.traces import Traced, steps
+from optimize.commands.tuned_levers import lever_calls, levered
 from optimize.data.inputs import input_text
 from optimize.errors import WorkbenchError
 from optimize.finetune import forgetting as forgetting
@@ -30,6 +31,7 @@ from optimize.scoring.evaluate import Evaluation, evaluate, scoring_labelled
 from optimize.stats.intervals import paired_gain
 from optimize.stats.records import GainRecord
 from optimize.store.read import last_run
+from optimize.store.write import Run
 from optimize.task import Task
 
 MARGIN = 0.05  # by which what must not get worse may get worse, in the mean
@@ -37,13 +39,19 @@ SHOWN = 3
 
 
 def tune(
-    session: Session, best: Program, prompt_val: Evaluation, traced: Traced | None = None
+    session: Session,
+    tracked: Run,
+    best: Program,
+    prompt_val: Evaluation,
+    traced: Traced | None = None,
 ) -> Tuned:
     """The tuned LM in two programs, with the short prompt it was trained on and with the best
-    prompt, both on val.
+    prompt, both on val; and where it is better there, in the one that a few levers make of the
+    better of these.
 
-    prompt_val: the best prompt program's outcomes on val, which both are compared with. traced: its
-    right answers step by step, for a program whose steps have no labels.
+    tracked: the command's run, in which the training is one. prompt_val: the best prompt program's
+    outcomes on val, which all are compared with. traced: its right answers step by step, for a
+    program whose steps have no labels.
     """
     config, backend = session.config, session.config.finetune
     training = trainer(backend)
@@ -51,12 +59,16 @@ def tune(
     start, before = time.perf_counter(), session.meter.usage()
     short = tuned_student(best)
     traces = traced.traces if traced else None
-    rows = lessons(session, Pupil(best, short, traces))
+    rows, general = lessons(session, Pupil(best, short, traces)), rehearsal(session)
     val_rows = chat_rows(short, session.splits.val, traces.val if traces else None)
     session.watch.started(backend)
     watch, out = session.watch, session.folder("adapters")
-    tuned: str = training.train(rows, val_rows, base, out, config, watch.scored, watch.noted)
-    epochs = tuple(training.curve(tuned))
+    made_of = {"base": base, "rows": len(rows), "rows_replayed": len(general)}
+    with tracked.training(backend, made_of | training.RECIPE) as log:
+        given = [*rows, *general], val_rows, base, out, config
+        tuned: str = training.train(*given, watch.scored, watch.noted, log)
+        epochs = tuple(training.curve(tuned))
+        log.trained(tuned, epochs)
     # an adapter that was there has cost as much
     trained = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))
     attempts = []
@@ -69,21 +81,29 @@ def tune(
         evaluation = evaluate(program, session.splits.val, session.asking)
         gain = paired_gain(prompt_val.scores, evaluation.scores)
         usage, seconds = session.meter.usage() - before, time.perf_counter() - start
-        attempts.append(Attempt(name, WEIGHTS, program, evaluation, gain, usage, seconds))
+        calls = usage.asked / len(evaluation.outcomes) / config.repeats
+        found = program, evaluation, gain, usage, seconds
+        attempts.append(Attempt(name, WEIGHTS, *found, calls=calls))
         start, before = time.perf_counter(), session.meter.usage()
+    forgotten = tuple(_forgetting(session, tuned))
+    after = 2 * config.repeats * steps(session) * len(session.splits.ood)
+    both = levered(session, f"{backend}, levers", better(attempts), prompt_val, after)
+    attempts.append(both.attempt)
     ood = _out_of_distribution(session, best, better(attempts))
-    return Tuned(tuple(attempts), tuned, trained, epochs, tuple(_forgetting(session, tuned)), ood)
+    tried, many = tuple(attempts), (len(rows), len(general))
+    return Tuned(tried, tuned, trained, epochs, forgotten, ood, both.levers, *many)
 
 
 def tuning_calls(session: Session) -> int:
     """What making its rows and comparing a tuned LM takes: val and test rows for each of two
-    programs, the rest for base and tuned LM.
+    programs, val rows for each lever on it, the rest for base and tuned LM.
     """
     rows = len(session.splits.val) + len(session.splits.test)
     others = sum(len(splits.val) for _, splits in session.no_regression_on)
     rows += len(session.splits.ood)
     asked = steps(session) * session.config.repeats * rows
-    return lesson_calls(session) + 2 * (asked + len(forgetting.questions(session.root)) + others)
+    both = asked + len(forgetting.questions(session.root)) + others
+    return lesson_calls(session) + 2 * both + lever_calls(session)
 
 
 def tuned_lm(session: Session, tuned: str, tokens: int) -> MeteredLM:
