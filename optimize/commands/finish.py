@@ -266,7 +266,9 @@ def _report(
         decision=judged.decision if judged else None,
         effects=judged.effects if judged else None,
         training=list(tuned.epochs) if tuned else [],
-        training_rows=tuned and TrainingRowsRecord(task=tuned.rows, replayed=tuned.replayed),
+        training_rows=TrainingRowsRecord(task=tuned.rows, replayed=tuned.replayed)
+        if tuned
+        else None,
         levers_on_tuned=list(map(AttemptRecord.of, tuned.levers)) if tuned else [],
         forgetting=list(tuned.forgetting) if tuned else [],
         lm_calls=usage.calls,

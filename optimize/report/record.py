@@ -205,7 +205,7 @@ class JudgeRecord(Record):
 
 
 class TrainingRowsRecord(Record):
-    """How many rows an LM was tuned on: of the task, and general instructions against forgetting."""
+    """How many rows an LM was tuned on: of the task, and general ones against forgetting."""
 
     task: int
     replayed: int
@@ -233,7 +233,7 @@ class TestRecord(Record):
     tuned_gain: GainRecord | None = Field(None, description="tuned over the best prompt program")
     levers_gain: GainRecord | None = Field(
         None,
-        description="levers on the tuned LM over its program before them; null where they made none",
+        description="levers on the tuned LM over its program before; null where they made none",
     )
     baselines: dict[str, ScoreRecord] = Field(
         description="scores without an LM, where the output is a label"
@@ -284,7 +284,7 @@ class Report(ClimbRecord):
     training_rows: TrainingRowsRecord | None = None
     levers_on_tuned: list[AttemptRecord] = Field(
         [],
-        description="levers of the climb on the tuned LM, each over its best program so far, on val",
+        description="levers of the climb on the tuned LM, each over the best one so far, on val",
     )
     forgetting: list[ForgettingRecord] = Field(
         [], description="general questions, and each task that must not get worse"

@@ -38,8 +38,9 @@ class TrainingRun(TrainingLog):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._write()
-        ends = {None: "FINISHED", KeyboardInterrupt: "KILLED"}
-        self.client.set_terminated(self.id, ends.get(kind, "FAILED"))
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+        ended = "KILLED" if stopped else "FAILED" if kind else "FINISHED"
+        self.client.set_terminated(self.id, ended)
 
     def step(self, step: Step) -> None:
         self._steps = step.number

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from optimize.errors import WorkbenchError
-from optimize.finetune.lora.adapter_gguf import ELSEWHERE
 from optimize.finetune.epoch import Sample
+from optimize.finetune.lora.adapter_gguf import ELSEWHERE
 from optimize.finetune.lora.cut import CutModel, EncodedRow, autocast
 from optimize.gguf_header import read_header
 from optimize.lm import embedded
