@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from optimize.commands.finish import Findings, on_test, settle
 from optimize.commands.run import climb_record
 from optimize.commands.session import Session, open_session, tracked_run
 from optimize.commands.tune import tune, tuning_calls
+from optimize.commands.tuned_levers import lever_calls
 from optimize.config import RunConfig
 from optimize.finetune import openai_job
 from optimize.finetune.gate import GateRecord
 from optimize.program.program import student
 from optimize.report.record import Report
 from optimize.report.sections import sections
+from optimize.store.write import Run
 from tests.test_climb import COLOURS
 from tests.test_lm import completion, served
 from tests.test_openai_job import BASE, Provider, write_project
@@ -58,10 +61,9 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Reader, str]]:
         yield made, url + "/v1"
 
 
-def tuned_report(root: Path, url: str, calls: Callable[[Session], int]) -> tuple[Report, Session]:
-    """From the zero-shot program, as if no lever had helped. calls: the cap beyond what the climb
-    took.
-    """
+@contextmanager
+def tuning(root: Path, url: str, less: Callable[[Session], int]) -> Iterator[tuple[Any, ...]]:
+    """A tuned LM after a climb without levers. less: calls that lack of those planned for it."""
     write_project(root)
     knobs = {"lm": f"openai/{BASE}", "api_base": url, "api_key": "k", "finetune": "openai"}
     session = open_session(root, "paint", RunConfig(**knobs), Observer())
@@ -70,15 +72,10 @@ def tuned_report(root: Path, url: str, calls: Callable[[Session], int]) -> tuple
         climbed = climb(setup, [], Observer())
         best, evaluation = climbed.best.program, climbed.best.evaluation
         assert best and evaluation
-        record = climb_record(
-            session, climbed, preflight(session.task, session.splits, session.config)
-        )
         tested = on_test(session, {"zero_shot": student(session.task), "prompt": best})
-        session.meter.max_calls = session.meter.usage().calls + calls(session)
-        tuned = tune(session, tracked, best, evaluation)
-        opened = GateRecord(open=True, criteria=[])
-        found = Findings(record, opened, best, evaluation, tested, tuned)
-        return settle(session, tracked, found), session
+        planned = tuning_calls(session) - less(session)
+        session.meter.max_calls = session.meter.usage().calls + planned
+        yield session, tracked, climbed, tested, tune(session, tracked, best, evaluation)
 
 
 def told(report: Report, title: str) -> str:
@@ -89,7 +86,12 @@ def told(report: Report, title: str) -> str:
 def test_a_lever_that_helps_the_tuned_lm_makes_the_program_that_is_judged(
     reader: tuple[Reader, str], tmp_path: Path
 ) -> None:
-    report, session = tuned_report(tmp_path, reader[1], tuning_calls)
+    with tuning(tmp_path, reader[1], lambda _: 0) as (session, tracked, climbed, tested, tuned):
+        checks = preflight(session.task, session.splits, session.config)
+        record = climb_record(session, climbed, checks)
+        found = climbed.best.program, climbed.best.evaluation, tested, tuned
+        gate = GateRecord(open=True, criteria=[])
+        report = settle(session, tracked, Findings(record, gate, *found))
     *_, plain, best, levered = report.attempts
     assert [a.rung for a in (plain, best, levered)] == [
         "openai",
@@ -106,43 +108,48 @@ def test_a_lever_that_helps_the_tuned_lm_makes_the_program_that_is_judged(
     assert test.tuned.score == 1.0 > test.tuned_other.score > test.prompt.score
     assert test.levers_gain.mean == pytest.approx(1.0 - test.tuned_other.score)
     assert "Prompts on the tuned LM helped on val (nearest_demos)" in told(report, "Levers on the")
+    unhelped = report.model_copy(update={"test": test.model_copy(update={"levers_gain": None})})
+    assert "Prompts on the tuned LM did not help" in told(unhelped, "Levers on the tuned LM")
+    assert "and no general instructions (--replay)" in told(report, "Training")
     saved = json.loads((tmp_path / report.program).read_text())
     assert saved["tuned"] == f"ft:{BASE}:1" and saved["neighbours"]["k"] == 4
     assert session.meter.usage().calls <= session.meter.max_calls
+    (training,) = trainings(tracked)
+    assert training.info.status == "FINISHED" and training.data.tags["trainer"] == "openai"
+    assert training.data.params["tuned"] == f"ft:{BASE}:1" and not training.data.metrics
 
 
-def test_without_calls_for_a_lever_the_rest_goes_on(
+def trainings(tracked: Run) -> list[Any]:
+    runs = tracked.client.search_runs([tracked.experiment], "tags.trainer != ''")
+    return [run for run in runs if run.data.tags["mlflow.parentRunId"] == tracked.id]
+
+
+def test_without_calls_for_all_levers_the_likeliest_are_pulled(
     reader: tuple[Reader, str], tmp_path: Path
 ) -> None:
-    few = 20
-    report, session = tuned_report(tmp_path, reader[1], lambda s: tuning_calls(s) - 3 * few)
-    val = len(session.splits.val)
-    assert val > few
-    tried = [a for a in report.levers_on_tuned if a.val]
-    starved = [a for a in report.levers_on_tuned if a.skipped]
-    assert tried[0].rung == "nearest_demos" and starved and "LM calls" in str(starved[0].skipped)
-    assert report.test.tuned and report.test.tuned.score == 1.0
+    with tuning(tmp_path, reader[1], lambda _: 20) as (session, *_, tuned):
+        assert len(session.splits.val) > 20
+        *pulled, starved = tuned.levers
+        assert [lever.rung for lever in pulled] == ["nearest_demos", "drawn_demos"]
+        assert starved.starved and "LM calls" in starved.skipped
+        assert tuned.chosen.rung == "openai, levers" and tuned.other.rung == "openai"
 
 
 def test_where_there_are_calls_for_no_lever_that_is_said(
     reader: tuple[Reader, str], tmp_path: Path
 ) -> None:
-    from optimize.commands.tuned_levers import lever_calls
-
-    report, _ = tuned_report(tmp_path, reader[1], lambda s: tuning_calls(s) - lever_calls(s))
-    levered = report.attempts[-1]
-    assert str(levered.skipped).startswith("a lever on the tuned LM takes")
-    assert report.levers_on_tuned == [] and report.test.levers_gain is None
-    assert report.test.tuned and report.test.tuned_other and report.failed == []
+    with tuning(tmp_path, reader[1], lever_calls) as (*_, tuned):
+        assert tuned.attempts[-1].skipped.startswith("a lever on the tuned LM takes")
+        assert tuned.levers == () and not tuned.helped
+        assert {tuned.chosen.rung, tuned.other.rung} == {"openai", "openai, best prompt"}
 
 
 def test_levers_that_do_not_help_are_said_not_to(
     reader: tuple[Reader, str], tmp_path: Path
 ) -> None:
     reader[0].reads = False
-    report, _ = tuned_report(tmp_path, reader[1], tuning_calls)
-    assert report.attempts[-1].skipped == (
-        "the tuned LM does no better on val with nearest_demos, drawn_demos or instruction"
-    )
-    assert report.decision and report.decision.tuned == "openai" and report.test.tuned
-    assert "Prompts on the tuned LM did not help" in told(report, "Levers on the tuned LM")
+    with tuning(tmp_path, reader[1], lambda _: 0) as (*_, tuned):
+        assert tuned.attempts[-1].skipped == (
+            "the tuned LM does no better on val with nearest_demos, drawn_demos or instruction"
+        )
+        assert tuned.chosen.rung == "openai" and not tuned.helped
