@@ -151,11 +151,12 @@ class RunConfig(BaseSettings):
         description="what a tuned LM learns from: gold answers, preferences, or a teacher's "
         "answers",
     )
-    replay: int = Field(
-        0,
+    replay: int | None = Field(
+        None,
         ge=0,
         description="general instructions, answered by the base LM, to train on as well, against "
-        "forgetting",
+        "forgetting; default: 3 for 10 train rows with no_regression_on general, else none",
+        examples=[100],
     )
     finetune_base: str | None = Field(
         None,

@@ -43,6 +43,7 @@ DOORS = {
         "store.open",
         "store.write",
         "store.read",
+        "store.training",
         "store.model",
         "store.prompts",
         "store.again",

@@ -376,13 +376,8 @@ def test_what_could_not_be_trained_is_refused_before_a_call(
     check_config(RunConfig(lm="openai/gpt-4.1-mini", api_key="k"))
 
 
-def test_from_a_plateau_to_the_accepted_tuned_model(
-    provider: tuple[Provider, str], tmp_path: Path
-) -> None:
-    """Which colour it is hangs on the length of the text: prompts do not teach that, the tuned
-    model knows it.
-    """
-    there, url = provider
+def write_project(root: Path) -> None:
+    """A task whose colours hang on the length of the text, and four general questions."""
     rng = random.Random(0)
     things = [
         "".join(rng.choices("abcdefghijklmnopqrstuvwxyz ", k=rng.randint(12, 24))).strip()
@@ -393,13 +388,23 @@ def test_from_a_plateau_to_the_accepted_tuned_model(
         {"question": f"What is {n} + {n}?", "check": "number", "expected": [2 * n], "skill": "sums"}
         for n in range(1, 5)
     ]
-    (tmp_path / "programs").mkdir()
-    (tmp_path / "programs" / "paint.py").write_text(PROGRAM)
+    (root / "programs").mkdir()
+    (root / "programs" / "paint.py").write_text(PROGRAM)
     for name, lines in (("paint", rows), ("general", questions)):
-        (tmp_path / "devsets" / name).mkdir(parents=True)
-        (tmp_path / "devsets" / name / "rows.jsonl").write_text(
+        (root / "devsets" / name).mkdir(parents=True)
+        (root / "devsets" / name / "rows.jsonl").write_text(
             "".join(json.dumps(line) + "\n" for line in lines)
         )
+
+
+def test_from_a_plateau_to_the_accepted_tuned_model(
+    provider: tuple[Provider, str], tmp_path: Path
+) -> None:
+    """Which colour it is hangs on the length of the text: prompts do not teach that, the tuned
+    model knows it.
+    """
+    there, url = provider
+    write_project(tmp_path)
     config = RunConfig(lm=f"openai/{BASE}", api_base=url, api_key="k", finetune="openai")
     report = run(open_session(tmp_path, "paint", config, Observer()))
     assert (report.verdict, report.gate.open) == ("plateau", True), report.gate.reasons
@@ -412,3 +417,5 @@ def test_from_a_plateau_to_the_accepted_tuned_model(
     )
     saved = json.loads((tmp_path / report.program).read_text())
     assert saved["tuned"] == f"ft:{BASE}:1"
+    (levers,) = [a for a in report.attempts if a.rung == "openai, levers"]
+    assert levers.skipped == "the tuned LM is right on every val row"

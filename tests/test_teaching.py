@@ -14,12 +14,12 @@ import dspy
 import pytest
 
 from optimize.climb.observer import Observer
-from optimize.commands.lessons import Pupil, lesson_calls, lessons
+from optimize.commands.lessons import Pupil, lesson_calls, lessons, rehearsal
 from optimize.commands.session import Session, open_session
 from optimize.config import RunConfig
 from optimize.data.split import near_duplicate_groups
 from optimize.errors import WorkbenchError
-from optimize.finetune.forgetting import questions, replayable
+from optimize.finetune.forgetting import questions, replayable, replays
 from optimize.finetune.training_rows import tuned_student
 from optimize.program.program import Program, student
 
@@ -76,6 +76,8 @@ def opened(tmp_path: Path, mood_rows: list[dict[str, Any]], root: Path) -> Opene
 def made(session: Session, best: Program) -> list[dict[str, Any]]:
     with dspy.context(lm=session.lm):
         rows = lessons(session, Pupil(best, tuned_student(best)))
+    with dspy.context(lm=session.lm):
+        rows += rehearsal(session)
     assert session.meter.usage().asked == lesson_calls(session), "what it takes is known before"
     return rows
 
@@ -145,6 +147,18 @@ def test_replayed_instructions_come_with_the_base_lms_own_answers(opened: Opened
         and row["messages"][1]["content"]
         for row in rows[-3:]
     )
+
+
+def test_instructions_are_replayed_where_the_lm_must_stay_general(opened: Opened) -> None:
+    named = {"no_regression_on": ("general",), "finetune": "lora"}
+    sizes = [
+        lesson_calls(opened(**knobs)[0])
+        for knobs in ({}, named, {**named, "replay": 0}, {**named, "replay": 2})
+    ]
+    assert sizes == [0, 3, 0, 2], "all there are: 3 are fewer than 0.3 of the train rows"
+    known = opened()[0].root
+    provider = RunConfig(finetune="openai", method="dpo", no_regression_on=("general",))
+    assert replays(provider, 100, known) == 0 and replays(RunConfig(**named), 5, known) == 2
 
 
 def test_more_to_replay_than_there_is_is_told_before_a_call(opened: Opened) -> None:

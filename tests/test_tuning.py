@@ -275,7 +275,7 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
         checked = preflight(session.task, session.splits, config)
         record = climb_record(session, climbed, checked)
         tested = on_test(session, {"zero_shot": student(session.task), "prompt": best})
-        tuned = tune(session, best, evaluation)
+        tuned = tune(session, tracked, best, evaluation)
         opened = GateRecord(open=True, criteria=[])
         report = settle(session, tracked, Findings(record, opened, best, evaluation, tested, tuned))
     assert (
@@ -296,7 +296,11 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
     assert report.test.tuned_other and {a.rung for a in tuned.attempts} == {
         "lora",
         "lora, best prompt",
+        "lora, levers",
     }
+    levers = tuned.attempts[-1]
+    assert bool(levers.skipped) is not bool(levers.evaluation) and not report.failed
+    assert report.training_rows and report.training_rows.replayed == 2
     assert [(f.name, f.named) for f in report.forgetting] == [
         ("general", True),
         ("review", True),

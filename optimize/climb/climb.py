@@ -85,6 +85,30 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
     )
 
 
+def on_top(
+    setup: Setup, rungs: Sequence[Rung], start: Attempt, watch: Observer
+) -> tuple[Attempt, ...]:
+    """Each of the rungs once, on a program that is there, raced and promoted as in a climb. No
+    verdict: the target does not end it. start: that program; the task LM in DSPy's context is its
+    LM.
+
+    Calls are kept for the test rows of that program and the best one, and for what comes after.
+    """
+    found, incumbent = list[Attempt](), start
+    queue = [rung for rung in rungs if not rung.unfit(setup.task)]
+    while queue:
+        rung, left = queue.pop(0), setup.left(start, incumbent)
+        test, call = setup.kept(start, incumbent), setup.meter.average()
+        tokens, usd, minutes = (a + setup.after * b for a, b in zip(test, call, strict=True))
+        watch.started(f"{rung.name} on the tuned LM")
+        with setup.meter.keeping((tokens, usd, minutes)):
+            learn = setup.splits.train
+            attempt = tried_rung(setup, rung, incumbent, learn, left, queue, watch)
+        found.append(attempt)
+        incumbent = attempt if attempt.promoted else incumbent
+    return tuple(found)
+
+
 class _Climbing:
     """A climb under way: the attempts so far, and the rows they are judged on.
 

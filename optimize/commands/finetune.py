@@ -40,7 +40,7 @@ def finetune_last(session: Session) -> Report:
             session.watch.started("best prompt program")
             evaluation = evaluate(best, session.splits.val, session.asking)
             tested = on_test(session, {"zero_shot": student(session.task), "prompt": best})
-            tuned = tune(session, best, evaluation, judged.traced)
+            tuned = tune(session, tracked, best, evaluation, judged.traced)
             for attempt in tuned.attempts:
                 Both(tracked, session.watch).finished(attempt)
             own = {"seed": session.config.seed, "teacher": session.teacher_name}

@@ -34,6 +34,7 @@ from optimize.report.record import (
     JudgeRecord,
     Report,
     TestRecord,
+    TrainingRowsRecord,
     UsageRecord,
     score_record,
 )
@@ -157,9 +158,6 @@ def _keep(
     with surviving(failed, "Keeping the answers to the test rows"):
         splits = session.splits
         tracked.answers(row_table(session.task, splits.train, splits.test, found))
-    if tuned and Path(tuned.tuned).is_file():
-        with surviving(failed, "Keeping the adapter"):
-            tracked.attach(Path(tuned.tuned))
 
 
 def _row_scores(
@@ -180,9 +178,9 @@ def _noted(session: Session, report: Report, failed: Sequence[str]) -> Report:
 def _programs(session: Session, findings: Findings) -> dict[str, Program]:
     """All that are asked on test."""
     programs, tuned = {"zero_shot": student(session.task), "prompt": findings.best}, findings.tuned
-    for attempt in tuned.attempts if tuned else ():
+    for name, attempt in (("tuned", tuned.chosen), ("tuned_other", tuned.other)) if tuned else ():
         assert attempt.program
-        programs["tuned" if tuned and attempt is tuned.chosen else "tuned_other"] = attempt.program
+        programs[name] = attempt.program
     return programs
 
 
@@ -263,11 +261,15 @@ def _report(
     return Report(
         **dict(climb) | {"attempts": [*climb.attempts, *tried], "judge": _raw(climb, found)},
         target_met=_target_met(session, findings, found.get("tuned"), judged),
-        test=_test_record(session, found),
+        test=_test_record(session, found, bool(tuned and tuned.helped)),
         gate=findings.gate,
         decision=judged.decision if judged else None,
         effects=judged.effects if judged else None,
         training=list(tuned.epochs) if tuned else [],
+        training_rows=TrainingRowsRecord(task=tuned.rows, replayed=tuned.replayed)
+        if tuned
+        else None,
+        levers_on_tuned=list(map(AttemptRecord.of, tuned.levers)) if tuned else [],
         forgetting=list(tuned.forgetting) if tuned else [],
         lm_calls=usage.calls,
         cost_usd=usage.cost_usd,
@@ -287,7 +289,9 @@ def _raw(climb: ClimbRecord, found: Mapping[str, Evaluation]) -> JudgeRecord | N
     return climb.judge and climb.judge.model_copy(update={"raw": raw})
 
 
-def _test_record(session: Session, found: Mapping[str, Evaluation]) -> TestRecord:
+def _test_record(session: Session, found: Mapping[str, Evaluation], levered: bool) -> TestRecord:
+    """levered: levers made the tuned program of what it was before, the other one."""
+
     def between(before: str, after: str) -> GainRecord:
         return GainRecord.between(found[before].scores, found[after].scores, found[after].judge)
 
@@ -295,6 +299,7 @@ def _test_record(session: Session, found: Mapping[str, Evaluation]) -> TestRecor
         **{name: score_record(e) for name, e in found.items()},
         prompt_gain=between("zero_shot", "prompt"),
         tuned_gain=between("prompt", "tuned") if "tuned" in found else None,
+        levers_gain=between("tuned_other", "tuned") if levered and "tuned" in found else None,
         baselines={
             n: ScoreRecord.of(mean_interval(s))
             for n, s in baseline_scores(

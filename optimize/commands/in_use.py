@@ -29,7 +29,7 @@ from optimize.store.read import TEST_ROWS, TEST_SCORES, Found
 from optimize.task import load_task
 
 # knobs of a climb, which nothing that is asked afterwards hangs on
-CLIMBING = {"teacher": None, "teacher_api_base": None, "finetune": "never", "replay": 0}
+CLIMBING = {"teacher": None, "teacher_api_base": None, "finetune": "never", "replay": None}
 WHOLE = {"val_rows": None, "test_rows": None, "no_regression_on": ()}
 NO_ADDRESS = "none"  # as an address: the LM is its provider's
 PRICED_ON = 20  # rows whose prompts are measured to tell what all will cost

@@ -16,7 +16,7 @@ from optimize.commands.traces import steps
 from optimize.data.inputs import input_texts
 from optimize.data.split import apart_from
 from optimize.errors import WorkbenchError
-from optimize.finetune.forgetting import GENERAL_TOKENS, replayable
+from optimize.finetune.forgetting import GENERAL_TOKENS, replayable, replays
 from optimize.finetune.steps import Traces, right_calls, unlabelled
 from optimize.finetune.training_rows import TrainingRow, chat_rows, preferences
 from optimize.program.program import Program, student
@@ -41,8 +41,7 @@ class Pupil:
 
 
 def lessons(session: Session, pupil: Pupil) -> list[TrainingRow]:
-    """Training rows for the short program, by the configured method, and as many replayed general
-    ones as asked for.
+    """Training rows for the short program, by the configured method.
 
     Raises WorkbenchError where the method leaves too few of them.
     """
@@ -53,7 +52,7 @@ def lessons(session: Session, pupil: Pupil) -> list[TrainingRow]:
             f"--method {method} leaves {len(rows)} rows to learn from, at least {LEAST} are "
             f"needed. {TOO_FEW[method]}"
         )
-    return rows + _unpaired(session, pupil, rows) + _replayed(session)
+    return rows + _unpaired(session, pupil, rows)
 
 
 def lesson_calls(session: Session) -> int:
@@ -63,7 +62,7 @@ def lesson_calls(session: Session) -> int:
     alone = not unlabelled(student(session.task))
     agreed = steps(session) * SAMPLES * len(splits.unlabelled) if alone else 0
     asked = {"sft": 0, "dpo": train, "distill": train + agreed}
-    return asked[config.method] + config.replay
+    return asked[config.method] + replays(config, len(splits.train), session.root)
 
 
 def _gold(session: Session, pupil: Pupil) -> list[TrainingRow]:
@@ -151,9 +150,12 @@ def _apart(session: Session) -> list[dspy.Example]:
     return [splits.unlabelled[n] for n in apart_from(texts, held)]
 
 
-def _replayed(session: Session) -> list[TrainingRow]:
-    """General instructions with the base LM's own answers (rehearsal: Robins 1995)."""
-    asked: Sequence[str] = replayable(session.root)[: session.config.replay]
+def rehearsal(session: Session) -> list[TrainingRow]:
+    """General instructions with the base LM's own answers, to be trained on beside the lessons
+    (rehearsal: Robins 1995).
+    """
+    many = replays(session.config, len(session.splits.train), session.root)
+    asked: Sequence[str] = replayable(session.root)[:many]
     if not asked:
         return []
     lm = lms.task_lm(session.config, session.meter, GENERAL_TOKENS)

@@ -9,7 +9,7 @@ from optimize.climb.verdict import COVERAGE
 from optimize.commands.session import Session
 from optimize.config import LIMITS, command_line
 from optimize.finetune import finetune_command, untrainable
-from optimize.finetune.forgetting import replayable
+from optimize.finetune.forgetting import replayable, replays
 from optimize.report.record import Report
 
 # general instructions that are advised where a tuned LM has forgotten too much; docs/results.md
@@ -105,11 +105,12 @@ def _after_tuning(report: Report, session: Session) -> Step | None:
     regressed = [f for f in report.forgetting if f.regressed]
     vetoed = any(f.named for f in regressed)
     replay = min(REPLAYED, len(replayable(session.root)))
+    replayed = replays(config, len(session.splits.train), session.root)
 
     def again(**changed: Any) -> str:
         return finetune_command(report.task, report.knobs | changed)
 
-    if regressed and (vetoed or accepted) and replay > config.replay == 0:
+    if regressed and (vetoed or accepted) and replay > replayed == 0:
         note = f"{regressed[0].name} got worse; this keeps more of what the LM could do"
         return Step(again(replay=replay), note=note)
     if vetoed:

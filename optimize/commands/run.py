@@ -149,7 +149,7 @@ def _tuned(session: Session, tracked: Run, findings: Findings, traced: Traced | 
     """The findings with a tuned LM, or with why there is none."""
     failed: list[str] = []
     with surviving(failed, "Fine-tuning"):
-        tuned = tune(session, findings.best, findings.best_val, traced)
+        tuned = tune(session, tracked, findings.best, findings.best_val, traced)
         for attempt in tuned.attempts:
             Both(tracked, session.watch).finished(attempt)
         findings = replace(findings, tuned=tuned)

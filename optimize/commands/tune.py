@@ -1,26 +1,28 @@
-"""Train, put the tuned LM into the program, compare it on val, and ask base and tuned LM what must
-not have been forgotten.
+"""Train, put the tuned LM into the program, compare it on val, climb on from it a little, and ask
+base and tuned LM what must not have been forgotten.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import dspy
 
 from optimize import lm as lms
 from optimize.climb.observer import Attempt
 from optimize.climb.verdict import WEIGHTS
-from optimize.commands.lessons import Pupil, lesson_calls, lessons
+from optimize.commands.lessons import Pupil, lesson_calls, lessons, rehearsal
 from optimize.commands.session import Session
 from optimize.commands.traces import Traced, steps
+from optimize.commands.tuned_levers import lever_calls, levered
 from optimize.data.inputs import input_text
 from optimize.errors import WorkbenchError
 from optimize.finetune import forgetting as forgetting
 from optimize.finetune import trainer
 from optimize.finetune.effects import Pair
+from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import GENERAL, GENERAL_TOKENS, Answers, ForgettingRecord
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.finetune.tuned import Tuned, better
@@ -30,6 +32,7 @@ from optimize.scoring.evaluate import Evaluation, evaluate, scoring_labelled
 from optimize.stats.intervals import paired_gain
 from optimize.stats.records import GainRecord
 from optimize.store.read import last_run
+from optimize.store.write import Run
 from optimize.task import Task
 
 MARGIN = 0.05  # by which what must not get worse may get worse, in the mean
@@ -37,53 +40,102 @@ SHOWN = 3
 
 
 def tune(
-    session: Session, best: Program, prompt_val: Evaluation, traced: Traced | None = None
+    session: Session,
+    tracked: Run,
+    best: Program,
+    prompt_val: Evaluation,
+    traced: Traced | None = None,
 ) -> Tuned:
     """The tuned LM in two programs, with the short prompt it was trained on and with the best
-    prompt, both on val.
+    prompt, both on val; and where it is better there, in the one that a few levers make of the
+    better of these.
 
-    prompt_val: the best prompt program's outcomes on val, which both are compared with. traced: its
-    right answers step by step, for a program whose steps have no labels.
+    tracked: the command's run, in which the training is one. prompt_val: the best prompt program's
+    outcomes on val, which all are compared with. traced: its right answers step by step, for a
+    program whose steps have no labels.
     """
-    config, backend = session.config, session.config.finetune
-    training = trainer(backend)
-    base = config.finetune_base or str(lms.gguf_path(config.lm) or config.lm.split("/", 1)[1])
-    start, before = time.perf_counter(), session.meter.usage()
+    backend, start, before = session.config.finetune, time.perf_counter(), session.meter.usage()
     short = tuned_student(best)
-    traces = traced.traces if traced else None
-    rows = lessons(session, Pupil(best, short, traces))
-    val_rows = chat_rows(short, session.splits.val, traces.val if traces else None)
-    session.watch.started(backend)
-    watch, out = session.watch, session.folder("adapters")
-    tuned: str = training.train(rows, val_rows, base, out, config, watch.scored, watch.noted)
-    epochs = tuple(training.curve(tuned))
+    made = _training(session, tracked, Pupil(best, short, traced.traces if traced else None))
     # an adapter that was there has cost as much
-    trained = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))
+    seconds = max(time.perf_counter() - start, sum(epoch.seconds for epoch in made.epochs))
     attempts = []
     for name, program in ((backend, short), (f"{backend}, best prompt", best.deepcopy())):
-        program.tuned, program.lm = (
-            tuned,
-            lms.telling(tuned_lm(session, tuned, session.task.max_tokens)),
-        )
-        session.watch.started(f"{name} on val")
-        evaluation = evaluate(program, session.splits.val, session.asking)
-        gain = paired_gain(prompt_val.scores, evaluation.scores)
-        usage, seconds = session.meter.usage() - before, time.perf_counter() - start
-        attempts.append(Attempt(name, WEIGHTS, program, evaluation, gain, usage, seconds))
+        attempt = _asked(session, name, program, made.tuned, prompt_val)
+        usage, took = session.meter.usage() - before, time.perf_counter() - start
+        attempts.append(replace(attempt, usage=usage, seconds=took))
         start, before = time.perf_counter(), session.meter.usage()
+    forgotten = tuple(_forgetting(session, made.tuned))
+    after = 2 * session.config.repeats * steps(session) * len(session.splits.ood)
+    both = levered(session, f"{backend}, levers", better(attempts), prompt_val, after)
+    attempts.append(both.attempt)
     ood = _out_of_distribution(session, best, better(attempts))
-    return Tuned(tuple(attempts), tuned, trained, epochs, tuple(_forgetting(session, tuned)), ood)
+    return Tuned(
+        tuple(attempts),
+        made.tuned,
+        seconds,
+        made.epochs,
+        forgotten,
+        ood,
+        both.levers,
+        made.rows,
+        made.replayed,
+    )
+
+
+@dataclass(frozen=True)
+class _Training:
+    """tuned, epochs, rows and replayed: as Tuned has them."""
+
+    tuned: str
+    epochs: tuple[Epoch, ...]
+    rows: int
+    replayed: int
+
+
+def _training(session: Session, tracked: Run, pupil: Pupil) -> _Training:
+    """Rows made, and an LM trained on them; on record from its first step."""
+    config, backend, watch = session.config, session.config.finetune, session.watch
+    training = trainer(backend)
+    base = config.finetune_base or str(lms.gguf_path(config.lm) or config.lm.split("/", 1)[1])
+    rows, general = lessons(session, pupil), rehearsal(session)
+    traces = pupil.traces.val if pupil.traces else None
+    val = chat_rows(pupil.short, session.splits.val, traces)
+    made_of = {"base": base, "rows": len(rows), "rows_replayed": len(general)}
+    watch.started(backend)
+    with tracked.training(backend, made_of | training.RECIPE) as log:
+        given = [*rows, *general], val, base, session.folder("adapters"), config
+        tuned: str = training.train(*given, watch.scored, watch.noted, log)
+        epochs = tuple(training.curve(tuned))
+        log.trained(tuned, epochs)
+    return _Training(tuned, epochs, len(rows), len(general))
+
+
+def _asked(
+    session: Session, name: str, program: Program, tuned: str, prompt_val: Evaluation
+) -> Attempt:
+    """The program on the tuned LM, on val."""
+    program.tuned = tuned
+    program.lm = lms.telling(tuned_lm(session, tuned, session.task.max_tokens))
+    session.watch.started(f"{name} on val")
+    before = session.meter.usage()
+    evaluation = evaluate(program, session.splits.val, session.asking)
+    asked = (session.meter.usage() - before).asked
+    calls = asked / len(evaluation.outcomes) / session.config.repeats
+    gain = paired_gain(prompt_val.scores, evaluation.scores)
+    return Attempt(name, WEIGHTS, program, evaluation, gain, calls=calls)
 
 
 def tuning_calls(session: Session) -> int:
     """What making its rows and comparing a tuned LM takes: val and test rows for each of two
-    programs, the rest for base and tuned LM.
+    programs, val rows for each lever on it, the rest for base and tuned LM.
     """
     rows = len(session.splits.val) + len(session.splits.test)
     others = sum(len(splits.val) for _, splits in session.no_regression_on)
     rows += len(session.splits.ood)
     asked = steps(session) * session.config.repeats * rows
-    return lesson_calls(session) + 2 * (asked + len(forgetting.questions(session.root)) + others)
+    both = asked + len(forgetting.questions(session.root)) + others
+    return lesson_calls(session) + 2 * both + lever_calls(session)
 
 
 def tuned_lm(session: Session, tuned: str, tokens: int) -> MeteredLM:

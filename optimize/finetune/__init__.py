@@ -12,7 +12,7 @@ from optimize.config import RunConfig, command_line, is_local
 from optimize.errors import WorkbenchError
 
 # Imported on use. Each has check_config(config), curve(what a tuned LM is known by), and
-# train(rows, val, base, out, config, progress, say) → that.
+# train(rows, val, base, out, config, progress, say, log) → that; RECIPE: what it sets by itself.
 BACKENDS = {"lora": "optimize.finetune.lora.train", "openai": "optimize.finetune.openai_job"}
 
 

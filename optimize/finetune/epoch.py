@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -35,3 +36,33 @@ def kept(epochs: Sequence[Epoch]) -> int:
     """
     order = [(epoch.val_right, -epoch.val_loss) for epoch in epochs]
     return order.index(max(order))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the optimizer. number: from 1. loss: its batch's. tokens: of that batch, which
+    took so many seconds. memory: bytes that the training has held at most so far.
+    """
+
+    number: int
+    loss: float
+    tokens: int
+    seconds: float
+    memory: int
+
+
+class Sample(Record):
+    """A val row and what the LM in training says to it."""
+
+    asked: str = Field(description="the end of the prompt, as the LM reads it")
+    gold: str
+    said: str = Field(description="the likeliest token at each place of the answer, after gold's")
+
+
+class TrainingLog:
+    """What a training tells whoever writes it down. Each method may be left out."""
+
+    def step(self, step: Step) -> None: ...
+
+    def epoch(self, number: int, epoch: Epoch, samples: Sequence[Sample]) -> None:
+        """number: from 1."""

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
 from optimize.files import read_jsonl, read_text
 from optimize.lm.metered import MeteredLM
@@ -24,6 +25,8 @@ from optimize.threads import in_threads
 GENERAL = "general"  # what these questions are called where a task could stand
 GENERAL_TOKENS = 64  # room for an answer to a general question
 ROWS, REPLAY = "rows.jsonl", "replay.txt"
+# of the train rows: so many general instructions kept what the tuning wiped out (docs/results.md)
+SHARE = 0.3
 OWN = Path("devsets/general")  # where a project may have files of its own in place of ours
 
 
@@ -119,6 +122,19 @@ def replayable(root: Path) -> list[str]:
     asked = {q.question.strip().casefold() for q in questions(root)}
     lines = [line.strip() for line in read_text(general_file(root, REPLAY)).splitlines()]
     return [line for line in lines if line and line.casefold() not in asked]
+
+
+def replays(config: RunConfig, train: int, root: Path) -> int:
+    """How many of these are rehearsed beside so many train rows: as many as asked for; where the
+    tuned LM must stay general, SHARE of the rows, as far as there are any.
+    """
+    if config.replay is not None:
+        return config.replay
+    # a provider trains on preferences or on answers, not on both
+    alone = config.finetune == "openai" and config.method == "dpo"
+    if alone or GENERAL not in config.no_regression_on:
+        return 0
+    return min(len(replayable(root)), round(SHARE * train))
 
 
 def general_file(root: Path, name: str) -> Path:

@@ -18,10 +18,11 @@ from typing import Any
 
 from optimize.config import RunConfig
 from optimize.errors import JobLeft, WorkbenchError
-from optimize.finetune.epoch import Epoch, Say, TrainingProgress, silent
+from optimize.finetune.epoch import Epoch, Say, TrainingLog, TrainingProgress, silent
 from optimize.lm.addresses import check_single
 from optimize.stats.records import Record
 
+RECIPE: dict[str, Any] = {}  # the provider's own
 FIRST_POLL, LAST_POLL = 2.0, 60.0  # seconds between two looks at a job, growing by half
 RETRIES = 5  # of a request that the provider was too busy for
 SUFFIX = "optimize"
@@ -66,6 +67,7 @@ def train(
     config: RunConfig,
     progress: TrainingProgress,
     say: Say = silent,
+    log: TrainingLog | None = None,
 ) -> str:
     """The provider's name of the tuned model. The same rows, base and config go on with the job
     they began.

@@ -13,10 +13,12 @@ from optimize.finetune.forgetting import ForgettingRecord
 
 @dataclass(frozen=True)
 class Tuned:
-    """A tuned LM in two programs, each an Attempt against the best prompt program; its training and
+    """A tuned LM in its programs, each an Attempt against the best prompt program; its training and
     what it forgot.
 
-    tuned: the adapter file, or the provider's name of the model.
+    tuned: the adapter file, or the provider's name of the model. levers: the climb's, pulled on the
+    tuned LM, each against its best program of that time. rows, replayed: that it was trained on, of
+    the task and general ones.
     """
 
     attempts: tuple[Attempt, ...]
@@ -25,10 +27,25 @@ class Tuned:
     epochs: tuple[Epoch, ...]
     forgetting: tuple[ForgettingRecord, ...]
     ood: Pair | None = None
+    levers: tuple[Attempt, ...] = ()
+    rows: int = 0
+    replayed: int = 0
 
     @property
     def chosen(self) -> Attempt:
         return better(self.attempts)
+
+    @property
+    def helped(self) -> bool:
+        """Whether levers on the tuned LM made the chosen program."""
+        return any(a.promoted for a in self.levers) and self.chosen is self.attempts[-1]
+
+    @property
+    def other(self) -> Attempt:
+        """The best of the others on val, which the test rows are asked of as well: where levers
+        made the chosen one, what it was before them.
+        """
+        return better([a for a in self.attempts if a is not self.chosen])
 
 
 def better(attempts: Sequence[Attempt]) -> Attempt:

@@ -204,6 +204,13 @@ class JudgeRecord(Record):
         return cls(judge=judge, confusion=found, error=of_the_judge(best, found), **scores)
 
 
+class TrainingRowsRecord(Record):
+    """How many rows an LM was tuned on: of the task, and general ones against forgetting."""
+
+    task: int
+    replayed: int
+
+
 class TestRecord(Record):
     """Scores on the held-out test rows, read once.
 
@@ -216,11 +223,18 @@ class TestRecord(Record):
     prompt: ScoreRecord
     tuned: ScoreRecord | None = Field(
         None,
-        description="the tuned LM with the prompt, short or best, that was the better one on val",
+        description="the tuned LM with the prompt that was the best one on val: short, best, or "
+        "what levers made of the better of these",
     )
-    tuned_other: ScoreRecord | None = Field(None, description="the tuned LM with the other prompt")
+    tuned_other: ScoreRecord | None = Field(
+        None, description="the tuned LM with the prompt that was the second best on val"
+    )
     prompt_gain: GainRecord = Field(description="best prompt program over the baseline")
     tuned_gain: GainRecord | None = Field(None, description="tuned over the best prompt program")
+    levers_gain: GainRecord | None = Field(
+        None,
+        description="levers on the tuned LM over its program before; null where they made none",
+    )
     baselines: dict[str, ScoreRecord] = Field(
         description="scores without an LM, where the output is a label"
     )
@@ -267,6 +281,11 @@ class Report(ClimbRecord):
     )
     effects: EffectsRecord | None = Field(None, description="of the tuning, beside the score")
     training: list[Epoch] = Field([], description="of the tuned LM")
+    training_rows: TrainingRowsRecord | None = None
+    levers_on_tuned: list[AttemptRecord] = Field(
+        [],
+        description="levers of the climb on the tuned LM, each over the best one so far, on val",
+    )
     forgetting: list[ForgettingRecord] = Field(
         [], description="general questions, and each task that must not get worse"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optimize.climb.verdict import WEIGHTS
 from optimize.finetune.effects import EffectsRecord
@@ -14,7 +14,9 @@ from optimize.report.sentences import (
     confused,
     decision_sentences,
     failure_sentences,
+    levers_sentences,
     regression_sentence,
+    rows_sentence,
     synthetic_sentences,
 )
 from optimize.stats.records import GainRecord
@@ -76,12 +78,13 @@ def _judge(report: Report) -> list[Section]:
 
 
 def other_tuned(report: Report) -> str:
-    """The tuned program that val did not choose."""
+    """The tuned program that was second on val."""
     judged = report.decision.tuned if report.decision else ""
-    return next(a.rung for a in report.attempts if a.family == WEIGHTS and a.rung != judged)
+    others = [a for a in report.attempts if a.family == WEIGHTS and a.rung != judged and a.val]
+    return max(others, key=lambda a: a.val.score if a.val else 0.0).rung
 
 
-def attempts(found: Sequence[AttemptRecord]) -> Section:
+def attempts(found: Sequence[AttemptRecord], title: str = "The climb, on val") -> Section:
     """A line a rung; ▲ marks what the next ones were built on."""
     rows = []
     for a in found:
@@ -92,7 +95,7 @@ def attempts(found: Sequence[AttemptRecord]) -> Section:
     why = [f"{a.rung}: {a.skipped or a.error}" for a in found if a.skipped or a.error]
     why += synthetic_sentences(found)
     columns = ("  lever", "val score", "n", "gain over the best so far", "calls", "s")
-    return Section("The climb, on val", why, columns, rows)
+    return Section(title, why, columns, rows)
 
 
 def _asked(report: Report) -> Section:
@@ -138,15 +141,22 @@ def _tuning(report: Report) -> list[Section]:
         [str(n), f"{e.train_loss:.2f}", f"{e.val_loss:.2f}", f"{e.val_right:.0%}"]
         for n, e in enumerate(report.training, 1)
     ]
-    best = [f"Epoch {kept(report.training) + 1} was kept."] if rows else []
+    told = [rows_sentence(report.training_rows)] if report.training_rows else []
+    told += [f"Epoch {kept(report.training) + 1} was kept."] if rows else []
     columns = ("epoch", "loss on train", "loss on val", "val answers right")
-    out += [Section("Training", best, columns, rows)]
+    out += [Section("Training", told, columns, rows), _levers(report)]
     lost = [
         line
         for f in report.forgetting
         for line in (regression_sentence(f), *(f"Lost: {e}." for e in f.examples))
     ]
     return [*out, Section("What was forgotten", lost)]
+
+
+def _levers(report: Report) -> Section:
+    """Whether prompts on the tuned LM helped."""
+    tried = attempts(report.levers_on_tuned, "Levers on the tuned LM, on val")
+    return replace(tried, lines=[*levers_sentences(report), *tried.lines]) if tried.rows else tried
 
 
 def _costs(found: EffectsRecord | None) -> tuple[Sequence[str], Sequence[Sequence[str]]]:

@@ -16,6 +16,7 @@ from optimize.report.record import (
     HeadroomRecord,
     Report,
     Side,
+    TrainingRowsRecord,
     VerdictRecord,
 )
 from optimize.scoring.failures import Diagnosis
@@ -172,6 +173,27 @@ def decision_sentences(
             "are not worth their upkeep."
         )
     return out + [regression_sentence(f) for f in forgetting if f.regressed or f.named]
+
+
+def levers_sentences(report: Report) -> list[str]:
+    """Whether prompts on the tuned LM helped."""
+    if not (gain := report.test.levers_gain):
+        return ["Prompts on the tuned LM did not help: no lever was promoted on val."]
+    made = ", ".join(a.rung for a in report.levers_on_tuned if a.promoted)
+    return [
+        f"Prompts on the tuned LM helped on val ({made}); on test {gain} over the tuned LM without "
+        f"them, {gain.changed}."
+    ]
+
+
+def rows_sentence(found: TrainingRowsRecord) -> str:
+    """What a tuned LM was trained on."""
+    general = (
+        f"{found.replayed} general instructions with the base LM's own answers, against forgetting"
+        if found.replayed
+        else "no general instructions (--replay)"
+    )
+    return f"Trained on {found.task} rows of the task and {general}."
 
 
 def regression_sentence(found: ForgettingRecord) -> str:

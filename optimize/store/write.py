@@ -39,6 +39,7 @@ from optimize.store.model import register
 from optimize.store.open import client, is_shared
 from optimize.store.read import HISTORY, TEST_ROWS, Found
 from optimize.store.shared import PROJECT, one_at_a_time, project_id
+from optimize.store.training import TrainingRun, training_params
 
 NOTE = "mlflow.note.content"  # the tag that holds a description
 AT_WORK = {"run": "climbing", "finetune": "tuning"}  # what a run's name says until it ends
@@ -120,6 +121,14 @@ class Run(Observer):
         """All that the verdict is drawn from, so that `optimize verdict` can draw it again."""
         self._written()
         self.client.log_text(self.id, TypeAdapter(History).dump_json(history).decode(), HISTORY)
+
+    def training(self, backend: str, made_of: Mapping[str, Any]) -> TrainingRun:
+        """A nested run for a training that begins now. made_of: what it is made of, beside the
+        command's knobs.
+        """
+        made = self._child(f"{backend} training", {"trainer": backend})
+        self._log(made, {}, training_params(backend, made_of, self.config))
+        return TrainingRun(self.client, made)
 
     def scores(self, side: str, found: RowScores) -> None:
         """How the programs of this run scored each row of a side, for `optimize compare`."""

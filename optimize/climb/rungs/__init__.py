@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from optimize.climb.rungs import demos, instructions
+from optimize.climb.rungs import demos, instructions, tuned
 from optimize.climb.rungs.base import PASSES, Context, Skip, Starved
 from optimize.climb.rungs.guide import guide, without_guide
 from optimize.climb.rungs.output_format import output_format
@@ -19,7 +19,16 @@ from optimize.data.rows import Splits
 from optimize.program.program import Program
 from optimize.task import Task
 
-__all__ = ["LADDER", "SYNTHETIC", "Context", "Rung", "Skip", "Starved", "ladder"]
+__all__ = [
+    "LADDER",
+    "ON_TUNED",
+    "SYNTHETIC",
+    "Context",
+    "Rung",
+    "Skip",
+    "Starved",
+    "ladder",
+]
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,14 @@ LADDER: tuple[Rung, ...] = (
     Rung("copro", "instructions", instructions.copro, passes=5),
     Rung("votes", "votes", votes, passes=1, dearer=ANSWERS),
 )
+# on a tuned LM: the likeliest first, each a program that val judges
+ON_TUNED: tuple[Rung, ...] = (
+    Rung("nearest_demos", "demos", tuned.nearest, demos.without_step_for_rows, passes=0),
+    Rung("guide", "guide", tuned.whole_guide, without_guide, passes=0),
+    Rung("drawn_demos", "demos", tuned.drawn, demos.without_step_for_rows, passes=0),
+    Rung("instruction", "instructions", tuned.instruction, passes=0),
+)
+
 SYNTHETIC = Rung("synthetic_rows", "demos", demos.with_synthetic, demos.without_step_for_rows)
 AFTER = "nearest_demos"  # the last lever whose demos are train rows alone
 

@@ -165,6 +165,14 @@ class CutModel:
         gold = [token for row in rows for token in row.answer]
         return logits.float(), torch.tensor(gold, device=self.device)
 
+    def said(self, rows: Sequence[EncodedRow]) -> list[list[int]]:
+        """The likeliest token at each place of each row's answer, after the gold ones before it."""
+        import torch
+
+        with my_turn(), torch.no_grad():
+            likeliest = self.answers(rows)[0].argmax(-1)
+        return [part.tolist() for part in likeliest.split([len(row.answer) for row in rows])]
+
     def judge(self, rows: Sequence[EncodedRow]) -> tuple[float, float]:
         """(share of answers the LM gives word for word, minus the mean loss): the higher pair is
         the better model.

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from optimize.config import RunConfig
-from optimize.finetune.epoch import Epoch, Say, TrainingProgress, kept
+from optimize.finetune.epoch import Epoch, Say, Step, TrainingLog, TrainingProgress, kept
 from optimize.finetune.lora.cut import CutModel, EncodedRow, batches
 from optimize.finetune.lora.model import weights
 from optimize.finetune.lora.needs import Shape, duration, pieces
 from optimize.finetune.lora.objective import Lesson, loss
+from optimize.finetune.lora.served import ServedLM
 from optimize.threads import own_memory
 from optimize.turns import my_turn
 
@@ -20,6 +21,7 @@ LEARNING_RATE = 1e-3
 WARMUP = 10  # steps
 PATIENCE = 2  # epochs without a better one on val
 MEASURED = 3  # steps after which what was said beforehand is compared
+SHOWN = 5  # val rows of which each epoch's answers are written down
 
 
 def held() -> int:
@@ -63,12 +65,13 @@ class Fit:
         self.epochs: list[Epoch] = []
         self.best = weights(adapted)
 
-    def run(self, progress: TrainingProgress, say: Say) -> None:
+    def run(self, progress: TrainingProgress, say: Say, log: TrainingLog, engine: ServedLM) -> None:
+        """engine: what spells the answers that `log` is told."""
         if self.checkpoint.is_file():
             self._restore()
         while len(self.epochs) < self.most and self._stale() < PATIENCE:
             start = time.perf_counter()
-            train_loss = self._pass(progress, say)
+            train_loss = self._pass(progress, say, log)
             right, minus_loss = self.model.judge(self.val)
             seconds = time.perf_counter() - start
             self.epochs.append(
@@ -82,6 +85,8 @@ class Fit:
             if self._stale() == 0:
                 self.best = weights(self.adapted)
             self._save()
+            samples = engine.samples(self.model, self.val[:SHOWN])
+            log.epoch(len(self.epochs), self.epochs[-1], samples)
         best = self.epochs[kept(self.epochs)]
         progress(
             self.steps,
@@ -89,7 +94,7 @@ class Fit:
             f"val: {best.val_right:.0%} of the answers right, loss {best.val_loss:.3f}",
         )
 
-    def _pass(self, progress: TrainingProgress, say: Say) -> float:
+    def _pass(self, progress: TrainingProgress, say: Say, log: TrainingLog) -> float:
         """One epoch of steps; its mean loss."""
         order, losses = batches(self.rows), []
         self.rng.shuffle(order)
@@ -105,9 +110,12 @@ class Fit:
                 losses.append(self._step(batch))
             self.done += 1
             seconds = time.perf_counter() - start
-            speed = sum(len(row) for one in batch for row in one.rows) / seconds
+            tokens = sum(len(row) for one in batch for row in one.rows)
             self._measured(seconds, say)
-            progress(self.done, self.steps, f"loss {losses[-1]:.3f}, {speed:.0f} tokens/s")
+            log.step(Step(self.done, losses[-1], tokens, seconds, self.held))
+            progress(
+                self.done, self.steps, f"loss {losses[-1]:.3f}, {tokens / seconds:.0f} tokens/s"
+            )
         return float(sum(losses) / len(losses))
 
     def _measured(self, seconds: float, say: Say) -> None:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from optimize.errors import WorkbenchError
+from optimize.finetune.epoch import Sample
 from optimize.finetune.lora.adapter_gguf import ELSEWHERE
-from optimize.finetune.lora.cut import EncodedRow, autocast
+from optimize.finetune.lora.cut import CutModel, EncodedRow, autocast
 from optimize.gguf_header import read_header
 from optimize.lm import embedded
 from optimize.turns import my_turn
 
 ASKED = 4  # prompts
+TOLD = 400  # characters of a sample's prompt, from its end
 APART = 1.0  # nats of the likeliest token, in the mean; a row order gone wrong makes it 5 and more
 
 
@@ -45,6 +47,24 @@ class ServedLM:
     def _tokens(self, text: str, begins: bool = True) -> list[int]:
         body = {"content": text, "add_special": begins, "parse_special": True}
         return list(self._endpoint.post("/tokenize", body)["tokens"])
+
+    def samples(self, model: CutModel, rows: Sequence[EncodedRow]) -> list[Sample]:
+        """What the model in training says to these rows, as texts."""
+        return [
+            Sample(
+                asked=self._text(row.ids[: row.prompt])[-TOLD:],
+                gold=self._text(self._turn(row.answer)),
+                said=self._text(self._turn(said)),
+            )
+            for row, said in zip(rows, model.said(rows), strict=True)
+        ]
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return str(self._endpoint.post("/detokenize", {"tokens": list(tokens)})["content"])
+
+    def _turn(self, tokens: Sequence[int]) -> Sequence[int]:
+        """Up to the end of the assistant's turn."""
+        return tokens[: tokens.index(self._end)] if self._end in tokens else tokens
 
     def check_same(self, model: Any, rows: Sequence[EncodedRow]) -> None:
         """Ask the served LM and the model to be trained for the answers' first tokens.

@@ -15,7 +15,7 @@ from optimize import lm as lms
 from optimize.catalogue import in_catalogue
 from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
-from optimize.finetune.epoch import Epoch, Say, TrainingProgress, silent
+from optimize.finetune.epoch import Epoch, Say, TrainingLog, TrainingProgress, silent
 from optimize.finetune.lora.adapter_gguf import Place, Served, check_architecture, write_adapter
 from optimize.finetune.lora.cut import BATCH, PIECE, CutModel, EncodedRow, fast_bf16, fits
 from optimize.finetune.lora.fit import LEARNING_RATE, Fit, held
@@ -38,6 +38,13 @@ from optimize.lm.embedded import context_of
 from optimize.threads import free_memory
 
 SHARE = 0.5  # of the blocks, from the top
+RECIPE = {
+    "rank": RANK,
+    "alpha": ALPHA,
+    "batch": BATCH,
+    "learning_rate": LEARNING_RATE,
+    "blocks_trained": SHARE,
+}
 
 
 def check_config(config: RunConfig) -> None:
@@ -69,6 +76,7 @@ def train(
     config: RunConfig,
     progress: TrainingProgress,
     say: Say = silent,
+    log: TrainingLog | None = None,
 ) -> str:
     """Train on `{"messages": […, assistant]}` rows, or `{"prompt", "chosen", "rejected"}` ones, and
     write the adapter, named by what it was made from.
@@ -90,7 +98,7 @@ def train(
         return str(target)
     out.mkdir(parents=True, exist_ok=True)
     fit, places = _prepared(rows, val, base, target, config, progress, say)
-    fit.run(progress, say)
+    fit.run(progress, say, log or TrainingLog(), ServedLM(path))
     part = target.with_suffix(".part")
     trained = [(places[name], pair) for name, pair in fit.best.items()]
     write_adapter(part, read_header(path).architecture, trained, float(ALPHA))
