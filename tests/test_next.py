@@ -267,10 +267,10 @@ def test_a_second_command_on_a_task_waits_for_the_first(made: Callable[..., Sess
             assert "secret" not in told and "Waiting" in told
             if sent:
                 command.send_signal(sent)
-                command.wait(timeout=5)
+                command.wait(timeout=60)
                 assert command.returncode == 130
         first.kill()  # a process that died holds nothing
-        said = waiting[None].communicate(timeout=30)[1]
+        said = waiting[None].communicate(timeout=120)[1]
         assert waiting[None].returncode == 2 and "has no finished run yet" in said, "it went on"
     finally:
         for process in (first, *waiting.values()):
