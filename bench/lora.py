@@ -21,9 +21,11 @@ import typer
 from bench.printed import printed
 from optimize.config import RunConfig
 from optimize.data.rows import load_splits
+from optimize.finetune.lora import cut, fit
 from optimize.finetune.lora import model as lora_model
 from optimize.finetune.lora import train as lora
-from optimize.finetune.lora.adapter_gguf import NAMES
+from optimize.finetune.lora.adapter_gguf import Served
+from optimize.finetune.lora.served import ServedLM
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.lm import weights
 from optimize.program.program import student
@@ -60,10 +62,8 @@ def alone(trainer: str, folder: Path) -> None:
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     )
     right, loss = judged()
-    _, tokenizer = lora_model.load_model(str(folder / "base"))
-    tokens = EPOCHS * sum(
-        sum(map(len, lora_model.encode(tokenizer, row["messages"]))) for row in rows
-    )
+    served = ServedLM(weights.pull_embedded(print))
+    tokens = EPOCHS * sum(len(served.encode(row["messages"])) for row in rows)
     found = {
         "trainer": trainer,
         "adapts": TRAINERS[trainer],
@@ -91,7 +91,6 @@ def ours(rows: list[Any], val: list[Any], folder: Path) -> Judged:
 
 
 def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> Judged:
-    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
@@ -105,11 +104,11 @@ def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> Judged:
     config = SFTConfig(
         output_dir=str(folder / "trl"),
         num_train_epochs=EPOCHS,
-        learning_rate=lora.LEARNING_RATE,
-        warmup_steps=lora.WARMUP,
-        per_device_train_batch_size=lora_model.BATCH,
-        per_device_eval_batch_size=lora_model.BATCH,
-        bf16=lora_model.fast_bf16("cpu"),
+        learning_rate=fit.LEARNING_RATE,
+        warmup_steps=fit.WARMUP,
+        per_device_train_batch_size=cut.BATCH,
+        per_device_eval_batch_size=cut.BATCH,
+        bf16=cut.fast_bf16("cpu"),
         gradient_checkpointing=False,
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
@@ -119,11 +118,10 @@ def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> Judged:
     )
     layers = json.loads((folder / "base" / "config.json").read_text())["num_hidden_layers"]
     adapted = {"layers_to_transform": list(range(layers // 2, layers))} if half else {}
-    names = list(NAMES)
     peft = LoraConfig(
         r=lora_model.RANK,
         lora_alpha=lora_model.ALPHA,
-        target_modules=names,
+        target_modules="all-linear",
         task_type="CAUSAL_LM",
         **adapted,
     )
@@ -138,26 +136,25 @@ def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> Judged:
 
     def judged() -> tuple[float, float]:
         """As ours is, which leaves out the line break that a chat template puts after an answer."""
-        model = trainer.model.get_base_model().eval()
-        read = []
-        for prompt, answer in (
-            lora_model.encode(trainer.processing_class, row["messages"]) for row in val
-        ):
-            with torch.no_grad():
-                hidden = model.model.embed_tokens(torch.tensor(prompt + answer))
-            read.append(lora_model.Row(hidden, len(prompt), torch.tensor(answer)))
-        right, minus_loss = lora_model.judge(model, read)
+        model = cut.CutModel(trainer.model.get_base_model().eval(), 0)
+        served = ServedLM(weights.pull_embedded(print))
+        right, minus_loss = model.judge([served.encode(row["messages"]) for row in val])
         return right, -minus_loss
 
     return judged
 
 
 def main(json_: Annotated[bool, typer.Option("--json")] = False, rows: int = 200) -> None:
+    from transformers import AutoTokenizer
+
     task = load_task("tickets", Path(__file__).parents[1])
     splits, program = load_splits(task), tuned_student(student(task))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model, tokenizer = lora_model.load_model(str(weights.pull_embedded(print)))
+        base = weights.pull_embedded(print)
+        config = lora_model.load_config(str(base))
+        model = lora_model.load_model(str(base), config, Served(base))
+        tokenizer = AutoTokenizer.from_pretrained(str(base.parent), gguf_file=base.name)
         # the values were put into plain float32 on loading, only the mark is left
         model.hf_quantizer = None
         del model.config.quantization_config

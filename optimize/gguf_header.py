@@ -1,4 +1,4 @@
-"""What a GGUF file says of its model, read without its weights. Knows the file format alone.
+"""What a GGUF file says of its model and where its weights lie. Knows the file format alone.
 
 The gguf package reads the whole vocabulary into arrays of objects, which takes seconds a file;
 here lists are stepped over.
@@ -7,7 +7,9 @@ here lists are stepped over.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -56,29 +58,66 @@ class Header:
         return self.values.get(f"{self.architecture}.{name}", default)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in the file: the number of its type in ggml, its shape, outermost dimension first,
+    and the byte at which it begins.
+    """
+
+    kind: int
+    shape: tuple[int, ...]
+    offset: int
+
+
 @cache
 def read_header(path: Path) -> Header:
     """Raises WorkbenchError for what is no GGUF file."""
+    with _opened(path) as file:
+        return _header(file)[0]
+
+
+def read_tensors(path: Path) -> dict[str, Stored]:
+    """{name: where it is stored}. Raises WorkbenchError for what is no GGUF file."""
+    with _opened(path) as file:
+        header, tensors = _header(file)
+        found = {}
+        for _ in range(tensors):
+            name, (dimensions,) = _text(file), _numbers(file, "I")
+            shape = _numbers(file, "Q" * min(dimensions, MOST))
+            kind, offset = _numbers(file, "IQ")
+            found[name] = Stored(kind, shape[::-1], offset)
+        align = int(header.values.get("general.alignment", 32))
+        start = -(-file.tell() // align) * align
+    return {name: replace(one, offset=start + one.offset) for name, one in found.items()}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise ValueError("it does not begin as one")
-            _version, _tensors, entries = _numbers(file, "IQQ")
-            if entries > MOST:
-                raise ValueError("its header is damaged")
-            found = {}
-            for _ in range(entries):
-                key, (kind,) = _text(file), _numbers(file, "I")
-                value = _value(file, kind)
-                if value is not None:
-                    found[key] = value
-            if "general.architecture" not in found:
-                raise ValueError("it does not tell its architecture")
-            return Header(found)
+            yield file
     except (OSError, ValueError, KeyError, struct.error) as error:
         raise WorkbenchError(
             f"{path} is no GGUF file that can be read: {str(error).strip() or 'it is cut short'}"
         ) from None
+
+
+def _header(file: BinaryIO) -> tuple[Header, int]:
+    """What comes before the list of tensors, and how many they are."""
+    if file.read(4) != b"GGUF":
+        raise ValueError("it does not begin as one")
+    _version, tensors, entries = _numbers(file, "IQQ")
+    if max(entries, tensors) > MOST:
+        raise ValueError("its header is damaged")
+    found = {}
+    for _ in range(entries):
+        key, (kind,) = _text(file), _numbers(file, "I")
+        value = _value(file, kind)
+        if value is not None:
+            found[key] = value
+    if "general.architecture" not in found:
+        raise ValueError("it does not tell its architecture")
+    return Header(found), tensors
 
 
 def _numbers(file: BinaryIO, kinds: str) -> tuple[Any, ...]:

@@ -71,8 +71,11 @@ DOORS = {
     },
     "torch": {
         f"{LORA}.train",
+        f"{LORA}.cut",
+        f"{LORA}.fit",
         f"{LORA}.model",
         f"{LORA}.objective",
+        f"{LORA}.served",
         f"{RECIPES}.trl_sft",
         f"{RECIPES}.trl_dpo",
     },

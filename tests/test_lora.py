@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import dspy
 import pytest
@@ -15,12 +16,15 @@ import pytest
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
+from optimize.finetune.lora import cut, needs, objective
 from optimize.finetune.lora import model as lora_model
-from optimize.finetune.lora import objective
-from optimize.finetune.lora.adapter_gguf import check_architecture
+from optimize.finetune.lora.adapter_gguf import Served
+from optimize.finetune.lora.needs import shape
+from optimize.finetune.lora.served import ServedLM
 from optimize.lm import weights
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM
+from tests import tiny_lm
 
 lora = pytest.importorskip("optimize.finetune.lora.train")
 pytest.importorskip("peft", reason="the lora extra is not installed")
@@ -93,39 +97,108 @@ def test_base_and_tuned_lm_answer_side_by_side(adapter: Path, tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny LM of the served architecture, with random weights, saved as anyone would save it."""
-    import torch
-    import transformers
-
-    base = weights.pull_embedded(print)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(base.parent), gguf_file=base.name)
-    shape = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    }
+    """A tiny LM with random weights, saved as anyone would save it."""
     folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(vocab_size=len(tokenizer), **shape)
-    ).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    tiny_lm.tiny_model("llama").save_pretrained(folder)
     return folder
 
 
-def test_a_transformers_folder_is_trained_as_well(folder: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same LM as the GGUF file that is served."""
+    path = tmp_path_factory.mktemp("served") / "tiny.gguf"
+    return tiny_lm.write_gguf("llama", tiny_lm.tiny_model("llama"), path)
+
+
+def config_of(served: Path, **more: Any) -> RunConfig:
+    return RunConfig(lm=f"gguf:{served}", **more)
+
+
+def test_a_transformers_folder_is_trained_as_well(
+    folder: Path, served: Path, tmp_path: Path
+) -> None:
     import gguf
 
     rows = [chat(word, answer) for word, answer in WORDS.items()]
-    path = lora.train(rows, rows, str(folder), tmp_path, RunConfig(epochs=1), lambda *_: None)
-    tensors = {tensor.name for tensor in gguf.GGUFReader(path).tensors}
+    config = config_of(served, epochs=1)
+    path = lora.train(rows, rows, str(folder), tmp_path, config, lambda *_: None)
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     assert (
         len(tensors) == 2 * 7 * 2
         and "blk.3.attn_q.weight.lora_a" in tensors
         and "blk.1.attn_q.weight.lora_a" not in tensors
     )
+    again = lora.train(rows, rows, str(served), tmp_path, config, lambda *_: None)
+    for tensor in gguf.GGUFReader(again).tensors:
+        assert tensor.data == pytest.approx(tensors[tensor.name].data, abs=1e-4), (
+            "a folder and the file made of it give the same adapter"
+        )
+
+
+def test_weights_of_another_model_are_refused(
+    folder: Path, served: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    import torch
+    import transformers
+
+    other = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        weight = other.model.layers[2].self_attn.q_proj.weight
+        weight.copy_(weight.flip(0))
+    elsewhere = tmp_path_factory.mktemp("other")
+    other.save_pretrained(elsewhere)
+    rows = [chat("apple", "violin")]
+    with pytest.raises(WorkbenchError, match=r"q_proj .* is not blk\.2\.attn_q\.weight"):
+        lora.train(rows, rows, str(elsewhere), tmp_path, config_of(served), lambda *_: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_longer_than_the_lm_may_read_are_left_out_and_counted(
+    served: Path, tmp_path: Path
+) -> None:
+    rows = [chat(word, answer) for word, answer in WORDS.items()]
+    long = chat("apple " * 120, "violin")  # of a tokenizer that knows letters
+    said: list[str] = []
+    config = config_of(served, epochs=1)
+    base, quiet = str(served), lambda *_: None
+    lora.train([*rows, long], rows, base, tmp_path, config, quiet, said.append)
+    assert said[0].startswith("1 of 7 train rows are longer than the 512 tokens that the LM may")
+    assert said[1].startswith("LoRA training takes about 0.3 GB of memory, 0.00 GB of disk and at")
+    with pytest.raises(WorkbenchError, match="All 1 of 1 val rows are longer than the 512 tokens"):
+        lora.train(rows, [long], base, tmp_path, config, quiet)
+
+
+def test_states_that_do_not_fit_on_the_disk_are_computed_each_time(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [chat(word, answer) for word, answer in WORDS.items()] * 4
+    said: list[str] = []
+    curves = []
+    for kept in (True, False):
+        monkeypatch.setattr(cut, "DISK", 0.5 if kept else 0.0)
+        config = config_of(served, epochs=2)
+        out = tmp_path / str(kept)
+        done = lora.train(rows, rows[:6], str(served), out, config, lambda *_: None, said.append)
+        curves.append([e.train_loss for e in lora.curve(done)])
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)
+    assert sum(line.startswith("Measured on the first 3 steps: 0.") for line in said) == 2
+
+
+def test_a_batch_in_pieces_is_the_same_step(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    known = lora_model.load_config(str(served))
+    model = lora_model.load_model(str(served), known, Served(served))
+    engine, size = ServedLM(served), shape(known, lora_model.parameters(known), 2)
+    batch = [objective.lesson([engine.encode(c["messages"])]) for c in map(chat, WORDS, "abcdef")]
+    model_cut = cut.CutModel(model, 2)
+    monkeypatch.setattr(needs, "PIECE", 1)
+    parts = needs.pieces(batch, size)
+    assert [len(part) for part in parts] == [1] * 6
+    with torch.no_grad():
+        whole = objective.loss(model_cut, batch, batch).item()
+        split = sum(objective.loss(model_cut, part, batch).item() for part in parts)
+    assert split == pytest.approx(whole, rel=1e-3)
 
 
 TRAIN = """
@@ -139,16 +212,22 @@ def killed(done, total, note):
         os.kill(os.getpid(), signal.SIGKILL)
 
 rows = json.loads(sys.argv[1])
-lora.train(rows, rows[:6], sys.argv[2], Path(sys.argv[3]), RunConfig(epochs=4), killed)
+config = RunConfig(lm=f'gguf:{sys.argv[4]}', epochs=4)
+lora.train(rows, rows[:6], sys.argv[2], Path(sys.argv[3]), config, killed)
 """
 
 
-def test_a_killed_training_goes_on_from_its_last_whole_epoch(folder: Path, tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_from_its_last_whole_epoch(
+    folder: Path, served: Path, tmp_path: Path
+) -> None:
     rows = [chat(word, answer) for word, answer in WORDS.items()] * 4  # three steps an epoch
-    config = RunConfig(epochs=4)
+    config = config_of(served, epochs=4)
     whole = lora.train(rows, rows[:6], str(folder), tmp_path / "whole", config, lambda *_: None)
     died = subprocess.run(
-        [sys.executable, "-c", TRAIN, json.dumps(rows), str(folder), str(tmp_path / "killed")],
+        [
+            *(sys.executable, "-c", TRAIN, json.dumps(rows)),
+            *(str(folder), str(tmp_path / "killed"), str(served)),
+        ],
         capture_output=True,
     )
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
@@ -177,7 +256,7 @@ def test_a_killed_training_goes_on_from_its_last_whole_epoch(folder: Path, tmp_p
 
 
 def test_preferences_pull_two_answers_apart_beyond_what_gold_does(
-    folder: Path, tmp_path: Path
+    served: Path, tmp_path: Path
 ) -> None:
     """The same gold answers, with and without a rejected one: only then the rejected one's
     probability falls behind.
@@ -193,24 +272,20 @@ def test_preferences_pull_two_answers_apart_beyond_what_gold_does(
         }
         for c in chats
     ]
-    model, tokenizer = lora_model.load_model(str(folder))
-    encoded = [text for pair in pairs for text in objective.texts(tokenizer, pair)]
-    read = lora_model.below(model, 2, encoded, "cpu", lambda *_: None)
-    learned = objective.encode_lessons(model, [read[n : n + 2] for n in range(0, len(read), 2)])
+    known = lora_model.load_config(str(served))
+    model = cut.CutModel(lora_model.load_model(str(served), known, Served(served)), 2)
+    engine = ServedLM(served)
+    learned = objective.compared(model, [objective.lesson(engine.rows(pair)) for pair in pairs])
+    golden = [objective.Lesson(one.row) for one in learned]
     with torch.no_grad():
-        plain = torch.nn.functional.cross_entropy(
-            *lora_model.answers(model, [lesson.row for lesson in learned])
-        )
-        assert objective.loss(model, learned).item() == pytest.approx(
+        plain = torch.nn.functional.cross_entropy(*model.answers([one.row for one in learned]))
+        assert objective.loss(model, learned, learned).item() == pytest.approx(
             plain.item() + math.log(2), rel=1e-4
         ), "no preference yet"
-    assert objective.loss(
-        model, [objective.Lesson(lesson.row) for lesson in learned]
-    ).item() == pytest.approx(plain.item(), rel=1e-4)
+        assert objective.loss(model, golden, golden).item() == pytest.approx(plain.item(), rel=1e-4)
+    config, quiet = config_of(served, epochs=3), lambda *_: None
     curves = [
-        lora.curve(
-            lora.train(rows, chats, str(folder), tmp_path, RunConfig(epochs=3), lambda *_: None)
-        )
+        lora.curve(lora.train(rows, chats, str(served), tmp_path, config, quiet))
         for rows in (pairs, chats)
     ]
     losses = [[e.train_loss for e in curve] for curve in curves]
@@ -219,15 +294,53 @@ def test_preferences_pull_two_answers_apart_beyond_what_gold_does(
     )
 
 
-def test_weights_that_could_not_be_served_are_refused_before_training() -> None:
-    with pytest.raises(WorkbenchError, match="qwen3"):
-        check_architecture("qwen3")
+def test_what_could_not_be_trained_is_refused_before_a_call_is_made(tmp_path: Path) -> None:
+    import gguf
+
+    refused = {"no-such": "'no-such'", "gemma": "does not load GGUF files of the architecture"}
+    for name, told in refused.items():
+        path = tmp_path / f"{name}.gguf"
+        writer = gguf.GGUFWriter(path, name)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.close()
+        with pytest.raises(WorkbenchError, match=told):
+            lora.check_config(config_of(path))
 
 
-def test_weights_transformers_cannot_read_are_a_clear_error(tmp_path: Path) -> None:
+def test_weights_transformers_cannot_read_are_a_clear_error(served: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF nothing else")
+    rows = [chat("a", "b")]
     with pytest.raises(WorkbenchError, match=r"broken\.gguf"):
-        lora.train(
-            [chat("a", "b")], [chat("a", "b")], str(broken), tmp_path, RunConfig(), lambda *_: None
-        )
+        lora.train(rows, rows, str(broken), tmp_path, config_of(served), lambda *_: None)
+
+
+def test_a_training_that_would_not_fit_is_refused_before_it_begins(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lora, "free_memory", lambda: 1 << 20)
+    rows = [chat("apple", "violin")]
+    with pytest.raises(WorkbenchError, match=r"about 0\.3 GB of memory, 0\.0 GB are free"):
+        lora.train(rows, rows, str(served), tmp_path, config_of(served), lambda *_: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_positions_that_transformers_would_misread_are_refused(kind: str, tmp_path: Path) -> None:
+    model = tiny_lm.tiny_model("qwen2")
+    base = tiny_lm.write_gguf("qwen2", model, tmp_path / "scaled.gguf", scaling=kind)
+    known = lora_model.load_config(str(base))
+    with pytest.raises(WorkbenchError, match=rf"scales its positions \({kind}\).*--finetune-base"):
+        lora_model.load_model(str(base), known, Served(base))
+
+
+def test_a_model_that_answers_otherwise_than_the_served_one_is_refused(served: Path) -> None:
+    """A rotation that the weights do not tell of."""
+    known = lora_model.load_config(str(served))
+    model, engine = lora_model.load_model(str(served), known, Served(served)), ServedLM(served)
+    rows = [engine.encode(chat(word, "x")["messages"]) for word in WORDS]
+    engine.check_same(model, rows)
+    model.lm_head.weight.data *= 20
+    with pytest.raises(WorkbenchError, match=r"answer otherwise than tiny\.gguf .* nats apart"):
+        engine.check_same(model, rows)

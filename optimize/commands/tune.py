@@ -54,9 +54,8 @@ def tune(
     rows = lessons(session, Pupil(best, short, traces))
     val_rows = chat_rows(short, session.splits.val, traces.val if traces else None)
     session.watch.started(backend)
-    tuned: str = training.train(
-        rows, val_rows, base, session.folder("adapters"), config, session.watch.scored
-    )
+    watch, out = session.watch, session.folder("adapters")
+    tuned: str = training.train(rows, val_rows, base, out, config, watch.scored, watch.noted)
     epochs = tuple(training.curve(tuned))
     # an adapter that was there has cost as much
     trained = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))

@@ -11,8 +11,8 @@ from typing import Any
 from optimize.config import RunConfig, command_line, is_local
 from optimize.errors import WorkbenchError
 
-# Imported on use. Each has check_config(config), train(rows, val, base, out, config, progress) →
-# what the tuned LM is known by, curve(that).
+# Imported on use. Each has check_config(config), curve(what a tuned LM is known by), and
+# train(rows, val, base, out, config, progress, say) → that.
 BACKENDS = {"lora": "optimize.finetune.lora.train", "openai": "optimize.finetune.openai_job"}
 
 

@@ -9,6 +9,11 @@ from pydantic import Field
 from optimize.stats.records import Record
 
 TrainingProgress = Callable[[int, int, str], None]  # done, of how many, a word on it
+Say = Callable[[str], None]  # a line that stays
+
+
+def silent(line: str) -> None:
+    """Says nothing."""
 
 
 class Epoch(Record):

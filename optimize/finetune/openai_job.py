@@ -18,7 +18,7 @@ from typing import Any
 
 from optimize.config import RunConfig
 from optimize.errors import JobLeft, WorkbenchError
-from optimize.finetune.epoch import Epoch, TrainingProgress
+from optimize.finetune.epoch import Epoch, Say, TrainingProgress, silent
 from optimize.stats.records import Record
 
 FIRST_POLL, LAST_POLL = 2.0, 60.0  # seconds between two looks at a job, growing by half
@@ -63,6 +63,7 @@ def train(
     out: Path,
     config: RunConfig,
     progress: TrainingProgress,
+    say: Say = silent,
 ) -> str:
     """The provider's name of the tuned model. The same rows, base and config go on with the job
     they began.
@@ -87,6 +88,7 @@ def train(
                 )
             record.note(id=_begun(client, record.job) or _begin(client, record.job, config))
         if record.job.tuned is None:
+            say(f"The provider trains it as job {record.job.id}")
             try:
                 record.note(tuned=_await(client, str(record.job.id), progress))
             except WorkbenchError:  # the job itself has failed; whoever asks again wants a new one

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optimize.finetune.lora.model import Encoded, EncodedRow, answers, batches, encode
+from optimize.finetune.lora.cut import CutModel, EncodedRow, batches
 
 BETA = 0.1  # how far preferences may pull from the base LM
 
@@ -33,55 +33,52 @@ class Lesson:
         return [self.row, self.rejected] if self.rejected else [self.row]
 
 
-def texts(tokenizer: Any, row: dict[str, Any]) -> list[Encoded]:
-    """A chat row as one encoded text, a preference as two: the chosen answer, then the rejected
-    one.
-    """
-    if "messages" in row:
-        return [encode(tokenizer, row["messages"])]
-    return [encode(tokenizer, [*row["prompt"], *row[side]]) for side in ("chosen", "rejected")]
+def lesson(rows: Sequence[EncodedRow]) -> Lesson:
+    """Of a row, or of a pair: the chosen answer, then the rejected one."""
+    row, *rejected = rows
+    return Lesson(row, rejected[0] if rejected else None)
 
 
-def encode_lessons(model: Any, rows: Sequence[Sequence[EncodedRow]]) -> list[Lesson]:
-    """Lessons from rows and pairs of rows; `model` is still the base LM."""
+def compared(model: CutModel, lessons: Sequence[Lesson]) -> list[Lesson]:
+    """The lessons with what the base LM, which `model` still is, puts ahead in each pair."""
     import torch
 
-    pairs = [pair for pair in rows if len(pair) == 2]
     said: dict[int, float] = {}
     with torch.no_grad():
-        for batch in batches([row for pair in pairs for row in pair]):
+        for batch in batches([row for lesson in lessons if lesson.rejected for row in lesson.rows]):
             said |= zip(map(id, batch), log_probabilities(model, batch).tolist(), strict=True)
     return [
-        Lesson(pair[0], pair[1], said[id(pair[0])] - said[id(pair[1])])
-        if len(pair) == 2
-        else Lesson(pair[0])
-        for pair in rows
+        Lesson(one.row, one.rejected, said[id(one.row)] - said[id(one.rejected)])
+        if one.rejected
+        else one
+        for one in lessons
     ]
 
 
-def loss(model: Any, batch: Sequence[Lesson]) -> Any:
-    """Mean loss of the gold answers' tokens, plus DPO's mean loss over the pairs.
+def loss(model: CutModel, piece: Sequence[Lesson], batch: Sequence[Lesson]) -> Any:
+    """The piece's part of the batch's loss: mean loss of the gold answers' tokens, plus DPO's mean
+    loss over the pairs.
 
     Direct preference optimization: Rafailov et al. 2023; with the gold answers' own loss beside it,
     without which their probability may fall along with that of the rejected ones: Pang et al. 2024.
     """
     import torch
 
-    rows = [lesson.row for lesson in batch]
-    said = log_probabilities(model, rows)
-    total = -said.sum() / sum(len(row.answer) for row in rows)
-    pairs = [n for n, lesson in enumerate(batch) if lesson.rejected]
+    said = log_probabilities(model, [lesson.row for lesson in piece])
+    total = -said.sum() / sum(len(lesson.row.answer) for lesson in batch)
+    pairs = [n for n, lesson in enumerate(piece) if lesson.rejected]
     if pairs:
-        worse = log_probabilities(model, [r for lesson in batch if (r := lesson.rejected)])
-        before = torch.tensor([batch[n].ahead for n in pairs], device=worse.device)
-        total = total - torch.nn.functional.logsigmoid(BETA * (said[pairs] - worse - before)).mean()
+        worse = log_probabilities(model, [r for lesson in piece if (r := lesson.rejected)])
+        before = torch.tensor([piece[n].ahead for n in pairs], device=worse.device)
+        losses = -torch.nn.functional.logsigmoid(BETA * (said[pairs] - worse - before))
+        total = total + losses.sum() / sum(1 for lesson in batch if lesson.rejected)
     return total
 
 
-def log_probabilities(model: Any, rows: list[EncodedRow]) -> Any:
+def log_probabilities(model: CutModel, rows: list[EncodedRow]) -> Any:
     """Of each row's whole answer, in nats."""
     import torch
 
-    logits, gold = answers(model, rows)
+    logits, gold = model.answers(rows)
     tokens = -torch.nn.functional.cross_entropy(logits, gold, reduction="none")
     return torch.stack([part.sum() for part in tokens.split([len(row.answer) for row in rows])])
