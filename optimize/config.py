@@ -231,6 +231,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "label": ("lm", "api_base", *LIMITS, "threads", "timeout", "seed"),
     "handoff": (*_ASKING, "target", "epochs", "waive"),
     "finetune": ("finetune", *_ASKING, *_TUNING),
+    "adopt": (),  # a hand-off says on which LM
 }
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import dspy
 
@@ -21,10 +21,12 @@ from optimize.errors import WorkbenchError
 from optimize.finetune import forgetting as forgetting
 from optimize.finetune import trainer
 from optimize.finetune.effects import Pair
+from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import GENERAL, GENERAL_TOKENS, Answers, ForgettingRecord
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.finetune.tuned import Tuned, better
 from optimize.lm.metered import MeteredLM
+from optimize.lm.usage import Usage
 from optimize.program.program import Program, parse_program, student
 from optimize.scoring.evaluate import Evaluation, evaluate, scoring_labelled
 from optimize.stats.intervals import paired_gain
@@ -36,15 +38,35 @@ MARGIN = 0.05  # by which what must not get worse may get worse, in the mean
 SHOWN = 3
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A tuned LM that nobody has asked yet. by: who trained it. short: the program it was trained
+    for. seconds: of the training; None: it was done elsewhere. began, spent: the clock and the
+    meter at its start, so that its cost is counted with it.
+    """
+
+    tuned: str
+    by: str
+    short: Program
+    began: float
+    spent: Usage
+    seconds: float | None = None
+    epochs: tuple[Epoch, ...] = ()
+
+
 def tune(
     session: Session, best: Program, prompt_val: Evaluation, traced: Traced | None = None
 ) -> Tuned:
-    """The tuned LM in two programs, with the short prompt it was trained on and with the best
-    prompt, both on val.
+    """An LM tuned here, in two programs, both on val.
 
     prompt_val: the best prompt program's outcomes on val, which both are compared with. traced: its
     right answers step by step, for a program whose steps have no labels.
     """
+    return held_against(session, best, prompt_val, train(session, best, traced))
+
+
+def train(session: Session, best: Program, traced: Traced | None) -> Trained:
+    """The task LM, tuned by the backend that the configuration names."""
     config, backend = session.config, session.config.finetune
     training = trainer(backend)
     base = config.finetune_base or str(lms.gguf_path(config.lm) or config.lm.split("/", 1)[1])
@@ -58,12 +80,22 @@ def tune(
     tuned: str = training.train(rows, val_rows, base, out, config, watch.scored, watch.noted)
     epochs = tuple(training.curve(tuned))
     # an adapter that was there has cost as much
-    trained = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))
-    attempts = []
-    for name, program in ((backend, short), (f"{backend}, best prompt", best.deepcopy())):
+    seconds = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))
+    return Trained(tuned, backend, short, start, before, seconds, epochs)
+
+
+def held_against(
+    session: Session, best: Program, prompt_val: Evaluation, trained: Trained
+) -> Tuned:
+    """The tuned LM in two programs, with the short prompt it was trained on and with the best
+    prompt, both on val.
+    """
+    attempts, start, before = [], trained.began, trained.spent
+    by, both = trained.by, (trained.short, best.deepcopy())
+    for name, program in zip((by, f"{by}, best prompt"), both, strict=True):
         program.tuned, program.lm = (
-            tuned,
-            lms.telling(tuned_lm(session, tuned, session.task.max_tokens)),
+            trained.tuned,
+            lms.telling(tuned_lm(session, trained.tuned, session.task.max_tokens)),
         )
         session.watch.started(f"{name} on val")
         evaluation = evaluate(program, session.splits.val, session.asking)
@@ -72,7 +104,8 @@ def tune(
         attempts.append(Attempt(name, WEIGHTS, program, evaluation, gain, usage, seconds))
         start, before = time.perf_counter(), session.meter.usage()
     ood = _out_of_distribution(session, best, better(attempts))
-    return Tuned(tuple(attempts), tuned, trained, epochs, tuple(_forgetting(session, tuned)), ood)
+    forgot = tuple(_forgetting(session, trained.tuned))
+    return Tuned(tuple(attempts), trained.tuned, trained.seconds, trained.epochs, forgot, ood)
 
 
 def tuning_calls(session: Session) -> int:

@@ -16,12 +16,13 @@ class Tuned:
     """A tuned LM in two programs, each an Attempt against the best prompt program; its training and
     what it forgot.
 
-    tuned: the adapter file, or the provider's name of the model.
+    tuned: the adapter file, or the provider's name of the model. train_seconds: None where another
+    trainer did it.
     """
 
     attempts: tuple[Attempt, ...]
     tuned: str
-    train_seconds: float
+    train_seconds: float | None
     epochs: tuple[Epoch, ...]
     forgetting: tuple[ForgettingRecord, ...]
     ood: Pair | None = None

@@ -40,7 +40,11 @@ from optimize.store.open import client
 from optimize.store.read import HISTORY, TEST_ROWS, Found
 
 NOTE = "mlflow.note.content"  # the tag that holds a description
-AT_WORK = {"run": "climbing", "finetune": "tuning"}  # what a run's name says until it ends
+AT_WORK = {
+    "run": "climbing",
+    "finetune": "tuning",
+    "adopt": "judging",
+}  # what a run's name says until it ends
 
 
 class Run(Observer):
