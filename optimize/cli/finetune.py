@@ -234,8 +234,7 @@ def adopt(
     debug: Debug = False,
 ) -> None:
     """Judge an LM that was tuned elsewhere from a hand-off: accept it, or keep the best prompt."""
-    others = ("folder", "adapter", "lm", "json", "details", "debug")
-    flags = {name: value for name, value in locals().items() if name not in others}
+    flags = {k: v for k, v in knobs(locals()).items() if k not in ("folder", "adapter", "lm")}
 
     def work() -> int:
         root, _ = project({})

@@ -21,6 +21,20 @@ from optimize.finetune.lora.model import linear, load_config, load_model
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 PAIR = re.compile(rf"{re.escape(PREFIX)}(.+)\.lora_(A|B)\.weight")
+PLAIN = {"peft_type": "LORA", "bias": "none"}
+# what makes an adapter more than its two matrices a module
+BEYOND = (
+    "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "lora_bias",
+    "modules_to_save",
+    "target_parameters",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+)
+STARTS = ("gaussian", "eva", "orthogonal")  # others change the base weights as well
 MERGE = "Merge it into its base there, convert that to GGUF, and adopt the merged file."
 Pair = tuple[Any, Any]  # A of rank × inputs, B of outputs × rank, float32 numpy arrays
 
@@ -107,13 +121,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = dict(json.loads(read_text(path)))
     except (ValueError, TypeError):
         raise WorkbenchError(f"{path} is not JSON as PEFT writes it.") from None
-    told = {
-        "peft_type": config.get("peft_type") != "LORA" and config.get("peft_type"),
-        "DoRA": config.get("use_dora"),
-        "biases": config.get("bias", "none") != "none",
-        "whole modules": config.get("modules_to_save"),
-        "rank or alpha": not (config.get("r") and config.get("lora_alpha")) and "none given",
-    }
+    told = {name: config.get(name) for name in BEYOND}
+    if not config.get("lora_alpha"):
+        raise WorkbenchError(f"{path} has no lora_alpha, which PEFT writes.")
+    told |= {name: config.get(name) for name, plain in PLAIN.items() if config.get(name) != plain}
+    start = config.get("init_lora_weights")
+    told["init_lora_weights"] = start if isinstance(start, str) and start not in STARTS else None
     if wrong := [f"{name} ({said})" for name, said in told.items() if said]:
         raise WorkbenchError(
             f"{path} is no plain LoRA: {', '.join(wrong)}. Only that is served beside the base "
