@@ -234,7 +234,7 @@ def test_weights_in_two_places_and_weights_for_a_hosted_lm_are_told(
     with pytest.raises(WorkbenchError, match=r"hosted: .*trl_sft cannot be tried in this process"):
         adopt(project, folder)
     (folder / "merged.gguf").write_bytes(b"GGUF")
-    with pytest.raises(WorkbenchError, match="in 2 places: .*--adapter"):
+    with pytest.raises(WorkbenchError, match=r"in 2 places: .*--adapter"):
         adopt(project, folder)
 
 

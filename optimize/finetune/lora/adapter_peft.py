@@ -16,7 +16,8 @@ from typing import Any
 from optimize.errors import WorkbenchError
 from optimize.files import read_text
 from optimize.finetune.lora.adapter_gguf import Place, Served, write_adapter
-from optimize.finetune.lora.model import linear, load_config, load_model
+from optimize.finetune.lora.model import linear, load_config, load_model, parameters
+from optimize.threads import free_memory
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -138,6 +139,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 def places(base: Path) -> dict[str, tuple[Place, tuple[int, int]]]:
     """{module in transformers: (where it is in the GGUF file, its outputs × inputs)}."""
     served, config = Served(base), load_config(str(base))
+    need, free = 4 * parameters(config), free_memory()
+    if need > free:
+        raise WorkbenchError(
+            f"{base.name} takes {need / 1e9:.1f} GB of memory to find an adapter's places in it, "
+            f"{free / 1e9:.1f} GB are free. llama.cpp's convert_lora_to_gguf.py needs less: adopt "
+            "the GGUF file that it writes."
+        )
     modules = linear(load_model(str(base), config, served), 0)
     weights = {name: one.weight.detach().numpy() for name, one in modules.items()}
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
