@@ -34,6 +34,8 @@ from tests.test_lm import served
 from tests.test_openai_job import COLOURS, coloured
 from tests.vllm_server import vllm_app
 
+pytestmark = pytest.mark.slow  # a climb, on a scripted LM
+
 BASE, TUNED = "painter-1b", "paint-lora"
 CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": "x"}
 
@@ -246,6 +248,7 @@ def local(project: Path, tmp_path: Path) -> tuple[Path, Path, Any]:
     pytest.importorskip("peft", reason="the lora extra is not installed")
     root = Path(shutil.copytree(project, tmp_path / "local"))
     model = tiny_lm.tiny_model("llama")
+    model.config.max_position_embeddings = 4096  # its tokens are bytes, and the prompt has demos
     base = tiny_lm.write_gguf("llama", model, tmp_path / "base.gguf")
     report, found = last_run(root, "paint")
     store = client(root)
@@ -259,7 +262,7 @@ def local(project: Path, tmp_path: Path) -> tuple[Path, Path, Any]:
     store.log_text(again, climbed.model_dump_json(), "report.json")
     store.log_text(again, found.text("prompt_program.json"), "prompt_program.json")
     store.set_terminated(again, "FINISHED")
-    config = RunConfig(lm=f"gguf:{base}", context=512)
+    config = RunConfig(lm=f"gguf:{base}", context=4096)
     folder, _ = handoff_last(open_session(root, "paint", config, Observer()), pairs=False)
     return root, folder, model
 
@@ -284,7 +287,7 @@ def peft_adapter(model: Any, folder: Path, **options: Any) -> Any:
 def test_an_adapter_of_peft_is_judged_in_this_process(local: tuple[Path, Path, Any]) -> None:
     root, folder, model = local
     peft_adapter(model, folder / "out" / "trl_sft")
-    report: Report = adopt(root, folder, context=512)
+    report: Report = adopt(root, folder, context=4096)
     assert report.decision and not report.decision.accepted, "its weights are random"
     assert report.decision.tuned.startswith("adopted") and report.test.tuned
     assert report.final is report.test.prompt, "the best prompt program stays"

@@ -107,7 +107,7 @@ def _from_peft(source: Path, base: Path, manifest: Manifest, out: Path) -> Path:
         if not (source / name).is_file():
             raise WorkbenchError(f"{source} has no {name}, which PEFT saves: it is not whole.")
     named = str(read_config(source).get("base_model_name_or_path") or "")
-    if (source / named / PEFT).is_file() or (Path(named) / PEFT).is_file():
+    if named and any((place / named / PEFT).is_file() for place in source.absolute().parents):
         raise WorkbenchError(f"{source} was trained on top of another adapter, {named}. {MERGE}")
     on_hub = named.count("/") == 1 and not named.startswith(("/", ".")) and not Path(named).exists()
     if manifest.base and on_hub and named != manifest.base:
