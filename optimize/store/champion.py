@@ -142,10 +142,10 @@ def takes_over(new: Mapping[str, Any], champion: Mapping[str, str], gain: Gain |
     than the champion on as many, by more than a standard error.
 
     Train rows that were added make no other judges: a version that was asked all of the champion's
-    test rows is held against it. That is the step of the Ladder without parameters (Blum & Hardt 2015): test rows that many
-    versions are held against release a new best only where it is more than their noise. gain: over
-    the champion, paired. A trial with a handful of test rows must not replace what was judged on
-    all of them.
+    test rows is held against it. That is the step of the Ladder without parameters (Blum & Hardt
+    2015): test rows that many versions are held against release a new best only where it is more
+    than their noise. gain: over the champion, paired. A trial with a handful of test rows must not
+    replace what was judged on all of them.
     """
     if not {"data_hash", "test_rows"} <= champion.keys():
         return True
