@@ -5,12 +5,22 @@ again agree; what cannot be served is refused.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from optimize import lm as lms
+from optimize.commands.export import FORMS, Champion
+from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
+from optimize.finetune.handoff.manifest import Manifest
+from optimize.finetune.handoff.returned import kept_weights
+from optimize.lm.meter import Meter
+from optimize.program.program import student
+from optimize.report.record import Report
+from optimize.task import Task
 from tests import tiny_lm
 
 pytest.importorskip("peft", reason="the lora extra is not installed")
@@ -106,3 +116,57 @@ def test_what_cannot_be_served_is_refused_and_nothing_is_written(tmp_path: Path)
     with pytest.raises(WorkbenchError, match="not JSON"):
         to_gguf(folder, base, out)
     assert not out.exists() and not list(tmp_path.glob("out/*"))
+
+
+def test_a_merged_file_is_served_by_itself_and_another_architecture_is_refused(
+    tmp_path: Path,
+) -> None:
+    base = tiny_lm.write_gguf("llama", tiny_lm.tiny_model("llama"), tmp_path / "base.gguf")
+    merged = tiny_lm.write_gguf("llama", tiny_lm.tiny_model("llama"), tmp_path / "merged.gguf")
+    other = tiny_lm.write_gguf("qwen2", tiny_lm.tiny_model("qwen2"), tmp_path / "other.gguf")
+    facts = Manifest.model_construct(lm=f"gguf:{base}", base=None, task="tiny")
+    kept = kept_weights(merged, base, facts, tmp_path / "kept")
+    assert kept.read_bytes() == merged.read_bytes()
+    lm = lms.adapted_lm(RunConfig(lm=f"gguf:{base}"), Meter(1), str(kept), 8)
+    assert lm.model.endswith(kept.stem), "not the base with an adapter"
+    with pytest.raises(WorkbenchError, match=r"architecture 'qwen2', .* of 'llama'"):
+        kept_weights(other, base, facts, tmp_path / "kept")
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [("org/another", "was trained on org/another, the hand-off names org/this"), ("", "")],
+)
+def test_an_adapter_of_another_base_is_refused(named: str, told: str, tmp_path: Path) -> None:
+    model = tiny_lm.tiny_model("llama")
+    base = tiny_lm.write_gguf("llama", model, tmp_path / "base.gguf")
+    peft_adapter(model, tmp_path / "peft")
+    spoiled(tmp_path / "peft", base_model_name_or_path=named)
+    facts = Manifest.model_construct(lm="embedded", base="org/this", task="tiny")
+    if told:
+        with pytest.raises(WorkbenchError, match=told):
+            kept_weights(tmp_path / "peft", base, facts, tmp_path / "kept")
+        assert not (tmp_path / "kept").exists()
+        return
+    kept = kept_weights(tmp_path / "peft", base, facts, tmp_path / "kept")
+    written = kept.stat().st_mtime_ns
+    again = kept_weights(tmp_path / "peft", base, facts, tmp_path / "kept")
+    assert again == kept and kept.stat().st_mtime_ns == written, "converted once"
+
+
+def test_the_champions_adapter_is_exported_for_others(
+    tiny: Callable[..., Task], mood_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    model = tiny_lm.tiny_model("llama")
+    base = tiny_lm.write_gguf("llama", model, tmp_path / "base.gguf")
+    peft_adapter(model, tmp_path / "peft")
+    to_gguf(tmp_path / "peft", base, tmp_path / "lora.gguf")
+    program = student(tiny(rows=mood_rows))
+    report = Report.model_construct(lm=f"gguf:{base}")
+    found = Champion(program, report, "run", None, {})  # type: ignore[arg-type]
+    with pytest.raises(WorkbenchError, match="'tiny' runs on no adapter"):
+        FORMS["peft"](found, tmp_path / "out")
+    program.tuned = str(tmp_path / "lora.gguf")
+    FORMS["peft"](found, tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {CONFIG, WEIGHTS}
+    assert json.loads((tmp_path / "out" / CONFIG).read_text())["base_model_name_or_path"] == "base"
