@@ -17,6 +17,7 @@ from optimize.errors import WorkbenchError
 from optimize.files import read_text
 from optimize.finetune.lora.adapter_gguf import Place, Served, write_adapter
 from optimize.finetune.lora.model import linear, load_config, load_model, parameters
+from optimize.gguf_header import read_header, read_tensors
 from optimize.threads import free_memory
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -73,16 +74,15 @@ def to_peft(adapter: Path, base: Path, name: str, folder: Path) -> None:
 
     Raises WorkbenchError where the adapter does not fit the base weights at `base`.
     """
-    import gguf
     import numpy as np
     from safetensors.numpy import save_file
 
     modules = {place.tensor: (module, place) for module, (place, _) in places(base).items()}
-    served, reader = Served(adapter), gguf.GGUFReader(adapter)
-    alpha = float(reader.fields["adapter.lora.alpha"].contents())
+    served, alpha = Served(adapter), float(read_header(adapter).values["adapter.lora.alpha"])
     found: dict[str, Any] = {}
     ranks = set()
-    for tensor in (t.name.removesuffix(".lora_a") for t in reader.tensors if "lora_a" in t.name):
+    for name_a in (n for n in read_tensors(adapter) if n.endswith(".lora_a")):
+        tensor = name_a.removesuffix(".lora_a")
         if tensor not in modules:
             raise WorkbenchError(f"{adapter} adapts {tensor}, which {base.name} does not have.")
         module, place = modules[tensor]
