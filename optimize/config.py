@@ -245,6 +245,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "synthesize": ("lm", "teacher", "api_base", "teacher_api_base", "context", *LIMITS, "seed"),
     "handoff": (*_ASKING, "target", "epochs", "waive"),
     "finetune": ("finetune", *_ASKING, *_TUNING),
+    "adopt": (),  # a hand-off says on which LM
 }
 
 

@@ -43,6 +43,11 @@ class Header:
         return bool(self._of("pooling_type", 0))
 
     @property
+    def adapts(self) -> bool:
+        """Whether it is an adapter, and no model of its own."""
+        return self.values.get("general.type") == "adapter"
+
+    @property
     def context(self) -> int:
         return int(self._of("context_length", 2048))
 

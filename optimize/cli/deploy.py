@@ -25,7 +25,7 @@ from optimize.cli.app import (
 )
 
 Reason = Annotated[str, typer.Option(help="why; kept on record", show_default=False)]
-Form = Literal["folder", "mlflow", "prompt", "openai-eval", "promptfoo"]
+Form = Literal["folder", "mlflow", "prompt", "openai-eval", "promptfoo", "peft"]
 
 
 @app.command(epilog=example("optimize export tickets ./tickets-program"))
@@ -37,7 +37,7 @@ def export(
         typer.Option(
             "--as",
             help="folder: runs by itself with dspy; mlflow: a model folder; prompt: text and "
-            "messages; openai-eval, promptfoo: val rows with asserts",
+            "messages; openai-eval, promptfoo: val rows with asserts; peft: its LoRA, for vLLM",
         ),
     ] = "folder",
     json: Json = False,

@@ -1,4 +1,4 @@
-"""Commands on the fallback, from the last climb of a task: gate, handoff, finetune."""
+"""Commands on the fallback, from the last climb of a task: gate, handoff, finetune, adopt."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ from optimize.cli.app import (
     guarded,
     knobs,
     print_found,
+    print_report,
     project,
     reported,
     session,
@@ -191,3 +192,61 @@ def finetune(
         return finetune_last(session)
 
     reported(task, flags | {"finetune": backend}, Output(json, details, debug), use_case)
+
+
+@app.command(epilog=example("optimize adopt mlruns/handoff/tickets"))
+def adopt(
+    folder: Annotated[
+        str,
+        typer.Argument(
+            metavar="FOLDER",
+            help="a hand-off with the adapter that was trained on it; or a task, whose hand-off is "
+            "in mlruns/handoff",
+        ),
+    ],
+    adapter: Annotated[
+        Path | None,
+        typer.Option(help="the PEFT folder or GGUF file; default: the one in FOLDER"),
+    ] = None,
+    lm: Annotated[
+        str | None,
+        typer.Option(help="the tuned LM, where it is served: openai/NAME, with --api-base"),
+    ] = None,
+    api_base: Annotated[
+        str | None, typer.Option(help="address of the endpoint that serves it, and its base")
+    ] = None,
+    judge_lm: JudgeLm = None,
+    judge_api_base: JudgeBase = None,
+    target: Target = None,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    budget_usd: BudgetUsd = None,
+    max_minutes: MaxMinutes = None,
+    threads: Threads = None,
+    timeout: Timeout = None,
+    temperature: Temperature = None,
+    context: Context = None,
+    repeats: Repeats = None,
+    no_regression_on: NoRegressionOn = None,
+    waive: Waive = None,
+    json: Json = False,
+    details: Details = False,
+    debug: Debug = False,
+) -> None:
+    """Judge an LM that was tuned elsewhere from a hand-off: accept it, or keep the best prompt."""
+    flags = {k: v for k, v in knobs(locals()).items() if k not in ("folder", "adapter", "lm")}
+
+    def work() -> int:
+        root, _ = project({})
+        from optimize.cli.screen import Screen
+        from optimize.commands import adopt as use_case
+
+        found = use_case.returned(root, folder, adapter, lm)
+        with Screen() as screen:
+            given = use_case.knobs_of(root, found, flags)
+            opened = session(found.manifest.task, given, screen)
+            screen.counts(opened.meter, opened.config.threads)
+            report = use_case.adopt(opened, found)
+        return print_report(report, Output(json, details, debug))
+
+    guarded(debug, work)

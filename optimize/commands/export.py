@@ -21,6 +21,8 @@ from optimize.config import is_local
 from optimize.data.rows import Splits, load_splits
 from optimize.errors import WorkbenchError
 from optimize.files import plain
+from optimize.finetune.handoff.bundle import BASES
+from optimize.gguf_header import read_header
 from optimize.program.exported import GOLDEN, prompt
 from optimize.program.folder import write_project
 from optimize.program.program import Program, parse_program
@@ -30,7 +32,7 @@ from optimize.report.record import Report
 from optimize.store.champion import champion
 from optimize.store.model import write_model
 
-Form = Literal["folder", "mlflow", "prompt", "openai-eval", "promptfoo"]
+Form = Literal["folder", "mlflow", "prompt", "openai-eval", "promptfoo", "peft"]
 ROWS = 3  # golden ones
 PREDICT = '''"""Answers task {task}: `python predict.py '{{"{field}": …}}'`, or import `program`."""
 
@@ -204,6 +206,20 @@ def _as_promptfoo(found: Champion, folder: Path) -> dict[str, Any]:
     return {"rows": promptfoo(found.program, found.splits, folder, found.knobs)}
 
 
+def _as_peft(found: Champion, folder: Path) -> dict[str, Any]:
+    name, tuned = found.report.lm, Path(found.program.tuned or "")
+    base = lms.gguf_path(name) if is_local(name) else None
+    if not (base and tuned.is_file() and read_header(tuned).adapts):
+        raise WorkbenchError(
+            f"The champion of {found.program.task.name!r} runs on no adapter of this project: "
+            "there is nothing to write in PEFT's form."
+        )
+    from optimize.finetune.lora.adapter_peft import to_peft  # needs the lora extra
+
+    to_peft(tuned, base, BASES.get(name, base.stem), folder)
+    return {}
+
+
 # each with what else is to be said of it: fields of Exported
 FORMS: dict[str, Callable[[Champion, Path], dict[str, Any]]] = {
     "folder": _as_folder,
@@ -211,6 +227,7 @@ FORMS: dict[str, Callable[[Champion, Path], dict[str, Any]]] = {
     "prompt": _as_prompt,
     "openai-eval": _as_openai_eval,
     "promptfoo": _as_promptfoo,
+    "peft": _as_peft,
 }
 
 

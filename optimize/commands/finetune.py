@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import dspy
 
 from optimize.climb.verdict import History
 from optimize.commands.finish import Findings, on_test, settle
-from optimize.commands.gate import last_climb
+from optimize.commands.gate import LastClimb, last_climb
 from optimize.commands.lock import task_lock
 from optimize.commands.session import Both, Session, tracked_run
-from optimize.commands.tune import tune
+from optimize.commands.tune import Trained, held_against, train
 from optimize.errors import WorkbenchError
 from optimize.finetune import BACKENDS
 from optimize.lm.reach import check_reachable
@@ -19,6 +20,7 @@ from optimize.program.program import student
 from optimize.report.record import Report
 from optimize.scoring.evaluate import evaluate
 from optimize.store.read import HISTORY, find_run
+from optimize.store.write import Run
 
 
 def finetune_last(session: Session) -> Report:
@@ -31,23 +33,32 @@ def finetune_last(session: Session) -> Report:
     session = session.held_against_people()
     with task_lock(session, "finetune") as session:
         last = last_climb(session)
-        session, judged, best = last.session, last.judged, last.best
         check_reachable(session.config)
-        history = _history(session)
-        with tracked_run(session, "finetune") as tracked, dspy.context(lm=session.lm):
-            if history:  # so that `optimize verdict` finds the climb's verdict here as well
-                tracked.decided(history)
-            session.watch.started("best prompt program")
-            evaluation = evaluate(best, session.splits.val, session.asking)
-            tested = on_test(session, {"zero_shot": student(session.task), "prompt": best})
-            tuned = tune(session, tracked, best, evaluation, judged.traced)
-            for attempt in tuned.attempts:
-                Both(tracked, session.watch).finished(attempt)
-            own = {"seed": session.config.seed, "teacher": session.teacher_name}
-            own |= {"knobs": last.report.knobs | session.config.given}
-            climb = judged.climb.model_copy(update=own)
-            findings = Findings(climb, judged.gate, best, evaluation, tested, tuned)
-            return settle(session, tracked, findings)
+        return settle_tuned(
+            last, "finetune", lambda run: train(last.session, run, last.best, last.judged.traced)
+        )
+
+
+def settle_tuned(last: LastClimb, command: str, training: Callable[[Run], Trained]) -> Report:
+    """Hold what the training gives against the best prompt program, on val and, once, on test:
+    accept or revert. Every tuned LM is judged here, whoever trained it.
+    """
+    session, judged, best = last.session, last.judged, last.best
+    history = _history(session)
+    with tracked_run(session, command) as tracked, dspy.context(lm=session.lm):
+        if history:  # so that `optimize verdict` finds the climb's verdict here as well
+            tracked.decided(history)
+        session.watch.started("best prompt program")
+        evaluation = evaluate(best, session.splits.val, session.asking)
+        tested = on_test(session, {"zero_shot": student(session.task), "prompt": best})
+        tuned = held_against(session, best, evaluation, training(tracked))
+        for attempt in tuned.attempts:
+            Both(tracked, session.watch).finished(attempt)
+        own = {"seed": session.config.seed, "teacher": session.teacher_name}
+        own |= {"knobs": last.report.knobs | session.config.given}
+        climb = judged.climb.model_copy(update=own)
+        findings = Findings(climb, judged.gate, best, evaluation, tested, tuned)
+        return settle(session, tracked, findings)
 
 
 def _history(session: Session) -> History | None:

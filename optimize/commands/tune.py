@@ -27,6 +27,7 @@ from optimize.finetune.forgetting import GENERAL, GENERAL_TOKENS, Answers, Forge
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.finetune.tuned import Tuned, better
 from optimize.lm.metered import MeteredLM
+from optimize.lm.usage import Usage
 from optimize.program.program import Program, parse_program, student
 from optimize.scoring.evaluate import Evaluation, evaluate, scoring_labelled
 from optimize.stats.intervals import paired_gain
@@ -39,6 +40,24 @@ MARGIN = 0.05  # by which what must not get worse may get worse, in the mean
 SHOWN = 3
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A tuned LM that nobody has asked yet. by: who trained it. short: the program it was trained
+    for. seconds: of the training; None: it was done elsewhere. began, spent: the clock and the
+    meter at its start, so that its cost is counted with it. rows, replayed: as Tuned has them.
+    """
+
+    tuned: str
+    by: str
+    short: Program
+    began: float
+    spent: Usage
+    seconds: float | None = None
+    epochs: tuple[Epoch, ...] = ()
+    rows: int = 0
+    replayed: int = 0
+
+
 def tune(
     session: Session,
     tracked: Run,
@@ -46,61 +65,26 @@ def tune(
     prompt_val: Evaluation,
     traced: Traced | None = None,
 ) -> Tuned:
-    """The tuned LM in two programs, with the short prompt it was trained on and with the best
-    prompt, both on val; and where it is better there, in the one that a few levers make of the
-    better of these.
+    """An LM tuned here, held against the best prompt program.
 
     tracked: the command's run, in which the training is one. prompt_val: the best prompt program's
-    outcomes on val, which all are compared with. traced: its right answers step by step, for a
-    program whose steps have no labels.
+    outcomes on val. traced: its right answers step by step, for a program whose steps have no
+    labels.
     """
-    backend, start, before = session.config.finetune, time.perf_counter(), session.meter.usage()
-    short = tuned_student(best)
-    made = _training(session, tracked, Pupil(best, short, traced.traces if traced else None))
-    # an adapter that was there has cost as much
-    seconds = max(time.perf_counter() - start, sum(epoch.seconds for epoch in made.epochs))
-    attempts = []
-    for name, program in ((backend, short), (f"{backend}, best prompt", best.deepcopy())):
-        attempt = _asked(session, name, program, made.tuned, prompt_val)
-        usage, took = session.meter.usage() - before, time.perf_counter() - start
-        attempts.append(replace(attempt, usage=usage, seconds=took))
-        start, before = time.perf_counter(), session.meter.usage()
-    forgotten = tuple(_forgetting(session, made.tuned))
-    after = 2 * session.config.repeats * steps(session) * len(session.splits.ood)
-    both = levered(session, f"{backend}, levers", better(attempts), prompt_val, after)
-    attempts.append(both.attempt)
-    ood = _out_of_distribution(session, best, better(attempts))
-    return Tuned(
-        tuple(attempts),
-        made.tuned,
-        seconds,
-        made.epochs,
-        forgotten,
-        ood,
-        both.levers,
-        made.rows,
-        made.replayed,
-    )
+    return held_against(session, best, prompt_val, train(session, tracked, best, traced))
 
 
-@dataclass(frozen=True)
-class _Training:
-    """tuned, epochs, rows and replayed: as Tuned has them."""
-
-    tuned: str
-    epochs: tuple[Epoch, ...]
-    rows: int
-    replayed: int
-
-
-def _training(session: Session, tracked: Run, pupil: Pupil) -> _Training:
-    """Rows made, and an LM trained on them; on record from its first step."""
+def train(session: Session, tracked: Run, best: Program, traced: Traced | None) -> Trained:
+    """Rows made, and the task LM tuned on them by the backend that the configuration names; on
+    record from its first step.
+    """
     config, backend, watch = session.config, session.config.finetune, session.watch
+    start, before = time.perf_counter(), session.meter.usage()
+    pupil = Pupil(best, tuned_student(best), traced.traces if traced else None)
     training = trainer(backend)
     base = config.finetune_base or str(lms.gguf_path(config.lm) or config.lm.split("/", 1)[1])
     rows, general = lessons(session, pupil), rehearsal(session)
-    traces = pupil.traces.val if pupil.traces else None
-    val = chat_rows(pupil.short, session.splits.val, traces)
+    val = chat_rows(pupil.short, session.splits.val, pupil.traces.val if pupil.traces else None)
     made_of = {"base": base, "rows": len(rows), "rows_replayed": len(general)}
     watch.started(backend)
     with tracked.training(backend, made_of | training.RECIPE) as log:
@@ -108,7 +92,41 @@ def _training(session: Session, tracked: Run, pupil: Pupil) -> _Training:
         tuned: str = training.train(*given, watch.scored, watch.noted, log)
         epochs = tuple(training.curve(tuned))
         log.trained(tuned, epochs)
-    return _Training(tuned, epochs, len(rows), len(general))
+    # an adapter that was there has cost as much
+    seconds = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))
+    counts = len(rows), len(general)
+    return Trained(tuned, backend, pupil.short, start, before, seconds, epochs, *counts)
+
+
+def held_against(
+    session: Session, best: Program, prompt_val: Evaluation, trained: Trained
+) -> Tuned:
+    """The tuned LM in two programs, with the short prompt it was trained on and with the best
+    prompt, both on val; and where it is better there, in the one that a few levers make of the
+    better of these.
+    """
+    attempts, start, before = list[Attempt](), trained.began, trained.spent
+    by, both = trained.by, (trained.short, best.deepcopy())
+    for name, program in zip((by, f"{by}, best prompt"), both, strict=True):
+        attempt = _asked(session, name, program, trained.tuned, prompt_val)
+        usage, took = session.meter.usage() - before, time.perf_counter() - start
+        attempts.append(replace(attempt, usage=usage, seconds=took))
+        start, before = time.perf_counter(), session.meter.usage()
+    forgotten = tuple(_forgetting(session, trained.tuned))
+    after = 2 * session.config.repeats * steps(session) * len(session.splits.ood)
+    built = levered(session, f"{by}, levers", better(attempts), prompt_val, after)
+    attempts.append(built.attempt)
+    return Tuned(
+        attempts=tuple(attempts),
+        tuned=trained.tuned,
+        train_seconds=trained.seconds,
+        epochs=trained.epochs,
+        forgetting=forgotten,
+        ood=_out_of_distribution(session, best, better(attempts)),
+        levers=built.levers,
+        rows=trained.rows,
+        replayed=trained.replayed,
+    )
 
 
 def _asked(

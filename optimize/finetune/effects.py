@@ -99,27 +99,35 @@ class EffectsRecord(Record):
     ood: OodRecord | None = Field(None, description="null without ood.jsonl")
     price_before: PriceRecord | None = Field(None, description="null where the cache answered all")
     price_after: PriceRecord | None = None
-    train_seconds: float
+    train_seconds: float | None = Field(
+        description="what the tuning took; null where another trainer did it"
+    )
     in_flight: int = Field(
         description="calls at once, which share the machine: an answer keeps it busy for its "
         "seconds divided by them"
     )
     pays_after: int | None = Field(
         description="answers after which the seconds saved make up for the training; null: none "
-        "are saved"
+        "are saved, or what it took is unknown"
     )
 
 
 def effects(
-    task: Task, splits: Splits, test: Pair, ood: Pair | None, train_seconds: float, in_flight: int
+    task: Task,
+    splits: Splits,
+    test: Pair,
+    ood: Pair | None,
+    train_seconds: float | None,
+    in_flight: int,
 ) -> EffectsRecord:
     """Of evaluations of all test rows, and of the ood rows, before and after.
 
-    train_seconds: what the tuning took, set-up included.
+    train_seconds: what the tuning took, set-up included; None: unknown.
     """
     rows, (before, after), known = splits.test, test, Knowledge(task)
     costs = price(before), price(after)
     saved = costs[0].seconds - costs[1].seconds if costs[0] and costs[1] else 0.0
+    pays = train_seconds is not None and saved > 0
     return EffectsRecord(
         slices=by_slice(slices(task, splits.train, rows), before.scores, after.scores),
         classes_before=classes(task, rows, before),
@@ -132,9 +140,9 @@ def effects(
         ood=_ood(test, ood) if ood else None,
         price_before=costs[0],
         price_after=costs[1],
-        train_seconds=round(train_seconds, 1),
+        train_seconds=None if train_seconds is None else round(train_seconds, 1),
         in_flight=in_flight,
-        pays_after=round(train_seconds * in_flight / saved) if saved > 0 else None,
+        pays_after=round((train_seconds or 0.0) * in_flight / saved) if pays else None,
     )
 
 

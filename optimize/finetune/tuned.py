@@ -16,14 +16,14 @@ class Tuned:
     """A tuned LM in its programs, each an Attempt against the best prompt program; its training and
     what it forgot.
 
-    tuned: the adapter file, or the provider's name of the model. levers: the climb's, pulled on the
-    tuned LM, each against its best program of that time. rows, replayed: that it was trained on, of
-    the task and general ones.
+    tuned: the adapter file, or the provider's name of the model. train_seconds: None where another
+    trainer did it. levers: the climb's, pulled on the tuned LM, each against its best program of
+    that time. rows, replayed: that it was trained on here, of the task and general ones.
     """
 
     attempts: tuple[Attempt, ...]
     tuned: str
-    train_seconds: float
+    train_seconds: float | None
     epochs: tuple[Epoch, ...]
     forgetting: tuple[ForgettingRecord, ...]
     ood: Pair | None = None

@@ -18,6 +18,7 @@ import dspy
 from optimize.catalogue import EMBEDDED, MODELS, in_catalogue
 from optimize.config import RunConfig, is_local, state_dir
 from optimize.errors import WorkbenchError, did_you_mean
+from optimize.gguf_header import read_header
 from optimize.lm import answers, embedded, embedder, reach, vectors, weights
 from optimize.lm.addresses import addresses, is_group
 from optimize.lm.answers import AnswerCache
@@ -184,7 +185,8 @@ def local_lm(
 
 
 def adapted_lm(config: RunConfig, meter: Meter, tuned: str, tokens: int) -> MeteredLM:
-    """The configured task LM, tuned: by an adapter file, or under a provider's name for it.
+    """The configured task LM, tuned: by an adapter file, in weights of its own, or under a
+    provider's name for it.
 
     Raises WorkbenchError where the file, or the base weights, are gone.
     """
@@ -195,7 +197,8 @@ def adapted_lm(config: RunConfig, meter: Meter, tuned: str, tokens: int) -> Mete
         raise WorkbenchError(
             f"The program was tuned; its adapter {adapter} or the base weights are gone."
         )
-    return local_lm(base, adapter, meter, tokens, config.temperature, config.context)
+    file, lora = (base, adapter) if read_header(adapter).adapts else (adapter, None)
+    return local_lm(file, lora, meter, tokens, config.temperature, config.context)
 
 
 @cache  # the process serves a file as it was at first use, and reading it again takes a while

@@ -110,6 +110,8 @@ def _pays(axes: Any, report: Report) -> bool:
     found = report.effects
     if not (found and found.price_before and found.price_after):
         return False
+    if found.train_seconds is None:  # trained elsewhere
+        return False
     until = 2 * (found.pays_after or 1000)
     for name, color, start, price in (
         ("before", BEFORE, 0.0, found.price_before),

@@ -40,6 +40,7 @@ NEXT = {
     "prompt": "cat {folder}/prompt.txt",
     "openai-eval": "oaieval MODEL {task} --registry_path {folder}",
     "promptfoo": "promptfoo eval -c {folder}/promptfooconfig.json",
+    "peft": "vllm serve BASE --enable-lora --lora-modules {task}={folder}",
 }
 SHOWN = 10  # files
 

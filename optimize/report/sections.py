@@ -190,6 +190,9 @@ def _costs(found: EffectsRecord | None) -> tuple[Sequence[str], Sequence[Sequenc
         add("confidence on them", ".2f", ood.sure_before, ood.sure_after)
         if (g := ood.told_apart_before) and (h := ood.told_apart_after):
             rows.append(["told apart by it (AUROC)", str(g), str(h)])
+    if found.train_seconds is None:
+        rows.append(["training, seconds", "", "unknown: trained elsewhere"])
+        return ("", "best prompt", "tuned"), rows
     rows.append(["training, seconds", "", f"{found.train_seconds:.0f}"])
     pays = str(found.pays_after) if found.pays_after else "never: an answer takes no less time"
     if found.price_before and found.price_after:

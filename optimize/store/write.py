@@ -42,7 +42,11 @@ from optimize.store.shared import PROJECT, one_at_a_time, project_id
 from optimize.store.training import TrainingRun, training_params
 
 NOTE = "mlflow.note.content"  # the tag that holds a description
-AT_WORK = {"run": "climbing", "finetune": "tuning"}  # what a run's name says until it ends
+AT_WORK = {
+    "run": "climbing",
+    "finetune": "tuning",
+    "adopt": "judging",
+}  # what a run's name says until it ends
 
 
 class Run(Observer):

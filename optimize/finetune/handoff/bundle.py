@@ -94,6 +94,8 @@ def write_bundle(
     ]
     told = {"task": task.name, "lm": facts.lm, "target": str(facts.target), "reason": facts.reason}
     told |= {"scores": "\n".join(scores), "finetune": facts.finetune}
+    told |= {"epochs": str(facts.epochs), "seed": str(facts.seed)}
+    told["name"] = task.name.lower().replace("_", "-")  # as providers let a data set be called
     write_readme(part, base, bool(pairs), told)
     manifest = Manifest(
         workbench=__version__,
