@@ -267,7 +267,7 @@ def _report(
         effects=judged.effects if judged else None,
         training=list(tuned.epochs) if tuned else [],
         training_rows=TrainingRowsRecord(task=tuned.rows, replayed=tuned.replayed)
-        if tuned
+        if tuned and tuned.rows
         else None,
         levers_on_tuned=list(map(AttemptRecord.of, tuned.levers)) if tuned else [],
         forgetting=list(tuned.forgetting) if tuned else [],
