@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from optimize.climb.observer import Observer
 from optimize.commands import adopt as adopting
+from optimize.commands.handoff import handoff_last
 from optimize.commands.load import load_program
 from optimize.commands.run import run
 from optimize.commands.session import open_session
@@ -26,6 +27,7 @@ from optimize.finetune.handoff.manifest import read, record, verify
 from optimize.report.record import Report
 from optimize.store.open import client
 from optimize.store.read import last_run
+from tests import tiny_lm
 from tests.test_cli import optimize
 from tests.test_fallback import PROGRAM
 from tests.test_lm import served
@@ -238,6 +240,33 @@ def test_weights_in_two_places_and_weights_for_a_hosted_lm_are_told(
         adopt(project, folder)
 
 
+@pytest.fixture
+def local(project: Path, tmp_path: Path) -> tuple[Path, Path, Any]:
+    """The same project as if its climb had been on a tiny LM in this process, its hand-off, and
+    that LM in transformers.
+    """
+    pytest.importorskip("peft", reason="the lora extra is not installed")
+    root = Path(shutil.copytree(project, tmp_path / "local"))
+    model = tiny_lm.tiny_model("llama")
+    model.config.max_position_embeddings = 4096  # its tokens are bytes, and the prompt has demos
+    base = tiny_lm.write_gguf("llama", model, tmp_path / "base.gguf")
+    report, found = last_run(root, "paint")
+    store = client(root)
+    again = store.create_run(
+        store.get_experiment_by_name("paint").experiment_id,
+        tags={"verdict": report.verdict, "task": "paint"},
+    ).info.run_id
+    climbed = report.model_copy(
+        update={"lm": f"gguf:{base}", "knobs": {"lm": f"gguf:{base}"}, "decision": None}
+    )
+    store.log_text(again, climbed.model_dump_json(), "report.json")
+    store.log_text(again, found.text("prompt_program.json"), "prompt_program.json")
+    store.set_terminated(again, "FINISHED")
+    config = RunConfig(lm=f"gguf:{base}", context=4096)
+    folder, _ = handoff_last(open_session(root, "paint", config, Observer()), pairs=False)
+    return root, folder, model
+
+
 def peft_adapter(model: Any, folder: Path, **options: Any) -> Any:
     """As peft itself makes and saves one, with weights that matter."""
     import peft
@@ -253,3 +282,15 @@ def peft_adapter(model: Any, folder: Path, **options: Any) -> Any:
                 parameter.normal_(0, 0.1)
     adapted.save_pretrained(folder)
     return adapted
+
+
+def test_an_adapter_of_peft_is_judged_in_this_process(local: tuple[Path, Path, Any]) -> None:
+    root, folder, model = local
+    peft_adapter(model, folder / "out" / "trl_sft")
+    report: Report = adopt(root, folder, context=4096)
+    assert report.decision and not report.decision.accepted, "its weights are random"
+    assert report.decision.tuned.startswith("adopted") and report.test.tuned
+    assert report.final is report.test.prompt, "the best prompt program stays"
+    (kept,) = (root / "mlruns" / "adapters" / "paint").glob("*.gguf")
+    _, found = last_run(root, "paint")
+    assert kept.name in [f.path for f in client(root).list_artifacts(found.id)]

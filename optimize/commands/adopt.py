@@ -22,6 +22,7 @@ from optimize.lm.reach import check_reachable
 from optimize.program.program import Program, read_program
 from optimize.report.record import Report
 from optimize.store.read import last_run
+from optimize.store.write import Run
 
 ADOPTED = "adopted"
 SERVING = (
@@ -101,10 +102,13 @@ def adopt(session: Session, found: Returned) -> Report:
         check_reachable(session.config)
         if found.served:
             _check_served(session, tuned)
-        return settle_tuned(last, "adopt", lambda run: _trained(last, tuned, program))
+        return settle_tuned(last, "adopt", lambda run: _trained(run, last, tuned, program))
 
 
-def _trained(last: LastClimb, tuned: str, program: Program) -> Trained:
+def _trained(run: Run, last: LastClimb, tuned: str, program: Program) -> Trained:
+    """Its weights, where they are a file, are kept with the command's run."""
+    if Path(tuned).is_file():
+        run.attach(Path(tuned))
     return Trained(tuned, ADOPTED, program, time.perf_counter(), last.session.meter.usage())
 
 
