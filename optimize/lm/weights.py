@@ -15,6 +15,8 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from optimize.catalogue import EMBEDDED, EMBEDDERS, MODELS, Model
 from optimize.errors import WorkbenchError, did_you_mean
 from optimize.lm.bert_gguf import to_gguf
@@ -51,6 +53,11 @@ def pull(model: Model, say: Say, told: Told = lambda done, size: None) -> Path:
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock")):  # of two commands one fetches, the other waits
+        return target if target.is_file() else _fetched(model, target, say, told)
+
+
+def _fetched(model: Model, target: Path, say: Say, told: Told) -> Path:
     need = 2 * model.size + SPARE  # parts and the whole lie side by side for a while
     if (free := shutil.disk_usage(target.parent).free) < need:
         raise WorkbenchError(
