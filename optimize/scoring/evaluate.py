@@ -144,7 +144,13 @@ def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Ask
     failed = [n for n, outcome in enumerate(found) if outcome.score is None]
     capped = sum(outcome.capped for outcome in found)
     asked = len(found) - capped
-    if len(failed) - capped > asked / 2 or asked < min(FEWEST, len(found)):
+    if asked < min(FEWEST, len(found)):
+        capped_by = next(outcome.error for outcome in found if outcome.capped)
+        raise WorkbenchError(
+            f"A cap left room for {asked} of {len(found)} answers: too few for a score. What was "
+            f"answered is kept, and the same command with a higher cap goes on. {capped_by}"
+        )
+    if len(failed) - capped > asked / 2:
         first = found[failed[0]].error
         raise WorkbenchError(
             f"{len(failed)} of {len(found)} calls failed, so there is no score. The first: {first}"
