@@ -353,7 +353,7 @@ def test_what_is_kept_back_is_not_spent_before() -> None:
     meter = Meter(100, Limits(tokens=90))
     meter.send(1)
     meter.spend(tokens_in=40)
-    with meter.keeping((50, 0, 0)), pytest.raises(BudgetExhausted, match="90 tokens"):
+    with meter.keeping(lambda: (50, 0, 0)), pytest.raises(BudgetExhausted, match="90 tokens"):
         meter.send(1)
     meter.send(1)
 

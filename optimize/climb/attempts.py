@@ -78,6 +78,12 @@ class Setup:
         tokens, usd, minutes = (rows * (a + b) for a, b in both)
         return tokens, usd, CLOCK * minutes
 
+    def reserve(self, baseline: Attempt, best: Attempt) -> Spent:
+        """The same with what follows the climb, at what calls so far have taken."""
+        both = zip(self.kept(baseline, best), self.meter.average(), strict=True)
+        tokens, usd, minutes = (kept + self.after * average for kept, average in both)
+        return tokens, usd, minutes
+
     def _takes(self, attempt: Attempt) -> Spent:
         """What one answer of the attempt's program takes; where all were known, an average one."""
         outcomes = attempt.evaluation.outcomes if attempt.evaluation else ()

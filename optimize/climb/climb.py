@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from optimize.climb.attempts import Setup, baseline, on_record, tried_rung
 from optimize.climb.judging import compared, still_reached
@@ -98,10 +99,8 @@ def on_top(
     queue = [rung for rung in rungs if not rung.unfit(setup.task)]
     while queue:
         rung, left = queue.pop(0), setup.left(start, incumbent)
-        test, call = setup.kept(start, incumbent), setup.meter.average()
-        tokens, usd, minutes = (a + setup.after * b for a, b in zip(test, call, strict=True))
         watch.started(f"{rung.name} on the tuned LM")
-        with setup.meter.keeping((tokens, usd, minutes)):
+        with setup.meter.keeping(partial(setup.reserve, start, incumbent)):
             learn = setup.splits.train
             attempt = tried_rung(setup, rung, incumbent, learn, left, queue, watch)
         found.append(attempt)
@@ -202,5 +201,7 @@ class _Climbing:
     def tried(self, rung: Rung, after: Sequence[Rung]) -> Attempt:
         left = self._left(self.history.tried)
         given = self.incumbent, self.learn, left, after
-        with self.setup.meter.keeping(self.setup.kept(self.attempts[0], self.incumbent)):
+        with self.setup.meter.keeping(
+            partial(self.setup.reserve, self.attempts[0], self.incumbent)
+        ):
             return tried_rung(self.setup, rung, *given, self.watch)

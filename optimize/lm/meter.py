@@ -20,6 +20,11 @@ from optimize.lm.usage import Usage
 # what an LM is asked for; other: by a program or a module of the user's, with an LM of its own
 Role = Literal["task", "teacher", "judge", "other"]
 NONE = Limits()
+KNOWN = 8  # answers after the first, from which it is known how long one takes
+
+
+def _nothing() -> Spent:
+    return NOTHING
 
 
 @dataclass
@@ -45,12 +50,13 @@ class Meter:
     def __init__(self, max_calls: int, limits: Limits = NONE, purse: Purse | None = None) -> None:
         self.max_calls, self.limits, self.purse = max_calls, limits, purse
         self._began: float | None = None  # when the first request was sent
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what is kept back asks for averages
         self._numbers: dict[str, Any] = {f.name: 0 for f in fields(Usage) if f.name != "latencies"}
         self._latencies: list[float] = []
+        self._first_answer = 0.0
         self._keys: set[str] = set()
         self._parts: dict[Role, Meter] = {}
-        self._kept = NOTHING
+        self._kept: Callable[[], Spent] = _nothing
 
     def __deepcopy__(self, memo: object) -> Meter:
         return self  # an optimizer's copy of an LM still spends from the same purse
@@ -81,10 +87,15 @@ class Meter:
             return int(min(left, self.limits.calls(sent, self._spent(), taking)))
 
     def average(self) -> Spent:
-        """What a call sent has taken on average; nothing where none was."""
+        """What a call sent has taken on average; nothing where none was. Its minutes are known from
+        some answers on, and without the first, for which an LM may have to be loaded.
+        """
         with self._lock:
-            sent, (tokens, usd, minutes) = self._numbers["calls"], self._spent()
-        return (tokens / sent, usd / sent, minutes / sent) if sent else NOTHING
+            sent, (tokens, usd, _) = self._numbers["calls"], self._spent()
+            later, since = len(self._latencies) - 1, time.monotonic() - self._first_answer
+        if not sent:
+            return NOTHING
+        return tokens / sent, usd / sent, since / 60 / later if later >= KNOWN else 0.0
 
     def _spent(self) -> Spent:
         tokens = self._numbers["tokens_in"] + self._numbers["tokens_out"]
@@ -92,13 +103,15 @@ class Meter:
         return tokens, self._numbers["cost"], seconds / 60
 
     @contextlib.contextmanager
-    def keeping(self, taking: Spent) -> Iterator[None]:
-        """A stretch of work that must leave so much; a call beyond that raises BudgetExhausted."""
+    def keeping(self, taking: Callable[[], Spent]) -> Iterator[None]:
+        """A stretch of work that must leave so much; a call beyond that raises BudgetExhausted.
+        taking: asked at every call, as what a call takes may not be known before the first.
+        """
         self._kept = taking
         try:
             yield
         finally:
-            self._kept = NOTHING
+            self._kept = _nothing
 
     @contextlib.contextmanager
     def share(
@@ -166,13 +179,17 @@ class Meter:
     def _within_cap(self, sent: int) -> None:
         if sent and self._numbers["calls"] + sent > self.max_calls:
             raise BudgetExhausted(f"The cap of {self.max_calls} LM calls is reached (--max-calls).")
-        tokens, usd, minutes = (a + b for a, b in zip(self._spent(), self._kept, strict=True))
-        if sent and (problem := self.limits.reached(tokens, usd, minutes)):
+        if not sent or self.limits == NONE:
+            return
+        tokens, usd, minutes = (a + b for a, b in zip(self._spent(), self._kept(), strict=True))
+        if problem := self.limits.reached(tokens, usd, minutes):
             raise BudgetExhausted(problem)
 
     def add(self, seconds: float, **numbers: float) -> None:
         """A call has ended, after so long."""
         with self._lock:
+            if not self._latencies:
+                self._first_answer = time.monotonic()
             self._latencies.append(seconds)
         self.spend(**numbers)
 
