@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
@@ -67,35 +67,39 @@ class Setup:
         """
         rows = self.repeats * len(self.splits.test)
         kept = int(rows * (baseline.calls + best.calls))
-        return self.meter.remaining(kept, self.kept(baseline, best)) - self.after
+        return self.meter.remaining(kept, self.kept(baseline, best)()) - self.after
 
-    def kept(self, baseline: Attempt, best: Attempt) -> Spent:
+    def kept(self, baseline: Attempt, best: Attempt, after: int = 0) -> Callable[[], Spent]:
         """What the test rows will take of these two, if they take what rows of val have taken, and
-        of the clock half as much again.
+        of the clock half as much again; with so many calls after them, at what calls have taken.
+
+        To be asked at every call: where the cache knew all answers, an average call stands in for
+        them, and that is not known before the first.
         """
         rows = self.repeats * len(self.splits.test)
-        both = zip(self._takes(baseline), self._takes(best), strict=True)
-        tokens, usd, minutes = (rows * (a + b) for a, b in both)
-        return tokens, usd, CLOCK * minutes
+        taking = [(attempt.calls, self._takes(attempt)) for attempt in (baseline, best)]
 
-    def reserve(self, baseline: Attempt, best: Attempt) -> Spent:
-        """The same with what follows the climb, at what calls so far have taken."""
-        both = zip(self.kept(baseline, best), self.meter.average(), strict=True)
-        tokens, usd, minutes = (kept + self.after * average for kept, average in both)
-        return tokens, usd, minutes
+        def told() -> Spent:
+            average = self.meter.average()
+            each = [taken or tuple(calls * n for n in average) for calls, taken in taking]
+            tokens, usd, minutes = (rows * sum(n) for n in zip(*each, strict=True))
+            kept = tokens, usd, CLOCK * minutes
+            tokens, usd, minutes = (a + after * b for a, b in zip(kept, average, strict=True))
+            return tokens, usd, minutes
 
-    def _takes(self, attempt: Attempt) -> Spent:
-        """What one answer of the attempt's program takes; where all were known, an average one."""
+        return told
+
+    def _takes(self, attempt: Attempt) -> Spent | None:
+        """What one answer of the attempt's program takes; None where all were known."""
         outcomes = attempt.evaluation.outcomes if attempt.evaluation else ()
         anew = [o for o in outcomes if o.asked_anew]
         answers = sum(o.asked_anew for o in anew)
         if not answers:
-            tokens, usd, minutes = self.meter.average()
-            return attempt.calls * tokens, attempt.calls * usd, attempt.calls * minutes
+            return None
         used = reduce(add, (o.usage for o in anew))
         seconds = sum(o.seconds * o.asked_anew for o in anew) / self.threads
-        read = used.tokens_in + used.tokens_out
-        return read / answers, used.cost / answers, seconds / answers / 60
+        tokens = used.tokens_in + used.tokens_out
+        return tokens / answers, used.cost / answers, seconds / answers / 60
 
 
 def baseline(setup: Setup, watch: Observer) -> Attempt:

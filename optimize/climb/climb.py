@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from optimize.climb.attempts import Setup, baseline, on_record, tried_rung
 from optimize.climb.judging import compared, still_reached
@@ -97,12 +96,12 @@ def on_top(
     """
     found, incumbent = list[Attempt](), start
     queue = [rung for rung in rungs if not rung.unfit(setup.task)]
-    while queue:
-        rung, left = queue.pop(0), setup.left(start, incumbent)
+    for n, rung in enumerate(queue, 1):
+        left, after = setup.left(start, incumbent), queue[n:]
         watch.started(f"{rung.name} on the tuned LM")
-        with setup.meter.keeping(partial(setup.reserve, start, incumbent)):
+        with setup.meter.keeping(setup.kept(start, incumbent, setup.after)):
             learn = setup.splits.train
-            attempt = tried_rung(setup, rung, incumbent, learn, left, queue, watch)
+            attempt = tried_rung(setup, rung, incumbent, learn, left, after, watch)
         found.append(attempt)
         incumbent = attempt if attempt.promoted else incumbent
     return tuple(found)
@@ -201,7 +200,6 @@ class _Climbing:
     def tried(self, rung: Rung, after: Sequence[Rung]) -> Attempt:
         left = self._left(self.history.tried)
         given = self.incumbent, self.learn, left, after
-        with self.setup.meter.keeping(
-            partial(self.setup.reserve, self.attempts[0], self.incumbent)
-        ):
+        kept = self.setup.kept(self.attempts[0], self.incumbent, self.setup.after)
+        with self.setup.meter.keeping(kept):
             return tried_rung(self.setup, rung, *given, self.watch)

@@ -10,7 +10,6 @@ from typing import Any
 
 import dspy
 
-from optimize.climb.attempts import Setup
 from optimize.climb.climb import Climb, climb
 from optimize.climb.preflight import Preflight, preflight
 from optimize.climb.rungs import Rung, ladder
@@ -88,21 +87,8 @@ def _climbed(
 ) -> tuple[Climb, ClimbRecord, dict[str, Evaluation]]:
     """The climb, what is on record of it, and its two programs' answers to the test rows."""
     memory = remembered(session)
-    setup = Setup(
-        session.task,
-        session.splits,
-        session.teacher,
-        session.meter,
-        session.target,
-        session.config.in_flight,
-        session.config.seed,
-        after=calls_after(session),
-        repeats=session.config.repeats,
-        rivals=memory.rivals,
-        constant=checks.constant,
-        varied=checks.varied,
-        embedder=session.embedder,
-    )
+    known = {"rivals": memory.rivals, "constant": checks.constant, "varied": checks.varied}
+    setup = session.setup(calls_after(session), **known)
     found = climb(setup, rungs, Both(tracked, session.watch))
     found, room = _with_headroom(session, found)
     assert found.best.program

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from optimize import lm as lms
+from optimize.climb.attempts import Setup
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.verdict import History
 from optimize.commands.lm_judge import Judge, open_judge
@@ -100,6 +102,22 @@ class Session:
         found = self.judge.confusion(self.watch)
         self.watch.noted(judge_sentence(self.judge.told, found))
         return replace(self, task=replace(self.task, confusion=found))
+
+    def setup(self, after: int, **known: Any) -> Setup:
+        """What a climb of this session runs on; after and known as Setup has them."""
+        return Setup(
+            self.task,
+            self.splits,
+            self.teacher,
+            self.meter,
+            self.target,
+            self.config.in_flight,
+            self.config.seed,
+            after,
+            self.config.repeats,
+            embedder=self.embedder,
+            **known,
+        )
 
     def folder(self, kind: str) -> Path:
         return self.home / "mlruns" / kind / self.task.name

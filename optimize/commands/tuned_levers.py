@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import dspy
 
-from optimize.climb.attempts import Setup
 from optimize.climb.climb import on_top
 from optimize.climb.observer import Attempt
 from optimize.climb.rungs import ON_TUNED
@@ -42,7 +41,7 @@ def levered(
     leave, beside those for the test rows.
     """
     before, began = session.meter.usage(), time.perf_counter()
-    setup = _setup(session, after)
+    setup = session.setup(after)
     fitting = [rung for rung in ON_TUNED if not rung.unfit(session.task)]
     need = math.ceil(start.calls * setup.repeats * len(setup.splits.val)) + ASIDE
     left = max(0, setup.left(start, start))
@@ -72,21 +71,6 @@ def lever_calls(session: Session) -> int:
     rows = session.config.repeats * len(session.splits.val) * steps(session)
     fitting = [rung for rung in ON_TUNED if not rung.unfit(session.task)]
     return sum(rung.judged(rows) + ASIDE for rung in fitting)
-
-
-def _setup(session: Session, after: int) -> Setup:
-    return Setup(
-        session.task,
-        session.splits,
-        session.teacher,
-        session.meter,
-        session.target,
-        session.config.in_flight,
-        session.config.seed,
-        after,
-        session.config.repeats,
-        embedder=session.embedder,
-    )
 
 
 def _needless(start: Attempt) -> str:

@@ -6,7 +6,6 @@ unless it asks for them by name.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from optimize.data.judging_rows import lent
 from optimize.data.read import SYNTHETIC, read_file
 from optimize.data.rows import Splits, row_hash
 from optimize.data.split import apart_from, near_graph
-from optimize.files import plain, read_text, to_json
+from optimize.files import plain, read_text, to_json, write_whole
 from optimize.task import Task
 
 MARK = "_synthetic"  # the column that says who wrote a row, and after which rows
@@ -130,9 +129,7 @@ def append(task: Task, rows: Sequence[tuple[dspy.Example, Mark]]) -> None:
         kept = {**vars(mark), "seeds": list(mark.seeds)}
         lines.append(to_json({**fields, MARK: kept}) + "\n")
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(old + ("\n" if old and not old.endswith("\n") else "") + "".join(lines))
-    os.replace(beside, path)
+    write_whole(path, old + ("\n" if old and not old.endswith("\n") else "") + "".join(lines))
 
 
 def seed_name(task: Task, row: dspy.Example) -> str:

@@ -26,6 +26,7 @@ from optimize.commands.sweeping.budget import CellPurse, Granting, Ledger, read_
 from optimize.commands.sweeping.plan import Cell, Sweep
 from optimize.config import FILE, RunConfig, command_line
 from optimize.errors import WorkbenchError
+from optimize.files import write_whole
 from optimize.report.record import Report
 from optimize.report.sweep import CellFound, CellRecord
 from optimize.stats.records import RowScores
@@ -104,9 +105,7 @@ def run_cell(sweep: Sweep, cell: Cell, ledger: Granting, watch: Observer) -> Cel
         ended: dict[str, Any] = {"short": purse.short, "calls": purse.spent, "usd": purse.usd}
         ended["seconds"] = round(time.perf_counter() - start, 1)
         record = _record(cell, **found, **ended)
-        new = home / f"{RECORD}.new"
-        new.write_text(record.model_dump_json(indent=1), encoding="utf-8")
-        new.replace(home / RECORD)
+        write_whole(home / RECORD, record.model_dump_json(indent=1))
         return record
 
 

@@ -5,6 +5,7 @@ weights? Asks no LM.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from optimize.files import read_jsonl
 from optimize.finetune.handoff.manifest import Manifest, verify
 from optimize.finetune.training_rows import chat_row, completion_rows, taught
 from optimize.gguf_header import read_header
+from optimize.lm.weights import sha256
 from optimize.program.program import Program
 
 PEFT, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -91,11 +93,11 @@ def kept_weights(source: Path, base: Path, manifest: Manifest, out: Path) -> Pat
             f"{source} is of the architecture {header.architecture!r}, {manifest.lm!r} of "
             f"{wanted.architecture!r}: it was not trained on that LM."
         )
-    target = out / f"{_hash(source)}.gguf"
+    target = out / f"{sha256(source)[:16]}.gguf"
     if not target.is_file():
         out.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(".part")
-        part.write_bytes(source.read_bytes())
+        shutil.copyfile(source, part)
         part.replace(target)
     return target
 
@@ -115,7 +117,7 @@ def _from_peft(source: Path, base: Path, manifest: Manifest, out: Path) -> Path:
             f"{source} was trained on {named}, the hand-off names {manifest.base}. If these are "
             f"the same weights, write the latter into {PEFT} as base_model_name_or_path."
         )
-    made_of = [_hash(source / name) for name in (PEFT, WEIGHTS)] + [_hash(base)]
+    made_of = [sha256(path)[:16] for path in (source / PEFT, source / WEIGHTS, base)]
     target = out / f"{hashlib.sha256(''.join(made_of).encode()).hexdigest()[:16]}.gguf"
     if not target.is_file():
         to_gguf(source, base, target)
@@ -124,11 +126,6 @@ def _from_peft(source: Path, base: Path, manifest: Manifest, out: Path) -> Path:
 
 def _again(task: str) -> str:
     return f"Climb, hand off and train again: optimize run {task}"
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _held_out_rows(
