@@ -25,13 +25,14 @@ from optimize.finetune.lora import cut, fit
 from optimize.finetune.lora import model as lora_model
 from optimize.finetune.lora import train as lora
 from optimize.finetune.lora.adapter_gguf import Served
+from optimize.finetune.lora.recipe import ALPHA, Recipe
 from optimize.finetune.lora.served import ServedLM
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.lm import weights
 from optimize.program.program import student
 from optimize.task import load_task
 
-EPOCHS = 2
+EPOCHS, OURS = 2, Recipe()
 TRAINERS = {
     "ours": "upper half of the blocks",
     "trl": "all blocks",
@@ -104,7 +105,7 @@ def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> Judged:
     config = SFTConfig(
         output_dir=str(folder / "trl"),
         num_train_epochs=EPOCHS,
-        learning_rate=fit.LEARNING_RATE,
+        learning_rate=OURS.rate,
         warmup_steps=fit.WARMUP,
         per_device_train_batch_size=cut.BATCH,
         per_device_eval_batch_size=cut.BATCH,
@@ -119,8 +120,8 @@ def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> Judged:
     layers = json.loads((folder / "base" / "config.json").read_text())["num_hidden_layers"]
     adapted = {"layers_to_transform": list(range(layers // 2, layers))} if half else {}
     peft = LoraConfig(
-        r=lora_model.RANK,
-        lora_alpha=lora_model.ALPHA,
+        r=OURS.rank,
+        lora_alpha=ALPHA,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
         **adapted,
