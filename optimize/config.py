@@ -176,7 +176,6 @@ class RunConfig(BaseSettings):
         le=27,
         description="LoRA trainings at most, which differ in learning rate, rank and share of the "
         "blocks; val rows choose one",
-        examples=[7],
     )
 
     @field_validator("api_base", "teacher_api_base", "judge_api_base", mode="before")
