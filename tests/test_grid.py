@@ -12,16 +12,23 @@ from typing import Any
 import dspy
 import pytest
 
+from optimize.climb.climb import climb
 from optimize.climb.observer import Observer
+from optimize.climb.preflight import preflight
+from optimize.climb.rungs import LADDER
+from optimize.commands.finish import Findings, on_test, settle
+from optimize.commands.run import climb_record
 from optimize.commands.session import Session, open_session, tracked_run
-from optimize.commands.tune import Trained, train, tuning_calls
+from optimize.commands.tune import Trained, train, tune, tuning_calls
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
 from optimize.finetune.epoch import TrainingLog, silent
+from optimize.finetune.gate import GateRecord
 from optimize.finetune.lora.recipe import Recipe, choose, grid
 from optimize.lm import embedded
 from optimize.program.program import student
 from optimize.report.sentences import grid_sentences
+from optimize.report.text import markdown
 from tests import tiny_lm
 from tests.test_lora import chat, lora
 from tests.test_training_run import runs
@@ -91,8 +98,9 @@ def test_what_is_no_worse_for_sure_goes_to_the_smaller_adapter() -> None:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "tiny.gguf"
-    return tiny_lm.write_gguf("llama", tiny_lm.tiny_model("llama"), path)
+    path, model = tmp_path_factory.mktemp("weights") / "tiny.gguf", tiny_lm.tiny_model("llama")
+    model.config.max_position_embeddings = 2048  # it reads letters, and a prompt has many
+    return tiny_lm.write_gguf("llama", model, path)
 
 
 def test_a_training_of_a_grid_is_the_one_it_is_alone(weights: Path, tmp_path: Path) -> None:
@@ -236,6 +244,35 @@ def test_what_would_not_fit_into_memory_is_left_out(
     assert isinstance(session.watch, Notes)
     told = ", 1 would not fit into the memory that is free: "
     assert any(told in line for line in session.watch.lines)
+
+
+def test_the_chosen_one_alone_is_judged(opened: Opened, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "devsets" / "general").mkdir()
+    asked = {"question": "What is 1 + 1?", "check": "number", "expected": [2], "skill": "sums"}
+    (tmp_path / "devsets" / "general" / "rows.jsonl").write_text(json.dumps(asked) + "\n")
+    session = opened(lm=f"gguf:{weights}", grid=2, epochs=1)
+    with tracked_run(session, "finetune") as tracked, dspy.context(lm=session.lm):
+        setup = session.setup(0)
+        (compact,) = [rung for rung in LADDER if rung.name == "output_format"]
+        climbed = climb(setup, [compact], Observer())
+        best, evaluation = climbed.best.program, climbed.best.evaluation
+        assert best and evaluation
+        record = climb_record(
+            session, climbed, preflight(session.task, session.splits, session.config)
+        )
+        tested = on_test(session, {"zero_shot": student(session.task), "prompt": best})
+        made = tune(session, tracked, best, evaluation)
+        gate = GateRecord(open=True, criteria=[])
+        report = settle(session, tracked, Findings(record, gate, best, evaluation, tested, made))
+        (_, *others) = runs(tracked)
+    assert report.grid and len(report.grid.points) == 2 and len(others) == 1 and not report.failed
+    (chosen,) = [p for p in report.grid.points if p.chosen]
+    short = made.attempts[0]
+    assert short.evaluation and chosen.val and chosen.val.score == short.evaluation.score.mean
+    assert report.test.tuned and report.test.tuned.n == len(session.splits.test)
+    served = {key[1] for key in embedded._servers if key[1]}
+    assert served == {Path(made.tuned)}, "the others were asked for val rows alone"
+    assert "### Trainings, on val" in markdown(report)
 
 
 def test_nobody_else_trains_a_grid(opened: Opened) -> None:
