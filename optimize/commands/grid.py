@@ -28,8 +28,8 @@ from optimize.store.write import Run
 
 @dataclass(frozen=True)
 class Point:
-    """A LoRA of the grid in its program, on val; a skipped one has why. known: it was trained
-    before. expected, took: seconds of its training as planned, and of all it took now.
+    """A LoRA of the grid in its program, on val; a skipped one has why. expected: seconds of its
+    training as planned, 0 where it was trained before. took: seconds of all that it took now.
     """
 
     recipe: Recipe
@@ -37,7 +37,6 @@ class Point:
     evaluation: Evaluation | None = None
     epochs: tuple[Epoch, ...] = ()
     skipped: str = ""
-    known: bool = False
     expected: float = 0.0
     took: float = 0.0
 
@@ -173,7 +172,7 @@ def _point(
     embedded.stop(Path(tuned))
     expected = 0.0 if known else trainings.needs(recipe).seconds
     took = time.perf_counter() - start
-    return Point(recipe, tuned, evaluation, epochs, known=known, expected=expected, took=took)
+    return Point(recipe, tuned, evaluation, epochs, expected=expected, took=took)
 
 
 def _best(tried: Sequence[Point], points: Sequence[Point]) -> Chosen:
