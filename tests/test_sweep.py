@@ -18,8 +18,8 @@ from optimize.commands.sweeping.budget import SLICE, CellPurse, Ledger, read_spe
 from optimize.commands.sweeping.plan import read_sweep
 from optimize.errors import BudgetExhausted, WorkbenchError
 from optimize.report.html.sweep import sweep_page
-from optimize.report.page import Price
-from optimize.report.sweep import CellFound, CellRecord, SweepRecord, compared, pareto
+from optimize.report.prices import Price, pareto
+from optimize.report.sweep import CellFound, CellRecord, SweepRecord, compared
 from optimize.report.swept import following, task_sentences
 from optimize.stats.intervals import mean_interval
 from optimize.stats.records import ScoreRecord

@@ -95,7 +95,7 @@ def apply(
     }
 
     def work() -> int:
-        root, _ = project(flags)
+        root, _ = project({})
         from optimize.cli.screen import Screen
         from optimize.commands.apply import Wish
         from optimize.commands.apply import apply as applied

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 import dspy
 
 from optimize import lm as lms
-from optimize.commands.load import Saved, ready, saved
+from optimize.commands.load import asked_lm, ready, saved
 from optimize.config import RunConfig, load_config
 from optimize.data.read import read_inputs
 from optimize.errors import WorkbenchError
@@ -100,19 +99,6 @@ def best_program(task: Task, meter: Meter, **flags: Any) -> Found:
         program.lm = lms.telling(lms.task_lm(config, meter, task.max_tokens))
         return Found(program, config, None)
     kept = saved(task.name, task.root)
-    another = flags.get("lm") or flags.get("api_base")
-    named = flags.get("lm")  # an address alone is where the LM it was optimized on is served now
-    config = load_config(task.root, **flags) if named else kept.configured(**flags)
-    check_reachable(config)
-    program = ready(kept, _asked(config, kept, bool(another), meter, task), meter)
+    config, program = kept.configured(**flags), ready(kept, asked_lm(kept, flags, meter), meter)
     program.lm = program.lm and lms.telling(program.lm)
     return Found(program, config, run)
-
-
-def _asked(
-    config: RunConfig, kept: Saved, another: bool, meter: Meter, task: Task
-) -> dspy.LM | None:
-    """The LM to ask; None: the program's own weights, which it loads itself."""
-    if not another and json.loads(kept.text).get("tuned"):
-        return None
-    return lms.task_lm(config, meter, task.max_tokens)
