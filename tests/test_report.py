@@ -13,7 +13,7 @@ from optimize.climb.findings import Finding
 from optimize.climb.plan import Plan
 from optimize.climb.preflight import CostRecord, Preflight
 from optimize.finetune.accept import DecisionRecord
-from optimize.finetune.criteria import Criterion
+from optimize.finetune.criteria.case import Criterion
 from optimize.finetune.effects import EffectsRecord, PriceRecord
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import ForgettingRecord
