@@ -20,7 +20,8 @@ from optimize.lm.addresses import check_apart
 from optimize.report.recheck import RecheckedLm, RecheckRecord, recheck_plan
 from optimize.report.record import score_record
 from optimize.report.rows import answers
-from optimize.scoring.evaluate import Evaluation, evaluate
+from optimize.scoring.evaluate import evaluate
+from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import known, mean_interval
 from optimize.stats.judge import corrected
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord

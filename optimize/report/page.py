@@ -16,7 +16,7 @@ from optimize.report.record import Report
 from optimize.report.rows import Answers, RowTable
 from optimize.report.sections import other_tuned
 from optimize.scoring.calibration import ConfidenceRecord, confidence
-from optimize.scoring.evaluate import Evaluation, Outcome
+from optimize.scoring.evaluation import Evaluation, Outcome
 from optimize.scoring.slices import SliceRecord, by_slice
 from optimize.stats.records import Record
 
