@@ -64,11 +64,8 @@ def apply(root: Path, wish: Wish, watch: Observer) -> Applied:
     """
     check_out(wish.out)
     rows, task = Rows(wish.rows), load_task(wish.task, root)
-    if wish.ray and rows.form != ".parquet":
-        raise WorkbenchError(
-            f"--ray: {wish.rows} is no Parquet, where workers find their rows without reading all "
-            "others. Write the rows as .parquet (pandas: to_parquet), or leave --ray out."
-        )
+    if wish.ray:
+        wish.ray.check(rows)
     if wish.out.resolve() == wish.rows.resolve():
         raise WorkbenchError(f"--out {wish.out} is the file of the rows; give another.")
     if not (total := rows.count()):
@@ -115,7 +112,7 @@ class _AtWork:
             remove_out(self.wish.out)
             remove_pieces(self.pieces)
         columns = self._columns()
-        check_about(self.wish.out, self.found, columns, begun=any(self.pieces.glob("*.jsonl")))
+        check_about(self.wish.out, self.found, columns, begun=self._has_pieces())
         inputs = self.task.signature.input_fields
         review = Review(beside(self.wish.out, "review.jsonl"), self.wish.below, inputs)
         out = open_out(self.wish.out, columns, self.rows.types())
@@ -145,9 +142,8 @@ class _AtWork:
         resumed, threads = writer.tally.rows, self.found.config.in_flight
         if resumed:
             self.watch.noted(f"{resumed:,} rows are in {self.wish.out} already.")
-        first = BATCH_PILOT if self.wish.batch else PILOT
-        pilot, began = list(islice(source, first)), time.monotonic()
-        if not pilot:
+        pilot, began = list(islice(source, self._pilot(resumed))), time.monotonic()
+        if resumed == self.total:
             return resumed, None
         found = list(self._shown("pilot", answers(self.found.program, pilot, threads), len(pilot)))
         for row, answer in judged(found):
@@ -160,6 +156,15 @@ class _AtWork:
             self.watch.noted(" ".join(forecast_lines(forecast)))
         self._rest(source, writer, left)
         return resumed, forecast
+
+    def _pilot(self, resumed: int) -> int:
+        """Rows to ask before the rest is forecast: none where workers have begun with them."""
+        if self.wish.ray and not self.wish.pilot and (resumed or self._has_pieces()):
+            return 0
+        return BATCH_PILOT if self.wish.batch else PILOT
+
+    def _has_pieces(self) -> bool:
+        return any(self.pieces.glob("*.jsonl"))
 
     def _rest(self, source: Iterator[Given], writer: Writer, left: int) -> None:
         program, config, box = self.found.program, self.found.config, None
@@ -189,7 +194,8 @@ class _AtWork:
         )
 
     def _shown(self, name: str, found: Iterator[Answered], total: int) -> Iterator[Answered]:
-        self.watch.started(name)
+        if total:
+            self.watch.started(name)
         for done, one in enumerate(found, 1):
             yield one
             self.watch.scored(done, total)

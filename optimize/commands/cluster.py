@@ -5,6 +5,7 @@ work handed to as many of them as are wanted. The only module that knows Ray.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import logging
 import os
@@ -35,6 +36,19 @@ def is_here(address: str | None) -> bool:
     return address is None or address.startswith(LOOPBACK)
 
 
+def check_ray(address: str | None, instead: str) -> None:
+    """Raises WorkbenchError where Ray is not installed, or nothing listens at the address. instead:
+    what to do without it.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise WorkbenchError(
+            f"Ray is not installed: pip install 'optimize-workbench[ray]'. {instead}"
+        )
+    host = (address or "").rpartition("//")[2]
+    if ":" in host and (problem := unreachable(f"tcp://{host}")):
+        raise WorkbenchError(f"No Ray at {address}: {problem}. Its head's `ray status` tells more.")
+
+
 @contextlib.contextmanager
 def connected(
     namespace: str, address: str | None, instead: str, cpus: int | None = None
@@ -45,13 +59,10 @@ def connected(
     `cpus` to give (default: the cores there are). instead: what to do without Ray. Raises
     WorkbenchError where Ray is not installed or not reached.
     """
+    check_ray(address, instead)
     os.environ.update(QUIET | (STAY_ON_LOOPBACK if is_here(address) else {}))
-    try:
-        import ray
-    except ImportError:
-        raise WorkbenchError(
-            f"Ray is not installed: pip install 'optimize-workbench[ray]'. {instead}"
-        ) from None
+    import ray
+
     options: dict[str, Any] = {"address": address}
     if address is None:
         options = {
@@ -61,13 +72,11 @@ def connected(
             "object_store_memory": STORE_BYTES,
             "_node_ip_address": "127.0.0.1",
         }
-    where = address or "this machine"
-    if address and (problem := unreachable(f"tcp://{address.rpartition('//')[2]}")):
-        raise WorkbenchError(f"No Ray at {where}: {problem}. `ray status` on its head tells more.")
     try:
         with _hushed():
             ray.init(**options, namespace=namespace, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # Ray raises it bare where it has waited in vain
+        where = address or "this machine"
         raise WorkbenchError(f"No Ray at {where}: {str(error).strip()[:300]}") from error
     # what Ray prints of lost workers, its raylets' last words among it, is in its logs too
     with contextlib.redirect_stdout(io.StringIO()):

@@ -47,6 +47,18 @@ class OnRay:
     workers: int | None = None
     address: str | None = None
 
+    def check(self, rows: Rows) -> None:
+        """Raises WorkbenchError, before any call, for rows that are not in Parquet, and where there
+        is no Ray.
+        """
+        if rows.form != ".parquet":
+            raise WorkbenchError(
+                f"--ray: {rows.path} is no Parquet, in which a worker finds its rows without "
+                "reading all others. Write them as .parquet (pandas: to_parquet), or leave --ray "
+                "out."
+            )
+        cluster.check_ray(self.address, INSTEAD)
+
 
 @dataclass(frozen=True)
 class Job:
