@@ -62,12 +62,14 @@ class OnRay:
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker is told; it reads the project's files itself. state: of the program, which
-    must be the same there. calls: the cap. until: of the clock, when nothing more is to be asked.
-    told: what a cap that is reached is told by. shares: whether this machine's files are its own.
+    """All that a worker is told; it reads the project's files itself. cwd: this command's folder,
+    by which files are named. state: of the program, which must be the same there. calls: the cap.
+    until: of the clock, when nothing more is to be asked. told: what a cap that is reached is told
+    by. shares: whether this machine's files are its own.
     """
 
     root: Path
+    cwd: Path
     task: str
     rows: Path
     folder: Path
@@ -88,7 +90,7 @@ class Worker:
 
     def __init__(self, job: Job, actor: Any) -> None:
         self.job, self.ledger = job, cluster.Asked(actor)
-        self.meter, self.rows, self.over = Summing(), Rows(job.rows), b""
+        self.meter, self.over = Summing(), b""
         self.found: Found | None = None
 
     def __call__(self, given: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -112,9 +114,10 @@ class Worker:
         """The program, with one purse for all of this worker's lives."""
         job = self.job
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-        os.chdir(job.root)
+        os.chdir(job.cwd)
+        self.rows, self.own = Rows(job.rows), tempfile.TemporaryDirectory()
         # SQLite must not be written by several machines: elsewhere a worker has its own cache
-        lms.configure(job.root if job.shares else Path(tempfile.mkdtemp()), self.meter)
+        lms.configure(job.root if job.shares else Path(self.own.name), self.meter)
         self.meter.cap(job.calls, Limits())
         task = load_task(job.task, job.root)
         found = known_program(task, self.meter, job.run, job.text, job.flags)
@@ -153,7 +156,8 @@ class Workers:
         for path in (*self.folder.glob("spent-*.log"), *self.folder.glob("budget.*")):
             path.unlink()  # of an earlier command: caps are those of one
         address, wanted = self.wish.address, self.wish.workers or usable_cores()
-        with cluster.connected("optimize apply", address, INSTEAD, wanted) as ray:
+        own = f"optimize {self.folder.resolve()}"  # others may be at work on the same cluster
+        with cluster.connected(own, address, INSTEAD, wanted) as ray:
             if address:
                 wanted = cluster.workers_at(ray, address, self.wish.workers)
             todo = pieces(self.folder, first, total, wanted)
@@ -217,6 +221,7 @@ class Workers:
         told += [] if limits.usd is None else [f"--budget-usd {limits.usd:g}"]
         return Job(
             root=found.program.task.root,
+            cwd=Path.cwd(),
             task=found.program.task.name,
             rows=self.rows.path.resolve(),
             folder=self.folder.resolve(),
