@@ -218,8 +218,9 @@ def loaded(way: Journey, optimize: Path, texts: list[str]) -> None:
     way.note("SIGTERM while 16 are asked", fine, f"{told}; exit code {code}")
 
 
-def watched(way: Journey, optimize: Path, fresh: list[dict[str, Any]]) -> None:
+def watched(way: Journey, optimize: Path, fresh: list[dict[str, Any]], most: str) -> None:
     """Fresh rows, rows about other things, and rows by a new convention of labels."""
+    command = (optimize, "monitor", "domain", "sample.jsonl", "--ask", most, "--json")
     names = sorted({row["label"] for row in fresh})
     turned = dict(zip(names[:5], [*names[1:5], names[0]], strict=True))
     other = [{"text": r["text"]} for r in read_set("banking77", "test")[:150]]
@@ -233,7 +234,7 @@ def watched(way: Journey, optimize: Path, fresh: list[dict[str, Any]]) -> None:
     }
     for name, (rows, expected) in samples.items():
         write_rows(way.root / "sample.jsonl", rows)
-        out = way.step(f"monitor: {name}", optimize, "monitor", "domain", "sample.jsonl", "--json")
+        out = way.step(f"monitor: {name}", *command)
         found = json.loads(out or "{}").get("verdict")
         way.note(f"its verdict: {name}", found in expected, str(found))
 
@@ -270,7 +271,8 @@ def moved(way: Journey, optimize: Path) -> None:
         return str(found["champion"]["run"])
 
     before, why = champion(), ("--reason", "to see it go back")
-    runs = [r["id"] for r in json.loads(way.step("runs", optimize, "runs", "--json"))["runs"]]
+    found = json.loads(way.step("runs", optimize, "runs", "domain", "--json"))["runs"]
+    runs = [run["id"] for run in found if run["verdict"]]
     other = next(run for run in runs if run != before)
     way.step("promote the other run", optimize, "promote", other, *why)
     between = champion()
@@ -287,6 +289,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--distinct", type=int, default=1_000, help="of these, with other texts")
     parser.add_argument("--asked", type=int, default=200, help="requests to the service")
+    parser.add_argument(
+        "--ask", default="400", help="rows of a drifted sample that the LM is asked"
+    )
     parser.add_argument("--installed", type=Path, help="an `optimize`; default: a fresh one")
     parser.add_argument("--folder", type=Path, help="kept, to look at; default: none")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS)
@@ -309,7 +314,7 @@ def main() -> None:
             "apply": lambda: applied(way, optimize, given.rows, given.distinct),
             "serve": lambda: loaded(way, optimize, [row["text"] for row in fresh[: given.asked]]),
             "recheck": lambda: rechecked(way, optimize),
-            "monitor": lambda: watched(way, optimize, fresh),
+            "monitor": lambda: watched(way, optimize, fresh, given.ask),
             "promote": lambda: moved(way, optimize),
         }
         for name in given.only:
