@@ -251,6 +251,13 @@ def test_a_baseline_as_good_as_the_program_is_said() -> None:
     assert "No LM needed?" not in shown(terminal(plateau()), 200)
 
 
+def test_what_helped_on_val_alone_is_not_said_to_have_helped() -> None:
+    assert "What helped: output_format, nearest_demos (" in shown(terminal(plateau()), 200)
+    chance = plateau().test.model_copy(update={"prompt_gain": gained(0.01)})
+    told = shown(terminal(plateau(test=chance)), 200)
+    assert "What helped on val: output_format, nearest_demos. Test rows do not show" in told
+
+
 def test_markdown_and_decision_record_hold_the_same_numbers() -> None:
     report = tuned()
     for text in (markdown(report), decision(report)):
