@@ -84,6 +84,7 @@ class Journey:
     def __init__(self, root: Path) -> None:
         self.root, self.seen, self.wrong = root, list[dict[str, str]](), 0
         self.env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        self.there: tuple[str, ...] = ()  # flags: where the LM of the runs is served now
 
     def step(self, name: str, *command: str | Path, codes: tuple[int, ...] = (0,)) -> str:
         """Its standard output; noted as wrong where it ends with another code."""
@@ -193,7 +194,7 @@ def applied(way: Journey, optimize: Path, rows: int, distinct: int) -> None:
     many = [{"id": str(n), "text": texts[n % len(texts)]} for n in range(rows)]
     write_rows(way.root / "many.jsonl", many)
     out, whole = way.root / "answered.jsonl", way.root / "whole.jsonl"
-    command = (str(optimize), "apply", "domain", "many.jsonl", "--out")
+    command = (str(optimize), "apply", "domain", "many.jsonl", *way.there, "--out")
     quiet = {"cwd": way.root, "env": way.env, "stderr": subprocess.DEVNULL}
     running = subprocess.Popen((*command, out.name), **quiet)
     while running.poll() is None and not (out.exists() and out.stat().st_size > 100 * distinct):
@@ -212,7 +213,7 @@ def applied(way: Journey, optimize: Path, rows: int, distinct: int) -> None:
 def loaded(way: Journey, optimize: Path, texts: list[str]) -> None:
     """The service under eight clients, stopped while they ask."""
     port = "5761"
-    command = [str(optimize), "serve", "domain", "--port", port]
+    command = [str(optimize), "serve", "domain", "--port", port, *way.there]
     running = subprocess.Popen(command, cwd=way.root, env=way.env, stderr=subprocess.DEVNULL)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
         for _ in range(600):
@@ -249,7 +250,7 @@ def loaded(way: Journey, optimize: Path, texts: list[str]) -> None:
 
 def watched(way: Journey, optimize: Path, fresh: list[dict[str, Any]], most: str) -> None:
     """Fresh rows, rows about other things, and rows by a new convention of labels."""
-    command = (optimize, "monitor", "domain", "sample.jsonl", "--ask", most, "--json")
+    command = (optimize, "monitor", "domain", "sample.jsonl", "--ask", most, "--json", *way.there)
     names = sorted({row["label"] for row in fresh})
     turned = dict(zip(names[:5], [*names[1:5], names[0]], strict=True))
     other = [{"text": r["text"]} for r in read_set("banking77", "test")[:150]]
@@ -280,7 +281,7 @@ def climbed(way: Journey, optimize: Path, given: argparse.Namespace) -> None:
 def rechecked(way: Journey, optimize: Path, scripted: bool) -> None:
     """The frozen test rows, today and on another LM."""
     few, codes = (optimize, "recheck", "domain", "--test-rows", "60"), (0, 1)
-    way.step("recheck, today", *few, codes=codes)
+    way.step("recheck, today", *few, *way.there, codes=codes)
     first = dict(way.env)
     with endpoint(OTHER, scripted) as (other, secret):
         way.env["OPTIMIZE_API_KEY"] = secret
@@ -334,6 +335,7 @@ def main() -> None:
             "OPTIMIZE_API_BASE": url,
             "OPTIMIZE_LM": "openai/small",
         }
+        way.there = ("--api-base", url)
         there = way.root / "venv" / "bin" / "optimize"
         optimize = given.installed or (there if there.exists() else installed(way))
         fresh = list(read_set("clinc_domain10", "test")[100:])
