@@ -5,8 +5,9 @@
 
 Each step is a command of the documentation, run in a project of its own against two local LMs that
 are served over HTTP. It says what was seen, and ends with 1 where something was not as it must be.
-Most of its time an LM answers: some forty minutes on two quiet cores. A folder that is kept can be
-gone on with, by the names of the steps.
+Most of its time an LM answers: some forty minutes on two quiet cores. With --scripted the LMs are
+served as well, and say the label of the most similar train row they know: what hangs on the
+commands alone is seen in minutes. A folder that is kept can be gone on with, by names of steps.
 """
 
 from __future__ import annotations
@@ -44,6 +45,16 @@ found = serve(gguf_path(sys.argv[1]))
 print(found.url, found.key, flush=True)
 time.sleep(1e6)
 """
+SCRIPTED = """
+import sys, time
+from bench.journey import nearest
+from tests.faulty_server import faulty_app
+from tests.test_lm import served
+with served(faulty_app(nearest(int(sys.argv[1])), lambda asked: "")) as url:
+    print(f"{url}/v1", "none", flush=True)
+    time.sleep(1e6)
+"""
+ROWS_KNOWN = {FIRST: 200, OTHER: 60}  # of the scripted LMs that stand in for these
 PROGRAM = '''from typing import Literal
 
 import dspy
@@ -73,6 +84,7 @@ class Journey:
     def __init__(self, root: Path) -> None:
         self.root, self.seen, self.wrong = root, list[dict[str, str]](), 0
         self.env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        self.there: tuple[str, ...] = ()  # flags: where the LM of the runs is served now
 
     def step(self, name: str, *command: str | Path, codes: tuple[int, ...] = (0,)) -> str:
         """Its standard output; noted as wrong where it ends with another code."""
@@ -98,10 +110,28 @@ class Journey:
         print(f"{name}: {told} {took}", file=sys.stderr, flush=True)
 
 
+def nearest(rows: int) -> Callable[[str], str]:
+    """What a scripted LM says: the label of the most similar of so many train rows."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    known = read_set("clinc_domain10", "train")[:rows]
+    words = TfidfVectorizer(stop_words="english").fit([row["text"] for row in known])
+    table = words.transform([row["text"] for row in known])
+
+    def answer(text: str) -> str:
+        found = (table @ words.transform([text]).T).toarray().argmax()
+        label = str(known[found]["label"])
+        chat = "[[ ##" in text
+        return f"[[ ## label ## ]]\n{label}\n\n[[ ## completed ## ]]" if chat else label
+
+    return answer
+
+
 @contextmanager
-def endpoint(name: str) -> Iterator[tuple[str, str]]:
-    """Address and key of a local LM behind HTTP, in a process of its own."""
-    running = subprocess.Popen([sys.executable, "-c", SERVED, name], stdout=subprocess.PIPE)
+def endpoint(name: str, scripted: bool) -> Iterator[tuple[str, str]]:
+    """Address and key of an LM behind HTTP, in a process of its own."""
+    code = [SCRIPTED, str(ROWS_KNOWN[name])] if scripted else [SERVED, name]
+    running = subprocess.Popen([sys.executable, "-c", *code], stdout=subprocess.PIPE)
     try:
         assert running.stdout
         url, key = running.stdout.readline().decode().split()
@@ -164,7 +194,7 @@ def applied(way: Journey, optimize: Path, rows: int, distinct: int) -> None:
     many = [{"id": str(n), "text": texts[n % len(texts)]} for n in range(rows)]
     write_rows(way.root / "many.jsonl", many)
     out, whole = way.root / "answered.jsonl", way.root / "whole.jsonl"
-    command = (str(optimize), "apply", "domain", "many.jsonl", "--out")
+    command = (str(optimize), "apply", "domain", "many.jsonl", *way.there, "--out")
     quiet = {"cwd": way.root, "env": way.env, "stderr": subprocess.DEVNULL}
     running = subprocess.Popen((*command, out.name), **quiet)
     while running.poll() is None and not (out.exists() and out.stat().st_size > 100 * distinct):
@@ -183,7 +213,7 @@ def applied(way: Journey, optimize: Path, rows: int, distinct: int) -> None:
 def loaded(way: Journey, optimize: Path, texts: list[str]) -> None:
     """The service under eight clients, stopped while they ask."""
     port = "5761"
-    command = [str(optimize), "serve", "domain", "--port", port]
+    command = [str(optimize), "serve", "domain", "--port", port, *way.there]
     running = subprocess.Popen(command, cwd=way.root, env=way.env, stderr=subprocess.DEVNULL)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
         for _ in range(600):
@@ -220,7 +250,7 @@ def loaded(way: Journey, optimize: Path, texts: list[str]) -> None:
 
 def watched(way: Journey, optimize: Path, fresh: list[dict[str, Any]], most: str) -> None:
     """Fresh rows, rows about other things, and rows by a new convention of labels."""
-    command = (optimize, "monitor", "domain", "sample.jsonl", "--ask", most, "--json")
+    command = (optimize, "monitor", "domain", "sample.jsonl", "--ask", most, "--json", *way.there)
     names = sorted({row["label"] for row in fresh})
     turned = dict(zip(names[:5], [*names[1:5], names[0]], strict=True))
     other = [{"text": r["text"]} for r in read_set("banking77", "test")[:150]]
@@ -234,7 +264,7 @@ def watched(way: Journey, optimize: Path, fresh: list[dict[str, Any]], most: str
     }
     for name, (rows, expected) in samples.items():
         write_rows(way.root / "sample.jsonl", rows)
-        out = way.step(f"monitor: {name}", *command)
+        out = way.step(f"monitor: {name}", *command, codes=(0, 1))
         found = json.loads(out or "{}").get("verdict")
         way.note(f"its verdict: {name}", found in expected, str(found))
 
@@ -248,12 +278,12 @@ def climbed(way: Journey, optimize: Path, given: argparse.Namespace) -> None:
         way.step(f"run, seed {seed}", *command, codes=(0, 1))
 
 
-def rechecked(way: Journey, optimize: Path) -> None:
+def rechecked(way: Journey, optimize: Path, scripted: bool) -> None:
     """The frozen test rows, today and on another LM."""
     few, codes = (optimize, "recheck", "domain", "--test-rows", "60"), (0, 1)
-    way.step("recheck, today", *few, codes=codes)
+    way.step("recheck, today", *few, *way.there, codes=codes)
     first = dict(way.env)
-    with endpoint(OTHER) as (other, secret):
+    with endpoint(OTHER, scripted) as (other, secret):
         way.env["OPTIMIZE_API_KEY"] = secret
         named = ("--lm", "openai/larger", "--api-base", other)
         way.step(f"recheck on {OTHER}", *few, *named, codes=codes)
@@ -272,7 +302,7 @@ def moved(way: Journey, optimize: Path) -> None:
 
     before, why = champion(), ("--reason", "to see it go back")
     found = json.loads(way.step("runs", optimize, "runs", "domain", "--json"))["runs"]
-    runs = [run["id"] for run in found if run["verdict"]]
+    runs = [run["id"] for run in found if run["command"] == "run"]
     other = next(run for run in runs if run != before)
     way.step("promote the other run", optimize, "promote", other, *why)
     between = champion()
@@ -292,18 +322,20 @@ def main() -> None:
     parser.add_argument(
         "--ask", default="400", help="rows of a drifted sample that the LM is asked"
     )
+    parser.add_argument("--scripted", action="store_true", help="LMs that answer at once")
     parser.add_argument("--installed", type=Path, help="an `optimize`; default: a fresh one")
     parser.add_argument("--folder", type=Path, help="kept, to look at; default: none")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, endpoint(FIRST) as (url, key):
+    with tempfile.TemporaryDirectory() as folder, endpoint(FIRST, given.scripted) as (url, key):
         way = Journey((given.folder or Path(folder)).resolve())
         way.env |= {
             "OPTIMIZE_API_KEY": key,
             "OPTIMIZE_API_BASE": url,
             "OPTIMIZE_LM": "openai/small",
         }
+        way.there = ("--api-base", url)
         there = way.root / "venv" / "bin" / "optimize"
         optimize = given.installed or (there if there.exists() else installed(way))
         fresh = list(read_set("clinc_domain10", "test")[100:])
@@ -313,13 +345,14 @@ def main() -> None:
             "export": lambda: exported(way, optimize),
             "apply": lambda: applied(way, optimize, given.rows, given.distinct),
             "serve": lambda: loaded(way, optimize, [row["text"] for row in fresh[: given.asked]]),
-            "recheck": lambda: rechecked(way, optimize),
+            "recheck": lambda: rechecked(way, optimize, given.scripted),
             "monitor": lambda: watched(way, optimize, fresh, given.ask),
             "promote": lambda: moved(way, optimize),
         }
         for name in given.only:
             steps[name]()
-    printed(way.seen, f"{FIRST}, clinc_domain10", given.json)
+    lm = "scripted" if given.scripted else FIRST
+    printed(way.seen, f"{lm}, clinc_domain10", given.json)
     sys.exit(bool(way.wrong))
 
 
