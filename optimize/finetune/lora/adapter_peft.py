@@ -16,7 +16,7 @@ from typing import Any
 from optimize.errors import WorkbenchError
 from optimize.files import read_text
 from optimize.finetune.lora.adapter_gguf import Place, Served, write_adapter
-from optimize.finetune.lora.model import linear, load_config, load_model, parameters
+from optimize.finetune.lora.model import head_width, linear, load_config, load_model, parameters
 from optimize.gguf_header import read_header, read_tensors
 from optimize.threads import free_memory
 
@@ -148,8 +148,7 @@ def places(base: Path) -> dict[str, tuple[Place, tuple[int, int]]]:
         )
     modules = linear(load_model(str(base), config, served), 0)
     weights = {name: one.weight.detach().numpy() for name, one in modules.items()}
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    found = served.places(weights, config.num_hidden_layers, width)
+    found = served.places(weights, config.num_hidden_layers, head_width(config))
     return {name: (place, weights[name].shape) for name, place in found.items()}
 
 
