@@ -38,7 +38,7 @@ def check_config(config: RunConfig) -> None:
     here = launch.gpus_here()
     if config.gpus is not None and config.gpus > here:
         raise WorkbenchError(
-            f"--gpus {config.gpus}: this machine has {here}. Give fewer (0: train on the processor), "
+            f"--gpus {config.gpus}: this machine has {here}. Give fewer (0: the processor), "
             "or see by --dry-run what a machine with more would run."
         )
 

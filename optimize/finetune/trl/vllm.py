@@ -31,9 +31,9 @@ def serve(config: RunConfig, name: str, folder: Path) -> None:
         except (urllib.error.URLError, OSError, ValueError, KeyError, TypeError) as error:
             raise WorkbenchError(
                 f"The LoRA is trained, in {folder}, but the server at {place.url} does not load "
-                f"it: {_said(error)}. Start it with --enable-lora --lora-modules {name}={folder}, or "
-                "with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it can read that folder; the "
-                "same command then goes on from there."
+                f"it: {_said(error)}. Start it with --enable-lora --lora-modules "
+                f"{name}={folder}, or with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it can read "
+                "that folder; the same command then goes on from there."
             ) from error
 
 

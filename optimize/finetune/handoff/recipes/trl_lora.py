@@ -18,7 +18,6 @@ import json
 import os
 import random
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -90,7 +89,8 @@ def parsed(manifest: dict[str, Any], words: Sequence[str] | None = None) -> argp
 
 def end_with_stdin() -> None:
     """Whoever started this holds the other end, which closes when that process dies."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not by `sys.stdin`, whose lock would be held at the end
+        pass
     os._exit(1)
 
 
@@ -437,9 +437,7 @@ def answered(trainer: Any, val: list[Encoded]) -> tuple[float, float, list[list[
     return right / len(val), sum(n * x for x, n in losses) / sum(n for _, n in losses), said
 
 
-def logits_of(
-    model: Any, batch: Sequence[Encoded], trainer: Any
-) -> Iterator[tuple[Any, Any]]:
+def logits_of(model: Any, batch: Sequence[Encoded], trainer: Any) -> Iterator[tuple[Any, Any]]:
     """Each row's logits of its answer, and the answer. Padded on the left, so that only the last
     places are spread out over the vocabulary.
     """
@@ -459,9 +457,7 @@ def logits_of(
         yield row[-answer - 1 : -1].float(), torch.tensor(tokens[prompt:], device=device)
 
 
-def samples(
-    tokenizer: Any, val: list[Encoded], said: list[list[int]]
-) -> list[dict[str, str]]:
+def samples(tokenizer: Any, val: list[Encoded], said: list[list[int]]) -> list[dict[str, str]]:
     def text(ids: Sequence[int]) -> str:
         end = tokenizer.eos_token_id
         return str(tokenizer.decode(ids[: ids.index(end)] if end in ids else ids))
