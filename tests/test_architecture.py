@@ -90,7 +90,7 @@ DOORS = {
     "transformers": {f"{LORA}.model", f"{RECIPES}.trl_lora"},
     "peft": {f"{LORA}.model", f"{RECIPES}.trl_lora"},
     "trl": {f"{RECIPES}.trl_lora"},
-    "accelerate": {"finetune.trl.launch"},
+    "accelerate": {"finetune.trl.launch", f"{RECIPES}.trl_lora"},
     "fastapi": {"serving.app", "serving.labelling"},
     "starlette": {"serving.app"},
     "uvicorn": {"serving.server"},

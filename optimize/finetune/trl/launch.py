@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from optimize.finetune.handoff.recipes.trl_lora import PROGRESS
 from optimize.threads import usable_cores
 
 RECIPE = "recipes/trl_lora.py"
+SET = ("ACCELERATE_", "FSDP_")  # names of the environment that accelerate sets
 CONFIG, OUTPUT = "accelerate.json", "output.txt"
 LOOK = 0.5  # seconds between two looks at what a training tells
 MERCY = 10.0  # seconds that it has to end
@@ -68,13 +68,8 @@ def accelerate_config(gpus: int, half: bool) -> dict[str, Any]:
         "num_processes": max(1, gpus),
         "use_cpu": not gpus,
     }
-    return found | ({"fsdp_config": FSDP, "main_process_port": _free_port()} if gpus > 1 else {})
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    # port 0: one that is free
+    return found | ({"fsdp_config": FSDP, "main_process_port": 0} if gpus > 1 else {})
 
 
 @dataclass(frozen=True)
@@ -99,27 +94,36 @@ class Launch:
         return env + shlex.join(self.command(*words))
 
     def check(self, words: Sequence[str]) -> Line:
-        """Everything but the training: accelerate's own loader reads its configuration and command
-        line, TRL's own configuration is constructed, the base's tokenizer reads the rows.
+        """Everything but the training: accelerate's own launcher reads its configuration and the
+        command line; in the environment that it makes TRL's own configuration is constructed, and
+        the base's tokenizer reads the rows.
 
         Raises WorkbenchError for what they refuse.
         """
-        from accelerate.commands.config.config_args import load_config_from_file
-        from accelerate.commands.launch import launch_command_parser
-
-        path = str(self.folder / CONFIG)
-        try:
-            load_config_from_file(path)
-        except (ValueError, TypeError) as error:
-            raise WorkbenchError(f"accelerate refuses {path}: {error}") from error
-        launch_command_parser().parse_args(self.command(*words)[2:])
         done = subprocess.run(
-            [sys.executable, RECIPE, *words, "--check"],
-            cwd=self.folder, env=self._env(), capture_output=True, text=True,
+            [sys.executable, RECIPE, *words, "--check", str(max(1, self.gpus))],
+            cwd=self.folder, env=self._env() | self._launched(words), capture_output=True,
+            text=True,
         )  # fmt: skip
         if done.returncode:
             raise WorkbenchError(f"The training cannot be set up: {_last_words(done.stderr)}")
         return dict(json.loads(done.stdout.splitlines()[-1]))
+
+    def _launched(self, words: Sequence[str]) -> dict[str, str]:
+        """What `accelerate launch` puts into the environment of this command's processes."""
+        from accelerate.commands import launch
+        from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
+
+        config = str(self.folder / CONFIG)
+        command = [config if word == CONFIG else word for word in self.command(*words)[2:]]
+        try:
+            parsed = launch.launch_command_parser().parse_args(command)
+            args, *_ = launch._validate_launch_command(parsed)
+            one = self.gpus < 2
+            made = prepare_simple_launcher_cmd_env(args)[1] if one else prepare_multi_gpu_env(args)
+        except (ValueError, TypeError, SystemExit) as error:
+            raise WorkbenchError(f"accelerate refuses {config}: {error}") from error
+        return {name: text for name, text in made.items() if name.startswith(SET)}
 
     def run(self, out: str, words: Sequence[str], hear: Callable[[Line], None]) -> None:
         """Train to `out` in the folder, telling what it tells. Ends with this process, however that
@@ -163,7 +167,7 @@ class Launch:
 
     def _env(self) -> dict[str, str]:
         # what another launcher has set is not meant for this training
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "FSDP_"))}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(SET)}
         return kept | {"TOKENIZERS_PARALLELISM": "false"} | self._own_env()
 
     def _own_env(self) -> dict[str, str]:

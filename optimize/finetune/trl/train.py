@@ -89,11 +89,10 @@ def train(
     if target.is_file():
         return str(target)
     served = served_base(base, config) if local else None
-    longest = served.context if served else config.context or trl_lora.LONGEST
     if served:
         rows, val = served.checked(rows, val, where, config.epochs, say)
     written(folder, rows, val, base, config, where)
-    stages = _stages(base, config, where, longest)
+    stages = _stages(base, config, where)
     say(f"TRL trains on {where}, in {folder}")
     run(Launch(folder, where.gpus, Path(base).exists()), stages, Heard(progress, say, log))
     epochs = curve_of([folder / stage.out for stage in stages])
@@ -146,7 +145,7 @@ def planned(
     shutil.rmtree(folder, ignore_errors=True)
     written(folder, rows, val, base, config, where)
     launched = Launch(folder, where.gpus, Path(base).exists())
-    stages = _stages(base, config, where, config.context or trl_lora.LONGEST)
+    stages = _stages(base, config, where)
     found = [launched.check(stage.words) for stage in stages]
     config_file = json.loads((folder / launch.CONFIG).read_text(encoding="utf-8"))
     commands = tuple(launched.shown(*stage.words) for stage in stages)
@@ -162,7 +161,10 @@ class Stage:
     words: tuple[str, ...]
 
 
-def _stages(base: str, config: RunConfig, where: Where, longest: int) -> list[Stage]:
+def _stages(base: str, config: RunConfig, where: Where) -> list[Stage]:
+    longest = config.context or trl_lora.LONGEST
+    if is_local(config.lm):
+        longest = served_base(base, config).context
     place = str(Path(base).absolute()) if Path(base).exists() else base
     own = "--base", place, "--precision", where.precision, "--max-length", str(longest)
     found = [Stage("out/sft", ("--method", "sft", "--out", "out/sft", *own))]

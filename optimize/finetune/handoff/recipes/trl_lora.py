@@ -482,12 +482,19 @@ def checked(args: argparse.Namespace) -> dict[str, Any]:
     with torch.device("meta"):
         weights = sum(p.numel() for p in AutoModelForCausalLM.from_config(known).parameters())
     LoraConfig(**LORA)
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        from accelerate import FullyShardedDataParallelPlugin
+
+        FullyShardedDataParallelPlugin()  # as it is in the environment
     config, tokenizer = configured(args, weights), tokenizer_of(args.base)
     there = args.method == "sft" or (HANDOFF / "preferences" / "train.jsonl").is_file()
     rows, left = taught(args, tokenizer) if there else ([], 0)
     told = {"config": type(config).__name__, "precision": precision(args), "weights": weights}
     told |= {"rows": len(rows), "left_out": left, "val": len(judged_rows(args, tokenizer))}
-    return told | {"learning_rate": config.learning_rate, "batch": config.train_batch_size}
+    return told | {
+        "learning_rate": config.learning_rate,
+        "batch": config.per_device_train_batch_size,
+    }
 
 
 if __name__ == "__main__":
