@@ -72,7 +72,8 @@ def parsed(manifest: dict[str, Any], words: Sequence[str] | None = None) -> argp
     parser.add_argument("--max-length", type=int, default=LONGEST, help="tokens of a row")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     parser.add_argument("--seed", type=int, default=manifest["seed"])
-    parser.add_argument("--check", action="store_true", help="construct everything, train nothing")
+    told = "construct everything, for so many GPUs, and train nothing"
+    parser.add_argument("--check", nargs="?", const=1, default=0, type=int, help=told)
     parser.add_argument("--attached", action="store_true", help="end when standard input ends")
     args = parser.parse_args(words)
     args.out = args.out or f"out/{args.method}"
@@ -210,7 +211,7 @@ def options(args: argparse.Namespace, out: str, rate: float, evaluated: int) -> 
     """Of a trainer's configuration, whatever the method."""
     import torch
 
-    gpus, processes = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
+    gpus, processes = torch.cuda.is_available(), args.check or int(os.environ.get("WORLD_SIZE", 1))
     return {
         "output_dir": out,
         "num_train_epochs": args.epochs,
