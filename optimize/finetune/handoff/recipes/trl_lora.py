@@ -148,12 +148,13 @@ def judged_rows(args: argparse.Namespace, tokenizer: Any) -> list[Encoded]:
 
 def identity(args: argparse.Namespace) -> dict[str, Any]:
     """What a training is made of: one that was begun goes on with the same alone."""
-    names = ["chat/train.jsonl", "chat/val.jsonl", "preferences/train.jsonl"]
-    files = [HANDOFF / name for name in names if (HANDOFF / name).is_file()]
+    names = ["chat/train.jsonl", "chat/val.jsonl"]
+    names += ["preferences/train.jsonl"] if args.method != "sft" else []
+    files = {name: (HANDOFF / name).read_bytes() for name in names}
     told = {n: getattr(args, n) for n in ("base", "method", "epochs", "max_steps", "batch", "seed")}
     told |= {"max_length": args.max_length, "learning_rate": args.learning_rate}
     told |= {"adapter": str(args.adapter) if args.adapter else None}
-    return told | {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return told | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
 
 def same(out: Path, args: argparse.Namespace) -> bool:
