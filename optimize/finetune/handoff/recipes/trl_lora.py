@@ -174,7 +174,9 @@ def same(out: Path, args: argparse.Namespace) -> bool:
 def note_start(out: Path, args: argparse.Namespace) -> None:
     if not same(out, args) and main_process():
         out.mkdir(parents=True, exist_ok=True)
-        (out / STARTED).write_text(json.dumps(identity(args), indent=1) + "\n", encoding="utf-8")
+        part = out / f"{STARTED}.part"  # another process may read it meanwhile
+        part.write_text(json.dumps(identity(args), indent=1) + "\n", encoding="utf-8")
+        part.replace(out / STARTED)
 
 
 def main_process() -> bool:
@@ -352,7 +354,8 @@ def tell(out: Path, **line: Any) -> None:
 def epochs(out: Path) -> list[dict[str, Any]]:
     """What was told of each epoch, in order; step 0: before the first."""
     path = out / PROGRESS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    # another process may be writing the last line
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
     found = {one["step"]: one for line in lines if "val_loss" in (one := json.loads(line))}
     return [found[step] for step in sorted(found)]
 
@@ -377,8 +380,11 @@ def memory() -> int:
 def judging(kind: Any, val: list[Encoded], out: Path) -> Any:
     """A TRL trainer that asks the val rows after each epoch, whatever its own evaluation is."""
 
+    known = epochs(out)  # of a training that is gone on with
+
     class Judging(kind):
         control: Any
+        judged = known
         began = time.perf_counter()
         seen = tokens = 0
 
@@ -392,7 +398,8 @@ def judging(kind: Any, val: list[Encoded], out: Path) -> Any:
                 self.began, self.tokens, self.seen = now, total, self.state.global_step
 
         def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-            start, before = time.perf_counter(), epochs(out)
+            start = time.perf_counter()
+            before = [one for one in self.judged if one["step"] < self.state.global_step]
             last = before[-1]["step"] if before else 0
             losses = [e for e in self.state.log_history if "loss" in e and e["step"] > last]
             right, loss, said = answered(self, val)
@@ -403,9 +410,8 @@ def judging(kind: Any, val: list[Encoded], out: Path) -> Any:
                 found |= {"samples": samples(self.processing_class, val, said)}
                 tell(out, **found, seconds=time.perf_counter() - start)
             self.began = time.perf_counter()
-            before = [one for one in before if one["step"] < self.state.global_step]
-            now = [*before, found]
-            if len(now) - 1 - kept(now) >= PATIENCE:
+            self.judged = [*before, found]
+            if len(before) - kept(self.judged) >= PATIENCE:
                 self.control.should_training_stop = True
             # as `kept` orders them, in one number
             metrics = {"eval_kept": round(right * len(val)) * 1000.0 - loss}
