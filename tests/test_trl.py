@@ -249,6 +249,20 @@ def test_a_killed_training_goes_on_and_preferences_follow_on_the_same_adapter(
     assert sum(gains) > 0, "what was learned is served"
 
 
+@pytest.mark.slow
+def test_a_base_that_vllm_serves_is_trained_and_loaded_there(
+    vllm_server: tuple[FastAPI, str], tiny: Path, tmp_path: Path
+) -> None:
+    found, url = vllm_server
+    own = {"lm": "openai/base-1b", "api_base": url, "finetune_base": str(tiny)}
+    config = RunConfig(**own, finetune="trl", epochs=1)
+    train.check_config(config)
+    out = tmp_path / "order_slip"
+    name = train.train(CHATS, CHATS, str(tiny), out, config, lambda *_: None)
+    assert name.startswith("order-slip-") and len(train.curve(name, out)) == 1
+    assert (found.state.loaded[name] / trl_lora.WEIGHTS).is_file()
+
+
 def as_of_the_embedded_lm(root: Path) -> None:
     """The climb on record as one of the embedded LM on a fifth of its rows: a real one would take
     too long.

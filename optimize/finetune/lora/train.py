@@ -61,6 +61,13 @@ def check_config(config: RunConfig) -> None:
             f"LoRA training needs {', '.join(missing)}: pip install 'optimize-workbench[lora]' "
             "(without a GPU, install a CPU build of torch first)."
         )
+    check_weights(config)
+
+
+def check_weights(config: RunConfig) -> None:
+    """Raises WorkbenchError where the weights of a local LM are of an unknown kind, or those that
+    it is to be trained on cannot be read.
+    """
     if not in_catalogue(config.lm):
         path = Path(config.lm.removeprefix("gguf:")).expanduser()
         check_architecture(read_header(path).architecture)

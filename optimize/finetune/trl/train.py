@@ -22,6 +22,7 @@ from optimize.finetune.epoch import Epoch, Say, TrainingLog, TrainingProgress, s
 from optimize.finetune.handoff.recipes import trl_lora
 from optimize.finetune.lora.adapter_peft import to_gguf
 from optimize.finetune.lora.model import base_identity, check_base
+from optimize.finetune.lora.train import check_weights
 from optimize.finetune.trl import launch, vllm
 from optimize.finetune.trl.base import Where, expected, served_base
 from optimize.finetune.trl.folder import written
@@ -29,7 +30,13 @@ from optimize.finetune.trl.heard import Heard, curve_of
 from optimize.finetune.trl.launch import Launch, Line
 
 NEEDED = ("torch", "transformers", "peft", "trl", "accelerate")
-RECIPE = {"rank": trl_lora.RANK, "alpha": trl_lora.ALPHA, "batch": trl_lora.BATCH}
+SMALL, LARGE = trl_lora.RATES
+RECIPE = {
+    "rank": trl_lora.RANK,
+    "alpha": trl_lora.ALPHA,
+    "batch": trl_lora.BATCH,
+    "learning_rate": f"{SMALL} below {trl_lora.SMALL:.0e} weights, else {LARGE}",
+}
 
 
 def check_config(config: RunConfig) -> None:
@@ -56,7 +63,9 @@ def check_setup(config: RunConfig) -> None:
             "needs --finetune-base, a transformers folder or hub name, and --api-base, where vLLM "
             "serves it. For a provider's own tuning use --finetune openai or handoff."
         )
-    if not is_local(config.lm) or config.finetune_base:
+    if is_local(config.lm):
+        check_weights(config)
+    else:
         check_base(str(config.finetune_base))
 
 
