@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -20,22 +21,23 @@ from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from optimize.cli import app
+from optimize.commands.session import load_task_and_rows
 from optimize.config import RunConfig
-from optimize.data.rows import load_splits
 from optimize.errors import WorkbenchError
 from optimize.finetune.epoch import Epoch, Sample, Step, TrainingLog, kept
 from optimize.finetune.handoff.recipes import trl_lora
 from optimize.finetune.lora.served import ServedLM
 from optimize.finetune.trl import launch, train, vllm
 from optimize.lm import embedded, weights
+from optimize.program.program import student
 from optimize.store.open import client
-from optimize.store.read import last_run
-from optimize.task import load_task
+from optimize.store.write import Run
 from tests import tiny_lm
 from tests.test_cli import optimize
-from tests.test_fallback import endpoint, project, report  # noqa: F401
+from tests.test_fallback import PROGRAM
 from tests.test_lm import served
 from tests.test_lora import WORDS, chat
+from tests.test_report import plateau
 from tests.vllm_server import vllm_app
 
 pytest.importorskip("trl", reason="the trl extra is not installed")
@@ -263,34 +265,37 @@ def test_a_base_that_vllm_serves_is_trained_and_loaded_there(
     assert (found.state.loaded[name] / trl_lora.WEIGHTS).is_file()
 
 
-def as_of_the_embedded_lm(root: Path) -> None:
-    """The climb on record as one of the embedded LM on a fifth of its rows: a real one would take
-    too long.
-    """
-    rows = root / "devsets" / "paint" / "rows.jsonl"
-    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[::5]))
-    (root / "devsets" / "general").mkdir()
+@pytest.fixture
+def plateaued(tmp_path: Path) -> Path:
+    """A project with a plateau of the embedded LM on record, on a handful of short rows."""
+    rng = random.Random(0)
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "paint.py").write_text(PROGRAM)
     question = {"question": "What is 5 + 7?", "check": "number", "expected": [12], "skill": "sums"}
-    (root / "devsets" / "general" / "rows.jsonl").write_text(json.dumps(question))
-    splits = load_splits(load_task("paint", root)).at_most(8, 8)
-    found, run = last_run(root, "paint")
-    store = client(root)
-    experiment = store.get_experiment_by_name("paint").experiment_id
-    again = store.create_run(experiment, tags={"verdict": found.verdict, "task": "paint"}).info
-    rows_now = {side: len(some) for side, some in splits.sides().items()}
-    own = {"lm": "embedded", "knobs": {}, "rows": rows_now, "data_hash": splits.digest}
-    store.log_text(again.run_id, found.model_copy(update=own).model_dump_json(), "report.json")
-    store.log_text(again.run_id, run.text("prompt_program.json"), "prompt_program.json")
-    store.set_terminated(again.run_id, "FINISHED")
+    sides = {"train": 20, "val": 8, "test": 8}
+    files: dict[str, list[dict[str, Any]]] = {"general/rows": [question]}
+    for side, many in sides.items():
+        things = ["".join(rng.sample("bcdfghjklmnpqrstvwxz", 6)) for _ in range(many)]
+        rows = [{"thing": t, "colour": ("red", "green", "blue")[ord(t[0]) % 3]} for t in things]
+        files[f"paint/{side}"] = rows
+    for name, lines in files.items():
+        path = tmp_path / "devsets" / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    task, splits = load_task_and_rows(tmp_path, "paint", RunConfig())
+    best = student(task)
+    best.format = "compact"
+    with Run(tmp_path, "paint", "run", {}, splits) as tracked:
+        tracked.settle(plateau(task="paint", data_hash=splits.digest, rows=sides), best, best)
+    return tmp_path
 
 
 @pytest.mark.lm
 @pytest.mark.slow
 def test_the_command_trains_the_embedded_lm_and_serves_what_came_of_it(
-    report: Any,  # noqa: F811
-    project: Path,  # noqa: F811
+    plateaued: Path,
 ) -> None:
-    as_of_the_embedded_lm(project)
+    project = plateaued
     words = ("finetune", "paint", "--backend", "trl", "--epochs", "1", "--json")
     done = optimize(project, *words)
     assert done.returncode in (0, 1), done.stderr[-3000:]

@@ -57,7 +57,7 @@ Headroom = Annotated[
     ),
 ]
 Finetune = Annotated[
-    str | None, typer.Option(help="on a plateau below target: bundle, lora, openai or never")
+    str | None, typer.Option(help="on a plateau below target: bundle, lora, trl, openai or never")
 ]
 
 
