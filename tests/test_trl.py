@@ -270,7 +270,8 @@ def plateaued(tmp_path: Path) -> Path:
     """A project with a plateau of the embedded LM on record, on a handful of short rows."""
     rng = random.Random(0)
     (tmp_path / "programs").mkdir()
-    (tmp_path / "programs" / "paint.py").write_text(PROGRAM)
+    short = PROGRAM.replace("max_tokens=60", "max_tokens=12")
+    (tmp_path / "programs" / "paint.py").write_text(short)
     question = {"question": "What is 5 + 7?", "check": "number", "expected": [12], "skill": "sums"}
     sides = {"train": 20, "val": 8, "test": 8}
     files: dict[str, list[dict[str, Any]]] = {"general/rows": [question]}

@@ -15,7 +15,7 @@ from optimize.errors import WorkbenchError
 from optimize.finetune.epoch import Say
 from optimize.finetune.handoff.recipes import trl_lora
 from optimize.finetune.lora.adapter_gguf import ELSEWHERE, Served
-from optimize.finetune.lora.cut import FLOAT, CutModel, EncodedRow, batches
+from optimize.finetune.lora.cut import FLOAT, PIECE, CutModel, EncodedRow, batches
 from optimize.finetune.lora.model import head_width, linear, load_config, load_model, parameters
 from optimize.finetune.lora.needs import HALF, STEP, Needs, Shape, duration, shape
 from optimize.finetune.lora.served import ServedLM, readable
@@ -25,16 +25,20 @@ from optimize.lm.embedded import context_of
 LIBRARIES = 900 << 20  # bytes that torch, transformers and TRL take for themselves
 BYTES = {"float32": 4.0, "bf16": 2.0, "4bit": 0.6}  # of a weight on a GPU
 OPTIMIZED = 16  # bytes of an adapter's weight, with its gradient and Adam's two means
+PIECES = (1, 2, 4, 8)  # that a step of 8 rows can be run in
 APART = 0.05  # of the rows, at most, that base and served LM may read otherwise
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Where:
-    """gpus: that it is trained on; 0: the processor. precision: of the base's weights there."""
+    """gpus: that it is trained on; 0: the processor. precision: of the base's weights there.
+    pieces: that a step is run in, one after the other.
+    """
 
     gpus: int
     precision: str
+    pieces: int = 1
 
     def __str__(self) -> str:
         on = f"{self.gpus} GPUs" if self.gpus > 1 else "one GPU" if self.gpus else "the processor"
@@ -53,9 +57,9 @@ class ServedBase:
 
     def checked(
         self, rows: Sequence[Row], val: Sequence[Row], where: Where, epochs: int, say: Say
-    ) -> tuple[list[Row], list[Row]]:
-        """The train and val rows that the LM can read where it is served; says what training on
-        them takes.
+    ) -> tuple[list[Row], list[Row], Where]:
+        """The train and val rows that the LM can read where it is served, and the pieces that a
+        step on them is run in; says what the training takes.
 
         Raises WorkbenchError where base and served LM are not the same, or memory does not suffice.
         """
@@ -68,17 +72,17 @@ class ServedBase:
                 f"{self.path.name} holds positions that transformers does not read from a GGUF "
                 f"file. {ELSEWHERE}"
             )
-        size = shape(known, parameters(known), 0, where.precision != "float32")
-        read = [one for _, found in taught for one in found]
-        asked = size, read, sum(len(one) for _, found in judged for one in found), epochs, where
-        check_room(needs(*asked))
+        read = [found[0] for _, found in taught]
+        judging = sum(len(found[0]) for _, found in judged)
+        where, size = expected(known, read, judging, where, epochs)
+        check_room(size)
         model = load_model(self.base, known, served)
         modules = {n: one.weight.detach().numpy() for n, one in linear(model, 0).items()}
         served.places(modules, known.num_hidden_layers, head_width(known))
-        engine.check_same(model, [found[0] for _, found in taught])
+        engine.check_same(model, read)
         took = 0.0 if where.gpus else CutModel(model, 0).token_seconds(read)
-        say(f"TRL's training takes {_told(needs(*asked, took), where)}")
-        return [row for row, _ in taught], [row for row, _ in judged]
+        say(told(replace(size, seconds=size.seconds * took), where))
+        return [row for row, _ in taught], [row for row, _ in judged], where
 
     def _check_tokens(self, rows: Sequence[tuple[Row, list[EncodedRow]]]) -> None:
         """The base's own tokenizer and chat template must read rows as the served LM does."""
@@ -117,45 +121,57 @@ def tokens(base: str, rows: Sequence[Row]) -> list[EncodedRow]:
     return found
 
 
-def expected(
+def expected_of(
     base: str, rows: Sequence[Row], val: Sequence[Row], where: Where, epochs: int
-) -> Needs:
-    """What a training will take, before anything of the base is loaded."""
-    known = load_config(base)
-    size = shape(known, parameters(known), 0, where.precision != "float32")
-    judged = sum(map(len, tokens(base, val)))
-    return needs(size, tokens(base, rows), judged, epochs, where)
+) -> tuple[Where, Needs]:
+    """`expected`, of rows as the base's own tokenizer reads them."""
+    read = tokens(base, [*rows, *val])
+    judged = sum(map(len, read[len(rows) :]))
+    return expected(load_config(base), read[: len(rows)], judged, where, epochs)
 
 
-def needs(
-    model: Shape,
-    rows: Sequence[EncodedRow],
-    judged: int,
-    epochs: int,
-    where: Where,
-    token_seconds: float = 0.0,
-) -> Needs:
-    """What a training takes on the processor, or on each GPU; there blocks keep their inputs alone
-    for the backward pass, and run again in it. judged: tokens of all val rows. token_seconds: what
-    a token takes to run through all blocks.
+def expected(
+    known: Any, rows: Sequence[EncodedRow], judged: int, where: Where, epochs: int
+) -> tuple[Where, Needs]:
+    """The same place with a step in as many pieces as keep each of them small, and what the
+    training then takes on the processor or on each GPU, before anything of the base is loaded.
+
+    known: the base's configuration. judged: tokens of all val rows. The seconds are those of a base
+    that needs one for a token to run through all blocks.
     """
-    flat = [EncodedRow(row.ids, 0) for row in rows]  # the vocabulary is spread out at every token
-    largest = max(batches(flat), key=lambda batch: len(batch) * max(map(len, batch)))
+    model = shape(known, parameters(known), 0, where.precision != "float32")
+    # the vocabulary is spread out at every token
+    read = [EncodedRow(row.ids, 0) for row in rows]
+    largest = max(batches(read), key=lambda batch: len(batch) * max(map(len, batch)))
+    share = -(-len(largest) // max(1, where.gpus))  # rows of a step on one device, sorted
+    fitting = (n for n in PIECES if _step(model, largest[-share // n :], where) <= PIECE)
+    pieces = next(fitting, max(n for n in PIECES if n <= share))
+    held = _weights(model, where) + _step(model, largest[-share // pieces :], where)
+    passes = epochs * ((STEP + bool(where.gpus)) * sum(map(len, read)) + judged)
+    return replace(where, pieces=pieces), Needs(LIBRARIES + int(held), 0, passes)
+
+
+def _step(model: Shape, rows: Sequence[EncodedRow], where: Where) -> float:
+    """Bytes that these rows side by side leave for the backward pass. On a GPU blocks keep their
+    inputs alone, and run again in it.
+    """
+    if not where.gpus:
+        return model.activations(rows)
+    inputs = HALF * model.blocks * model.width * len(rows) * max(map(len, rows))
+    return replace(model, trained=1).activations(rows) + inputs
+
+
+def _weights(model: Shape, where: Where) -> float:
+    """Bytes of the base's and of the adapter's, which several GPUs divide."""
     adapter = model.blocks * trl_lora.RANK * (11 * model.width + 3 * model.inner) * OPTIMIZED
     if where.gpus:
-        inputs = HALF * model.blocks * model.width * len(largest) * max(map(len, largest))
-        step = replace(model, trained=1).activations(largest) + inputs
-        held = (BYTES[where.precision] * model.weights + adapter + step) / where.gpus
-    else:
-        copies = HALF * model.weights if model.half else 0
-        held = FLOAT * model.weights + copies + adapter + model.activations(largest)
-    tokens = sum(map(len, rows))
-    passes = epochs * ((STEP + bool(where.gpus)) * tokens + judged)
-    return Needs(LIBRARIES + int(held), 0, passes * token_seconds)
+        return (BYTES[where.precision] * model.weights + adapter) / where.gpus
+    return (FLOAT + HALF * model.half) * model.weights + adapter
 
 
-def _told(found: Needs, where: Where) -> str:
-    memory = f"about {found.memory / 1e9:.1f} GB of memory" + (" on each GPU" if where.gpus else "")
+def told(found: Needs, where: Where) -> str:
+    """What a training takes, before it starts."""
+    memory = f"TRL's training takes about {found.memory / 1e9:.1f} GB of memory"
     if where.gpus:
-        return f"{memory}; how long is told after its first steps"
+        return f"{memory} on each GPU; how long is told after its first steps"
     return f"{memory} and at most {duration(found.seconds)}"

@@ -22,9 +22,9 @@ from optimize.finetune.epoch import Epoch, Say, TrainingLog, TrainingProgress, s
 from optimize.finetune.handoff.recipes import trl_lora
 from optimize.finetune.lora.adapter_peft import to_gguf
 from optimize.finetune.lora.model import base_identity, check_base
-from optimize.finetune.lora.train import check_weights
+from optimize.finetune.lora.train import check_room, check_weights
 from optimize.finetune.trl import launch, vllm
-from optimize.finetune.trl.base import Where, expected, served_base
+from optimize.finetune.trl.base import Where, expected_of, served_base, told
 from optimize.finetune.trl.folder import written
 from optimize.finetune.trl.heard import Heard, curve_of
 from optimize.finetune.trl.launch import Launch, Line
@@ -99,7 +99,11 @@ def train(
         return str(target)
     served = served_base(base, config) if local else None
     if served:
-        rows, val = served.checked(rows, val, where, config.epochs, say)
+        rows, val, where = served.checked(rows, val, where, config.epochs, say)
+    else:
+        where, size = expected_of(base, rows, val, where, config.epochs)
+        check_room(size)
+        say(told(size, where))
     written(folder, rows, val, base, config, where)
     stages = _stages(base, config, where)
     say(f"TRL trains on {where}, in {folder}")
@@ -154,11 +158,14 @@ def planned(
     shutil.rmtree(folder, ignore_errors=True)
     written(folder, rows, val, base, config, where)
     launched = Launch(folder, where.gpus, Path(base).exists())
+    memory = 0
+    if rows:
+        where, size = expected_of(base, rows, val, where, config.epochs)
+        memory = size.memory
     stages = _stages(base, config, where)
     found = [launched.check(stage.words) for stage in stages]
     config_file = json.loads((folder / launch.CONFIG).read_text(encoding="utf-8"))
     commands = tuple(launched.shown(*stage.words) for stage in stages)
-    memory = expected(base, rows, val, where, config.epochs).memory if rows else 0
     return Plan(folder, where, memory, commands, config_file, found[0])
 
 
@@ -175,7 +182,8 @@ def _stages(base: str, config: RunConfig, where: Where) -> list[Stage]:
     if is_local(config.lm):
         longest = served_base(base, config).context
     place = str(Path(base).absolute()) if Path(base).exists() else base
-    own = "--base", place, "--precision", where.precision, "--max-length", str(longest)
+    own = ["--base", place, "--precision", where.precision, "--max-length", str(longest)]
+    own += ["--pieces", str(where.pieces)] if where.pieces > 1 else []
     found = [Stage("out/sft", ("--method", "sft", "--out", "out/sft", *own))]
     if config.method in PREFERRING:
         out = f"out/{config.method}"

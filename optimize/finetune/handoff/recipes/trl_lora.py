@@ -68,6 +68,8 @@ def parsed(manifest: dict[str, Any], words: Sequence[str] | None = None) -> argp
     parser.add_argument("--epochs", type=int, help="default: the manifest's; of dpo and kto 1")
     parser.add_argument("--max-steps", type=int, default=-1)
     parser.add_argument("--batch", type=int, default=BATCH, help="rows of a step, over all GPUs")
+    told = "run a step one after the other in so many pieces, which take less memory"
+    parser.add_argument("--pieces", type=int, default=1, help=told)
     parser.add_argument("--learning-rate", type=float, default=None)
     parser.add_argument("--max-length", type=int, default=LONGEST, help="tokens of a row")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto")
@@ -210,21 +212,22 @@ def fast_bf16() -> bool:
     return "avx512_bf16" in text or "amx_bf16" in text
 
 
-def options(args: argparse.Namespace, out: str, rate: float, evaluated: int) -> dict[str, Any]:
+def options(args: argparse.Namespace, rate: float) -> dict[str, Any]:
     """Of a trainer's configuration, whatever the method."""
     import torch
 
     gpus, processes = torch.cuda.is_available(), args.check or int(os.environ.get("WORLD_SIZE", 1))
+    rows = args.batch // processes
     return {
-        "output_dir": out,
+        "output_dir": args.out,
         "num_train_epochs": args.epochs,
         "max_steps": args.max_steps,
         "learning_rate": rate,
         "lr_scheduler_type": "linear",
         "warmup_steps": WARMUP,
         # kto compares a row with its neighbour
-        "per_device_train_batch_size": max(2 * (args.method == "kto"), args.batch // processes, 1),
-        "per_device_eval_batch_size": evaluated,
+        "per_device_train_batch_size": max(1 + (args.method == "kto"), rows // args.pieces),
+        "gradient_accumulation_steps": args.pieces,
         "max_length": None,  # longer rows were left out: none is cut
         "bf16": precision(args) != "float32",
         "use_cpu": not gpus,
@@ -249,7 +252,7 @@ def configured(args: argparse.Namespace, weights: float) -> Any:
 
     kinds = {"sft": trl.SFTConfig, "dpo": trl.DPOConfig, "kto": trl.KTOConfig}
     rate = RATES[weights >= SMALL] * (1 if args.method == "sft" else PREFERRING)
-    return kinds[args.method](**options(args, args.out, args.learning_rate or rate, BATCH))
+    return kinds[args.method](**options(args, args.learning_rate or rate))
 
 
 def place(base: str) -> tuple[str, dict[str, Any]]:
