@@ -74,7 +74,8 @@ class ServedBase:
             )
         read = [found[0] for _, found in taught]
         judging = sum(len(found[0]) for _, found in judged)
-        where, size = expected(known, read, judging, where, epochs)
+        paired = sum(len(one) for _, found in taught if len(found) > 1 for one in found)
+        where, size = expected(known, read, judging, where, epochs, paired)
         check_room(size)
         model = load_model(self.base, known, served)
         modules = {n: one.weight.detach().numpy() for n, one in linear(model, 0).items()}
@@ -127,27 +128,36 @@ def expected_of(
     """`expected`, of rows as the base's own tokenizer reads them."""
     read = tokens(base, [*rows, *val])
     judged = sum(map(len, read[len(rows) :]))
-    return expected(load_config(base), read[: len(rows)], judged, where, epochs)
+    paired = 2 * sum(len(one) for row, one in zip(rows, read, strict=False) if "chosen" in row)
+    return expected(load_config(base), read[: len(rows)], judged, where, epochs, paired)
 
 
 def expected(
-    known: Any, rows: Sequence[EncodedRow], judged: int, where: Where, epochs: int
+    known: Any,
+    rows: Sequence[EncodedRow],
+    judged: int,
+    where: Where,
+    epochs: int,
+    paired: int = 0,
 ) -> tuple[Where, Needs]:
     """The same place with a step in as many pieces as keep each of them small, and what the
     training then takes on the processor or on each GPU, before anything of the base is loaded.
 
-    known: the base's configuration. judged: tokens of all val rows. The seconds are those of a base
-    that needs one for a token to run through all blocks.
+    known: the base's configuration. judged: tokens of all val rows. paired: of both answers of all
+    preferences, which are compared side by side once, with what SFT made of the base. The seconds
+    are those of a base that needs one for a token to run through all blocks.
     """
     model = shape(known, parameters(known), 0, where.precision != "float32")
     # the vocabulary is spread out at every token
     read = [EncodedRow(row.ids, 0) for row in rows]
     largest = max(batches(read), key=lambda batch: len(batch) * max(map(len, batch)))
     share = -(-len(largest) // max(1, where.gpus))  # rows of a step on one device, sorted
-    fitting = (n for n in PIECES if _step(model, largest[-share // n :], where) <= PIECE)
+    sides = 2 if paired else 1
+    fitting = (n for n in PIECES if sides * _step(model, largest[-share // n :], where) <= PIECE)
     pieces = next(fitting, max(n for n in PIECES if n <= share))
-    held = _weights(model, where) + _step(model, largest[-share // pieces :], where)
-    passes = epochs * ((STEP + bool(where.gpus)) * sum(map(len, read)) + judged)
+    held = _weights(model, where) + sides * _step(model, largest[-share // pieces :], where)
+    step = STEP + bool(where.gpus)
+    passes = epochs * (step * sum(map(len, read)) + judged) + (step + 1) * paired
     return replace(where, pieces=pieces), Needs(LIBRARIES + int(held), 0, passes)
 
 
