@@ -1,10 +1,12 @@
 """A newcomer's way with a public set, from the installed wheel to a drifted sample, in one go.
 
     python -m bench.journey [--max-calls 600] [--rows 10000] [--distinct 1000]
+    python -m bench.journey --folder DIR [--only monitor promote]
 
 Each step is a command of the documentation, run in a project of its own against two local LMs that
 are served over HTTP. It says what was seen, and ends with 1 where something was not as it must be.
-Most of its time an LM answers: some forty minutes on two quiet cores.
+Most of its time an LM answers: some forty minutes on two quiet cores. A folder that is kept can be
+gone on with, by the names of the steps.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +33,7 @@ from bench.printed import printed
 from bench.public_sets import read_set
 
 HERE = Path(__file__).resolve().parents[1]
+STEPS = ("project", "run", "export", "apply", "serve", "recheck", "monitor", "promote")
 SIDES = ("train", "dev", "test")
 FIRST, OTHER = "smollm2-135m", "qwen2.5-coder-0.5b"
 SERVED = """
@@ -125,8 +128,8 @@ def installed(way: Journey) -> Path:
     return folder / "bin" / "optimize"
 
 
-def project(way: Journey, optimize: Path) -> list[dict[str, Any]]:
-    """A task on the public set, in the folder of the journey; the rows it does not know of."""
+def project(way: Journey, optimize: Path) -> None:
+    """A task on the public set, in the folder of the journey."""
     way.step("init", optimize, "init")
     rows = {side: read_set("clinc_domain10", side) for side in SIDES}
     labels = ", ".join(repr(name) for name in sorted({row["label"] for row in rows["train"]}))
@@ -136,7 +139,6 @@ def project(way: Journey, optimize: Path) -> list[dict[str, Any]]:
     for side, some in (("train", 200), ("dev", 60), ("test", 100)):
         write_rows(folder / f"{side}.jsonl", rows[side][:some])
     way.step("check", optimize, "check", "domain", codes=(0, 1))
-    return list(rows["test"][100:])
 
 
 def exported(way: Journey, optimize: Path) -> None:
@@ -216,8 +218,9 @@ def loaded(way: Journey, optimize: Path, texts: list[str]) -> None:
     way.note("SIGTERM while 16 are asked", fine, f"{told}; exit code {code}")
 
 
-def watched(way: Journey, optimize: Path, fresh: list[dict[str, Any]]) -> None:
+def watched(way: Journey, optimize: Path, fresh: list[dict[str, Any]], most: str) -> None:
     """Fresh rows, rows about other things, and rows by a new convention of labels."""
+    command = (optimize, "monitor", "domain", "sample.jsonl", "--ask", most, "--json")
     names = sorted({row["label"] for row in fresh})
     turned = dict(zip(names[:5], [*names[1:5], names[0]], strict=True))
     other = [{"text": r["text"]} for r in read_set("banking77", "test")[:150]]
@@ -231,50 +234,91 @@ def watched(way: Journey, optimize: Path, fresh: list[dict[str, Any]]) -> None:
     }
     for name, (rows, expected) in samples.items():
         write_rows(way.root / "sample.jsonl", rows)
-        out = way.step(f"monitor: {name}", optimize, "monitor", "domain", "sample.jsonl", "--json")
+        out = way.step(f"monitor: {name}", *command)
         found = json.loads(out or "{}").get("verdict")
         way.note(f"its verdict: {name}", found in expected, str(found))
+
+
+def climbed(way: Journey, optimize: Path, given: argparse.Namespace) -> None:
+    """Two runs: the second one has rivals, and the first can be gone back to."""
+    rows = ("--val-rows", given.val_rows, "--test-rows", given.test_rows)
+    calls = ("--finetune", "never", "--max-calls", given.max_calls, *rows)
+    for seed in ("0", "1"):
+        command = (optimize, "run", "domain", "--seed", seed, *calls)
+        way.step(f"run, seed {seed}", *command, codes=(0, 1))
+
+
+def rechecked(way: Journey, optimize: Path) -> None:
+    """The frozen test rows, today and on another LM."""
+    few, codes = (optimize, "recheck", "domain", "--test-rows", "60"), (0, 1)
+    way.step("recheck, today", *few, codes=codes)
+    first = dict(way.env)
+    with endpoint(OTHER) as (other, secret):
+        way.env["OPTIMIZE_API_KEY"] = secret
+        named = ("--lm", "openai/larger", "--api-base", other)
+        way.step(f"recheck on {OTHER}", *few, *named, codes=codes)
+    way.env = first
+
+
+def moved(way: Journey, optimize: Path) -> None:
+    """Which run's program is the champion: the other one's, and back again."""
+
+    def champion() -> str:
+        text = subprocess.run(
+            [optimize, "tasks", "--json"], cwd=way.root, env=way.env, capture_output=True, text=True
+        ).stdout
+        found = next(t for t in json.loads(text)["tasks"] if t["task"] == "domain")
+        return str(found["champion"]["run"])
+
+    before, why = champion(), ("--reason", "to see it go back")
+    found = json.loads(way.step("runs", optimize, "runs", "domain", "--json"))["runs"]
+    runs = [run["id"] for run in found if run["verdict"]]
+    other = next(run for run in runs if run != before)
+    way.step("promote the other run", optimize, "promote", other, *why)
+    between = champion()
+    way.step("rollback", optimize, "rollback", "domain")
+    told = f"champion {before[:6]}, {between[:6]}, {champion()[:6]}"
+    way.note("the champion", [between, champion()] == [other, before], told)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--max-calls", default="600")
+    parser.add_argument("--val-rows", default="60")
+    parser.add_argument("--test-rows", default="100")
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--distinct", type=int, default=1_000, help="of these, with other texts")
+    parser.add_argument("--asked", type=int, default=200, help="requests to the service")
+    parser.add_argument(
+        "--ask", default="400", help="rows of a drifted sample that the LM is asked"
+    )
     parser.add_argument("--installed", type=Path, help="an `optimize`; default: a fresh one")
-    parser.add_argument("--folder", type=Path, help="empty; kept, to look at; default: none")
+    parser.add_argument("--folder", type=Path, help="kept, to look at; default: none")
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, endpoint(FIRST) as (url, key):
-        way = Journey(given.folder or Path(folder))
+        way = Journey((given.folder or Path(folder)).resolve())
         way.env |= {
             "OPTIMIZE_API_KEY": key,
             "OPTIMIZE_API_BASE": url,
             "OPTIMIZE_LM": "openai/small",
         }
-        optimize = given.installed or installed(way)
-        fresh = project(way, optimize)
-        calls = ("--finetune", "never", "--max-calls", given.max_calls)
-        for seed in ("0", "1"):
-            way.step(
-                f"run, seed {seed}", optimize, "run", "domain", "--seed", seed, *calls, codes=(0, 1)
-            )
-        exported(way, optimize)
-        applied(way, optimize, given.rows, given.distinct)
-        loaded(way, optimize, [row["text"] for row in fresh[:200]])
-        few = ("--test-rows", "60")
-        way.step("recheck, today", optimize, "recheck", "domain", *few, codes=(0, 1))
-        with endpoint(OTHER) as (other, secret):
-            way.env["OPTIMIZE_API_KEY"] = secret
-            named = ("--lm", "openai/larger", "--api-base", other)
-            way.step(
-                f"recheck on {OTHER}", optimize, "recheck", "domain", *named, *few, codes=(0, 1)
-            )
-            way.env["OPTIMIZE_API_KEY"] = key
-        watched(way, optimize, fresh)
-        why = ("--reason", "to see it go back")
-        way.step("promote the run before", optimize, "promote", "domain~1", *why)
-        way.step("rollback", optimize, "rollback", "domain")
+        there = way.root / "venv" / "bin" / "optimize"
+        optimize = given.installed or (there if there.exists() else installed(way))
+        fresh = list(read_set("clinc_domain10", "test")[100:])
+        steps: dict[str, Callable[[], None]] = {
+            "project": lambda: project(way, optimize),
+            "run": lambda: climbed(way, optimize, given),
+            "export": lambda: exported(way, optimize),
+            "apply": lambda: applied(way, optimize, given.rows, given.distinct),
+            "serve": lambda: loaded(way, optimize, [row["text"] for row in fresh[: given.asked]]),
+            "recheck": lambda: rechecked(way, optimize),
+            "monitor": lambda: watched(way, optimize, fresh, given.ask),
+            "promote": lambda: moved(way, optimize),
+        }
+        for name in given.only:
+            steps[name]()
     printed(way.seen, f"{FIRST}, clinc_domain10", given.json)
     sys.exit(bool(way.wrong))
 

@@ -23,6 +23,7 @@ from optimize.errors import WorkbenchError, did_you_mean, shown
 
 FILE = "optimize.toml"
 # the knobs that say which task LM, and how it answers
+NO_ADDRESS = "none"  # as an address: the LM is its provider's
 TASK_LM = ("lm", "api_base", "context", "temperature")
 # whose file is read, while a configuration is made
 _root: ContextVar[Path | None] = ContextVar("root", default=None)
@@ -279,7 +280,9 @@ def load_config(root: Path | None = None, **flags: object) -> RunConfig:
     token = _root.set(root)
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return RunConfig(**given)  # type: ignore[arg-type]
+        config = RunConfig(**given)  # type: ignore[arg-type]
+        _check_addresses(config, given)
+        return config
     except ValidationError as error:
         first = error.errors()[0]
         knob = ".".join(str(part) for part in first["loc"])
@@ -302,6 +305,18 @@ def load_config(root: Path | None = None, **flags: object) -> RunConfig:
         raise WorkbenchError(f"{root / FILE} is not valid TOML: {why}.") from None
     finally:
         _root.reset(token)
+
+
+def _check_addresses(config: RunConfig, given: dict[str, object]) -> None:
+    """An address that is given for an LM in this process would be passed over in silence."""
+    for lm, base in (("lm", "api_base"), ("teacher", "teacher_api_base")):
+        name = getattr(config, lm)
+        if given.get(base) not in (None, NO_ADDRESS) and name and is_local(name):
+            flag = base.replace("_", "-")
+            raise WorkbenchError(
+                f"--{flag}: {name!r} runs in this process and has no address. Name the LM that is "
+                f"served there as well: --{lm} openai/MODEL."
+            )
 
 
 def find_root(start: Path | None = None) -> Path:

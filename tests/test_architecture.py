@@ -101,7 +101,7 @@ DOORS = {
     "openai": {"finetune.openai_job", "lm.embedder"},
     "httpx": {"lm.batch.http"},
     "xllamacpp": {"lm.embedded"},
-    "ray": {"commands.sweeping.cluster"},
+    "ray": {"commands.cluster"},
     "gguf": {"lm.requantize", "lm.bert_gguf", f"{LORA}.adapter_gguf"},
 }
 IN_FUNCTIONS = (

@@ -26,7 +26,7 @@ from optimize.lm import weights
 from optimize.program.formats import FORMATS
 from optimize.program.program import Program, read_program, render, student
 from optimize.program.retrieval import Passages
-from optimize.scoring.evaluate import UNPARSABLE, Outcome
+from optimize.scoring.evaluation import UNPARSABLE, Outcome
 from optimize.stats.records import ScoreRecord
 from optimize.task import Task
 

@@ -113,6 +113,12 @@ def test_the_same_lm_is_asked_anew_each_time(at: Any) -> None:
     assert again["test_reads"] == found["test_reads"], "the same scores are no new reading"
 
 
+def test_several_endpoints_of_one_lm_are_asked_as_one(at: Any) -> None:
+    (first, some), (second, others) = at(judge), at(judge)
+    (lm,) = asked("recheck", "--api-base", f"{first},{second}", "--target", "0.5")["lms"]
+    assert some and others and len(some) + len(others) == lm["calls"] == lm["gain"]["n"]
+
+
 def test_a_worse_lm_is_told_counted_and_taken_for_no_climb(at: Any, project: Path) -> None:
     before = asked("report", code=1)
     url, _ = at(unlike)

@@ -24,7 +24,8 @@ from optimize.lm.limits import Spent
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, student
-from optimize.scoring.evaluate import Asking, Evaluation, evaluate, race
+from optimize.scoring.evaluate import Asking, evaluate, race
+from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import commonest, paired_gain
 from optimize.task import Task
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from optimize import lm as lms
 from optimize.climb.holding import held
-from optimize.commands.in_use import NO_ADDRESS, Cost, InUse, Recorded, check_cap, cost
+from optimize.commands.in_use import Cost, InUse, Recorded, check_cap, cost
 from optimize.commands.lock import task_lock
 from optimize.commands.memory import tests_read
 from optimize.commands.session import tracked_run
-from optimize.config import RunConfig
+from optimize.config import NO_ADDRESS, RunConfig
 from optimize.data.rows import row_hash
 from optimize.errors import WorkbenchError
 from optimize.finetune.effects import price
@@ -20,7 +20,8 @@ from optimize.lm.addresses import check_apart
 from optimize.report.recheck import RecheckedLm, RecheckRecord, recheck_plan
 from optimize.report.record import score_record
 from optimize.report.rows import answers
-from optimize.scoring.evaluate import Evaluation, evaluate
+from optimize.scoring.evaluate import evaluate
+from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import known, mean_interval
 from optimize.stats.judge import corrected
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord

@@ -30,7 +30,9 @@ from optimize.finetune.tuned import Tuned, better
 from optimize.lm.metered import MeteredLM
 from optimize.lm.usage import Usage
 from optimize.program.program import Program, parse_program, student
-from optimize.scoring.evaluate import Evaluation, evaluate, scoring_labelled
+from optimize.scoring.evaluate import evaluate
+from optimize.scoring.evaluation import Evaluation
+from optimize.scoring.metrics import scoring_labelled
 from optimize.stats.intervals import paired_gain
 from optimize.stats.records import GainRecord
 from optimize.store.read import last_run

@@ -15,7 +15,7 @@ from optimize.climb.rungs import ON_TUNED
 from optimize.climb.verdict import WEIGHTS
 from optimize.commands.session import Session
 from optimize.commands.traces import steps
-from optimize.scoring.evaluate import Evaluation
+from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import paired_gain
 
 ASIDE = 1  # calls of a lever beside the val rows: an instruction that the teacher writes

@@ -87,8 +87,10 @@ def why(report: Report) -> list[str]:
 
 def _helped(report: Report) -> str:
     if report.levers:
-        helped = ", ".join(report.levers)
-        return f"What helped: {helped} ({report.test.prompt_gain.changed} on test)."
+        helped, gain = ", ".join(report.levers), report.test.prompt_gain
+        if gain.low > 0:
+            return f"What helped: {helped} ({gain.changed} on test)."
+        return f"What helped on val: {helped}. Test rows do not show that it did: {gain.changed}."
     if any(a.val for a in report.attempts[1:]):
         return "What helped: nothing; the program is as it was written."
     return "No lever was tried: the program is as it was written."

@@ -8,7 +8,7 @@ import dspy
 
 from optimize.climb.rungs.base import BOOTSTRAP, Context, fresh, hushed
 from optimize.program.program import Program
-from optimize.scoring.evaluate import feedback_metric, float_metric
+from optimize.scoring.metrics import feedback_metric, float_metric
 
 # (candidates, trials, demos) of MIPROv2: its authors' medium and light searches, and the least
 MIPRO = ((12, 18, 4), (6, 10, 4), (3, 6, 2))
