@@ -297,7 +297,18 @@ def test_the_command_trains_the_embedded_lm_and_serves_what_came_of_it(
     plateaued: Path,
 ) -> None:
     project = plateaued
-    words = ("finetune", "paint", "--backend", "trl", "--epochs", "1", "--json")
+    # as many calls as leave none for levers on the tuned LM, which take a minute
+    words = (
+        "finetune",
+        "paint",
+        "--backend",
+        "trl",
+        "--epochs",
+        "1",
+        "--max-calls",
+        "76",
+        "--json",
+    )
     done = optimize(project, *words)
     assert done.returncode in (0, 1), done.stderr[-3000:]
     found = json.loads(done.stdout)
