@@ -38,18 +38,20 @@ BEYOND = (
 )
 STARTS = ("gaussian", "eva", "orthogonal")  # others change the base weights as well
 MERGE = "Merge it into its base there, convert that to GGUF, and adopt the merged file."
+Places = dict[str, tuple[Place, tuple[int, int]]]
 Pair = tuple[Any, Any]  # A of rank × inputs, B of outputs × rank, float32 numpy arrays
 
 
-def to_gguf(folder: Path, base: Path, out: Path) -> None:
-    """Write the adapter of a PEFT folder as a GGUF file for the base weights at `base`.
+def to_gguf(folder: Path, base: Path, out: Path, known: Places | None = None) -> None:
+    """Write the adapter of a PEFT folder as a GGUF file for the base weights at `base`. known:
+    `places` of these, where they have been looked for already.
 
     Raises WorkbenchError for an adapter that is no plain LoRA, is cut short, or does not fit these
     weights; then nothing is written.
     """
     config, pairs = read_config(folder), _pairs(folder)
     alpha = float(config["lora_alpha"])
-    known = places(base)
+    known = known or places(base)
     written = []
     for module, (a, b) in pairs.items():
         place = known.get(module)
@@ -136,7 +138,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def places(base: Path) -> dict[str, tuple[Place, tuple[int, int]]]:
+def places(base: Path) -> Places:
     """{module in transformers: (where it is in the GGUF file, its outputs × inputs)}."""
     served, config = Served(base), load_config(str(base))
     need, free = 4 * parameters(config), free_memory()

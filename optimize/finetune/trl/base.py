@@ -15,6 +15,7 @@ from optimize.errors import WorkbenchError
 from optimize.finetune.epoch import Say
 from optimize.finetune.handoff.recipes import trl_lora
 from optimize.finetune.lora.adapter_gguf import ELSEWHERE, Served
+from optimize.finetune.lora.adapter_peft import Places
 from optimize.finetune.lora.cut import FLOAT, PIECE, CutModel, EncodedRow, batches
 from optimize.finetune.lora.model import head_width, linear, load_config, load_model, parameters
 from optimize.finetune.lora.needs import HALF, STEP, Needs, Shape, duration, shape
@@ -46,6 +47,18 @@ class Where:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """The rows that the LM can read where it is served, the pieces that a step on them is run in,
+    and where the base's modules lie in the served file.
+    """
+
+    rows: list[Row]
+    val: list[Row]
+    where: Where
+    places: Places
+
+
+@dataclass(frozen=True)
 class ServedBase:
     """path: the GGUF file that is served, with room for so many tokens. base: the weights that are
     trained, which may be that file.
@@ -57,9 +70,8 @@ class ServedBase:
 
     def checked(
         self, rows: Sequence[Row], val: Sequence[Row], where: Where, epochs: int, say: Say
-    ) -> tuple[list[Row], list[Row], Where]:
-        """The train and val rows that the LM can read where it is served, and the pieces that a
-        step on them is run in; says what the training takes.
+    ) -> Checked:
+        """What is to be trained on; says what the training takes.
 
         Raises WorkbenchError where base and served LM are not the same, or memory does not suffice.
         """
@@ -79,11 +91,12 @@ class ServedBase:
         check_room(size)
         model = load_model(self.base, known, served)
         modules = {n: one.weight.detach().numpy() for n, one in linear(model, 0).items()}
-        served.places(modules, known.num_hidden_layers, head_width(known))
+        found = served.places(modules, known.num_hidden_layers, head_width(known))
         engine.check_same(model, read)
         took = 0.0 if where.gpus else CutModel(model, 0).token_seconds(read)
         say(told(replace(size, seconds=size.seconds * took), where))
-        return [row for row, _ in taught], [row for row, _ in judged], where
+        places = {name: (place, modules[name].shape) for name, place in found.items()}
+        return Checked([row for row, _ in taught], [row for row, _ in judged], where, places)
 
     def _check_tokens(self, rows: Sequence[tuple[Row, list[EncodedRow]]]) -> None:
         """The base's own tokenizer and chat template must read rows as the served LM does."""

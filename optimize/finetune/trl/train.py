@@ -99,7 +99,8 @@ def train(
         return str(target)
     served = served_base(base, config) if local else None
     if served:
-        rows, val, where = served.checked(rows, val, where, config.epochs, say)
+        found = served.checked(rows, val, where, config.epochs, say)
+        rows, val, where = found.rows, found.val, found.where
     else:
         where, size = expected_of(base, rows, val, where, config.epochs)
         check_room(size)
@@ -113,7 +114,7 @@ def train(
     name = identity if served else f"{out.name}-{identity}".replace("_", "-").lower()
     (out / f"{name}.json").write_text(text, encoding="utf-8")
     if served:
-        to_gguf(last, served.path, target)
+        to_gguf(last, served.path, target, found.places)
         return str(target)
     vllm.serve(config, name, last)
     return name
