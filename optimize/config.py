@@ -27,8 +27,8 @@ NO_ADDRESS = "none"  # as an address: the LM is its provider's
 TASK_LM = ("lm", "api_base", "context", "temperature")
 # whose file is read, while a configuration is made
 _root: ContextVar[Path | None] = ContextVar("root", default=None)
-Finetune = Literal["bundle", "lora", "openai", "never"]
-Method = Literal["sft", "dpo", "distill"]
+Finetune = Literal["bundle", "lora", "trl", "openai", "never"]
+Method = Literal["sft", "dpo", "kto", "distill"]
 
 
 class RunConfig(BaseSettings):
@@ -149,8 +149,8 @@ class RunConfig(BaseSettings):
     )
     method: Method = Field(
         "sft",
-        description="what a tuned LM learns from: gold answers, preferences, or a teacher's "
-        "answers",
+        description="what a tuned LM learns from: gold answers, these and preferences (dpo, or kto "
+        "with trl), or a teacher's answers",
     )
     replay: int | None = Field(
         None,
@@ -164,6 +164,12 @@ class RunConfig(BaseSettings):
         description="the LM's weights to train on: a transformers folder or a hub name; default: "
         "its GGUF",
         examples=["HuggingFaceTB/SmolLM2-135M-Instruct"],
+    )
+    gpus: int | None = Field(
+        None,
+        ge=0,
+        description="GPUs that trl trains on, 0 for the processor; default: all that are here",
+        examples=[2],
     )
     no_regression_on: tuple[str, ...] = Field(
         (), description="what a tuned LM must not get worse at to be kept: general, or another task"
@@ -219,7 +225,7 @@ class RunConfig(BaseSettings):
 LIMITS = ("max_calls", "max_tokens", "budget_usd", "max_minutes")
 _JUDGING = ("judge_lm", "judge_api_base")
 _ASKING = ("lm", "api_base", "context", *LIMITS, "threads", "timeout", "temperature", *_JUDGING)
-_LEARNING = ("method", "replay", "finetune_base", "epochs", "no_regression_on", "waive")
+_LEARNING = ("method", "replay", "finetune_base", "epochs", "gpus", "no_regression_on", "waive")
 _TUNING = ("teacher", "teacher_api_base", "target", "seed", "repeats", *_LEARNING)
 _CLIMBING = ("embedder", "embedder_api_base", "val_rows", "test_rows")
 # the knobs that a command which we advise takes as flags, in the order they are printed

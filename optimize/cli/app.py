@@ -108,6 +108,10 @@ Timeout = Annotated[
     float | None, typer.Option(help="seconds a hosted LM may take to answer a call")
 ]
 Epochs = Annotated[int | None, typer.Option(help="passes over the train rows in a LoRA fine-tune")]
+Gpus = Annotated[
+    int | None,
+    typer.Option(help="GPUs that trl trains on, 0 for the processor; default: all that are here"),
+]
 FinetuneBase = Annotated[
     str | None,
     typer.Option(
@@ -117,8 +121,8 @@ FinetuneBase = Annotated[
 Method = Annotated[
     str | None,
     typer.Option(
-        help="what a tuned LM learns from: sft (gold answers), dpo (preferences), distill (a "
-        "teacher)"
+        help="what a tuned LM learns from: sft (gold answers), dpo or kto (these and preferences), "
+        "distill (a teacher)"
     ),
 ]
 Replay = Annotated[
@@ -242,7 +246,7 @@ def print_found(found: Any, shown: Any, json: bool) -> None:
 
 def knobs(arguments: dict[str, Any]) -> dict[str, Any]:
     """Of a command's arguments those that are knobs of a run."""
-    others = ("task", "backend", "json", "details", "debug")
+    others = ("task", "backend", "dry_run", "json", "details", "debug")
     found = {name: value for name, value in arguments.items() if name not in others}
     bases = {name: joined(found[name]) for name in BASES if name in found}
     return found | bases

@@ -16,6 +16,7 @@ from optimize.cli.app import (
     EmbedderBase,
     Epochs,
     FinetuneBase,
+    Gpus,
     Json,
     JudgeBase,
     JudgeLm,
@@ -56,7 +57,7 @@ Headroom = Annotated[
     ),
 ]
 Finetune = Annotated[
-    str | None, typer.Option(help="on a plateau below target: bundle, lora, openai or never")
+    str | None, typer.Option(help="on a plateau below target: bundle, lora, trl, openai or never")
 ]
 
 
@@ -152,6 +153,7 @@ def run(
     replay: Replay = None,
     finetune_base: FinetuneBase = None,
     epochs: Epochs = None,
+    gpus: Gpus = None,
     no_regression_on: NoRegressionOn = None,
     waive: Waive = None,
     embedder: Embedder = None,

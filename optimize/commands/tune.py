@@ -17,6 +17,7 @@ from optimize.commands.lessons import Pupil, lesson_calls, lessons, rehearsal
 from optimize.commands.session import Session
 from optimize.commands.traces import Traced, steps
 from optimize.commands.tuned_levers import lever_calls, levered
+from optimize.config import RunConfig
 from optimize.data.inputs import input_text
 from optimize.errors import WorkbenchError
 from optimize.finetune import forgetting as forgetting
@@ -84,20 +85,26 @@ def train(session: Session, tracked: Run, best: Program, traced: Traced | None) 
     start, before = time.perf_counter(), session.meter.usage()
     pupil = Pupil(best, tuned_student(best), traced.traces if traced else None)
     training = trainer(backend)
-    base = config.finetune_base or str(lms.gguf_path(config.lm) or config.lm.split("/", 1)[1])
+    base = base_of(config)
     rows, general = lessons(session, pupil), rehearsal(session)
     val = chat_rows(pupil.short, session.splits.val, pupil.traces.val if pupil.traces else None)
+    out = session.folder("adapters")
     made_of = {"base": base, "rows": len(rows), "rows_replayed": len(general)}
     watch.started(backend)
     with tracked.training(backend, made_of | training.RECIPE) as log:
-        given = [*rows, *general], val, base, session.folder("adapters"), config
+        given = [*rows, *general], val, base, out, config
         tuned: str = training.train(*given, watch.scored, watch.noted, log)
-        epochs = tuple(training.curve(tuned))
+        epochs = tuple(training.curve(tuned, out))
         log.trained(tuned, epochs)
     # an adapter that was there has cost as much
     seconds = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))
     counts = len(rows), len(general)
     return Trained(tuned, backend, pupil.short, start, before, seconds, epochs, *counts)
+
+
+def base_of(config: RunConfig) -> str:
+    """The weights that are tuned: a file, a folder, or a name."""
+    return config.finetune_base or str(lms.gguf_path(config.lm) or config.lm.split("/", 1)[1])
 
 
 def held_against(

@@ -25,6 +25,7 @@ from optimize.finetune.lora.model import (
     adapt,
     base_identity,
     check_base,
+    head_width,
     linear,
     load_config,
     load_model,
@@ -32,7 +33,7 @@ from optimize.finetune.lora.model import (
 )
 from optimize.finetune.lora.needs import Needs, needs, shape
 from optimize.finetune.lora.objective import Lesson, compared, lesson
-from optimize.finetune.lora.served import ServedLM
+from optimize.finetune.lora.served import ServedLM, readable
 from optimize.gguf_header import read_header
 from optimize.lm.embedded import context_of
 from optimize.threads import free_memory
@@ -60,6 +61,13 @@ def check_config(config: RunConfig) -> None:
             f"LoRA training needs {', '.join(missing)}: pip install 'optimize-workbench[lora]' "
             "(without a GPU, install a CPU build of torch first)."
         )
+    check_weights(config)
+
+
+def check_weights(config: RunConfig) -> None:
+    """Raises WorkbenchError where the weights of a local LM are of an unknown kind, or those that
+    it is to be trained on cannot be read.
+    """
     if not in_catalogue(config.lm):
         path = Path(config.lm.removeprefix("gguf:")).expanduser()
         check_architecture(read_header(path).architecture)
@@ -134,18 +142,17 @@ def _prepared(
     torch.manual_seed(config.seed)
     before, (path, context) = held(), _served(config)
     engine, served, known = ServedLM(path), Served(path), load_config(base)
-    lessons = _readable(engine, rows, context, "train", say)
-    judged = [one.row for one in _readable(engine, val, context, "val", say)]
+    lessons = [lesson(read) for _, read in readable(engine, rows, context, "train", say)]
+    judged = [read[0] for _, read in readable(engine, val, context, "val", say)]
     first = int(known.num_hidden_layers * (1 - SHARE))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = shape(known, parameters(known), first, fast_bf16(device))
     asked = size, lessons, judged, config.epochs
     kept = fits(needs(*asked).disk, target.parent)
-    _check_room(needs(*asked, kept=kept))
+    check_room(needs(*asked, kept=kept))
     model = load_model(base, known, served)
     modules = {name: one.weight.detach().numpy() for name, one in linear(model, first).items()}
-    width = getattr(known, "head_dim", None) or known.hidden_size // known.num_attention_heads
-    places = served.places(modules, known.num_hidden_layers, width)
+    places = served.places(modules, known.num_hidden_layers, head_width(known))
     cut = CutModel(model.to(device), first)
     taught = [one.row for one in lessons]
     engine.check_same(model, taught)
@@ -158,28 +165,7 @@ def _prepared(
     return fit, places
 
 
-def _readable(
-    engine: ServedLM, rows: Sequence[dict[str, Any]], context: int, kind: str, say: Say
-) -> list[Lesson]:
-    """The rows as token ids, without those that the LM could not read where it is served.
-
-    Raises WorkbenchError where there are none.
-    """
-    found = [lesson(engine.rows(row)) for row in rows]
-    fitting = [one for one in found if max(map(len, one.rows)) <= context]
-    if left := len(found) - len(fitting):
-        longest = max(len(row) for one in found for row in one.rows)
-        told = (
-            f"{left} of {len(found)} {kind} rows are longer than the {context} tokens that the LM "
-            f"may read (the longest has {longest})"
-        )
-        if not fitting:
-            raise WorkbenchError(f"All {told}. Allow more by --context, or shorten the rows.")
-        say(f"{told}: they are left out of the training. --context allows more.")
-    return fitting
-
-
-def _check_room(expected: Needs) -> None:
+def check_room(expected: Needs) -> None:
     """Raises WorkbenchError where the training would take more memory than there is."""
     import torch
 
@@ -209,7 +195,7 @@ def _kept(
     return read, list(found)
 
 
-def curve(tuned: str) -> list[Epoch]:
+def curve(tuned: str, out: Path | None = None) -> list[Epoch]:
     """The epochs of the training that made this adapter; none where that was not written down."""
     path = Path(tuned).with_suffix(".json")
     return (
