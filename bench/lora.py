@@ -25,13 +25,14 @@ from optimize.finetune.lora import cut, fit
 from optimize.finetune.lora import model as lora_model
 from optimize.finetune.lora import train as lora
 from optimize.finetune.lora.adapter_gguf import Served
+from optimize.finetune.lora.recipe import ALPHA, Recipe
 from optimize.finetune.lora.served import ServedLM
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.lm import weights
 from optimize.program.program import student
 from optimize.task import load_task
 
-EPOCHS = 2
+EPOCHS, OURS = 2, Recipe()
 TRAINERS = {
     "ours": "upper half of the blocks",
     "trl": "all blocks",
@@ -91,48 +92,7 @@ def ours(rows: list[Any], val: list[Any], folder: Path) -> Judged:
 
 
 def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> Judged:
-    from datasets import Dataset
-    from peft import LoraConfig
-    from trl import SFTConfig, SFTTrainer
-
-    sides = [
-        Dataset.from_list(
-            [{"prompt": r["messages"][:-1], "completion": r["messages"][-1:]} for r in side]
-        )
-        for side in (rows, val)
-    ]
-    config = SFTConfig(
-        output_dir=str(folder / "trl"),
-        num_train_epochs=EPOCHS,
-        learning_rate=fit.LEARNING_RATE,
-        warmup_steps=fit.WARMUP,
-        per_device_train_batch_size=cut.BATCH,
-        per_device_eval_batch_size=cut.BATCH,
-        bf16=cut.fast_bf16("cpu"),
-        gradient_checkpointing=False,
-        train_sampling_strategy="group_by_length",
-        eval_strategy="epoch",
-        use_cpu=True,
-        report_to="none",
-        disable_tqdm=True,
-    )
-    layers = json.loads((folder / "base" / "config.json").read_text())["num_hidden_layers"]
-    adapted = {"layers_to_transform": list(range(layers // 2, layers))} if half else {}
-    peft = LoraConfig(
-        r=lora_model.RANK,
-        lora_alpha=lora_model.ALPHA,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-        **adapted,
-    )
-    trainer = SFTTrainer(
-        str(folder / "base"),
-        args=config,
-        train_dataset=sides[0],
-        eval_dataset=sides[1],
-        peft_config=peft,
-    )
-    trainer.train()
+    trainer = trl_trained(rows, val, folder / "base", folder / "trl", EPOCHS, half=half)
 
     def judged() -> tuple[float, float]:
         """As ours is, which leaves out the line break that a chat template puts after an answer."""
@@ -144,22 +104,83 @@ def trl(rows: list[Any], val: list[Any], folder: Path, half: bool) -> Judged:
     return judged
 
 
-def main(json_: Annotated[bool, typer.Option("--json")] = False, rows: int = 200) -> None:
+def trl_trained(
+    rows: list[Any],
+    val: list[Any],
+    base: Path,
+    out: Path,
+    epochs: int,
+    seed: int = 42,
+    half: bool = False,
+) -> Any:
+    """TRL's trainer when it is done. base: a folder of `base_folder`. half: the upper half of the
+    blocks is adapted, else all.
+    """
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    sides = [
+        Dataset.from_list(
+            [{"prompt": r["messages"][:-1], "completion": r["messages"][-1:]} for r in side]
+        )
+        for side in (rows, val)
+    ]
+    config = SFTConfig(
+        output_dir=str(out),
+        num_train_epochs=epochs,
+        seed=seed,
+        learning_rate=OURS.rate,
+        warmup_steps=fit.WARMUP,
+        per_device_train_batch_size=cut.BATCH,
+        per_device_eval_batch_size=cut.BATCH,
+        bf16=cut.fast_bf16("cpu"),
+        gradient_checkpointing=False,
+        train_sampling_strategy="group_by_length",
+        eval_strategy="epoch",
+        save_strategy="no",
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    layers = json.loads((base / "config.json").read_text())["num_hidden_layers"]
+    adapted = {"layers_to_transform": list(range(layers // 2, layers))} if half else {}
+    peft = LoraConfig(
+        r=OURS.rank,
+        lora_alpha=ALPHA,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        **adapted,
+    )
+    trainer = SFTTrainer(
+        str(base), args=config, train_dataset=sides[0], eval_dataset=sides[1], peft_config=peft
+    )
+    trainer.train()
+    return trainer
+
+
+def base_folder(gguf: Path, folder: Path) -> Path:
+    """The weights of a GGUF file as transformers keeps them, in that folder."""
     from transformers import AutoTokenizer
 
+    if not (folder / "done").is_file():
+        model = lora_model.load_model(str(gguf), lora_model.load_config(str(gguf)), Served(gguf))
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+        # the values were put into plain float32 on loading, only the mark is left
+        model.hf_quantizer = None
+        del model.config.quantization_config
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        (folder / "done").touch()
+    return folder
+
+
+def main(json_: Annotated[bool, typer.Option("--json")] = False, rows: int = 200) -> None:
     task = load_task("tickets", Path(__file__).parents[1])
     splits, program = load_splits(task), tuned_student(student(task))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        base = weights.pull_embedded(print)
-        config = lora_model.load_config(str(base))
-        model = lora_model.load_model(str(base), config, Served(base))
-        tokenizer = AutoTokenizer.from_pretrained(str(base.parent), gguf_file=base.name)
-        # the values were put into plain float32 on loading, only the mark is left
-        model.hf_quantizer = None
-        del model.config.quantization_config
-        model.save_pretrained(folder / "base")
-        tokenizer.save_pretrained(folder / "base")
+        base_folder(weights.pull_embedded(print), folder / "base")
         taught = [chat_rows(program, splits.train[:rows]), chat_rows(program, splits.val)]
         (folder / "rows.json").write_text(json.dumps(taught))
         found = [measured(trainer, folder) for trainer in TRAINERS]

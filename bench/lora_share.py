@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import dspy
@@ -17,7 +18,9 @@ from rich.table import Table
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.data.rows import load_splits
-from optimize.finetune.lora import train as lora
+from optimize.finetune.epoch import TrainingLog, silent
+from optimize.finetune.lora.recipe import Recipe
+from optimize.finetune.lora.trainings import Trainings
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.lm import weights
 from optimize.lm.meter import Meter
@@ -34,19 +37,14 @@ def main() -> None:
     base = weights.pull_embedded(print)
     table = Table("blocks adapted", "training s", "val loss", "score on val [95 %]")
     for share in (0.5, 1.0):
-        lora.SHARE = share
         notes: list[str] = []
         with tempfile.TemporaryDirectory() as folder:
             lms.configure(Path(folder))
             start = time.perf_counter()
-            adapter = lora.train(
-                rows,
-                val,
-                str(base),
-                Path(folder),
-                RunConfig(),
-                lambda *shown, to=notes: to.append(shown[2]),
-            )
+            given = rows, val, str(base), Path(folder), RunConfig()
+            told = partial(lambda to, *shown: to.append(shown[2]), notes)
+            trainings = Trainings(*given, told, silent)
+            adapter = trainings.train(Recipe(share=share), TrainingLog())
             seconds = time.perf_counter() - start
             with dspy.context(lm=lms.local_lm(base, Path(adapter), Meter(10_000), task.max_tokens)):
                 score = evaluate(program, splits.val, Asking(task, threads=4)).interval

@@ -177,6 +177,13 @@ class RunConfig(BaseSettings):
     epochs: int = Field(
         4, ge=1, le=50, description="passes over the training rows in a LoRA fine-tune"
     )
+    grid: int = Field(
+        1,
+        ge=1,
+        le=27,
+        description="LoRA trainings at most, which differ in learning rate, rank and share of the "
+        "blocks; val rows choose one",
+    )
 
     @field_validator("api_base", "teacher_api_base", "judge_api_base", mode="before")
     @classmethod
@@ -225,7 +232,10 @@ class RunConfig(BaseSettings):
 LIMITS = ("max_calls", "max_tokens", "budget_usd", "max_minutes")
 _JUDGING = ("judge_lm", "judge_api_base")
 _ASKING = ("lm", "api_base", "context", *LIMITS, "threads", "timeout", "temperature", *_JUDGING)
-_LEARNING = ("method", "replay", "finetune_base", "epochs", "gpus", "no_regression_on", "waive")
+_LEARNING = (
+    *("method", "replay", "finetune_base", "epochs", "grid", "gpus"),
+    *("no_regression_on", "waive"),
+)
 _TUNING = ("teacher", "teacher_api_base", "target", "seed", "repeats", *_LEARNING)
 _CLIMBING = ("embedder", "embedder_api_base", "val_rows", "test_rows")
 # the knobs that a command which we advise takes as flags, in the order they are printed
@@ -240,6 +250,7 @@ TAKES: dict[str, tuple[str, ...]] = {
             "method",
             "replay",
             "finetune_base",
+            "grid",
             "no_regression_on",
             *_CLIMBING,
         ),

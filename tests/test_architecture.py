@@ -78,7 +78,7 @@ DOORS = {
         "report.text",
     },
     "torch": {
-        f"{LORA}.train",
+        f"{LORA}.trainings",
         f"{LORA}.cut",
         f"{LORA}.fit",
         f"{LORA}.model",

@@ -16,6 +16,7 @@ pytest.importorskip("peft", reason="the lora extra is not installed")
 
 from optimize.finetune.lora import model as lora_model
 from optimize.finetune.lora.adapter_gguf import Served, write_adapter
+from optimize.finetune.lora.recipe import ALPHA
 
 PROMPTS = [[5 + (step * n) % 190 for n in range(24)] for step in (37, 11, 101)]
 WRITTEN = 6
@@ -62,7 +63,7 @@ def test_the_engine_answers_as_transformers_do(name: str, tmp_path: Path) -> Non
     width = getattr(config, "head_dim", None) or tiny_lm.WIDTH // tiny_lm.HEADS
     places = served.places(modules, config.num_hidden_layers, width)
     assert len(places) == (4 if name == "phi3" else 7) * (config.num_hidden_layers - 2)
-    adapted = lora_model.adapt(model, places)
+    adapted = lora_model.adapt(model, places, 16)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in adapted.parameters():
@@ -70,7 +71,7 @@ def test_the_engine_answers_as_transformers_do(name: str, tmp_path: Path) -> Non
                 parameter.normal_(0, 0.1)
     adapter, pairs = tmp_path / "lora.gguf", lora_model.weights(adapted)
     written = [(places[n], pair) for n, pair in pairs.items()]
-    write_adapter(adapter, served.architecture, written, float(lora_model.ALPHA))
+    write_adapter(adapter, served.architecture, written, float(ALPHA))
     assert apart(adapted, engine_says(base, adapter)) < NEAR < apart(adapted, plain) / 5
 
 

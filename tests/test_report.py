@@ -18,6 +18,7 @@ from optimize.finetune.effects import EffectsRecord, PriceRecord
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import ForgettingRecord
 from optimize.finetune.gate import GateRecord
+from optimize.finetune.lora.recipe import GridPoint, GridRecord
 from optimize.report.chart import draw, names
 from optimize.report.record import AttemptRecord, Report, TestRecord, VerdictRecord
 from optimize.report.sections import sections
@@ -265,6 +266,25 @@ def test_markdown_and_decision_record_hold_the_same_numbers() -> None:
     assert "the tuned LM is accepted" in decision(report) and "- the rules change" in decision(
         report
     )
+
+
+def test_a_grid_is_a_table_that_says_what_was_chosen_and_why() -> None:
+    def point(rank: int, value: float, size: int, **more: Any) -> GridPoint:
+        made = {"rank": rank, "share": 0.5, "learning_rate": 1e-3, "seconds": 61.0}
+        return GridPoint(**made, val=score(value), size=size, **more)
+
+    left = GridPoint(rank=16, share=1.0, learning_rate=1e-3, skipped="It takes about 9 min.")
+    points = [point(16, 0.8, 9_000_000), point(4, 0.79, 2_000_000, chosen=True), left]
+    report = tuned().model_copy(update={"grid": GridRecord(points=points, optimism=0.03)})
+    (found,) = [s for s in sections(report) if s.title == "Trainings, on val"]
+    assert [row[0].strip() for row in found.rows] == ["16", "▲ 4", "16"]
+    assert found.rows[1][1:] == ["50%", "0.001", str(score(0.79)), "120", "2.0", "61"]
+    assert found.rows[2][3] == "not trained" and "It takes about 9 min." in found.lines[-1]
+    assert "no more than a standard error" in found.lines[0] and "some 0.03" in found.lines[1]
+    best = [point(16, 0.8, 9, chosen=True), point(4, 0.5, 2)]
+    sure = tuned().model_copy(update={"grid": GridRecord(points=best)})
+    assert "▲ of 2 trainings is the best on val." in markdown(sure)
+    assert "Trainings, on val" not in [s.title for s in sections(tuned())]
 
 
 @pytest.mark.parametrize(

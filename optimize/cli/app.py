@@ -107,6 +107,10 @@ Threads = Annotated[int | None, typer.Option(help="LM calls in flight")]
 Timeout = Annotated[
     float | None, typer.Option(help="seconds a hosted LM may take to answer a call")
 ]
+Grid = Annotated[
+    int | None,
+    typer.Option(help="LoRA trainings at most; val chooses learning rate, rank, share of blocks"),
+]
 Epochs = Annotated[int | None, typer.Option(help="passes over the train rows in a LoRA fine-tune")]
 Gpus = Annotated[
     int | None,

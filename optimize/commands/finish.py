@@ -270,6 +270,7 @@ def _report(
         training_rows=TrainingRowsRecord(task=tuned.rows, replayed=tuned.replayed)
         if tuned and tuned.rows
         else None,
+        grid=tuned.grid if tuned else None,
         levers_on_tuned=list(map(AttemptRecord.of, tuned.levers)) if tuned else [],
         forgetting=list(tuned.forgetting) if tuned else [],
         lm_calls=usage.calls,

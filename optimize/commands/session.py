@@ -189,7 +189,14 @@ def check_price(config: RunConfig) -> None:
 
 
 def check_method(config: RunConfig, task: Task) -> None:
-    """Raises WorkbenchError where the method could not teach this task's program."""
+    """Raises WorkbenchError where the method could not teach this task's program, or nobody trains
+    a grid.
+    """
+    if config.grid > 1 and config.finetune in BACKENDS and config.finetune != "lora":
+        raise WorkbenchError(
+            f"--grid {config.grid} is for LoRA trainings here (--finetune lora), not for "
+            f"{config.finetune!r}. No call was made."
+        )
     if config.method == "distill" and not config.teacher:
         raise WorkbenchError(
             "--method distill needs a teacher: give --teacher LM, or use --method sft."

@@ -13,6 +13,7 @@ import dspy
 from optimize import lm as lms
 from optimize.climb.observer import Attempt
 from optimize.climb.verdict import WEIGHTS
+from optimize.commands.grid import chosen, grid_calls
 from optimize.commands.lessons import Pupil, lesson_calls, lessons, rehearsal
 from optimize.commands.session import Session
 from optimize.commands.traces import Traced, steps
@@ -25,6 +26,8 @@ from optimize.finetune import trainer
 from optimize.finetune.effects import Pair
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import GENERAL, GENERAL_TOKENS, Answers, ForgettingRecord
+from optimize.finetune.lora.recipe import GridRecord
+from optimize.finetune.lora.trainings import Trainings
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.finetune.tuned import Tuned, better
 from optimize.lm.metered import MeteredLM
@@ -47,7 +50,7 @@ SHOWN = 3
 class Trained:
     """A tuned LM that nobody has asked yet. by: who trained it. short: the program it was trained
     for. seconds: of the training; None: it was done elsewhere. began, spent: the clock and the
-    meter at its start, so that its cost is counted with it. rows, replayed: as Tuned has them.
+    meter at its start, so that its cost is counted with it. rows, replayed, grid: as in Tuned.
     """
 
     tuned: str
@@ -59,6 +62,7 @@ class Trained:
     epochs: tuple[Epoch, ...] = ()
     rows: int = 0
     replayed: int = 0
+    grid: GridRecord | None = None
 
 
 def tune(
@@ -91,14 +95,20 @@ def train(session: Session, tracked: Run, best: Program, traced: Traced | None) 
     out = session.folder("adapters")
     made_of = {"base": base, "rows": len(rows), "rows_replayed": len(general)}
     watch.started(backend)
+    given = [*rows, *general], val, base, out, config
+    counts = len(rows), len(general)
+    if config.grid > 1:
+        trainings = Trainings(*given, watch.scored, watch.noted)
+        found = chosen(session, tracked, pupil.short, trainings, made_of, _calls_then(session))
+        seconds = max(time.perf_counter() - start, found.seconds)
+        made = pupil.short, start, before, seconds, found.epochs, *counts, found.record
+        return Trained(found.tuned, backend, *made)
     with tracked.training(backend, made_of | training.RECIPE) as log:
-        given = [*rows, *general], val, base, out, config
         tuned: str = training.train(*given, watch.scored, watch.noted, log)
         epochs = tuple(training.curve(tuned, out))
         log.trained(tuned, epochs)
     # an adapter that was there has cost as much
     seconds = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))
-    counts = len(rows), len(general)
     return Trained(tuned, backend, pupil.short, start, before, seconds, epochs, *counts)
 
 
@@ -135,6 +145,7 @@ def held_against(
         levers=built.levers,
         rows=trained.rows,
         replayed=trained.replayed,
+        grid=trained.grid,
     )
 
 
@@ -154,15 +165,20 @@ def _asked(
 
 
 def tuning_calls(session: Session) -> int:
-    """What making its rows and comparing a tuned LM takes: val and test rows for each of two
-    programs, val rows for each lever on it, the rest for base and tuned LM.
+    """What making its rows and comparing tuned LMs takes."""
+    return lesson_calls(session) + grid_calls(session) + _calls_then(session)
+
+
+def _calls_then(session: Session) -> int:
+    """What comparing one tuned LM takes: val and test rows for each of two programs, val rows for
+    each lever on it, the rest for base and tuned LM.
     """
     rows = len(session.splits.val) + len(session.splits.test)
     others = sum(len(splits.val) for _, splits in session.no_regression_on)
     rows += len(session.splits.ood)
     asked = steps(session) * session.config.repeats * rows
     both = asked + len(forgetting.questions(session.root)) + others
-    return lesson_calls(session) + 2 * both + lever_calls(session)
+    return 2 * both + lever_calls(session)
 
 
 def tuned_lm(session: Session, tuned: str, tokens: int) -> MeteredLM:

@@ -9,6 +9,7 @@ from optimize.climb.observer import Attempt
 from optimize.finetune.effects import Pair
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import ForgettingRecord
+from optimize.finetune.lora.recipe import GridRecord
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Tuned:
     tuned: the adapter file, or the provider's name of the model. train_seconds: None where another
     trainer did it. levers: the climb's, pulled on the tuned LM, each against its best program of
     that time. rows, replayed: that it was trained on here, of the task and general ones.
+    grid: of trainings, where this one was chosen among several.
     """
 
     attempts: tuple[Attempt, ...]
@@ -30,6 +32,7 @@ class Tuned:
     levers: tuple[Attempt, ...] = ()
     rows: int = 0
     replayed: int = 0
+    grid: GridRecord | None = None
 
     @property
     def chosen(self) -> Attempt:

@@ -82,6 +82,13 @@ def serve(weights: Path, adapter: Path | None = None, context: int | None = None
         return _servers[key][1]
 
 
+def stop(adapter: Path) -> None:
+    """End what serves this adapter; the next call of `serve` starts it anew."""
+    with _lock:
+        for key in [key for key in _servers if key[1] == adapter]:
+            del _servers[key]  # the engine ends with the object
+
+
 def _start(weights: Path, adapter: Path | None, context: int, endpoint: Endpoint) -> Any:
     import xllamacpp
 

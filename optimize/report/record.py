@@ -16,6 +16,7 @@ from optimize.finetune.effects import EffectsRecord
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import ForgettingRecord
 from optimize.finetune.gate import GateRecord
+from optimize.finetune.lora.recipe import GridRecord
 from optimize.finetune.steps import TraceCount
 from optimize.lm.usage import Usage
 from optimize.scoring.evaluation import Evaluation
@@ -282,6 +283,9 @@ class Report(ClimbRecord):
     effects: EffectsRecord | None = Field(None, description="of the tuning, beside the score")
     training: list[Epoch] = Field([], description="of the tuned LM")
     training_rows: TrainingRowsRecord | None = None
+    grid: GridRecord | None = Field(
+        None, description="trainings that the tuned LM was chosen from; null: there was one"
+    )
     levers_on_tuned: list[AttemptRecord] = Field(
         [],
         description="levers of the climb on the tuned LM, each over the best one so far, on val",

@@ -14,6 +14,7 @@ from optimize.report.sentences import (
     confused,
     decision_sentences,
     failure_sentences,
+    grid_sentences,
     levers_sentences,
     regression_sentence,
     rows_sentence,
@@ -144,13 +145,33 @@ def _tuning(report: Report) -> list[Section]:
     told = [rows_sentence(report.training_rows)] if report.training_rows else []
     told += [f"Epoch {kept(report.training) + 1} was kept."] if rows else []
     columns = ("epoch", "loss on train", "loss on val", "val answers right")
-    out += [Section("Training", told, columns, rows), _levers(report)]
+    out += [Section("Training", told, columns, rows), _grid(report), _levers(report)]
     lost = [
         line
         for f in report.forgetting
         for line in (regression_sentence(f), *(f"Lost: {e}." for e in f.examples))
     ]
     return [*out, Section("What was forgotten", lost)]
+
+
+def _grid(report: Report) -> Section:
+    """The trainings that the tuned LM was chosen from."""
+    if not (found := report.grid):
+        return Section("Trainings, on val")
+    rows = [
+        [
+            f"{'▲' if p.chosen else ' '} {p.rank}",
+            f"{p.share:.0%}",
+            f"{p.learning_rate:g}",
+            str(p.val) if p.val else "not trained",
+            str(p.val.n) if p.val else "",
+            f"{p.size / 1e6:.1f}" if p.size else "",
+            f"{p.seconds:.0f}" if p.val else "",
+        ]
+        for p in found.points
+    ]
+    columns = ("  rank", "blocks", "learning rate", "val score", "n", "adapter, MB", "s")
+    return Section("Trainings, on val", grid_sentences(found), columns, rows)
 
 
 def _levers(report: Report) -> Section:

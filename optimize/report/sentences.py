@@ -10,6 +10,7 @@ from optimize.climb.rungs import SYNTHETIC
 from optimize.climb.verdict import COVERAGE, SAME
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.forgetting import GENERAL, ForgettingRecord
+from optimize.finetune.lora.recipe import GridRecord
 from optimize.report.record import (
     AttemptRecord,
     Comparison,
@@ -194,6 +195,30 @@ def rows_sentence(found: TrainingRowsRecord) -> str:
         else "no general instructions (--replay)"
     )
     return f"Trained on {found.task} rows of the task and {general}."
+
+
+def grid_sentences(found: GridRecord) -> list[str]:
+    """How a tuned LM was chosen among several trainings, and what that does to its val score."""
+    tried = [p for p in found.points if p.val]
+    (chosen,) = (p for p in tried if p.chosen)
+    best = max(p.val.score for p in tried if p.val)
+    assert chosen.val
+    out = [
+        f"▲ of {len(tried)} trainings is the smallest adapter that the best one beats by no more "
+        "than a standard error of their difference on val."
+        if chosen.val.score < best
+        else f"▲ of {len(tried)} trainings is the best on val."
+    ]
+    out += [
+        f"A best of {len(tried)} on the same rows is too high, here by some {found.optimism:.2f}: "
+        "the test rows, asked of ▲ alone, have the last word."
+    ]
+    skipped = [p for p in found.points if p.skipped]
+    return out + [
+        f"Not trained: rank {p.rank}, {p.share:.0%} of the blocks, learning rate "
+        f"{p.learning_rate:g}. {p.skipped}"
+        for p in skipped
+    ]
 
 
 def regression_sentence(found: ForgettingRecord) -> str:

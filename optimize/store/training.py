@@ -12,6 +12,7 @@ from typing import Any
 
 from optimize.finetune.epoch import Epoch, Sample, Step, TrainingLog, kept
 from optimize.lm.weights import sha256
+from optimize.stats.records import ScoreRecord
 from optimize.store import shown
 from optimize.store.tags import status
 
@@ -81,6 +82,12 @@ class TrainingRun(TrainingLog):
             self.client.log_artifact(self.id, tuned)
         for name, value in params.items():
             self.client.log_param(self.id, name, value)
+
+    def judged(self, score: ScoreRecord) -> None:
+        """On val, in the program that it was trained for."""
+        told = {"val_score": score.score, "val_score_low": score.low, "val_score_high": score.high}
+        self._held += [(name, value, 0) for name, value in told.items()]
+        self._write()
 
     def _write(self) -> None:
         """What was held back, in one transaction."""

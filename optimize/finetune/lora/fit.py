@@ -17,7 +17,6 @@ from optimize.finetune.lora.served import ServedLM
 from optimize.threads import own_memory
 from optimize.turns import my_turn
 
-LEARNING_RATE = 1e-3
 WARMUP = 10  # steps
 PATIENCE = 2  # epochs without a better one on val
 MEASURED = 3  # steps after which what was said beforehand is compared
@@ -48,6 +47,7 @@ class Fit:
         rows: list[Lesson],
         val: list[EncodedRow],
         config: RunConfig,
+        rate: float,
         checkpoint: Path,
         size: Shape,
         before: int,
@@ -55,11 +55,11 @@ class Fit:
         import torch
 
         self.model, self.adapted, self.size = model, adapted, size
-        self.rows, self.val, self.checkpoint = rows, val, checkpoint
+        self.rows, self.val, self.rate, self.checkpoint = rows, val, rate, checkpoint
         self.before, self.held = before, 0  # bytes
         self.took: list[float] = []  # seconds of each step
         self.trainable = [p for p in adapted.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trainable, lr=LEARNING_RATE)
+        self.optimizer = torch.optim.AdamW(self.trainable, lr=rate)
         self.most, self.steps, self.done = config.epochs, config.epochs * len(batches(rows)), 0
         self.rng = random.Random(config.seed)
         self.epochs: list[Epoch] = []
@@ -101,11 +101,8 @@ class Fit:
         for batch in order:
             start = time.perf_counter()
             for group in self.optimizer.param_groups:
-                group["lr"] = (
-                    LEARNING_RATE
-                    * min(1.0, (self.done + 1) / WARMUP)
-                    * (1 - self.done / self.steps)
-                )
+                warmed = min(1.0, (self.done + 1) / WARMUP)
+                group["lr"] = self.rate * warmed * (1 - self.done / self.steps)
             with my_turn():
                 losses.append(self._step(batch))
             self.done += 1

@@ -13,9 +13,8 @@ from typing import Any
 
 from optimize.errors import WorkbenchError
 from optimize.finetune.lora.adapter_gguf import ELSEWHERE, Served
+from optimize.finetune.lora.recipe import ALPHA
 from optimize.gguf_header import read_header
-
-RANK, ALPHA = 16, 32
 
 
 def check_base(base: str) -> None:
@@ -144,7 +143,7 @@ def linear(model: Any, first: int) -> dict[str, Any]:
     }
 
 
-def adapt(model: Any, modules: Collection[str]) -> Any:
+def adapt(model: Any, modules: Collection[str], rank: int) -> Any:
     """The model with LoRA weights to train in the modules of these names (Hu et al. 2021)."""
     from peft import LoraConfig, get_peft_model
 
@@ -152,8 +151,16 @@ def adapt(model: Any, modules: Collection[str]) -> Any:
         # peft and transformers disagree on a name they both still accept
         warnings.simplefilter("ignore")
         return get_peft_model(
-            model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(modules))
+            model, LoraConfig(r=rank, lora_alpha=ALPHA, target_modules=list(modules))
         )
+
+
+def restored(adapted: Any) -> Any:
+    """The model as it was before `adapt`."""
+    model = adapted.unload()
+    with contextlib.suppress(AttributeError):  # else the next one is taken for a second adapter
+        del model.peft_config
+    return model
 
 
 def weights(adapted: Any) -> dict[str, tuple[Any, Any]]:

@@ -19,8 +19,8 @@ from optimize.finetune.lora.adapter_peft import Places
 from optimize.finetune.lora.cut import FLOAT, PIECE, CutModel, EncodedRow, batches
 from optimize.finetune.lora.model import head_width, linear, load_config, load_model, parameters
 from optimize.finetune.lora.needs import HALF, STEP, Needs, Shape, duration, shape
+from optimize.finetune.lora.room import check_room
 from optimize.finetune.lora.served import ServedLM, readable
-from optimize.finetune.lora.train import check_room
 from optimize.lm.embedded import context_of
 
 LIBRARIES = 900 << 20  # bytes that torch, transformers and TRL take for themselves

@@ -22,7 +22,8 @@ from optimize.finetune.epoch import Epoch, Say, TrainingLog, TrainingProgress, s
 from optimize.finetune.handoff.recipes import trl_lora
 from optimize.finetune.lora.adapter_peft import to_gguf
 from optimize.finetune.lora.model import base_identity, check_base
-from optimize.finetune.lora.train import check_room, check_weights
+from optimize.finetune.lora.room import check_room
+from optimize.finetune.lora.train import check_weights
 from optimize.finetune.trl import launch, vllm
 from optimize.finetune.trl.base import Where, expected_of, served_base, told
 from optimize.finetune.trl.folder import written
