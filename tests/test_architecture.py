@@ -83,6 +83,7 @@ DOORS = {
         f"{LORA}.fit",
         f"{LORA}.model",
         f"{LORA}.objective",
+        f"{LORA}.room",
         f"{LORA}.served",
         f"{RECIPES}.trl_lora",
         "finetune.trl.launch",

@@ -12,7 +12,7 @@ import dspy
 
 from optimize import lm as lms
 from optimize.commands.session import Session
-from optimize.commands.traces import steps
+from optimize.commands.traces import scored_calls, steps
 from optimize.data.inputs import input_texts
 from optimize.data.split import apart_from
 from optimize.errors import WorkbenchError
@@ -59,7 +59,7 @@ def lessons(session: Session, pupil: Pupil) -> list[TrainingRow]:
 def lesson_calls(session: Session) -> int:
     """LM calls that making the rows takes, beside the traces."""
     splits, config = session.splits, session.config
-    train = steps(session) * len(splits.train)
+    train = scored_calls(session) * len(splits.train)
     alone = not unlabelled(student(session.task))
     agreed = steps(session) * SAMPLES * len(splits.unlabelled) if alone else 0
     asked = {"sft": 0, "dpo": train, "kto": train, "distill": train + agreed}

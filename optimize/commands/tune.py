@@ -16,7 +16,7 @@ from optimize.climb.verdict import WEIGHTS
 from optimize.commands.grid import chosen, grid_calls
 from optimize.commands.lessons import Pupil, lesson_calls, lessons, rehearsal
 from optimize.commands.session import Session
-from optimize.commands.traces import Traced, steps
+from optimize.commands.traces import Traced, scored_calls, steps
 from optimize.commands.tuned_levers import lever_calls, levered
 from optimize.config import RunConfig
 from optimize.data.inputs import input_text
@@ -176,7 +176,7 @@ def _calls_then(session: Session) -> int:
     rows = len(session.splits.val) + len(session.splits.test)
     others = sum(len(splits.val) for _, splits in session.no_regression_on)
     rows += len(session.splits.ood)
-    asked = steps(session) * session.config.repeats * rows
+    asked = scored_calls(session) * session.config.repeats * rows
     both = asked + len(forgetting.questions(session.root)) + others
     return 2 * both + lever_calls(session)
 
