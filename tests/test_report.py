@@ -250,6 +250,8 @@ def test_a_baseline_as_good_as_the_program_is_said() -> None:
     good = plateau().test.model_copy(update={"baselines": {"nearest neighbour": score(0.5)}})
     assert "No LM needed? nearest neighbour" in shown(terminal(plateau(test=good)), 200)
     assert "No LM needed?" not in shown(terminal(plateau()), 200)
+    none = {"baselines": {"nearest neighbour": score(0.0)}, "prompt": score(0.0)}
+    assert "No LM needed?" not in shown(terminal(plateau(test=good.model_copy(update=none))), 200)
 
 
 def test_what_helped_on_val_alone_is_not_said_to_have_helped() -> None:

@@ -54,12 +54,11 @@ def warnings(report: Report) -> list[str]:
     out = list(report.failed)
     if day := report.lm_retires:
         out += [retirement_sentence(report.lm, day, date.today(), report.task)]
-    beaten = min(report.target, report.final.score)
-    out += [
-        f"No LM needed? {name} scores {s} on test, {_held(s, report)}."
-        for name, s in report.test.baselines.items()
-        if s.score >= beaten
-    ]
+    baselines = report.test.baselines
+    if name := max(baselines, key=lambda name: baselines[name].score, default=""):
+        best = baselines[name]
+        if best.score > 0 and best.score >= min(report.target, report.final.score):
+            out.append(f"No LM needed? {name} scores {best} on test, {_held(best, report)}.")
     return out + [regression_sentence(f) for f in report.forgetting if f.regressed]
 
 
