@@ -95,6 +95,10 @@ JudgeLm = Annotated[
         help="LM of the task's judge; default: as the judge was optimized, else the teacher or LM",
     ),
 ]
+Batch = Annotated[
+    bool,
+    typer.Option("--batch", help="through the provider's batch API: half the price, within a day"),
+]
 JudgeBase = Annotated[str | None, typer.Option("--judge-api-base", help="address of its endpoint")]
 MaxCalls = Annotated[
     int | None, typer.Option(help="hard cap on LM calls; answers from the cache are free")

@@ -14,6 +14,7 @@ import typer
 
 from optimize.cli.app import (
     ApiBase,
+    Batch,
     BudgetUsd,
     Debug,
     Json,
@@ -69,12 +70,7 @@ def apply(
     again: Annotated[
         bool, typer.Option("--again", help="start OUT anew; what was answered is cached")
     ] = False,
-    batch: Annotated[
-        bool,
-        typer.Option(
-            "--batch", help="through the provider's batch API: half the price, within a day"
-        ),
-    ] = False,
+    batch: Batch = False,
     ray: Annotated[
         bool, typer.Option("--ray", help="by several workers on Ray; rows in Parquet")
     ] = False,

@@ -16,7 +16,7 @@ from optimize import lm as lms
 from optimize.climb.observer import Observer
 from optimize.commands.answer import Found, best_program
 from optimize.commands.applying.answering import Answered, answers
-from optimize.commands.applying.batches import CHUNK, InBatches, check_batch
+from optimize.commands.applying.batches import CHUNK, Batched, InBatches, check_batch
 from optimize.commands.applying.beside import alone, beside, check_about
 from optimize.commands.applying.on_ray import OnRay, Workers
 from optimize.commands.applying.pieces import remove_pieces
@@ -171,7 +171,8 @@ class _AtWork:
         rest = answers(program, source, config.in_flight)
         if self.wish.batch:
             box = Box(beside(self.wish.out, "batch"), self.watch.scored, config.max_minutes)
-            rest = InBatches(program, config.in_flight, box, self.meter, self.watch.noted)(source)
+            batched = Batched(box, self.meter, self.watch.noted)
+            rest = InBatches(program, config.in_flight, batched)(source)
         if self.wish.ray:
             rest = self._workers(self.wish.ray)(source, writer.tally.rows, self.total)
         for row, answer in self._shown("apply", rest, left):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from statistics import fmean
 
@@ -23,6 +23,8 @@ from optimize.task import Task
 from optimize.threads import in_threads
 
 Progress = Callable[[int, int], None]
+Job = tuple[dspy.Example, int]  # an example, and the place of its answer in the cache
+Spread = Callable[[Callable[[Job], Outcome], Sequence[Job], int], Iterator[Outcome]]
 LOGPROBS = "logprobs"  # where DSPy puts a prediction's tokens
 BLOCK = 12  # rows asked between two looks at a race
 ANEW = 1_000_000  # beyond every number that a repeat, or a program's own calls, give a place
@@ -36,6 +38,7 @@ class Asking:
     scores them.
 
     to_the_cap: those that a cap on the run no longer allows are missing, instead of ending it.
+    spread: how the asking of many is spread over threads, as `in_threads` does.
     anew: a number above 0 has the LM asked again, whatever it has answered before; the same number
     once more is answered from the cache.
     """
@@ -46,6 +49,7 @@ class Asking:
     progress: Progress = lambda done, total: None
     to_the_cap: bool = False
     anew: int = 0
+    spread: Spread = in_threads
 
 
 def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Asking) -> Evaluation:
@@ -117,18 +121,18 @@ def race(
 
 def _outcomes(
     program: dspy.Module,
-    jobs: Sequence[tuple[dspy.Example, int]],
+    jobs: Sequence[Job],
     asking: Asking,
     progress: Callable[[int], None],
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    for outcome in in_threads(lambda job: _outcome(program, job, asking), jobs, asking.threads):
+    for outcome in asking.spread(partial(_outcome, program, asking), jobs, asking.threads):
         outcomes.append(outcome)
         progress(len(outcomes))
     return outcomes
 
 
-def _outcome(program: dspy.Module, job: tuple[dspy.Example, int], asking: Asking) -> Outcome:
+def _outcome(program: dspy.Module, asking: Asking, job: Job) -> Outcome:
     start, (example, repeat) = time.perf_counter(), job
     with one_example(repeat) as spent, listening() as said:
         try:
