@@ -1,10 +1,13 @@
 """A newcomer's way with a public set, from the installed wheel to a drifted sample, in one go.
 
     python -m bench.journey [--max-calls 600] [--rows 10000] [--distinct 1000]
+    python -m bench.journey --folder DIR [--only monitor promote]
 
 Each step is a command of the documentation, run in a project of its own against two local LMs that
 are served over HTTP. It says what was seen, and ends with 1 where something was not as it must be.
-Most of its time an LM answers: some forty minutes on two quiet cores.
+Most of its time an LM answers: some forty minutes on two quiet cores. With --scripted the LMs are
+served as well, and say the label of the most similar train row they know: what hangs on the
+commands alone is seen in minutes. A folder that is kept can be gone on with, by names of steps.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +34,7 @@ from bench.printed import printed
 from bench.public_sets import read_set
 
 HERE = Path(__file__).resolve().parents[1]
+STEPS = ("project", "run", "export", "apply", "serve", "recheck", "monitor", "promote")
 SIDES = ("train", "dev", "test")
 FIRST, OTHER = "smollm2-135m", "qwen2.5-coder-0.5b"
 SERVED = """
@@ -41,6 +45,16 @@ found = serve(gguf_path(sys.argv[1]))
 print(found.url, found.key, flush=True)
 time.sleep(1e6)
 """
+SCRIPTED = """
+import sys, time
+from bench.journey import nearest
+from tests.faulty_server import faulty_app
+from tests.test_lm import served
+with served(faulty_app(nearest(int(sys.argv[1])), lambda asked: "")) as url:
+    print(f"{url}/v1", "none", flush=True)
+    time.sleep(1e6)
+"""
+ROWS_KNOWN = {FIRST: 200, OTHER: 60}  # of the scripted LMs that stand in for these
 PROGRAM = '''from typing import Literal
 
 import dspy
@@ -70,6 +84,7 @@ class Journey:
     def __init__(self, root: Path) -> None:
         self.root, self.seen, self.wrong = root, list[dict[str, str]](), 0
         self.env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        self.there: tuple[str, ...] = ()  # flags: where the LM of the runs is served now
 
     def step(self, name: str, *command: str | Path, codes: tuple[int, ...] = (0,)) -> str:
         """Its standard output; noted as wrong where it ends with another code."""
@@ -95,10 +110,28 @@ class Journey:
         print(f"{name}: {told} {took}", file=sys.stderr, flush=True)
 
 
+def nearest(rows: int) -> Callable[[str], str]:
+    """What a scripted LM says: the label of the most similar of so many train rows."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    known = read_set("clinc_domain10", "train")[:rows]
+    words = TfidfVectorizer(stop_words="english").fit([row["text"] for row in known])
+    table = words.transform([row["text"] for row in known])
+
+    def answer(text: str) -> str:
+        found = (table @ words.transform([text]).T).toarray().argmax()
+        label = str(known[found]["label"])
+        chat = "[[ ##" in text
+        return f"[[ ## label ## ]]\n{label}\n\n[[ ## completed ## ]]" if chat else label
+
+    return answer
+
+
 @contextmanager
-def endpoint(name: str) -> Iterator[tuple[str, str]]:
-    """Address and key of a local LM behind HTTP, in a process of its own."""
-    running = subprocess.Popen([sys.executable, "-c", SERVED, name], stdout=subprocess.PIPE)
+def endpoint(name: str, scripted: bool) -> Iterator[tuple[str, str]]:
+    """Address and key of an LM behind HTTP, in a process of its own."""
+    code = [SCRIPTED, str(ROWS_KNOWN[name])] if scripted else [SERVED, name]
+    running = subprocess.Popen([sys.executable, "-c", *code], stdout=subprocess.PIPE)
     try:
         assert running.stdout
         url, key = running.stdout.readline().decode().split()
@@ -125,8 +158,8 @@ def installed(way: Journey) -> Path:
     return folder / "bin" / "optimize"
 
 
-def project(way: Journey, optimize: Path) -> list[dict[str, Any]]:
-    """A task on the public set, in the folder of the journey; the rows it does not know of."""
+def project(way: Journey, optimize: Path) -> None:
+    """A task on the public set, in the folder of the journey."""
     way.step("init", optimize, "init")
     rows = {side: read_set("clinc_domain10", side) for side in SIDES}
     labels = ", ".join(repr(name) for name in sorted({row["label"] for row in rows["train"]}))
@@ -136,7 +169,6 @@ def project(way: Journey, optimize: Path) -> list[dict[str, Any]]:
     for side, some in (("train", 200), ("dev", 60), ("test", 100)):
         write_rows(folder / f"{side}.jsonl", rows[side][:some])
     way.step("check", optimize, "check", "domain", codes=(0, 1))
-    return list(rows["test"][100:])
 
 
 def exported(way: Journey, optimize: Path) -> None:
@@ -162,7 +194,7 @@ def applied(way: Journey, optimize: Path, rows: int, distinct: int) -> None:
     many = [{"id": str(n), "text": texts[n % len(texts)]} for n in range(rows)]
     write_rows(way.root / "many.jsonl", many)
     out, whole = way.root / "answered.jsonl", way.root / "whole.jsonl"
-    command = (str(optimize), "apply", "domain", "many.jsonl", "--out")
+    command = (str(optimize), "apply", "domain", "many.jsonl", *way.there, "--out")
     quiet = {"cwd": way.root, "env": way.env, "stderr": subprocess.DEVNULL}
     running = subprocess.Popen((*command, out.name), **quiet)
     while running.poll() is None and not (out.exists() and out.stat().st_size > 100 * distinct):
@@ -181,7 +213,7 @@ def applied(way: Journey, optimize: Path, rows: int, distinct: int) -> None:
 def loaded(way: Journey, optimize: Path, texts: list[str]) -> None:
     """The service under eight clients, stopped while they ask."""
     port = "5761"
-    command = [str(optimize), "serve", "domain", "--port", port]
+    command = [str(optimize), "serve", "domain", "--port", port, *way.there]
     running = subprocess.Popen(command, cwd=way.root, env=way.env, stderr=subprocess.DEVNULL)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
         for _ in range(600):
@@ -216,8 +248,9 @@ def loaded(way: Journey, optimize: Path, texts: list[str]) -> None:
     way.note("SIGTERM while 16 are asked", fine, f"{told}; exit code {code}")
 
 
-def watched(way: Journey, optimize: Path, fresh: list[dict[str, Any]]) -> None:
+def watched(way: Journey, optimize: Path, fresh: list[dict[str, Any]], most: str) -> None:
     """Fresh rows, rows about other things, and rows by a new convention of labels."""
+    command = (optimize, "monitor", "domain", "sample.jsonl", "--ask", most, "--json", *way.there)
     names = sorted({row["label"] for row in fresh})
     turned = dict(zip(names[:5], [*names[1:5], names[0]], strict=True))
     other = [{"text": r["text"]} for r in read_set("banking77", "test")[:150]]
@@ -231,51 +264,95 @@ def watched(way: Journey, optimize: Path, fresh: list[dict[str, Any]]) -> None:
     }
     for name, (rows, expected) in samples.items():
         write_rows(way.root / "sample.jsonl", rows)
-        out = way.step(f"monitor: {name}", optimize, "monitor", "domain", "sample.jsonl", "--json")
+        out = way.step(f"monitor: {name}", *command, codes=(0, 1))
         found = json.loads(out or "{}").get("verdict")
         way.note(f"its verdict: {name}", found in expected, str(found))
+
+
+def climbed(way: Journey, optimize: Path, given: argparse.Namespace) -> None:
+    """Two runs: the second one has rivals, and the first can be gone back to."""
+    rows = ("--val-rows", given.val_rows, "--test-rows", given.test_rows)
+    calls = ("--finetune", "never", "--max-calls", given.max_calls, *rows)
+    for seed in ("0", "1"):
+        command = (optimize, "run", "domain", "--seed", seed, *calls)
+        way.step(f"run, seed {seed}", *command, codes=(0, 1))
+
+
+def rechecked(way: Journey, optimize: Path, scripted: bool) -> None:
+    """The frozen test rows, today and on another LM."""
+    few, codes = (optimize, "recheck", "domain", "--test-rows", "60"), (0, 1)
+    way.step("recheck, today", *few, *way.there, codes=codes)
+    first = dict(way.env)
+    with endpoint(OTHER, scripted) as (other, secret):
+        way.env["OPTIMIZE_API_KEY"] = secret
+        named = ("--lm", "openai/larger", "--api-base", other)
+        way.step(f"recheck on {OTHER}", *few, *named, codes=codes)
+    way.env = first
+
+
+def moved(way: Journey, optimize: Path) -> None:
+    """Which run's program is the champion: the other one's, and back again."""
+
+    def champion() -> str:
+        text = subprocess.run(
+            [optimize, "tasks", "--json"], cwd=way.root, env=way.env, capture_output=True, text=True
+        ).stdout
+        found = next(t for t in json.loads(text)["tasks"] if t["task"] == "domain")
+        return str(found["champion"]["run"])
+
+    before, why = champion(), ("--reason", "to see it go back")
+    found = json.loads(way.step("runs", optimize, "runs", "domain", "--json"))["runs"]
+    runs = [run["id"] for run in found if run["command"] == "run"]
+    other = next(run for run in runs if run != before)
+    way.step("promote the other run", optimize, "promote", other, *why)
+    between = champion()
+    way.step("rollback", optimize, "rollback", "domain")
+    told = f"champion {before[:6]}, {between[:6]}, {champion()[:6]}"
+    way.note("the champion", [between, champion()] == [other, before], told)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--max-calls", default="600")
+    parser.add_argument("--val-rows", default="60")
+    parser.add_argument("--test-rows", default="100")
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--distinct", type=int, default=1_000, help="of these, with other texts")
+    parser.add_argument("--asked", type=int, default=200, help="requests to the service")
+    parser.add_argument(
+        "--ask", default="400", help="rows of a drifted sample that the LM is asked"
+    )
+    parser.add_argument("--scripted", action="store_true", help="LMs that answer at once")
     parser.add_argument("--installed", type=Path, help="an `optimize`; default: a fresh one")
-    parser.add_argument("--folder", type=Path, help="empty; kept, to look at; default: none")
+    parser.add_argument("--folder", type=Path, help="kept, to look at; default: none")
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, endpoint(FIRST) as (url, key):
-        way = Journey(given.folder or Path(folder))
+    with tempfile.TemporaryDirectory() as folder, endpoint(FIRST, given.scripted) as (url, key):
+        way = Journey((given.folder or Path(folder)).resolve())
         way.env |= {
             "OPTIMIZE_API_KEY": key,
             "OPTIMIZE_API_BASE": url,
             "OPTIMIZE_LM": "openai/small",
         }
-        optimize = given.installed or installed(way)
-        fresh = project(way, optimize)
-        calls = ("--finetune", "never", "--max-calls", given.max_calls)
-        for seed in ("0", "1"):
-            way.step(
-                f"run, seed {seed}", optimize, "run", "domain", "--seed", seed, *calls, codes=(0, 1)
-            )
-        exported(way, optimize)
-        applied(way, optimize, given.rows, given.distinct)
-        loaded(way, optimize, [row["text"] for row in fresh[:200]])
-        few = ("--test-rows", "60")
-        way.step("recheck, today", optimize, "recheck", "domain", *few, codes=(0, 1))
-        with endpoint(OTHER) as (other, secret):
-            way.env["OPTIMIZE_API_KEY"] = secret
-            named = ("--lm", "openai/larger", "--api-base", other)
-            way.step(
-                f"recheck on {OTHER}", optimize, "recheck", "domain", *named, *few, codes=(0, 1)
-            )
-            way.env["OPTIMIZE_API_KEY"] = key
-        watched(way, optimize, fresh)
-        why = ("--reason", "to see it go back")
-        way.step("promote the run before", optimize, "promote", "domain~1", *why)
-        way.step("rollback", optimize, "rollback", "domain")
-    printed(way.seen, f"{FIRST}, clinc_domain10", given.json)
+        way.there = ("--api-base", url)
+        there = way.root / "venv" / "bin" / "optimize"
+        optimize = given.installed or (there if there.exists() else installed(way))
+        fresh = list(read_set("clinc_domain10", "test")[100:])
+        steps: dict[str, Callable[[], None]] = {
+            "project": lambda: project(way, optimize),
+            "run": lambda: climbed(way, optimize, given),
+            "export": lambda: exported(way, optimize),
+            "apply": lambda: applied(way, optimize, given.rows, given.distinct),
+            "serve": lambda: loaded(way, optimize, [row["text"] for row in fresh[: given.asked]]),
+            "recheck": lambda: rechecked(way, optimize, given.scripted),
+            "monitor": lambda: watched(way, optimize, fresh, given.ask),
+            "promote": lambda: moved(way, optimize),
+        }
+        for name in given.only:
+            steps[name]()
+    lm = "scripted" if given.scripted else FIRST
+    printed(way.seen, f"{lm}, clinc_domain10", given.json)
     sys.exit(bool(way.wrong))
 
 

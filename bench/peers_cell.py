@@ -179,13 +179,17 @@ def written(folder: Path, rows: TaskRows, tokens: int) -> Path:
     devset = project / "devsets" / rows.name
     devset.mkdir(parents=True)
     (project / "programs").mkdir()
-    labels = ", ".join(map(repr, rows.labels))
-    text = PROGRAM.format(name=rows.name, question=rows.question, labels=labels, tokens=tokens)
-    (project / "programs" / f"{rows.name}.py").write_text(text)
+    (project / "programs" / f"{rows.name}.py").write_text(task_text(rows, tokens))
     sides = {"test": rows.train[:OWN_TEST], "train": rows.train[OWN_TEST:], "val": rows.val}
     for side, some in sides.items():
         (devset / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
     return project
+
+
+def task_text(rows: TaskRows, tokens: int) -> str:
+    """The task's file. tokens: of an answer."""
+    labels = ", ".join(map(repr, rows.labels))
+    return PROGRAM.format(name=rows.name, question=rows.question, labels=labels, tokens=tokens)
 
 
 def _job(asked: Asked, rows: TaskRows, method: str, seed: int, project: Path) -> dict[str, Any]:

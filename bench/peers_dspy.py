@@ -20,7 +20,7 @@ import dspy
 
 from optimize.lm.endpoint import declare_endpoint
 from optimize.program.formats import FORMATS
-from optimize.scoring.evaluate import feedback_metric, float_metric
+from optimize.scoring.metrics import feedback_metric, float_metric
 from optimize.task import Task, load_task
 
 Format = Literal["chat", "compact"]

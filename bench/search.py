@@ -30,7 +30,8 @@ from optimize.climb.rungs.search import candidates
 from optimize.config import RunConfig
 from optimize.lm.meter import Meter
 from optimize.program.program import Program, student
-from optimize.scoring.evaluate import Asking, evaluate, feedback_metric, float_metric
+from optimize.scoring.evaluate import Asking, evaluate
+from optimize.scoring.metrics import feedback_metric, float_metric
 from optimize.stats.intervals import mean_interval, paired_gain
 
 FILE = Path(__file__).parent / "search.jsonl"

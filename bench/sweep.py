@@ -28,11 +28,11 @@ from fastapi import FastAPI
 
 from bench.crash import answer
 from optimize.climb.observer import Observer
+from optimize.commands.budget import read_drawn
+from optimize.commands.cluster import QUIET, STAY_ON_LOOPBACK
 from optimize.commands.new import write_task
 from optimize.commands.sweep import sweep_one
-from optimize.commands.sweeping.budget import read_spent
 from optimize.commands.sweeping.cell import RECORD, SPENT
-from optimize.commands.sweeping.cluster import QUIET, STAY_ON_LOOPBACK
 from optimize.commands.sweeping.plan import read_sweep
 from tests.faulty_server import faulty_app
 from tests.test_lm import served
@@ -120,7 +120,7 @@ def at_work(folder: Path) -> list[Path]:
     """Homes of cells that are in the midst of their calls."""
     homes = [path.parent for path in folder.glob(f"*/{SPENT}")]
     open_ = [home for home in homes if not (home / RECORD).exists()]
-    return [home for home in open_ if read_spent(home / SPENT)[0] >= MIDWAY]
+    return [home for home in open_ if read_drawn(home / SPENT).calls >= MIDWAY]
 
 
 def killed_midway(root: Path, path: Path) -> tuple[dict[str, Any], int]:

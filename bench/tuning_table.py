@@ -42,7 +42,8 @@ from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, student
 from optimize.scoring.calibration import confidence
-from optimize.scoring.evaluate import Asking, Evaluation, evaluate
+from optimize.scoring.evaluate import Asking, evaluate
+from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import mean_interval, paired_gain
 from optimize.stats.records import GainRecord, ScoreRecord
 

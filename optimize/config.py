@@ -23,11 +23,12 @@ from optimize.errors import WorkbenchError, did_you_mean, shown
 
 FILE = "optimize.toml"
 # the knobs that say which task LM, and how it answers
+NO_ADDRESS = "none"  # as an address: the LM is its provider's
 TASK_LM = ("lm", "api_base", "context", "temperature")
 # whose file is read, while a configuration is made
 _root: ContextVar[Path | None] = ContextVar("root", default=None)
-Finetune = Literal["bundle", "lora", "openai", "never"]
-Method = Literal["sft", "dpo", "distill"]
+Finetune = Literal["bundle", "lora", "trl", "openai", "never"]
+Method = Literal["sft", "dpo", "kto", "distill"]
 
 
 class RunConfig(BaseSettings):
@@ -148,8 +149,8 @@ class RunConfig(BaseSettings):
     )
     method: Method = Field(
         "sft",
-        description="what a tuned LM learns from: gold answers, preferences, or a teacher's "
-        "answers",
+        description="what a tuned LM learns from: gold answers, these and preferences (dpo, or kto "
+        "with trl), or a teacher's answers",
     )
     replay: int | None = Field(
         None,
@@ -163,6 +164,12 @@ class RunConfig(BaseSettings):
         description="the LM's weights to train on: a transformers folder or a hub name; default: "
         "its GGUF",
         examples=["HuggingFaceTB/SmolLM2-135M-Instruct"],
+    )
+    gpus: int | None = Field(
+        None,
+        ge=0,
+        description="GPUs that trl trains on, 0 for the processor; default: all that are here",
+        examples=[2],
     )
     no_regression_on: tuple[str, ...] = Field(
         (), description="what a tuned LM must not get worse at to be kept: general, or another task"
@@ -225,7 +232,10 @@ class RunConfig(BaseSettings):
 LIMITS = ("max_calls", "max_tokens", "budget_usd", "max_minutes")
 _JUDGING = ("judge_lm", "judge_api_base")
 _ASKING = ("lm", "api_base", "context", *LIMITS, "threads", "timeout", "temperature", *_JUDGING)
-_LEARNING = ("method", "replay", "finetune_base", "epochs", "grid", "no_regression_on", "waive")
+_LEARNING = (
+    *("method", "replay", "finetune_base", "epochs", "grid", "gpus"),
+    *("no_regression_on", "waive"),
+)
 _TUNING = ("teacher", "teacher_api_base", "target", "seed", "repeats", *_LEARNING)
 _CLIMBING = ("embedder", "embedder_api_base", "val_rows", "test_rows")
 # the knobs that a command which we advise takes as flags, in the order they are printed
@@ -281,7 +291,9 @@ def load_config(root: Path | None = None, **flags: object) -> RunConfig:
     token = _root.set(root)
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return RunConfig(**given)  # type: ignore[arg-type]
+        config = RunConfig(**given)  # type: ignore[arg-type]
+        _check_addresses(config, given)
+        return config
     except ValidationError as error:
         first = error.errors()[0]
         knob = ".".join(str(part) for part in first["loc"])
@@ -304,6 +316,18 @@ def load_config(root: Path | None = None, **flags: object) -> RunConfig:
         raise WorkbenchError(f"{root / FILE} is not valid TOML: {why}.") from None
     finally:
         _root.reset(token)
+
+
+def _check_addresses(config: RunConfig, given: dict[str, object]) -> None:
+    """An address that is given for an LM in this process would be passed over in silence."""
+    for lm, base in (("lm", "api_base"), ("teacher", "teacher_api_base")):
+        name = getattr(config, lm)
+        if given.get(base) not in (None, NO_ADDRESS) and name and is_local(name):
+            flag = base.replace("_", "-")
+            raise WorkbenchError(
+                f"--{flag}: {name!r} runs in this process and has no address. Name the LM that is "
+                f"served there as well: --{lm} openai/MODEL."
+            )
 
 
 def find_root(start: Path | None = None) -> Path:

@@ -14,7 +14,7 @@ from optimize.lm.usage import Usage
 from optimize.program.program import Program, student
 from optimize.program.retrieval import Neighbours
 from optimize.report.rows import row_table
-from optimize.scoring.evaluate import Evaluation, Outcome
+from optimize.scoring.evaluation import Evaluation, Outcome
 from optimize.stats.intervals import paired_gain
 from optimize.stats.records import RowScores, ScoreRecord
 from optimize.store.write import Run

@@ -121,6 +121,14 @@ def test_every_row_comes_out_in_its_order_with_what_it_had(server: Server) -> No
     assert (again["resumed"], again["calls"], len(read("out.jsonl"))) == (30, 0, 30)
 
 
+def test_of_two_endpoints_the_one_that_fails_costs_no_row(server: Server) -> None:
+    (good, flags), (broken, more) = server(), server(lambda asked: "500")
+    write("in.jsonl", rows(60))
+    told = found("in.jsonl", "-o", "out.jsonl", *flags, *more[2:])
+    assert (told["answered"], told["failed"]) == (60, 0)
+    assert len(good.state.log) == 60 and broken.state.log
+
+
 def test_a_row_that_fails_is_written_with_why(server: Server) -> None:
     _, flags = server(lambda asked: "too long" * ("endless" in asked.text))
     lines = [json.dumps(row) for row in rows(6)]

@@ -140,3 +140,10 @@ def test_openais_key_goes_to_openai_alone(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789")
     lm = resolve("openai/any", "http://127.0.0.1:9/v1", RunConfig(), Meter(1), 40)
     assert lm.kwargs["api_key"] == "none"
+
+
+@pytest.mark.parametrize("knob", ["lm", "teacher"])
+def test_an_address_for_an_lm_in_this_process_is_refused(project: Path, knob: str) -> None:
+    base = {"lm": "api_base", "teacher": "teacher_api_base"}[knob]
+    with pytest.raises(WorkbenchError, match="runs in this process and has no address"):
+        load_config(project, **{knob: "embedded", base: "http://127.0.0.1:9/v1"})

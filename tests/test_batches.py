@@ -14,7 +14,7 @@ import pytest
 from optimize import lm as lms
 from optimize.commands import apply as applying
 from optimize.commands.applying import batches
-from optimize.commands.applying.batches import InBatches, check_batch
+from optimize.commands.applying.batches import Batched, InBatches, check_batch
 from optimize.config import RunConfig
 from optimize.data.stream import Given
 from optimize.errors import BudgetExhausted, JobLeft, LmRefused, WorkbenchError
@@ -60,7 +60,7 @@ class Case:
     def colours(self, count: int = COUNT) -> list[str]:
         """What became of each row: its colour, or why it has none."""
         source = [Given(f"row {n}", {"thing": f"{THINGS[n % 3]} {n}"}) for n in range(count)]
-        way = InBatches(self.program, 4, self.box, self.meter, self.said.append)
+        way = InBatches(self.program, 4, Batched(self.box, self.meter, self.said.append))
         return [a.error or a.outputs["colour"] for _, a in way(source)]
 
     def paid(self) -> int:

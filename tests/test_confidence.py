@@ -21,7 +21,8 @@ from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM
 from optimize.program.program import student
 from optimize.scoring.calibration import confidence
-from optimize.scoring.evaluate import Asking, Evaluation, Outcome, evaluate
+from optimize.scoring.evaluate import Asking, evaluate
+from optimize.scoring.evaluation import Evaluation, Outcome
 from optimize.task import Task
 
 Tiny = Callable[..., Task]

@@ -80,7 +80,7 @@ def test_the_file_of_the_project_root_holds_in_its_folders(
         ("val_rows = 7", r"'val_rows': .*greater than or equal to 8"),
         (
             'finetune = "maybe"',
-            r"'finetune': .*'bundle', 'lora', 'openai' or "
+            r"'finetune': .*'bundle', 'lora', 'trl', 'openai' or "
             r"'never'.*OPTIMIZE_FINETUNE.*optimize\.toml",
         ),
         ('lm = ""', r"'lm': .*at least 1 character"),

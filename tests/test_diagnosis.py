@@ -12,7 +12,7 @@ from optimize.data.rows import Splits, load_splits
 from optimize.program.program import Program, student
 from optimize.program.retrieval import Passages
 from optimize.report.sentences import failure_sentences
-from optimize.scoring.evaluate import UNPARSABLE, Outcome
+from optimize.scoring.evaluation import UNPARSABLE, Outcome
 from optimize.scoring.failures import Diagnosis, diagnose
 from optimize.task import Task
 

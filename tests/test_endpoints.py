@@ -26,7 +26,8 @@ from optimize.lm.addresses import addresses, check_apart
 from optimize.lm.meter import Meter
 from optimize.lm.reach import check_reachable
 from optimize.program.program import student
-from optimize.scoring.evaluate import Asking, Evaluation, evaluate
+from optimize.scoring.evaluate import Asking, evaluate
+from optimize.scoring.evaluation import Evaluation
 from tests.faulty_server import Asked, faulty_app
 from tests.test_lm import colour_task, rows, served
 

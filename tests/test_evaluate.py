@@ -20,7 +20,8 @@ from optimize.errors import UserCodeError, WorkbenchError
 from optimize.finetune.effects import price
 from optimize.lm.meter import Meter
 from optimize.program.program import Program, student
-from optimize.scoring.evaluate import BLOCK, Asking, Evaluation, Outcome, evaluate, race
+from optimize.scoring.evaluate import BLOCK, Asking, evaluate, race
+from optimize.scoring.evaluation import Evaluation, Outcome
 from optimize.scoring.headroom import headroom
 from optimize.task import Score, Task
 from tests.test_lm import completion, served

@@ -14,7 +14,8 @@ from optimize.climb.findings import CONFLICTS, LEAKS, Finding
 from optimize.climb.preflight import AgreementRecord, preflight
 from optimize.config import RunConfig
 from optimize.data.rows import Splits, load_splits
-from optimize.finetune.criteria import LEAST_ROWS, Case
+from optimize.finetune.criteria.case import Case
+from optimize.finetune.criteria.learning import LEAST_ROWS
 from optimize.finetune.gate import gate
 from optimize.scoring.failures import Diagnosis, Failures, Kind
 from optimize.stats.records import ScoreRecord

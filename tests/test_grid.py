@@ -34,6 +34,7 @@ from tests.test_lora import chat, lora
 from tests.test_training_run import runs
 
 trainings = pytest.importorskip("optimize.finetune.lora.trainings")
+memory = pytest.importorskip("optimize.finetune.lora.room")
 
 WORDS = {"apple": "violin", "river": "cactus", "mountain": "teapot", "window": "rocket"}
 PLACES = (
@@ -236,7 +237,7 @@ def test_what_would_not_fit_into_memory_is_left_out(
     sizes = {n: trainings.Trainings(*given).needs(Recipe(share=n)).memory for n in (0.5, 1.0)}
     room = (sizes[0.5] + sizes[1.0]) // 2
     assert sizes[0.5] < room < sizes[1.0]
-    monkeypatch.setattr(trainings, "free_memory", free)
+    monkeypatch.setattr(memory, "free_memory", free)
     found, on_record = tuned(session)
     assert found.grid and len(on_record) == 6 and seen == ["looked"]
     (left,) = [p for p in found.grid.points if p.skipped]

@@ -26,7 +26,7 @@ from optimize.lm import weights
 from optimize.program.formats import FORMATS
 from optimize.program.program import Program, read_program, render, student
 from optimize.program.retrieval import Passages
-from optimize.scoring.evaluate import UNPARSABLE, Outcome
+from optimize.scoring.evaluation import UNPARSABLE, Outcome
 from optimize.stats.records import ScoreRecord
 from optimize.task import Task
 
@@ -134,7 +134,7 @@ def test_a_handoff_holds_rows_recipes_program_and_a_manifest_that_holds(
     assert (
         "plateaued below the target of 0.9" in told
         and "0.380 [0.290, 0.470]" in told
-        and "trl_dpo.py" in told
+        and "--method dpo" in told
         and not re.search(r"\$(task|lm|name|epochs|seed|base|scores)\b", told)
     )
 
@@ -201,7 +201,7 @@ def test_without_outcomes_there_are_no_pairs_and_an_old_handoff_is_replaced(
         FACTS,
         Material([Outcome(0.0, {"mood": "bad"})] * len(splits.train)),
     )
-    assert (tmp_path / "out" / "recipes" / "trl_dpo.py").is_file()
+    assert "--method dpo" in (tmp_path / "out" / "README.md").read_text()
     manifest = write_bundle(
         tmp_path / "out",
         student(task),
@@ -212,7 +212,8 @@ def test_without_outcomes_there_are_no_pairs_and_an_old_handoff_is_replaced(
         not any("preferences" in name or "dpo" in name for name in manifest.files)
         and verify(tmp_path / "out") == []
     )
-    assert manifest.base is None and "--base MODEL" in (tmp_path / "out" / "README.md").read_text()
+    told = (tmp_path / "out" / "README.md").read_text()
+    assert manifest.base is None and "--base MODEL" in told and "--method dpo" not in told
 
 
 def test_whatever_is_changed_in_a_handoff_is_found(
@@ -298,19 +299,15 @@ def test_the_trl_recipes_run_as_they_are(
         FACTS,
         Material([Outcome(0.0, {"unparsable": "?"}, error=UNPARSABLE)] * len(splits.train)),
     )
-    for script in ("trl_sft", "trl_dpo"):
-        options = [
-            "--base",
-            str(tmp_path / "base"),
-            "--out",
-            f"trained/{script}",
-            "--max-steps",
-            "2",
-        ]
-        command = [sys.executable, f"recipes/{script}.py", *options]
+    recipe = [sys.executable, "recipes/trl_lora.py", "--base", str(tmp_path / "base")]
+    for more in ([], ["--method", "dpo", "--adapter", "out/sft"]):
+        command = [*recipe, "--max-steps", "2", *more]
         done = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
-        assert (tmp_path / "out" / "trained" / script / "adapter_model.safetensors").is_file()
+    for method in ("sft", "dpo"):
+        folder = tmp_path / "out" / "out" / method
+        assert (folder / "adapter_model.safetensors").is_file()
+        assert not list(folder.glob("checkpoint-*"))
 
 
 class TwoSteps(dspy.Module):

@@ -14,9 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from optimize.cli import app
+from optimize.commands.applying import batches
 from optimize.commands.init import write_project
 from optimize.commands.new import write_task
+from optimize.lm.batch import box as boxes
 from optimize.store.listing import listed
+from tests.batch_server import BatchServer
 from tests.stored import stored_run
 from tests.test_lm import chat_app, served
 
@@ -111,6 +114,32 @@ def test_the_same_lm_is_asked_anew_each_time(at: Any) -> None:
         "today's endpoint, not the cache"
     )
     assert again["test_reads"] == found["test_reads"], "the same scores are no new reading"
+
+
+def test_several_endpoints_of_one_lm_are_asked_as_one(at: Any) -> None:
+    (first, some), (second, others) = at(judge), at(judge)
+    (lm,) = asked("recheck", "--api-base", f"{first},{second}", "--target", "0.5")["lms"]
+    assert some and others and len(some) + len(others) == lm["calls"] == lm["gain"]["n"]
+
+
+def test_test_rows_asked_in_a_batch_twice_each_are_paid_at_half(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("FIRST_POLL", "LAST_POLL"):
+        monkeypatch.setattr(boxes, name, 0.001)
+    monkeypatch.setattr(batches, "FEW", 0)
+    provider = BatchServer(judge)
+    provider.line = lambda text: 200 if "lovely" not in text or provider.batches[1:] else 500
+    flags = "--target", "0.5", "--batch", "--repeats", "2"
+    with served(provider.app) as url:
+        found = asked("recheck", "--api-base", f"{url}/v1", *flags)
+        again = asked("recheck", "--api-base", f"{url}/v1", *flags)
+    (lm,), n = found["lms"], found["before"]["n"]
+    assert lm["score"]["n"] == n and lm["score"]["score"] == 1.0 and lm["calls"] == 2 * n
+    assert provider.direct == [] and again["anew"] == found["anew"] + 1
+    ids = [row["custom_id"] for batch in provider.batches for row in batch.requests]
+    assert len(provider.batches) >= 2 and len(set(ids)) == 4 * n, "a repeat has its own request"
+    assert not list(Path(".optimize/batches").iterdir()), "nothing is kept of what is done"
 
 
 def test_a_worse_lm_is_told_counted_and_taken_for_no_climb(at: Any, project: Path) -> None:

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import dspy
 import pytest
@@ -21,6 +22,7 @@ from optimize.climb.observer import Observer
 from optimize.climb.verdict import History, Tried, decide
 from optimize.commands.init import write_project
 from optimize.commands.session import Session, open_session
+from optimize.commands.traces import scored_calls
 from optimize.config import RunConfig
 from optimize.data.gold import Unscorable, scores_alone
 from optimize.errors import WorkbenchError
@@ -35,6 +37,7 @@ from optimize.stats.judge import (
     corrected_gain,
     of_the_judge,
 )
+from optimize.task import Task
 from tests import judged
 from tests.test_lm import served
 
@@ -295,3 +298,9 @@ def opened(root: Path, base: str, **knobs: Any) -> Session:
     """A session on the task, its LMs ready."""
     config = RunConfig(lm="openai/writer", api_base=base, **knobs)
     return open_session(root, "reply", config, Observer())
+
+
+def test_a_judges_calls_are_planned_with_a_tuning(tiny: Callable[..., Task]) -> None:
+    judged = replace(tiny(), judge="fair")
+    with_it, without = (SimpleNamespace(task=task) for task in (judged, tiny()))
+    assert scored_calls(cast(Any, with_it)) == 1 + scored_calls(cast(Any, without)) == 2

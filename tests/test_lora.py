@@ -16,7 +16,7 @@ import pytest
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
-from optimize.finetune.lora import cut, needs, objective, trainings
+from optimize.finetune.lora import cut, needs, objective, room
 from optimize.finetune.lora import model as lora_model
 from optimize.finetune.lora.adapter_gguf import Served
 from optimize.finetune.lora.needs import shape
@@ -319,7 +319,7 @@ def test_weights_transformers_cannot_read_are_a_clear_error(served: Path, tmp_pa
 def test_a_training_that_would_not_fit_is_refused_before_it_begins(
     served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainings, "free_memory", lambda: 1 << 20)
+    monkeypatch.setattr(room, "free_memory", lambda: 1 << 20)
     rows = [chat("apple", "violin")]
     with pytest.raises(WorkbenchError, match=r"about 0\.3 GB of memory, 0\.0 GB are free"):
         lora.train(rows, rows, str(served), tmp_path, config_of(served), lambda *_: None)

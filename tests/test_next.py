@@ -27,7 +27,7 @@ from optimize.commands.session import Session, open_session
 from optimize.config import TAKES, RunConfig, command_line, load_config
 from optimize.errors import WorkbenchError
 from optimize.finetune import untrainable
-from optimize.finetune.criteria import Case
+from optimize.finetune.criteria.case import Case
 from optimize.finetune.gate import GateRecord, gate
 from optimize.finetune.lora.model import base_identity
 from optimize.gguf_header import read_header

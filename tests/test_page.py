@@ -17,7 +17,8 @@ import pytest
 from optimize.report.html.data import MOST
 from optimize.report.html.labels import Pairs, per_label
 from optimize.report.html.render import html
-from optimize.report.page import Material, Page, Price, assemble, changes
+from optimize.report.page import Material, Page, assemble, changes
+from optimize.report.prices import Price
 from optimize.report.pull_request import pull_request
 from optimize.report.rows import Answers, RowTable
 from optimize.report.spreadsheet import spreadsheet

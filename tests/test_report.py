@@ -13,7 +13,7 @@ from optimize.climb.findings import Finding
 from optimize.climb.plan import Plan
 from optimize.climb.preflight import CostRecord, Preflight
 from optimize.finetune.accept import DecisionRecord
-from optimize.finetune.criteria import Criterion
+from optimize.finetune.criteria.case import Criterion
 from optimize.finetune.effects import EffectsRecord, PriceRecord
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import ForgettingRecord
@@ -250,6 +250,15 @@ def test_a_baseline_as_good_as_the_program_is_said() -> None:
     good = plateau().test.model_copy(update={"baselines": {"nearest neighbour": score(0.5)}})
     assert "No LM needed? nearest neighbour" in shown(terminal(plateau(test=good)), 200)
     assert "No LM needed?" not in shown(terminal(plateau()), 200)
+    none = {"baselines": {"nearest neighbour": score(0.0)}, "prompt": score(0.0)}
+    assert "No LM needed?" not in shown(terminal(plateau(test=good.model_copy(update=none))), 200)
+
+
+def test_what_helped_on_val_alone_is_not_said_to_have_helped() -> None:
+    assert "What helped: output_format, nearest_demos (" in shown(terminal(plateau()), 200)
+    chance = plateau().test.model_copy(update={"prompt_gain": gained(0.01)})
+    told = shown(terminal(plateau(test=chance)), 200)
+    assert "What helped on val: output_format, nearest_demos. Test rows do not show" in told
 
 
 def test_markdown_and_decision_record_hold_the_same_numbers() -> None:

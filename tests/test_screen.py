@@ -18,7 +18,7 @@ from optimize.commands.tasks import overview
 from optimize.lm.meter import Meter
 from optimize.report.live import score_bar
 from optimize.report.looks import tasks_shown
-from optimize.scoring.evaluate import Evaluation, Outcome
+from optimize.scoring.evaluation import Evaluation, Outcome
 from optimize.stats.intervals import paired_gain
 from optimize.stats.records import ScoreRecord
 from tests.conftest import ROOT

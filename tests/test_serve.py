@@ -28,7 +28,7 @@ from optimize.serving.guard import MOST_BYTES, Guard
 from optimize.serving.metrics import Metrics
 from optimize.store.open import client
 from tests.deployed import kept, root, verdict
-from tests.faulty_server import FAULTS
+from tests.faulty_server import FAULTS, faulty_app
 from tests.test_lm import closed_to_other_machines, completion, served
 
 __all__ = ["root"]  # a fixture
@@ -61,13 +61,15 @@ Start = Callable[..., Any]
 
 @pytest.fixture
 def start(root: Path) -> Iterator[Start]:
-    """start(key, local, threads): a client of the service, listening until the test ends."""
+    """start(key, local, threads, lm): a client of the service, listening until the test ends."""
     ends = []
 
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
 
-    def make(key: str = "", local: bool = True, threads: int = 4) -> httpx.Client:
-        following, metrics = Following(root, "review", {}), Metrics()
+    def make(
+        key: str = "", local: bool = True, threads: int = 4, lm: dict[str, str | None] | None = None
+    ) -> httpx.Client:
+        following, metrics = Following(root, "review", lm or {}), Metrics()
         service = Service(following, metrics, threads, look=0.05)
         inner = application(service, following.now.program.task)
         running = served(Guard(inner, metrics, key, local, threads))  # type: ignore[arg-type]
@@ -223,6 +225,14 @@ def test_what_it_does_not_start_with(
     monkeypatch.setenv("OPTIMIZE_SERVE_KEY", key)
     done = CliRunner().invoke(command, ["serve", "review", *words])
     assert done.exit_code == 2 and says in " ".join(done.stderr.split()), done.stderr
+
+
+def test_of_two_endpoints_one_may_fall(start: Start, lm: tuple[str, FastAPI]) -> None:
+    eight = [f"{NEGATIVE[2]} Visit {n}." for n in range(8)]
+    with served(faulty_app(verdict, lambda asked: "500")) as broken:
+        session = start(lm={"api_base": f"{broken}/v1,{lm[0]}"})
+        replies = [session.post("/predict", json={"text": text}) for text in eight]
+    assert [reply.json() for reply in replies] == [{"verdict": "negative"}] * 8
 
 
 def test_it_finishes_what_is_in_flight_when_it_is_stopped(

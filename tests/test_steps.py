@@ -29,7 +29,7 @@ from optimize.config import RunConfig
 from optimize.data.rows import load_splits
 from optimize.errors import WorkbenchError
 from optimize.finetune import openai_job
-from optimize.finetune.criteria import LEAST_ROWS
+from optimize.finetune.criteria.learning import LEAST_ROWS
 from optimize.finetune.handoff.manifest import verify
 from optimize.finetune.steps import Traces, count, right_calls, unlabelled
 from optimize.finetune.training_rows import chat_rows, tuned_student

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from bench.crash import answer
 from optimize.cli import app
-from optimize.commands.sweeping.budget import SLICE, CellPurse, Ledger, read_spent
+from optimize.commands.budget import SLICE, Ledger, SharedPurse, read_drawn
 from optimize.commands.sweeping.plan import read_sweep
 from optimize.errors import BudgetExhausted, WorkbenchError
 from optimize.report.html.sweep import sweep_page
-from optimize.report.page import Price
-from optimize.report.sweep import CellFound, CellRecord, SweepRecord, compared, pareto
+from optimize.report.prices import Price, pareto
+from optimize.report.sweep import CellFound, CellRecord, SweepRecord, compared
 from optimize.report.swept import following, task_sentences
 from optimize.stats.intervals import mean_interval
 from optimize.stats.records import ScoreRecord
@@ -136,9 +136,12 @@ def test_a_cell_is_a_run_of_its_own_and_is_not_run_twice(
 
     cell = read_sweep(project, path).cells[1]
     home = project / "mlruns" / "sweeps" / "small" / cell.id
-    assert read_spent(home / "spent.log") == (sent, 0.0)
+    assert read_drawn(home / "spent.log")[:2] == (sent, 0.0)
     ledger = json.loads((home.parent / "budget.json").read_text())
-    assert ledger[cell.id] == {"granted": sent, "spent": sent, "usd": 0.0, "open": False}
+    assert ledger[cell.id] == {
+        **{"granted": sent, "spent": sent, "usd": 0.0, "tokens": 9 * sent},
+        "open": False,
+    }
 
     store = client(project)  # the project's: no champion, and no run of the task
     assert present(store, "review") is None and store.get_experiment_by_name("review") is None
@@ -180,12 +183,12 @@ def test_a_ledger_grants_no_call_too_many_under_threads(tmp_path: Path) -> None:
     sent = []
 
     def spend(name: str) -> None:
-        with CellPurse(ledger, name, tmp_path / name, "test") as purse:
+        with SharedPurse(ledger, name, tmp_path / name, "test") as purse:
             try:
                 while True:
                     purse.take(1)
             except BudgetExhausted:
-                sent.append(purse.spent)
+                sent.append(purse.drawn.calls)
 
     threads = [threading.Thread(target=spend, args=(f"cell{n}",)) for n in range(5)]
     for thread in threads:
@@ -193,24 +196,24 @@ def test_a_ledger_grants_no_call_too_many_under_threads(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert 490 <= sum(sent) <= 500  # what one was granted when another gave up may lie idle
-    assert sum(read_spent(tmp_path / f"cell{n}")[0] for n in range(5)) == sum(sent)
-    with CellPurse(ledger, "late", tmp_path / "late", "test") as late:  # it went back
+    assert sum(read_drawn(tmp_path / f"cell{n}").calls for n in range(5)) == sum(sent)
+    with SharedPurse(ledger, "late", tmp_path / "late", "test") as late:  # it went back
         for _ in range(500 - sum(sent)):
             late.take(1)
-        with pytest.raises(BudgetExhausted, match="whole sweep"):
+        with pytest.raises(BudgetExhausted, match="test"):
             late.take(1)
 
 
 def test_a_lost_cells_slice_returns_when_it_is_resumed(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "budget.json", 2 * SLICE + 8, None)
-    lost = CellPurse(ledger, "a", tmp_path / "a", "test")
+    lost = SharedPurse(ledger, "a", tmp_path / "a", "test")
     lost.__enter__()  # and no end: its process is killed
     for _ in range(3):
         lost.take(1)
     cells = json.loads((tmp_path / "budget.json").read_text())
     assert cells["a"]["granted"] > 3
-    with CellPurse(ledger, "a", tmp_path / "a", "test") as again:
-        assert again.spent == 3
+    with SharedPurse(ledger, "a", tmp_path / "a", "test") as again:
+        assert again.drawn.calls == 3
         for _ in range(2 * SLICE + 5):
             again.take(1)
         with pytest.raises(BudgetExhausted):
@@ -219,14 +222,14 @@ def test_a_lost_cells_slice_returns_when_it_is_resumed(tmp_path: Path) -> None:
 
 def test_a_budget_in_dollars_ends_the_slices(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "budget.json", None, 1.0)
-    with CellPurse(ledger, "a", tmp_path / "a", "test") as purse:
+    with SharedPurse(ledger, "a", tmp_path / "a", "test") as purse:
         for _ in range(200):
             try:
                 purse.take(1)
             except BudgetExhausted:
                 break
-            purse.paid(0.05)
-    assert 1.0 <= read_spent(tmp_path / "a")[1] <= 1.0 + SLICE * 0.05
+            purse.paid(0.05, 7)
+    assert 1.0 <= read_drawn(tmp_path / "a").usd <= 1.0 + SLICE * 0.05
 
 
 def cell(number: int, lm: str, seed: int, right: range, tokens: float, **given: Any) -> CellRecord:

@@ -32,7 +32,7 @@ from optimize.lm.usage import Usage
 from optimize.program.program import student
 from optimize.report.sentences import decision_sentences
 from optimize.report.text import decision
-from optimize.scoring.evaluate import UNPARSABLE, Evaluation, Outcome
+from optimize.scoring.evaluation import UNPARSABLE, Evaluation, Outcome
 from optimize.scoring.slices import by_slice, slices
 from optimize.stats.intervals import Gain, paired_gain
 from optimize.stats.records import GainRecord

@@ -95,6 +95,10 @@ JudgeLm = Annotated[
         help="LM of the task's judge; default: as the judge was optimized, else the teacher or LM",
     ),
 ]
+Batch = Annotated[
+    bool,
+    typer.Option("--batch", help="through the provider's batch API: half the price, within a day"),
+]
 JudgeBase = Annotated[str | None, typer.Option("--judge-api-base", help="address of its endpoint")]
 MaxCalls = Annotated[
     int | None, typer.Option(help="hard cap on LM calls; answers from the cache are free")
@@ -112,6 +116,10 @@ Grid = Annotated[
     typer.Option(help="LoRA trainings at most; val chooses learning rate, rank, share of blocks"),
 ]
 Epochs = Annotated[int | None, typer.Option(help="passes over the train rows in a LoRA fine-tune")]
+Gpus = Annotated[
+    int | None,
+    typer.Option(help="GPUs that trl trains on, 0 for the processor; default: all that are here"),
+]
 FinetuneBase = Annotated[
     str | None,
     typer.Option(
@@ -121,8 +129,8 @@ FinetuneBase = Annotated[
 Method = Annotated[
     str | None,
     typer.Option(
-        help="what a tuned LM learns from: sft (gold answers), dpo (preferences), distill (a "
-        "teacher)"
+        help="what a tuned LM learns from: sft (gold answers), dpo or kto (these and preferences), "
+        "distill (a teacher)"
     ),
 ]
 Replay = Annotated[
@@ -246,7 +254,7 @@ def print_found(found: Any, shown: Any, json: bool) -> None:
 
 def knobs(arguments: dict[str, Any]) -> dict[str, Any]:
     """Of a command's arguments those that are knobs of a run."""
-    others = ("task", "backend", "json", "details", "debug")
+    others = ("task", "backend", "dry_run", "json", "details", "debug")
     found = {name: value for name, value in arguments.items() if name not in others}
     bases = {name: joined(found[name]) for name in BASES if name in found}
     return found | bases

@@ -14,6 +14,7 @@ import typer
 
 from optimize.cli.app import (
     ApiBase,
+    Batch,
     BudgetUsd,
     Debug,
     Json,
@@ -69,12 +70,20 @@ def apply(
     again: Annotated[
         bool, typer.Option("--again", help="start OUT anew; what was answered is cached")
     ] = False,
-    batch: Annotated[
-        bool,
-        typer.Option(
-            "--batch", help="through the provider's batch API: half the price, within a day"
-        ),
+    batch: Batch = False,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="by several workers on Ray; rows in Parquet")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="with --ray: processes that answer; default: one a core"),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="with --ray: of a Ray cluster that is up; default: one here, as long as it takes"
+        ),
+    ] = None,
     lm: Lm = None,
     api_base: ApiBase = None,
     max_calls: Calls = None,
@@ -95,14 +104,21 @@ def apply(
     }
 
     def work() -> int:
-        root, _ = project(flags)
+        root, _ = project({})
         from optimize.cli.screen import Screen
         from optimize.commands.apply import Wish
         from optimize.commands.apply import apply as applied
+        from optimize.commands.applying.on_ray import OnRay
+        from optimize.errors import WorkbenchError
         from optimize.report.applied import applied_shown
 
+        if (workers or address) and not ray:
+            raise WorkbenchError("--workers and --address are for --ray; give it too.")
+        if ray and batch:
+            raise WorkbenchError("--ray and --batch are two ways; give one of them.")
+        on_ray = OnRay(workers, address) if ray else None
         with _spooled(rows) as path, Screen() as screen:
-            wish = Wish(task, path, out, flags, pilot, below, again, batch)
+            wish = Wish(task, path, out, flags, pilot, below, again, batch, on_ray)
             found = applied(root, wish, screen)
         print_found(found, applied_shown(found), json)
         return 0

@@ -116,7 +116,7 @@ def serve(
     base = joined(api_base)
 
     def work() -> int:
-        root, config = project({"lm": lm, "api_base": base, "threads": threads, "timeout": timeout})
+        root, _ = project({})
         from optimize.serving import server
 
         def say(address: str, now: Any) -> None:
@@ -125,8 +125,8 @@ def serve(
                 f"its fields as JSON. Ctrl-C ends it when what is in flight is answered."
             )
 
-        chosen = {"lm": lm, "api_base": base}
-        server.serve(root, task, (host, port), config, chosen, say)
+        knobs = {"lm": lm, "api_base": base, "threads": threads, "timeout": timeout}
+        server.serve(root, task, (host, port), knobs, say)
         typer.echo("Stopped; nothing was in flight any more.")
         return 0
 

@@ -15,6 +15,7 @@ from optimize.cli.app import (
     Details,
     Epochs,
     FinetuneBase,
+    Gpus,
     Grid,
     Json,
     JudgeBase,
@@ -153,10 +154,19 @@ def _verified(folder: Path) -> int:
     return 1 if wrong else 0
 
 
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="show and check what trl would run, and train nothing; asks no LM",
+    ),
+]
+
+
 @app.command(epilog=example("optimize finetune tickets --backend lora --replay 100"))
 def finetune(
     task: TaskName,
-    backend: Annotated[str, typer.Option(help="who trains: lora or openai")] = "lora",
+    backend: Annotated[str, typer.Option(help="who trains: lora, trl or openai")] = "lora",
     lm: Lm = None,
     teacher: Teacher = None,
     api_base: ApiBase = None,
@@ -178,6 +188,8 @@ def finetune(
     replay: Replay = None,
     finetune_base: FinetuneBase = None,
     epochs: Epochs = None,
+    gpus: Gpus = None,
+    dry_run: DryRun = False,
     grid: Grid = None,
     no_regression_on: NoRegressionOn = None,
     waive: Waive = None,
@@ -187,6 +199,8 @@ def finetune(
 ) -> None:
     """Fine-tune from the last climb of TASK, without climbing again."""
     flags = knobs(locals())
+    if dry_run:
+        return guarded(debug, lambda: _dry_run(task, backend, flags))
 
     def use_case(session: Any) -> Any:
         from optimize.commands.finetune import finetune_last
@@ -194,6 +208,17 @@ def finetune(
         return finetune_last(session)
 
     reported(task, flags | {"finetune": backend}, Output(json, details, debug), use_case)
+
+
+def _dry_run(task: str, backend: str, flags: dict[str, Any]) -> int:
+    if backend != "trl":
+        raise typer.BadParameter("--dry-run shows what --backend trl would run")
+    root, config = project(flags)
+    from optimize.commands.finetune import dry_run
+    from optimize.report.training import planned
+
+    typer.echo(planned(dry_run(root, task, config), config.method))
+    return 0
 
 
 @app.command(epilog=example("optimize adopt mlruns/handoff/tickets"))

@@ -10,6 +10,7 @@ import typer
 from optimize.cli import complete
 from optimize.cli.app import (
     ApiBase,
+    Batch,
     BudgetUsd,
     Debug,
     Json,
@@ -65,6 +66,7 @@ def recheck(
     max_minutes: MaxMinutes = None,
     test_rows: TestRows = None,
     repeats: Repeats = None,
+    batch: Batch = False,
     threads: Threads = None,
     timeout: Timeout = None,
     json: Json = False,
@@ -74,7 +76,7 @@ def recheck(
     the target?
     """
     flags = knobs(locals())
-    flags.pop("lm"), flags.pop("api_base")
+    flags.pop("lm"), flags.pop("api_base"), flags.pop("batch")
     names, bases = lm or [], api_base or []
 
     def work() -> int:
@@ -90,7 +92,7 @@ def recheck(
             asked = checking.asked_lms(names, bases)
             program, configs = in_use(root, task, flags, screen, asked)
             screen.counts(program.session.meter, configs[0].in_flight)
-            found = checking.recheck(program, configs)
+            found = checking.recheck(program, configs, batch)
         print_found(found, rechecked(found, date.today()), json)
         return 0 if found.at_target else 1
 

@@ -16,6 +16,7 @@ from optimize.cli.app import (
     EmbedderBase,
     Epochs,
     FinetuneBase,
+    Gpus,
     Grid,
     Json,
     JudgeBase,
@@ -57,7 +58,7 @@ Headroom = Annotated[
     ),
 ]
 Finetune = Annotated[
-    str | None, typer.Option(help="on a plateau below target: bundle, lora, openai or never")
+    str | None, typer.Option(help="on a plateau below target: bundle, lora, trl, openai or never")
 ]
 
 
@@ -154,6 +155,7 @@ def run(
     replay: Replay = None,
     finetune_base: FinetuneBase = None,
     epochs: Epochs = None,
+    gpus: Gpus = None,
     grid: Grid = None,
     no_regression_on: NoRegressionOn = None,
     waive: Waive = None,

@@ -45,7 +45,7 @@ def try_(
     base = joined(api_base)
 
     def work() -> int:
-        root, _ = project({"lm": lm, "api_base": base})
+        root, _ = project({})
         from optimize.commands.answer import answer
         from optimize.report.looks import answered
 

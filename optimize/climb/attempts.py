@@ -14,7 +14,7 @@ import dspy
 from optimize import usercode
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import Context, Rung, Skip, Starved
-from optimize.climb.rungs.base import SEARCH, searched, share
+from optimize.climb.rungs.base import SEARCH, share
 from optimize.climb.verdict import COVERAGE, Tried, errors_asked, is_cheaper, promotes
 from optimize.data.rows import Splits
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
@@ -24,7 +24,8 @@ from optimize.lm.limits import Spent
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, student
-from optimize.scoring.evaluate import Asking, Evaluation, evaluate, race
+from optimize.scoring.evaluate import Asking, evaluate, race
+from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import commonest, paired_gain
 from optimize.task import Task
 
@@ -175,7 +176,7 @@ def _pulled(
     """What the rung makes of the incumbent within its share. Raises what tells that it did not."""
     assert incumbent.program
     calls, rows = max(1.0, incumbent.calls), len(setup.splits.val)
-    asked, search = rows * setup.repeats, searched(len(learn))
+    asked, search = rows * setup.repeats, min(setup.search, len(learn) // 3)
     needs = [r.needs(asked, search, calls) for r in (rung, *after)]
     part, val = share(needs, left), rung.judged(asked, calls)
     if (budget := part - val) <= 0:

@@ -24,7 +24,8 @@ from optimize.climb.verdict import (
 from optimize.data.judging_rows import lent
 from optimize.data.rows import row_hash
 from optimize.errors import BudgetExhausted, WorkbenchError
-from optimize.scoring.evaluate import Evaluation, evaluate
+from optimize.scoring.evaluate import evaluate
+from optimize.scoring.evaluation import Evaluation
 
 FINALISTS = 2  # programs for which calls are kept to ask them on the judging rows beyond val
 KEPT = 0.2  # of the calls left, at most, for that

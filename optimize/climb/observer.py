@@ -8,7 +8,7 @@ from optimize.climb.verdict import Family, History
 from optimize.lm.meter import Meter
 from optimize.lm.usage import Usage
 from optimize.program.program import Program
-from optimize.scoring.evaluate import Evaluation
+from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import Gain
 from optimize.stats.judge import corrected_gain
 

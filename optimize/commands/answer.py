@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 import dspy
 
 from optimize import lm as lms
-from optimize.commands.load import Saved, ready, saved
+from optimize.commands.load import Saved, asked_lm, ready
 from optimize.config import RunConfig, load_config
 from optimize.data.read import read_inputs
 from optimize.errors import WorkbenchError
@@ -77,11 +76,14 @@ def _named(task: Task, text: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Found:
-    """A program that may be asked. run: that made it; None: nobody has optimized it."""
+    """A program that may be asked. run: that made it, and text: of its file; None: nobody has
+    optimized it.
+    """
 
     program: Program
     config: RunConfig
     run: str | None
+    text: str | None = None
 
 
 def best_program(task: Task, meter: Meter, **flags: Any) -> Found:
@@ -92,27 +94,23 @@ def best_program(task: Task, meter: Meter, **flags: Any) -> Found:
     Raises WorkbenchError where the LM cannot be reached.
     """
     try:
-        run = champion(task.root, task.name).id
+        run = champion(task.root, task.name)
     except NoRun:
+        return known_program(task, meter, None, None, flags)
+    return known_program(task, meter, run.id, run.text("program.json"), flags)
+
+
+def known_program(
+    task: Task, meter: Meter, run: str | None, text: str | None, flags: Mapping[str, Any]
+) -> Found:
+    """The same of a program that is known: `Found.run` and `Found.text`. The store is not asked."""
+    if text is None:
         config = load_config(task.root, **flags)
         check_reachable(config)
         program = student(task)
         program.lm = lms.telling(lms.task_lm(config, meter, task.max_tokens))
         return Found(program, config, None)
-    kept = saved(task.name, task.root)
-    another = flags.get("lm") or flags.get("api_base")
-    named = flags.get("lm")  # an address alone is where the LM it was optimized on is served now
-    config = load_config(task.root, **flags) if named else kept.configured(**flags)
-    check_reachable(config)
-    program = ready(kept, _asked(config, kept, bool(another), meter, task), meter)
+    kept = Saved(text, f"program.json of run {run}", task)
+    config, program = kept.configured(**flags), ready(kept, asked_lm(kept, flags, meter), meter)
     program.lm = program.lm and lms.telling(program.lm)
-    return Found(program, config, run)
-
-
-def _asked(
-    config: RunConfig, kept: Saved, another: bool, meter: Meter, task: Task
-) -> dspy.LM | None:
-    """The LM to ask; None: the program's own weights, which it loads itself."""
-    if not another and json.loads(kept.text).get("tuned"):
-        return None
-    return lms.task_lm(config, meter, task.max_tokens)
+    return Found(program, config, run, text)

@@ -16,8 +16,10 @@ from optimize import lm as lms
 from optimize.climb.observer import Observer
 from optimize.commands.answer import Found, best_program
 from optimize.commands.applying.answering import Answered, answers
-from optimize.commands.applying.batches import CHUNK, InBatches, check_batch
+from optimize.commands.applying.batches import CHUNK, Batched, InBatches, check_batch
 from optimize.commands.applying.beside import alone, beside, check_about
+from optimize.commands.applying.on_ray import OnRay, Workers
+from optimize.commands.applying.pieces import remove_pieces
 from optimize.commands.applying.writing import Review, Writer, judged
 from optimize.commands.session import check_price
 from optimize.data.stream import Given, Rows
@@ -40,6 +42,7 @@ CALLS = 4  # a row that may be made, for each that its program makes where nothi
 class Wish:
     """What is to be done. flags: knobs that were given. pilot: end after it. below: rows less sure
     than that go to the review file. again: begin anew. batch: through the provider's batch API.
+    ray: by workers on Ray; None: in this process.
     """
 
     task: str
@@ -50,6 +53,7 @@ class Wish:
     below: float | None = None
     again: bool = False
     batch: bool = False
+    ray: OnRay | None = None
 
 
 def apply(root: Path, wish: Wish, watch: Observer) -> Applied:
@@ -60,6 +64,8 @@ def apply(root: Path, wish: Wish, watch: Observer) -> Applied:
     """
     check_out(wish.out)
     rows, task = Rows(wish.rows), load_task(wish.task, root)
+    if wish.ray:
+        wish.ray.check(rows)
     if wish.out.resolve() == wish.rows.resolve():
         raise WorkbenchError(f"--out {wish.out} is the file of the rows; give another.")
     if not (total := rows.count()):
@@ -98,13 +104,15 @@ class _AtWork:
         self.found, self.rows, self.total = found, rows, total
         self.meter, self.watch, self.wish = meter, watch, wish
         self.task: Task = found.program.task
+        self.pieces = beside(wish.out, "pieces")
         self.began = time.monotonic()
 
     def all(self) -> Applied:
         if self.wish.again:
             remove_out(self.wish.out)
+            remove_pieces(self.pieces)
         columns = self._columns()
-        check_about(self.wish.out, self.found, columns)
+        check_about(self.wish.out, self.found, columns, begun=self._has_pieces())
         inputs = self.task.signature.input_fields
         review = Review(beside(self.wish.out, "review.jsonl"), self.wish.below, inputs)
         out = open_out(self.wish.out, columns, self.rows.types())
@@ -118,6 +126,8 @@ class _AtWork:
             ) from None
         finally:
             writer.close()
+        if writer.tally.rows == self.total:
+            remove_pieces(self.pieces)
         return self._applied(writer, resumed, forecast)
 
     def _columns(self) -> Columns:
@@ -132,9 +142,8 @@ class _AtWork:
         resumed, threads = writer.tally.rows, self.found.config.in_flight
         if resumed:
             self.watch.noted(f"{resumed:,} rows are in {self.wish.out} already.")
-        first = BATCH_PILOT if self.wish.batch else PILOT
-        pilot, began = list(islice(source, first)), time.monotonic()
-        if not pilot:
+        pilot, began = list(islice(source, self._pilot(resumed))), time.monotonic()
+        if resumed == self.total:
             return resumed, None
         found = list(self._shown("pilot", answers(self.found.program, pilot, threads), len(pilot)))
         for row, answer in judged(found):
@@ -148,19 +157,46 @@ class _AtWork:
         self._rest(source, writer, left)
         return resumed, forecast
 
+    def _pilot(self, resumed: int) -> int:
+        """Rows to ask before the rest is forecast: none where workers have begun with them."""
+        if self.wish.ray and not self.wish.pilot and (resumed or self._has_pieces()):
+            return 0
+        return BATCH_PILOT if self.wish.batch else PILOT
+
+    def _has_pieces(self) -> bool:
+        return any(self.pieces.glob("*.jsonl"))
+
     def _rest(self, source: Iterator[Given], writer: Writer, left: int) -> None:
         program, config, box = self.found.program, self.found.config, None
         rest = answers(program, source, config.in_flight)
         if self.wish.batch:
             box = Box(beside(self.wish.out, "batch"), self.watch.scored, config.max_minutes)
-            rest = InBatches(program, config.in_flight, box, self.meter, self.watch.noted)(source)
+            batched = Batched(box, self.meter, self.watch.noted)
+            rest = InBatches(program, config.in_flight, batched)(source)
+        if self.wish.ray:
+            rest = self._workers(self.wish.ray)(source, writer.tally.rows, self.total)
         for row, answer in self._shown("apply", rest, left):
             writer.write(row, answer)
         if box:
             box.close()
 
+    def _workers(self, wish: OnRay) -> Workers:
+        minutes = self.found.config.max_minutes
+        left = None if minutes is None else 60 * minutes - (time.monotonic() - self.began)
+        return Workers(
+            found=self.found,
+            rows=self.rows,
+            folder=self.pieces,
+            meter=self.meter,
+            until=math.inf if left is None else time.time() + left,
+            flags=self.wish.flags,
+            wish=wish,
+            say=self.watch.noted,
+        )
+
     def _shown(self, name: str, found: Iterator[Answered], total: int) -> Iterator[Answered]:
-        self.watch.started(name)
+        if total:
+            self.watch.started(name)
         for done, one in enumerate(found, 1):
             yield one
             self.watch.scored(done, total)

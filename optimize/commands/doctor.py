@@ -22,6 +22,7 @@ from optimize import lm as lms
 from optimize.catalogue import EMBEDDED, EMBEDDERS, MODELS, in_catalogue
 from optimize.config import RunConfig, is_local, is_project, load_config, state_dir
 from optimize.errors import LmRefused, StoreFailed, WorkbenchError
+from optimize.finetune.trl.launch import gpus_here
 from optimize.lm import answers, weights
 from optimize.lm.addresses import addresses, is_group
 from optimize.lm.kept import Kept
@@ -39,6 +40,7 @@ LM_SECONDS = 90.0  # that the LM may take to answer: a local one is loaded first
 LITTLE, NOTHING = 5e9, 1e9  # bytes of disk from which on it is told
 ROOM = 16  # tokens of the answer
 LORA = ("torch", "transformers", "peft")
+TRL = ("trl", "accelerate")
 TOLD_THERE = "The provider, or its server, says why."
 Found = tuple[Status, str, str]  # status, what was found, what to do
 
@@ -54,6 +56,7 @@ def checkup(root: Path, call: bool = True) -> Checkup:
         _checked("answers", lambda: _answers(root)),
         _checked("models", _models),
         _checked("lora", _lora),
+        _checked("trl", _trl),
     ]
     try:
         config = load_config(root)
@@ -154,6 +157,20 @@ def _lora() -> Found:
         return "ok", ", ".join(f"{name} {_version(name)}" for name in LORA), ""
     told = f"{', '.join(missing)} missing: no fine-tuning on this machine"
     return "warn", told, "pip install 'optimize-workbench[lora]'; all else works without."
+
+
+def _trl() -> Found:
+    if missing := [name for name in (*LORA, *TRL) if not find_spec(name)]:
+        told = f"{', '.join(missing)} missing: no `--backend trl` (pip install "
+        return "ok", f"{told}'optimize-workbench[trl]'), which trains on GPUs", ""
+    driver = shutil.which("nvidia-smi")  # importing torch to count none takes seconds
+    gpus = gpus_here() if driver else 0
+    if not gpus:
+        on = "no GPU: it trains on the processor"
+    else:
+        four = "base in 4 bits" if find_spec("bitsandbytes") else "no bitsandbytes: base in bf16"
+        on = f"{gpus} GPU{'s' * (gpus > 1)}, {four}"
+    return "ok", f"{', '.join(f'{name} {_version(name)}' for name in TRL)}; {on}", ""
 
 
 def _version(name: str) -> str:

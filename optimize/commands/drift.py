@@ -13,7 +13,7 @@ from optimize.data.inputs import input_text
 from optimize.files import to_text
 from optimize.report.monitor import DriftTest
 from optimize.report.rows import Answers
-from optimize.scoring.evaluate import Outcome
+from optimize.scoring.evaluation import Outcome
 from optimize.stats.two_samples import higher, holm, shares_differ
 from optimize.task import Task
 

@@ -13,7 +13,7 @@ from optimize.data.fields import field_type
 from optimize.data.rows import Splits, load_splits, row_hash
 from optimize.program.program import parse_program
 from optimize.report.rungs import RowRecord, WrongRows, WrongRowsByKind
-from optimize.scoring.evaluate import Outcome
+from optimize.scoring.evaluation import Outcome
 from optimize.scoring.failures import LEVERS, MEANING, sorted_by_kind
 from optimize.store.rungs import find_rung
 from optimize.task import Task, load_task

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import dspy
 
+from optimize.climb.observer import Observer
 from optimize.climb.verdict import History
 from optimize.commands.finish import Findings, on_test, settle
 from optimize.commands.gate import LastClimb, last_climb
 from optimize.commands.lock import task_lock
-from optimize.commands.session import Both, Session, tracked_run
-from optimize.commands.tune import Trained, held_against, train
+from optimize.commands.session import Both, Session, check_method, open_session, tracked_run
+from optimize.commands.tune import Trained, base_of, held_against, train
+from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
 from optimize.finetune import BACKENDS
+from optimize.finetune.steps import unlabelled
+from optimize.finetune.training_rows import chat_rows, tuned_student
+from optimize.finetune.trl.train import Plan, check_setup, planned
 from optimize.lm.reach import check_reachable
 from optimize.program.program import student
 from optimize.report.record import Report
@@ -37,6 +43,25 @@ def finetune_last(session: Session) -> Report:
         return settle_tuned(
             last, "finetune", lambda run: train(last.session, run, last.best, last.judged.traced)
         )
+
+
+def dry_run(root: Path, name: str, config: RunConfig) -> Plan:
+    """What TRL would run on the task's rows and LM, on as many GPUs as are asked for, here or
+    elsewhere; checked as far as it can be without training. Asks no LM.
+
+    Raises WorkbenchError for what could not be trained.
+    """
+    check_setup(config)
+    session = open_session(root, name, config, Observer(), asks=False)
+    check_method(config.model_copy(update={"finetune": "trl"}), session.task)
+    program, out = tuned_student(student(session.task)), session.folder("adapters")
+    # steps without labels are taught by answers, which nobody asks for here
+    none = None if not unlabelled(program) else [()]
+    train, val = (
+        chat_rows(program, rows, none and none * len(rows))
+        for rows in (session.splits.train, session.splits.val)
+    )
+    return planned(train, val, base_of(config), out, config)
 
 
 def settle_tuned(last: LastClimb, command: str, training: Callable[[Run], Trained]) -> Report:

@@ -39,7 +39,8 @@ from optimize.report.record import (
     score_record,
 )
 from optimize.report.rows import row_table
-from optimize.scoring.evaluate import Evaluation, evaluate
+from optimize.scoring.evaluate import evaluate
+from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import mean_interval, paired_gain
 from optimize.stats.judge import chance_at_least, corrected_gain
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord

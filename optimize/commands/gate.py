@@ -11,7 +11,7 @@ from optimize.commands.tune import tuned_lm
 from optimize.config import RunConfig, command_line
 from optimize.errors import WorkbenchError
 from optimize.finetune import finetune_command, untrainable
-from optimize.finetune.criteria import Case
+from optimize.finetune.criteria.case import Case
 from optimize.finetune.gate import GateRecord, gate
 from optimize.finetune.steps import unlabelled
 from optimize.program.program import Program, parse_program, student

@@ -12,7 +12,7 @@ from typing import Any
 from optimize import lm as lms
 from optimize.climb.attempts import CLOCK
 from optimize.commands.session import Session
-from optimize.commands.traces import steps
+from optimize.commands.traces import scored_calls
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.lora.needs import Needs, duration
 from optimize.finetune.lora.recipe import GridPoint, GridRecord, Recipe, choose, grid
@@ -21,7 +21,8 @@ from optimize.finetune.lora.trainings import Trainings
 from optimize.lm import embedded
 from optimize.program.program import Program
 from optimize.report.record import score_record
-from optimize.scoring.evaluate import Evaluation, evaluate
+from optimize.scoring.evaluate import evaluate
+from optimize.scoring.evaluation import Evaluation
 from optimize.stats.winner import corrected_best
 from optimize.store.write import Run
 
@@ -214,4 +215,4 @@ def _seconds_left(session: Session) -> float:
 
 
 def _val_calls(session: Session) -> int:
-    return session.config.repeats * steps(session) * len(session.splits.val)
+    return session.config.repeats * scored_calls(session) * len(session.splits.val)

@@ -15,7 +15,7 @@ from optimize import lm as lms
 from optimize.climb.observer import Observer
 from optimize.commands.load import optimized_on
 from optimize.commands.session import Session, check_price, open_session
-from optimize.config import RunConfig, load_config
+from optimize.config import NO_ADDRESS, RunConfig, load_config
 from optimize.data.rows import row_hash
 from optimize.errors import WorkbenchError
 from optimize.lm.reach import check_reachable
@@ -31,7 +31,6 @@ from optimize.task import load_task
 # knobs of a climb, which nothing that is asked afterwards hangs on
 CLIMBING = {"teacher": None, "teacher_api_base": None, "finetune": "never", "replay": None}
 WHOLE = {"val_rows": None, "test_rows": None, "no_regression_on": ()}
-NO_ADDRESS = "none"  # as an address: the LM is its provider's
 PRICED_ON = 20  # rows whose prompts are measured to tell what all will cost
 
 

@@ -29,7 +29,9 @@ from optimize.program.program import Program, parse_program
 from optimize.program.votes import sampled
 from optimize.report.labelling import LEFT_OUT, Choice, ChosenRow, Why, label_plan
 from optimize.scoring.disagreement import disagreement, told
-from optimize.scoring.evaluate import Evaluation, evaluate, scoring_labelled
+from optimize.scoring.evaluate import evaluate
+from optimize.scoring.evaluation import Evaluation
+from optimize.scoring.metrics import scoring_labelled
 from optimize.stats.intervals import known
 from optimize.store.read import NoRun
 from optimize.store.rungs import RungRun, rungs

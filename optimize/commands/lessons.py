@@ -12,10 +12,11 @@ import dspy
 
 from optimize import lm as lms
 from optimize.commands.session import Session
-from optimize.commands.traces import steps
+from optimize.commands.traces import scored_calls, steps
 from optimize.data.inputs import input_texts
 from optimize.data.split import apart_from
 from optimize.errors import WorkbenchError
+from optimize.finetune import PREFERRING
 from optimize.finetune.forgetting import GENERAL_TOKENS, replayable, replays
 from optimize.finetune.steps import Traces, right_calls, unlabelled
 from optimize.finetune.training_rows import TrainingRow, chat_rows, preferences
@@ -58,10 +59,10 @@ def lessons(session: Session, pupil: Pupil) -> list[TrainingRow]:
 def lesson_calls(session: Session) -> int:
     """LM calls that making the rows takes, beside the traces."""
     splits, config = session.splits, session.config
-    train = steps(session) * len(splits.train)
+    train = scored_calls(session) * len(splits.train)
     alone = not unlabelled(student(session.task))
     agreed = steps(session) * SAMPLES * len(splits.unlabelled) if alone else 0
-    asked = {"sft": 0, "dpo": train, "distill": train + agreed}
+    asked = {"sft": 0, "dpo": train, "kto": train, "distill": train + agreed}
     return asked[config.method] + replays(config, len(splits.train), session.root)
 
 
@@ -82,7 +83,7 @@ def _unpaired(session: Session, pupil: Pupil, rows: list[TrainingRow]) -> list[T
     """Beside preferences, the other train rows with their gold answers: pairs alone are the few
     rows that went wrong, and an LM that was never tuned on the task learns too little from them. A
     provider takes pairs alone."""
-    if session.config.method != "dpo" or session.config.finetune == "openai":
+    if session.config.method not in PREFERRING or session.config.finetune == "openai":
         return []
     paired = [row["prompt"] for row in rows]
     return [row for row in _gold(session, pupil) if row["messages"][:-1] not in paired]
@@ -174,12 +175,17 @@ def rehearsal(session: Session) -> list[TrainingRow]:
 METHODS: dict[str, Callable[[Session, Pupil], list[TrainingRow]]] = {
     "sft": _gold,
     "dpo": _pairs,
+    "kto": _pairs,
     "distill": _distilled,
 }
+_PAIRS = (
+    "The best prompt program answers nearly all train rows right, so that there is little to "
+    "prefer: use --method sft."
+)
 TOO_FEW = {
     "sft": "Label more train rows.",
-    "dpo": "The best prompt program answers nearly all train rows right, so that there is little "
-    "to prefer: use --method sft.",
+    "dpo": _PAIRS,
+    "kto": _PAIRS,
     "distill": "The teacher is right on too few train rows: give a stronger --teacher, or use "
     "--method sft.",
 }

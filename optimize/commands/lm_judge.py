@@ -24,7 +24,8 @@ from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, apart, one_example
 from optimize.lm.reach import check_reachable
 from optimize.program.program import Program, parse_program, student
-from optimize.scoring.evaluate import UNPARSABLE, Asking, evaluate
+from optimize.scoring.evaluate import Asking, evaluate
+from optimize.scoring.evaluation import UNPARSABLE
 from optimize.stats.judge import Confusion
 from optimize.stats.records import RowScores
 from optimize.store.champion import champion

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,17 @@ from optimize.config import TASK_LM, RunConfig, find_root, load_config
 from optimize.errors import WorkbenchError
 from optimize.files import read_text
 from optimize.lm.meter import Meter, Role
+from optimize.lm.reach import check_reachable
 from optimize.program.program import Program, parse_program
 from optimize.store.champion import champion
 from optimize.task import Task, load_task
 
 
-class _Unlimited(Meter):
+class Unlimited(Meter):
     """A service runs for months: its calls are not capped, and nothing is kept of them."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.maxsize)
 
     def begin(self, answers: int, key: str) -> None:
         pass
@@ -78,16 +83,19 @@ class Saved:
         return self.configured()
 
     def configured(self, **flags: Any) -> RunConfig:
-        """The same, with these knobs (None: not given)."""
+        """The same, with these knobs (None: not given). An address alone is where that LM is served
+        now; another LM has nothing of it.
+        """
         given = {name: value for name, value in flags.items() if value is not None}
-        return load_config(self.task.root, **optimized_on(self.text) | given)
+        known = {} if "lm" in given else optimized_on(self.text)
+        return load_config(self.task.root, **known | given)
 
 
 def ready(found: Saved, lm: dspy.BaseLM | str | None = None, meter: Meter | None = None) -> Program:
     """The program with the LM that it will ask; as `load_program` has it. meter: counts and caps
     its calls; None: they are not capped.
     """
-    task, config, meter = found.task, found.config, meter or _Unlimited(sys.maxsize)
+    task, config, meter = found.task, found.config, meter or Unlimited()
     pinned = _pinned(lm, task, meter)
 
     def tuned_lm(tuned: str) -> dspy.BaseLM:
@@ -100,6 +108,18 @@ def ready(found: Saved, lm: dspy.BaseLM | str | None = None, meter: Meter | None
         unset = dspy.settings.lm is None
         program.lm = pinned or (lms.task_lm(config, meter, task.max_tokens) if unset else None)
     return program
+
+
+def asked_lm(found: Saved, knobs: Mapping[str, Any], meter: Meter) -> dspy.LM | None:
+    """The LM to ask with these knobs (None: not given); None: the program's own weights, which
+    `ready` loads. Raises WorkbenchError where the LM cannot be reached.
+    """
+    config = found.configured(**knobs)
+    check_reachable(config)
+    another = knobs.get("lm") or knobs.get("api_base")
+    if not another and json.loads(found.text).get("tuned"):
+        return None
+    return lms.task_lm(config, meter, found.task.max_tokens)
 
 
 def saved(name: str | Path, root: Path | None) -> Saved:

@@ -26,7 +26,9 @@ from optimize.report.monitor import LabelChange, MonitorRecord
 from optimize.report.record import score_record
 from optimize.report.watched import monitor_plan
 from optimize.scoring.calibration import RangeRecord
-from optimize.scoring.evaluate import Evaluation, Outcome, evaluate, scoring_labelled
+from optimize.scoring.evaluate import evaluate
+from optimize.scoring.evaluation import Evaluation, Outcome
+from optimize.scoring.metrics import scoring_labelled
 from optimize.stats.intervals import LEVEL, Interval, known, mean_interval
 from optimize.stats.judge import corrected
 from optimize.stats.records import ScoreRecord

@@ -37,7 +37,7 @@ from optimize.report.record import (
     VerdictRecord,
 )
 from optimize.report.sentences import preflight_sentences, verdict_sentences
-from optimize.scoring.evaluate import Evaluation
+from optimize.scoring.evaluation import Evaluation
 from optimize.scoring.failures import diagnose
 from optimize.scoring.headroom import ANSWERS, calls_needed, headroom
 from optimize.stats.intervals import known, mean_interval

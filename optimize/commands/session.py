@@ -17,7 +17,7 @@ from optimize.data.baselines import Vectors
 from optimize.data.rows import Splits, load_splits
 from optimize.data.synthetic import with_synthetic
 from optimize.errors import WorkbenchError
-from optimize.finetune import BACKENDS, forgetting, trainer
+from optimize.finetune import BACKENDS, PREFERRING, forgetting, trainer
 from optimize.finetune.forgetting import GENERAL
 from optimize.finetune.steps import unlabelled
 from optimize.lm.embedder import Embedder, embedder_of
@@ -201,10 +201,15 @@ def check_method(config: RunConfig, task: Task) -> None:
         raise WorkbenchError(
             "--method distill needs a teacher: give --teacher LM, or use --method sft."
         )
-    if config.method == "dpo" and (steps := unlabelled(student(task))):
+    if config.method == "kto" and config.finetune in BACKENDS and config.finetune != "trl":
         raise WorkbenchError(
-            f"--method dpo compares whole answers, but {task.name!r} answers in steps without "
-            f"labels ({', '.join(steps)}). Use --method sft or distill."
+            f"--method kto is TRL's: give --finetune trl (finetune --backend trl), or use --method "
+            f"dpo with {config.finetune}."
+        )
+    if config.method in PREFERRING and (steps := unlabelled(student(task))):
+        raise WorkbenchError(
+            f"--method {config.method} compares whole answers, but {task.name!r} answers in steps "
+            f"without labels ({', '.join(steps)}). Use --method sft or distill."
         )
 
 

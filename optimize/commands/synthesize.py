@@ -35,7 +35,8 @@ from optimize.program.program import Program, render
 from optimize.program.retrieval import read_corpus
 from optimize.program.writing import Draw, asked, drawn, label_of, wanted_labels, writer
 from optimize.report.synthesis import Synthesis, SynthesisPlan, plan_lines
-from optimize.scoring.evaluate import UNPARSABLE, Asking
+from optimize.scoring.evaluate import Asking
+from optimize.scoring.evaluation import UNPARSABLE
 
 HEAT = 1.0  # temperature of the writer
 TRIES = 5  # candidates for each row wanted, at most

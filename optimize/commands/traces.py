@@ -29,6 +29,11 @@ def steps(session: Session) -> int:
     return max(1, len(student(session.task).predictors()))
 
 
+def scored_calls(session: Session) -> int:
+    """The same with its score: a judge takes one more."""
+    return steps(session) + bool(session.task.judge)
+
+
 def trace_calls(session: Session) -> int:
     """LM calls that the traces may take; none where the rows label every step."""
     if not unlabelled(student(session.task)):

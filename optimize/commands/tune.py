@@ -16,8 +16,9 @@ from optimize.climb.verdict import WEIGHTS
 from optimize.commands.grid import chosen, grid_calls
 from optimize.commands.lessons import Pupil, lesson_calls, lessons, rehearsal
 from optimize.commands.session import Session
-from optimize.commands.traces import Traced, steps
+from optimize.commands.traces import Traced, scored_calls, steps
 from optimize.commands.tuned_levers import lever_calls, levered
+from optimize.config import RunConfig
 from optimize.data.inputs import input_text
 from optimize.errors import WorkbenchError
 from optimize.finetune import forgetting as forgetting
@@ -32,7 +33,9 @@ from optimize.finetune.tuned import Tuned, better
 from optimize.lm.metered import MeteredLM
 from optimize.lm.usage import Usage
 from optimize.program.program import Program, parse_program, student
-from optimize.scoring.evaluate import Evaluation, evaluate, scoring_labelled
+from optimize.scoring.evaluate import evaluate
+from optimize.scoring.evaluation import Evaluation
+from optimize.scoring.metrics import scoring_labelled
 from optimize.stats.intervals import paired_gain
 from optimize.stats.records import GainRecord
 from optimize.store.read import last_run
@@ -86,12 +89,13 @@ def train(session: Session, tracked: Run, best: Program, traced: Traced | None) 
     start, before = time.perf_counter(), session.meter.usage()
     pupil = Pupil(best, tuned_student(best), traced.traces if traced else None)
     training = trainer(backend)
-    base = config.finetune_base or str(lms.gguf_path(config.lm) or config.lm.split("/", 1)[1])
+    base = base_of(config)
     rows, general = lessons(session, pupil), rehearsal(session)
     val = chat_rows(pupil.short, session.splits.val, pupil.traces.val if pupil.traces else None)
+    out = session.folder("adapters")
     made_of = {"base": base, "rows": len(rows), "rows_replayed": len(general)}
     watch.started(backend)
-    given = [*rows, *general], val, base, session.folder("adapters"), config
+    given = [*rows, *general], val, base, out, config
     counts = len(rows), len(general)
     if config.grid > 1:
         trainings = Trainings(*given, watch.scored, watch.noted)
@@ -101,11 +105,16 @@ def train(session: Session, tracked: Run, best: Program, traced: Traced | None) 
         return Trained(found.tuned, backend, *made)
     with tracked.training(backend, made_of | training.RECIPE) as log:
         tuned: str = training.train(*given, watch.scored, watch.noted, log)
-        epochs = tuple(training.curve(tuned))
+        epochs = tuple(training.curve(tuned, out))
         log.trained(tuned, epochs)
     # an adapter that was there has cost as much
     seconds = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))
     return Trained(tuned, backend, pupil.short, start, before, seconds, epochs, *counts)
+
+
+def base_of(config: RunConfig) -> str:
+    """The weights that are tuned: a file, a folder, or a name."""
+    return config.finetune_base or str(lms.gguf_path(config.lm) or config.lm.split("/", 1)[1])
 
 
 def held_against(
@@ -167,7 +176,7 @@ def _calls_then(session: Session) -> int:
     rows = len(session.splits.val) + len(session.splits.test)
     others = sum(len(splits.val) for _, splits in session.no_regression_on)
     rows += len(session.splits.ood)
-    asked = steps(session) * session.config.repeats * rows
+    asked = scored_calls(session) * session.config.repeats * rows
     both = asked + len(forgetting.questions(session.root)) + others
     return 2 * both + lever_calls(session)
 

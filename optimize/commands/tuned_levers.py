@@ -14,8 +14,8 @@ from optimize.climb.observer import Attempt
 from optimize.climb.rungs import ON_TUNED
 from optimize.climb.verdict import WEIGHTS
 from optimize.commands.session import Session
-from optimize.commands.traces import steps
-from optimize.scoring.evaluate import Evaluation
+from optimize.commands.traces import scored_calls
+from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import paired_gain
 
 ASIDE = 1  # calls of a lever beside the val rows: an instruction that the teacher writes
@@ -68,7 +68,7 @@ def levered(
 
 def lever_calls(session: Session) -> int:
     """LM calls that all levers take which fit the task."""
-    rows = session.config.repeats * len(session.splits.val) * steps(session)
+    rows = session.config.repeats * len(session.splits.val) * scored_calls(session)
     fitting = [rung for rung in ON_TUNED if not rung.unfit(session.task)]
     return sum(rung.judged(rows) + ASIDE for rung in fitting)
 

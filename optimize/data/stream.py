@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +48,24 @@ class Rows:
         for file in self.files:
             yield from self._read(file)
 
+    def between(self, start: int, stop: int) -> Iterator[Given]:
+        """The rows of these numbers, counted from 0 over all files, `stop` not among them; what
+        lies before them is not read. Of Parquet rows alone.
+        """
+        first = 0
+        for file, count in zip(self.files, self._counts, strict=True):
+            if first < stop and start < first + count:
+                yield from _parquet(file, max(0, start - first), stop - first)
+            first += count
+
+    @cached_property
+    def _counts(self) -> list[int]:
+        return [_parquet_file(file).metadata.num_rows for file in self.files]
+
     def count(self) -> int:
         """How many there are; a Parquet file says so itself, others are read through."""
         if self.form == ".parquet":
-            return sum(_parquet_file(file).metadata.num_rows for file in self.files)
+            return sum(self._counts)
         if self.form == ".jsonl":
             with self.path.open("rb") as lines:
                 return sum(1 for line in lines if line.strip())
@@ -112,12 +129,17 @@ def _csv(path: Path) -> Iterator[Given]:
             raise WorkbenchError(f"{path} is no CSV after row {number}: {error}.") from None
 
 
-def _parquet(path: Path) -> Iterator[Given]:
-    number = 0
-    for lot in _parquet_file(path).iter_batches(batch_size=LOT):
-        for row in lot.to_pylist():
-            number += 1
-            yield Given(f"{path.name} row {number}", row)
+def _parquet(path: Path, start: int = 0, stop: int = sys.maxsize) -> Iterator[Given]:
+    file = _parquet_file(path)
+    sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+    begins = list(accumulate(sizes, initial=0))
+    groups = [n for n, size in enumerate(sizes) if begins[n] < stop and start < begins[n] + size]
+    number = begins[groups[0]] if groups else 0
+    for lot in file.iter_batches(batch_size=LOT, row_groups=groups):
+        inside = lot.slice(max(0, start - number), max(0, stop - max(start, number)))
+        for place, row in enumerate(inside.to_pylist(), max(start, number) + 1):
+            yield Given(f"{path.name} row {place}", row)
+        number += lot.num_rows
 
 
 def _parquet_file(path: Path) -> Any:

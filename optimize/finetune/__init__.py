@@ -11,9 +11,14 @@ from typing import Any
 from optimize.config import RunConfig, command_line, is_local
 from optimize.errors import WorkbenchError
 
-# Imported on use. Each has check_config(config), curve(what a tuned LM is known by), and
+# Imported on use. Each has check_config(config), curve(what a tuned LM is known by, out), and
 # train(rows, val, base, out, config, progress, say, log) → that; RECIPE: what it sets by itself.
-BACKENDS = {"lora": "optimize.finetune.lora.train", "openai": "optimize.finetune.openai_job"}
+BACKENDS = {
+    "lora": "optimize.finetune.lora.train",
+    "trl": "optimize.finetune.trl.train",
+    "openai": "optimize.finetune.openai_job",
+}
+PREFERRING = ("dpo", "kto")  # methods that learn from pairs of answers as well
 
 
 def trainer(backend: str) -> Any:
@@ -36,7 +41,8 @@ def finetune_command(task: str, knobs: Mapping[str, Any]) -> str:
 def untrainable(config: RunConfig) -> str:
     """Why the LM cannot be fine-tuned from here; empty where it can. Asks no LM."""
     try:
-        trainer(backend_for(config.lm)).check_config(config)
+        asked = config.finetune
+        trainer(asked if asked in BACKENDS else backend_for(config.lm)).check_config(config)
     except WorkbenchError as error:
         return str(error)
     return ""

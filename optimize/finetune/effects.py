@@ -20,7 +20,7 @@ from optimize.scoring.calibration import (
     error_change,
 )
 from optimize.scoring.corpus_use import Knowledge
-from optimize.scoring.evaluate import Evaluation
+from optimize.scoring.evaluation import Evaluation
 from optimize.scoring.failures import confusions
 from optimize.scoring.slices import SliceRecord, by_slice, slices
 from optimize.stats.intervals import LEVEL, Interval, z

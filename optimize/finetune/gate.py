@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from optimize.finetune import criteria
-from optimize.finetune.criteria import Case, Criterion
+from optimize.finetune.criteria import learning, prompting
+from optimize.finetune.criteria.case import Case, Criterion
 from optimize.stats.records import Record
 from optimize.task import Task
 
@@ -36,21 +36,21 @@ def gate(task: Task, case: Case, waived: str | None = None) -> GateRecord:
     Only a plateau below target, of a kind that weights mend, on sound rows, opens it.
     """
     found = [
-        criteria.verdict(task, case),
-        criteria.test_rows(case),
-        criteria.retrieval(task, case),
-        criteria.kind_of_failure(task, case),
-        criteria.train_rows(case),
-        criteria.steps(case),
-        criteria.labels_covered(case),
-        criteria.contradictions(task, case),
-        criteria.overlap(task, case),
-        criteria.random_labels(task, case),
-        criteria.annotators(case),
-        criteria.no_lm_needed(case),
-        criteria.gain_to_be_had(task, case),
-        criteria.teacher(task, case),
-        criteria.declared(task, case, waived),
+        prompting.verdict(task, case),
+        prompting.test_rows(case),
+        prompting.retrieval(task, case),
+        prompting.kind_of_failure(task, case),
+        learning.train_rows(case),
+        learning.steps(case),
+        learning.labels_covered(case),
+        learning.contradictions(task, case),
+        learning.overlap(task, case),
+        learning.random_labels(task, case),
+        learning.annotators(case),
+        prompting.no_lm_needed(case),
+        prompting.gain_to_be_had(task, case),
+        prompting.teacher(task, case),
+        learning.declared(task, case, waived),
     ]
     judged = [criterion for criterion in found if criterion]
     return GateRecord(

@@ -101,7 +101,7 @@ def train(
     return str(record.job.tuned)
 
 
-def curve(tuned: str) -> list[Epoch]:
+def curve(tuned: str, out: Path | None = None) -> list[Epoch]:
     """The provider keeps the losses to itself, or in a file of its own form."""
     return []
 

@@ -13,7 +13,7 @@ from optimize.files import plain, to_json
 from optimize.finetune.steps import Calls, labelled, unlabelled
 from optimize.program.formats import FORMATS
 from optimize.program.program import Program, student
-from optimize.scoring.evaluate import Outcome
+from optimize.scoring.evaluation import Outcome
 
 FORMAT = "terse"  # the LM learns the answers' form, so the prompt need not explain it
 TrainingRow = dict[str, Any]

@@ -24,7 +24,7 @@ from dspy.utils.callback import BaseCallback
 from optimize.errors import WorkbenchError
 from optimize.lm import heard
 from optimize.lm.addresses import Address
-from optimize.lm.post import Letter, Post, Reply, Unanswered
+from optimize.lm.post import Letter, Post, Reply, Unanswered, copy_posted
 
 __all__ = ["Cache"]
 _CARRIED = "optimize"  # our key in DSPy's settings
@@ -98,7 +98,7 @@ def engine_by_post(chosen: Any, post: Post) -> Any:
         raise WorkbenchError("This LM is not reached in a way that batches are known for.")
     dialect, routed = engine._target(request)
     sent = dialect.build_request(routed, stream=False)
-    reply = post.reply(Letter(sent.url, dict(sent.headers), sent.body))
+    reply = post.reply(Letter(sent.url, dict(sent.headers), sent.body, copy_posted()))
     if reply is None:
         raise Unanswered
     return _Replied(dialect, routed, reply), request, provider

@@ -52,5 +52,5 @@ class Purse(Protocol):
     def take(self, calls: int) -> None:
         """Raises BudgetExhausted where so many calls are not left."""
 
-    def paid(self, usd: float) -> None:
-        """An answer took so many US dollars."""
+    def paid(self, usd: float, tokens: int) -> None:
+        """An answer took so many US dollars and tokens."""

@@ -197,8 +197,10 @@ class Meter:
         with self._lock:
             for name, value in numbers.items():
                 self._numbers[name] += value
-            if self.purse and (usd := numbers.get("cost")):
-                self.purse.paid(usd)
+            tokens = numbers.get("tokens_in", 0) + numbers.get("tokens_out", 0)
+            usd = numbers.get("cost", 0.0)
+            if self.purse and (usd or tokens):
+                self.purse.paid(usd, int(tokens))
 
 
 class Summing(Meter):

@@ -14,16 +14,20 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Letter:
-    """A request as it would be sent: address, headers (a key among them) and JSON."""
+    """A request as it would be sent: address, headers (a key among them) and JSON. copy: tells it
+    from other requests of the same question, each of which wants an answer of its own.
+    """
 
     url: str
     headers: dict[str, str] = field(repr=False)
     body: bytes
+    copy: int = 0
 
     @property
     def id(self) -> str:
-        """The same for the same question, 32 letters."""
-        return hashlib.sha256(f"{self.url}\n".encode() + self.body).hexdigest()[:32]
+        """The same for the same question and copy, 32 letters."""
+        place = f"{self.url}\n{self.copy or ''}"
+        return hashlib.sha256(place.encode() + self.body).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,25 @@ class Post(Protocol):
 
 
 _post: ContextVar[Post | None] = ContextVar("post", default=None)
+_copy: ContextVar[int] = ContextVar("copy", default=0)
 
 
 @contextlib.contextmanager
-def by_post(post: Post) -> Iterator[None]:
+def by_post(post: Post, copy: int = 0) -> Iterator[None]:
     """No LM is called within, in this thread or task: what has come by post is the answer, and
-    Unanswered is raised where nothing has.
+    Unanswered is raised where nothing has. copy: as letters have it.
     """
-    token = _post.set(post)
+    token, number = _post.set(post), _copy.set(copy)
     try:
         yield
     finally:
         _post.reset(token)
+        _copy.reset(number)
 
 
 def posted() -> Post | None:
     return _post.get()
+
+
+def copy_posted() -> int:
+    return _copy.get()

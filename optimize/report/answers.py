@@ -16,7 +16,7 @@ from optimize.errors import WorkbenchError
 from optimize.files import plain, to_text
 from optimize.report.untrusted import cell
 
-FLUSH = 1.0  # seconds after which what was written is given to the system
+FLUSH = 1.0  # seconds, of an output
 OURS = ("confidence", "error", "row_id")
 
 
@@ -78,10 +78,12 @@ class Out(Protocol):
 
 
 class _Lines:
-    """A file of whole records, each ended by a line end."""
+    """A file of whole records, each ended by a line end. flush: seconds after which what was
+    written is given to the system.
+    """
 
-    def __init__(self, path: Path, columns: Columns) -> None:
-        self.path, self.columns = path, columns
+    def __init__(self, path: Path, columns: Columns, flush: float = FLUSH) -> None:
+        self.path, self.columns, self.flush = path, columns, flush
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         self._file = path.open("ab")
@@ -109,7 +111,7 @@ class _Lines:
 
     def _put(self, text: str) -> None:
         self._file.write(text.encode(errors="replace"))
-        if time.monotonic() - self._flushed > FLUSH:
+        if time.monotonic() - self._flushed >= self.flush:
             self._file.flush()
             self._flushed = time.monotonic()
 

@@ -11,20 +11,14 @@ from pydantic import Field
 
 from optimize.climb.verdict import WEIGHTS
 from optimize.config import command_line
+from optimize.report.prices import Price
 from optimize.report.record import Report
 from optimize.report.rows import Answers, RowTable
 from optimize.report.sections import other_tuned
 from optimize.scoring.calibration import ConfidenceRecord, confidence
-from optimize.scoring.evaluate import Evaluation, Outcome
+from optimize.scoring.evaluation import Evaluation, Outcome
 from optimize.scoring.slices import SliceRecord, by_slice
 from optimize.stats.records import Record
-
-
-class Price(Record):
-    """What an answer took on average, over those that were asked and not cached."""
-
-    tokens: float = Field(description="read and written")
-    usd: float | None = Field(description="null: the LM's price is not known")
 
 
 class Material(Record):

@@ -19,7 +19,7 @@ from optimize.finetune.gate import GateRecord
 from optimize.finetune.lora.recipe import GridRecord
 from optimize.finetune.steps import TraceCount
 from optimize.lm.usage import Usage
-from optimize.scoring.evaluate import Evaluation
+from optimize.scoring.evaluation import Evaluation
 from optimize.scoring.failures import Diagnosis
 from optimize.stats.intervals import Interval, differences, smallest_gain
 from optimize.stats.judge import Confusion, of_the_judge

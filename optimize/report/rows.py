@@ -9,7 +9,7 @@ from pydantic import Field
 
 from optimize.data.rows import row_hash
 from optimize.files import to_text
-from optimize.scoring.evaluate import Evaluation
+from optimize.scoring.evaluation import Evaluation
 from optimize.scoring.slices import slices
 from optimize.stats.records import Record
 from optimize.task import Task

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from optimize.report.page import Price
+from optimize.report.prices import Price, cost, in_usd
 from optimize.report.sections import NONE, Section
 from optimize.report.sweep import (
     CellRecord,
     PlannedSweep,
     SweepRecord,
     TaskRecord,
-    cost,
-    in_usd,
 )
 
 MARKS = (

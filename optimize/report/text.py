@@ -54,12 +54,11 @@ def warnings(report: Report) -> list[str]:
     out = list(report.failed)
     if day := report.lm_retires:
         out += [retirement_sentence(report.lm, day, date.today(), report.task)]
-    beaten = min(report.target, report.final.score)
-    out += [
-        f"No LM needed? {name} scores {s} on test, {_held(s, report)}."
-        for name, s in report.test.baselines.items()
-        if s.score >= beaten
-    ]
+    baselines = report.test.baselines
+    if name := max(baselines, key=lambda name: baselines[name].score, default=""):
+        best = baselines[name]
+        if best.score > 0 and best.score >= min(report.target, report.final.score):
+            out.append(f"No LM needed? {name} scores {best} on test, {_held(best, report)}.")
     return out + [regression_sentence(f) for f in report.forgetting if f.regressed]
 
 
@@ -87,8 +86,10 @@ def why(report: Report) -> list[str]:
 
 def _helped(report: Report) -> str:
     if report.levers:
-        helped = ", ".join(report.levers)
-        return f"What helped: {helped} ({report.test.prompt_gain.changed} on test)."
+        helped, gain = ", ".join(report.levers), report.test.prompt_gain
+        if gain.low > 0:
+            return f"What helped: {helped} ({gain.changed} on test)."
+        return f"What helped on val: {helped}. Test rows do not show that it did: {gain.changed}."
     if any(a.val for a in report.attempts[1:]):
         return "What helped: nothing; the program is as it was written."
     return "No lever was tried: the program is as it was written."

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
-from optimize.scoring.evaluate import Evaluation
+from optimize.scoring.evaluation import Evaluation
 from optimize.stats.records import Record
 
 ROWS_A_BIN = 10  # at least

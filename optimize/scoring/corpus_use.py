@@ -13,7 +13,7 @@ import dspy
 from optimize.data.inputs import input_text
 from optimize.files import to_text
 from optimize.program.retrieval import Passages, read_corpus
-from optimize.scoring.evaluate import Outcome
+from optimize.scoring.evaluation import Outcome
 from optimize.task import Task
 
 SHORTEST = 4  # letters of an answer that is looked for in the passages

@@ -13,7 +13,7 @@ from optimize.data.gold import Unscorable, scores_alone
 from optimize.data.split import folded
 from optimize.errors import UserCodeError
 from optimize.files import to_text
-from optimize.scoring.evaluate import UNPARSABLE, Outcome
+from optimize.scoring.evaluation import UNPARSABLE, Outcome
 from optimize.task import Task
 
 Outputs = Mapping[str, Any]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import add
-from statistics import fmean, variance
-from typing import Any
+from statistics import fmean
 
 import dspy
 
@@ -17,15 +16,15 @@ from optimize import usercode
 from optimize.errors import BudgetExhausted, WorkbenchError
 from optimize.lm.heard import listening
 from optimize.lm.metered import apart, one_example
-from optimize.lm.usage import Usage
-from optimize.stats.intervals import Interval, differences, known, mean_interval
-from optimize.stats.judge import Confusion, corrected
+from optimize.scoring.evaluation import UNPARSABLE, Evaluation, Outcome
+from optimize.stats.intervals import differences
 from optimize.stats.race import hopeless
-from optimize.task import Score, Task
+from optimize.task import Task
 from optimize.threads import in_threads
 
 Progress = Callable[[int, int], None]
-UNPARSABLE = "unparsable answer"
+Job = tuple[dspy.Example, int]  # an example, and the place of its answer in the cache
+Spread = Callable[[Callable[[Job], Outcome], Sequence[Job], int], Iterator[Outcome]]
 LOGPROBS = "logprobs"  # where DSPy puts a prediction's tokens
 BLOCK = 12  # rows asked between two looks at a race
 ANEW = 1_000_000  # beyond every number that a repeat, or a program's own calls, give a place
@@ -34,90 +33,12 @@ FEWEST = 8  # rows asked, below which a cap leaves no score
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One example's result. score None: the call failed, so nothing is known; an unparsable answer
-    scores 0.
-
-    usage: the LM calls it took, of all repeats together. asked_anew: how many of the repeats sent a
-    call, not all answered from the cache. seconds: until the answer was there, the mean over these.
-    repeats: its score each time it was asked, where it was asked more than once; score is their
-    mean and answer the first one's.
-    confidence: the probability the LM gave the answer, from its tokens' log-probabilities where
-    they were asked for (optimize.lm.telling), else the share of repeats that answered the same;
-    None where neither is known. said: what LMs answered, call by call, word for word. capped: a
-    cap on the run forbade to ask.
-    """
-
-    score: float | None
-    answer: dict[str, Any]
-    feedback: str = ""
-    error: str = ""
-    usage: Usage = Usage()  # noqa: RUF009 (frozen)
-    asked_anew: int = 0
-    seconds: float = 0.0
-    repeats: tuple[float, ...] = ()
-    confidence: float | None = None
-    said: tuple[str, ...] = ()
-    capped: bool = False
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Outcomes in devset order: of all examples, or of the first ones when a race was stopped.
-
-    judge: how an LM judge that scored them errs; None: a metric did.
-    """
-
-    outcomes: tuple[Outcome, ...]
-    judge: Confusion | None = None
-
-    @property
-    def scores(self) -> tuple[float | None, ...]:
-        return tuple(o.score for o in self.outcomes)
-
-    @property
-    def known(self) -> list[float]:
-        """The scores there are."""
-        return known(self.scores)
-
-    @property
-    def interval(self) -> Interval:
-        """Of the scores as they were given, by which programs are ranked."""
-        return mean_interval(self.known)
-
-    @property
-    def score(self) -> Interval:
-        """The same, corrected for the judge's errors: what people would say."""
-        return corrected(self.interval, self.judge)
-
-    @property
-    def missing(self) -> int:
-        return sum(s is None for s in self.scores)
-
-    @property
-    def coverage(self) -> float:
-        """The share of examples with a score."""
-        return 1 - self.missing / len(self.outcomes)
-
-    @property
-    def noise(self) -> float | None:
-        """The part of the mean's standard error that the LM's own noise makes; None where no
-        example was asked twice.
-
-        The mean variance between repeats of an example, divided by all answers given: one-way
-        analysis of variance. The interval holds both parts already, since each example's score is a
-        mean of noisy ones.
-        """
-        within = [variance(o.repeats) / len(o.repeats) for o in self.outcomes if len(o.repeats) > 1]
-        return math.sqrt(math.fsum(within)) / len(within) if within else None
-
-
-@dataclass(frozen=True)
 class Asking:
     """How examples are asked: how many at once, how often each, and who watches. task: whose metric
     scores them.
 
     to_the_cap: those that a cap on the run no longer allows are missing, instead of ending it.
+    spread: how the asking of many is spread over threads, as `in_threads` does.
     anew: a number above 0 has the LM asked again, whatever it has answered before; the same number
     once more is answered from the cache.
     """
@@ -128,6 +49,7 @@ class Asking:
     progress: Progress = lambda done, total: None
     to_the_cap: bool = False
     anew: int = 0
+    spread: Spread = in_threads
 
 
 def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Asking) -> Evaluation:
@@ -199,18 +121,18 @@ def race(
 
 def _outcomes(
     program: dspy.Module,
-    jobs: Sequence[tuple[dspy.Example, int]],
+    jobs: Sequence[Job],
     asking: Asking,
     progress: Callable[[int], None],
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    for outcome in in_threads(lambda job: _outcome(program, job, asking), jobs, asking.threads):
+    for outcome in asking.spread(partial(_outcome, program, asking), jobs, asking.threads):
         outcomes.append(outcome)
         progress(len(outcomes))
     return outcomes
 
 
-def _outcome(program: dspy.Module, job: tuple[dspy.Example, int], asking: Asking) -> Outcome:
+def _outcome(program: dspy.Module, asking: Asking, job: Job) -> Outcome:
     start, (example, repeat) = time.perf_counter(), job
     with one_example(repeat) as spent, listening() as said:
         try:
@@ -285,46 +207,3 @@ def _together(repeats: Sequence[Outcome]) -> Outcome:
         repeats=scores,
         confidence=sure,
     )
-
-
-def scoring_labelled(task: Task) -> Task:
-    """The task with a metric that scores rows without outputs 0: no answer to them is known to be
-    right.
-    """
-    outputs = task.signature.output_fields.keys()
-
-    def scored(row: dspy.Example, answer: dspy.Prediction) -> Score | float:
-        if outputs <= set(row.keys()):
-            return task.score(row, answer)
-        return Score(0.0, "No answer to this is known to be right.")
-
-    return replace(task, metric=scored)
-
-
-def float_metric(task: Task) -> Callable[..., float | bool]:
-    """The metric as DSPy's optimizers want it: a float, or, when a demo is bootstrapped (a trace is
-    given), a bool. No prediction, which is SIMBA's word for an answer that cannot be parsed,
-    scores 0.
-    """
-
-    def metric(
-        example: dspy.Example, prediction: dspy.Prediction | None, trace: object = None
-    ) -> float | bool:
-        value = task.score(example, prediction).value if prediction is not None else 0.0
-        return value >= 1.0 if trace is not None else value
-
-    return metric
-
-
-def feedback_metric(task: Task) -> Callable[..., dspy.Prediction]:
-    """The metric in GEPA's five-argument form: the score with its feedback."""
-
-    def metric(
-        gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None
-    ) -> dspy.Prediction:
-        score = task.score(gold, pred)
-        return dspy.Prediction(
-            score=score.value, feedback=score.feedback or f"This scored {score.value:.2f} of 1."
-        )
-
-    return metric

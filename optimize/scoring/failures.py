@@ -18,7 +18,7 @@ from optimize.data.fields import is_optional
 from optimize.files import to_text
 from optimize.program.program import Program
 from optimize.scoring.corpus_use import Knowledge
-from optimize.scoring.evaluate import UNPARSABLE, Outcome
+from optimize.scoring.evaluation import UNPARSABLE, Outcome
 from optimize.stats.records import Record
 from optimize.task import Task
 

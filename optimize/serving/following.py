@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import dspy
-
-from optimize import lm as lms
-from optimize.commands.load import Saved, ready
-from optimize.config import load_config
+from optimize.commands.load import Saved, Unlimited, asked_lm, ready
+from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
-from optimize.lm.meter import Meter
-from optimize.lm.reach import check_reachable
 from optimize.program.program import Program, signature_hash
 from optimize.store.champion import champion, present
 from optimize.store.read import Found
@@ -26,9 +21,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Serving:
-    """A program that answers. version: of the registered model; run: that made it."""
+    """A program that answers, and what its LM is asked with.
+
+    version: of the registered model; run: that made it.
+    """
 
     program: Program
+    config: RunConfig
     version: str
     run: str
 
@@ -36,13 +35,14 @@ class Serving:
 class Following:
     """The champion, and what is looked at to know that it is still that.
 
-    lm: the knobs `lm` and `api_base`, where another LM is to answer than the one it was optimized
-    on. Raises WorkbenchError where there is no champion, or its LM cannot be reached.
+    knobs: those of the configuration that are given (None: not); `lm` and `api_base` where another
+    LM is to answer than the one it was optimized on, or that one at another address. Raises
+    WorkbenchError where there is no champion, or its LM cannot be reached.
     """
 
-    def __init__(self, root: Path, task: str, lm: Mapping[str, str | None]) -> None:
+    def __init__(self, root: Path, task: str, knobs: Mapping[str, Any]) -> None:
         self.root, self.task = root, task
-        self.lm = {knob: value for knob, value in lm.items() if value}
+        self.knobs = knobs
         self.store = champion(root, task).store
         self.now = self._loaded(present(self.store, task))
         self._refused = ""  # a version that cannot be served, and is told of once
@@ -69,9 +69,6 @@ class Following:
         number, run = str(version.version), version.run_id  # type: ignore[attr-defined]
         text = Found(self.store, run, self.task, run).text("program.json")
         kept = Saved(text, f"program.json of run {run}", load_task(self.task, self.root))
-        config = load_config(self.root, **self.lm) if self.lm else kept.config
-        check_reachable(config)
-        asked: dspy.BaseLM | None = None
-        if self.lm:
-            asked = lms.task_lm(config, Meter(sys.maxsize), kept.task.max_tokens)
-        return Serving(ready(kept, asked), number, run)
+        meter = Unlimited()
+        program = ready(kept, asked_lm(kept, self.knobs, meter), meter)
+        return Serving(program, kept.configured(**self.knobs), number, run)

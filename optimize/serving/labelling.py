@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import re
 import signal
@@ -20,6 +18,7 @@ from optimize.commands.labelling import Sitting, Work
 from optimize.data.fields import is_optional
 from optimize.errors import WorkbenchError
 from optimize.files import to_text
+from optimize.report.html.policy import policy
 from optimize.report.labelling import RANDOM, by_number, kind
 from optimize.report.untrusted import visible
 from optimize.serving.guard import Guard, Refused
@@ -89,17 +88,10 @@ def application(sitting: Sitting, end: Callable[[], None]) -> FastAPI:
 
 def _policy(text: str) -> str:
     """The page's own style and script, its own address, and nothing else at all."""
-    parts = {tag: re.search(rf"<{tag}>(.*?)</{tag}>", text, re.S) for tag in ("style", "script")}
-    hashes = {
-        tag: base64.b64encode(hashlib.sha256(part[1].encode()).digest()).decode()
-        for tag, part in parts.items()
-        if part
-    }
-    return (
-        f"default-src 'none'; style-src 'sha256-{hashes['style']}'; script-src "
-        f"'sha256-{hashes['script']}'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
+    style, script = (
+        "".join(re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)) for tag in ("style", "script")
     )
+    return policy(style, script, "connect-src 'self'", "frame-ancestors 'none'")
 
 
 def _shown(sitting: Sitting) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import dspy
 import uvicorn
 
 from optimize import lm as lms
-from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
 from optimize.secrets import keep_secret
 from optimize.serving.app import Service, application
@@ -32,21 +32,21 @@ def serve(
     root: Path,
     task: str,
     place: tuple[str, int],
-    config: RunConfig,
-    lm: Mapping[str, str | None],
+    knobs: Mapping[str, Any],
     say: Callable[[str, Following], None],
 ) -> None:
     """Answer until the process is asked to stop, then finish what is in flight.
 
-    place: host and port; port 0 takes a free one. say: is told the address once it listens.
-    Raises WorkbenchError where it cannot listen, has no champion, or lacks a key.
+    place: host and port; port 0 takes a free one. knobs: as of Following. say: is told the address
+    once it listens. Raises WorkbenchError where it cannot listen, has no champion, or lacks a key.
     """
     host, _ = place
     key = _key(host)
     lms.configure(root)
     # what a service is asked is not kept
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
-    following, metrics = Following(root, task, lm), Metrics()
+    following, metrics = Following(root, task, knobs), Metrics()
+    config = following.now.config
     threads = config.in_flight
     service = Service(following, metrics, threads)
     app = application(service, following.now.program.task)

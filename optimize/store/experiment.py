@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from optimize.store.open import client, is_shared
+from optimize.store.tags import NOTE, OF_EXPERIMENT
 
 VIEW = "mlflow.sharedViewState."  # the prefix of the tags that MLflow's UI saves views in
 RUNS, RUNGS = "runs", "rungs"  # the views' ids, as they stand in an address
@@ -78,10 +79,9 @@ def addresses(root: Path, ui: str) -> dict[str, str]:
 
 def _tags(task: str) -> dict[str, str]:
     return {
-        # so that the UI opens on runs and charts
-        "mlflow.experimentKind": "custom_model_development",
+        **OF_EXPERIMENT,
         "mlflow.experiment.primaryMetric.name": "score",
-        "mlflow.note.content": _note(task),
+        NOTE: _note(task),
         VIEW + RUNS: _view("Runs with their scores", RUNS, "attributes.start_time", ""),
         VIEW + RUNGS: _view("Rungs, the best first", RUNGS, "metrics.`score`", SCORED_RUNGS),
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 from optimize.store.open import client
 from optimize.store.read import Found
+from optimize.store.tags import PARENT
 
 MOST = 50_000  # runs that MLflow gives at once
 
@@ -41,7 +42,7 @@ def listed(root: Path, task: str | None = None) -> list[Listed]:
     runs = store.search_runs(
         experiments, "tags.command != ''", max_results=MOST, order_by=["attributes.start_time DESC"]
     )
-    whole = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    whole = [run for run in runs if PARENT not in run.data.tags]
     return [_listed(store, run) for run in whole]
 
 

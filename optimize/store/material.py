@@ -11,7 +11,8 @@ from typing import Any
 
 from optimize.errors import WorkbenchError
 from optimize.files import to_text
-from optimize.report.page import Material, Price
+from optimize.report.page import Material
+from optimize.report.prices import Price
 from optimize.report.rows import Answers, RowTable
 from optimize.store.read import TEST_ROWS, Found
 from optimize.store.rungs import rungs

@@ -18,6 +18,7 @@ from optimize.report.record import Report
 from optimize.stats.judge import Confusion
 from optimize.stats.records import RowScores
 from optimize.store.open import client
+from optimize.store.tags import PARENT
 from optimize.task import task_names
 
 
@@ -132,9 +133,7 @@ def _by_id(store: Any, name: str, near: str) -> Found:
     experiments = [e.experiment_id for e in store.search_experiments()]
     runs = store.search_runs(experiments, max_results=50_000) if len(name) >= 6 else []
     found = [
-        run
-        for run in runs
-        if run.info.run_id.startswith(name) and "mlflow.parentRunId" not in run.data.tags
+        run for run in runs if run.info.run_id.startswith(name) and PARENT not in run.data.tags
     ]
     if len(found) != 1:
         raise WorkbenchError(

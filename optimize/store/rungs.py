@@ -12,6 +12,7 @@ from optimize.errors import WorkbenchError, did_you_mean
 from optimize.report.record import Report
 from optimize.report.rungs import RowRecord
 from optimize.store.read import Found, NoRun, find_run
+from optimize.store.tags import PARENT
 
 GOLD = "gold "  # before the name of an output, in the table of rows
 
@@ -68,7 +69,7 @@ def rungs(run: Found) -> list[RungRun]:
     """The rungs of a run in the order in which they were tried."""
     nested = run.store.search_runs(
         [run.store.get_run(run.id).info.experiment_id],
-        f"tags.`mlflow.parentRunId` = '{run.id}' and params.rung != ''",
+        f"tags.`{PARENT}` = '{run.id}' and params.rung != ''",
         order_by=["attributes.end_time ASC"],
     )
     return [_rung(run, one) for one in nested]

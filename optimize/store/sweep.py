@@ -15,12 +15,7 @@ from optimize.report.sweep import CellRecord, SweepRecord
 from optimize.store.experiment import experiment
 from optimize.store.open import client
 from optimize.store.shown import rounded
-
-NAME = "mlflow.runName"
-PARENT = "mlflow.parentRunId"
-NOTE = "mlflow.note.content"
-OF_SWEEP = {"mlflow.experimentKind": "custom_model_development"}
-STARTED = {"mlflow.source.name": "optimize", "mlflow.user": ""}
+from optimize.store.tags import NAME, NOTE, OF_EXPERIMENT, PARENT, STARTED
 
 
 def put_cells(root: Path, folder: Path, cells: Iterable[CellRecord]) -> str:
@@ -29,7 +24,7 @@ def put_cells(root: Path, folder: Path, cells: Iterable[CellRecord]) -> str:
     """
     store = client(root)
     with FileLock(folder / "store.lock"):  # jobs that end at once would make two runs of it
-        where = experiment(store, root, f"sweep-{folder.name}", OF_SWEEP)
+        where = experiment(store, root, f"sweep-{folder.name}", OF_EXPERIMENT)
         parent = _run(store, where, f"tags.sweep = '{folder.name}'", folder.name)
         for name, value in {"sweep": folder.name, **STARTED}.items():
             store.set_tag(parent, name, value)

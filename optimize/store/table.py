@@ -14,7 +14,7 @@ import dspy
 from optimize import files
 from optimize.data.rows import row_hash
 from optimize.program.program import Program
-from optimize.scoring.evaluate import Evaluation
+from optimize.scoring.evaluation import Evaluation
 
 FILE = "examples.json"
 TAG = {"mlflow.loggedArtifacts": json.dumps([{"path": FILE, "type": "table"}])}

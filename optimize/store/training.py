@@ -14,6 +14,7 @@ from optimize.finetune.epoch import Epoch, Sample, Step, TrainingLog, kept
 from optimize.lm.weights import sha256
 from optimize.stats.records import ScoreRecord
 from optimize.store import shown
+from optimize.store.tags import status
 
 EVERY = 5.0  # seconds at most for which steps are held back, so that a short step is not slowed
 SAMPLES = "samples.json"
@@ -39,9 +40,7 @@ class TrainingRun(TrainingLog):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._write()
-        stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
-        ended = "KILLED" if stopped else "FAILED" if kind else "FINISHED"
-        self.client.set_terminated(self.id, ended)
+        self.client.set_terminated(self.id, status(kind))
 
     def step(self, step: Step) -> None:
         self._steps = step.number

@@ -39,9 +39,9 @@ from optimize.store.model import register
 from optimize.store.open import client, is_shared
 from optimize.store.read import HISTORY, TEST_ROWS, Found
 from optimize.store.shared import PROJECT, one_at_a_time, project_id
+from optimize.store.tags import NOTE, PARENT, STARTED, status
 from optimize.store.training import TrainingRun, training_params
 
-NOTE = "mlflow.note.content"  # the tag that holds a description
 AT_WORK = {
     "run": "climbing",
     "finetune": "tuning",
@@ -70,8 +70,7 @@ class Run(Observer):
         tags = {
             "task": task,
             "command": command,
-            "mlflow.source.name": "optimize",
-            "mlflow.user": "",
+            **STARTED,
             PROJECT: self._project,
         }
         self._began = time.strftime("%m-%d %H:%M")
@@ -98,9 +97,9 @@ class Run(Observer):
             self._written()
             self.client.set_terminated(self.id, "FINISHED")
             return
-        stopped = issubclass(kind, KeyboardInterrupt)
-        self._rename(f"{'stopped' if stopped else 'failed'} {self._began}")
-        self.client.set_terminated(self.id, "KILLED" if stopped else "FAILED")
+        ended = status(kind)
+        self._rename(f"{'stopped' if ended == 'KILLED' else 'failed'} {self._began}")
+        self.client.set_terminated(self.id, ended)
 
     def finished(self, attempt: Attempt) -> None:
         self._written()
@@ -239,7 +238,7 @@ class Run(Observer):
 
     def _child(self, name: str, tags: Mapping[str, str], seconds: float = 0.0) -> str:
         """A nested run that began so many seconds ago."""
-        tags = {"mlflow.parentRunId": self.id, "task": self.task, **tags}
+        tags = {PARENT: self.id, "task": self.task, **tags}
         began = int((time.time() - seconds) * 1000)
         made = self.client.create_run(self.experiment, start_time=began, run_name=name, tags=tags)
         return str(made.info.run_id)

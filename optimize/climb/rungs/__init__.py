@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from optimize.climb.rungs import demos, instructions, tuned
-from optimize.climb.rungs.base import PASSES, Context, Skip, Starved
+from optimize.climb.rungs.base import BOOTSTRAP, PASSES, Context, Skip, Starved
 from optimize.climb.rungs.guide import guide, without_guide
 from optimize.climb.rungs.output_format import output_format
 from optimize.climb.rungs.passages import passages, without_corpus
@@ -36,8 +36,8 @@ class Rung:
     """A lever, its family (what kind of failure it mends) and the function that pulls it.
 
     unfit: why it can do nothing for a task, known before a call is spent; empty where it can.
-    passes: over the rows that compare candidates, with which it can do something. dearer: how many
-    times as many calls its program makes for an example.
+    passes: over the rows that compare candidates, and `once` examples beside them, with which it
+    can do something. dearer: how many times as many calls its program makes for an example.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Rung:
     pull: Callable[[Program, Context], Program]
     unfit: Callable[[Task], str] = lambda task: ""
     passes: int = PASSES
+    once: int = 0
     dearer: int = 1
 
     def judged(self, val: int, calls: float = 1.0) -> int:
@@ -53,21 +54,21 @@ class Rung:
 
     def needs(self, val: int, search: int, calls: float = 1.0) -> int:
         """LM calls with which it can do something; search: rows that compare candidates."""
-        return self.judged(val, calls) + math.ceil(calls * self.passes * search)
+        return self.judged(val, calls) + math.ceil(calls * (self.passes * search + self.once))
 
 
 LADDER: tuple[Rung, ...] = (
     Rung("output_format", "format", output_format),
     Rung("guide", "guide", guide, without_guide),
     Rung("demo_search", "demos", demo_search),
-    Rung("bootstrapped_demos", "demos", demos.bootstrapped, passes=6),
+    Rung("bootstrapped_demos", "demos", demos.bootstrapped, once=2 * BOOTSTRAP),
     Rung("nearest_demos", "demos", demos.nearest, demos.without_step_for_rows),
     Rung("passages", "retrieval", passages, without_corpus),
     Rung("reasoning", "reasoning", reasoning, with_own_steps),
-    Rung("mipro", "instructions", instructions.mipro, passes=6),
-    Rung("simba", "instructions", instructions.simba, passes=9),
+    Rung("mipro", "instructions", instructions.mipro, once=2 * BOOTSTRAP),
+    Rung("simba", "instructions", instructions.simba, once=instructions.SIMBA_STEP),
     Rung("gepa", "instructions", instructions.gepa),
-    Rung("copro", "instructions", instructions.copro, passes=5),
+    Rung("copro", "instructions", instructions.copro, once=3),
     Rung("votes", "votes", votes, passes=1, dearer=ANSWERS),
 )
 # on a tuned LM: the likeliest first, each a program that val judges

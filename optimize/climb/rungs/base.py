@@ -18,7 +18,8 @@ from optimize.lm.embedder import Embedder
 from optimize.lm.metered import MeteredLM
 from optimize.lm.room import room_of
 from optimize.program.program import Program, render
-from optimize.scoring.evaluate import Asking, Evaluation, evaluate
+from optimize.scoring.evaluate import Asking, evaluate
+from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import differences
 from optimize.stats.race import evidence_below
 from optimize.task import Task

@@ -17,7 +17,7 @@ from optimize.lm.embedder import Embedder
 from optimize.program.program import Program
 from optimize.program.program import student as unclimbed
 from optimize.program.retrieval import Neighbours
-from optimize.scoring.evaluate import float_metric
+from optimize.scoring.metrics import float_metric
 from optimize.task import Task
 
 # demos in a drawn set, as far as prompts have room; which are drawn is worth tens of points to a

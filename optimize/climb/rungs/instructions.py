@@ -8,10 +8,13 @@ import dspy
 
 from optimize.climb.rungs.base import BOOTSTRAP, Context, fresh, hushed
 from optimize.program.program import Program
-from optimize.scoring.evaluate import feedback_metric, float_metric
+from optimize.scoring.metrics import feedback_metric, float_metric
 
 # (candidates, trials, demos) of MIPROv2: its authors' medium and light searches, and the least
 MIPRO = ((12, 18, 4), (6, 10, 4), (3, 6, 2))
+# batch, candidates and steps of SIMBA's least search, and the examples of one such step
+SIMBA = (16, 3, 4)
+SIMBA_STEP = (2 * SIMBA[1] + 1) * SIMBA[0] + SIMBA[1] + 1
 
 
 def mipro(student: Program, context: Context) -> Program:
@@ -67,7 +70,8 @@ def simba(student: Program, context: Context) -> Program:
 
     batch, candidates, most = 32, 6, 8  # its authors'
     if len(rows) < batch or context.passes(step(batch, candidates), len(rows)) < 2:
-        batch, candidates, most = min(16, len(rows)), 3, 4
+        batch, candidates, most = SIMBA
+        batch = min(batch, len(rows))
     steps = context.affordable(step(batch, candidates), least=1, most=most, overhead=len(rows))
     optimizer = dspy.SIMBA(
         metric=float_metric(context.task),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optimize.climb.rungs.base import Context, fresh
 from optimize.program.program import Program, render
-from optimize.scoring.evaluate import Evaluation
+from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import paired_gain
 
 CANDIDATES = ("chat", "json", "xml", "compact")

@@ -6,7 +6,7 @@ import dspy
 
 from optimize.climb.rungs.base import BOOTSTRAP, Context, Skip, fitting, fresh, hushed
 from optimize.program.program import Program, student
-from optimize.scoring.evaluate import float_metric
+from optimize.scoring.metrics import float_metric
 from optimize.task import Task
 
 DEMOS = 4

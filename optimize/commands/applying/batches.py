@@ -5,9 +5,14 @@ batch, and run again when the answer has come: parsing, metering and caching are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from itertools import islice
+from pathlib import Path
+from typing import TypeVar
 
-from optimize.commands.applying.answering import Answer, Answered, answer, answers
+from optimize.climb.observer import Observer
+from optimize.commands.applying.answering import Answered, answer
 from optimize.config import RunConfig, is_local
 from optimize.data.stream import Given
 from optimize.errors import BudgetExhausted, WorkbenchError
@@ -16,8 +21,11 @@ from optimize.lm.batch.box import Box
 from optimize.lm.meter import Meter
 from optimize.lm.post import Unanswered, by_post
 from optimize.program.program import Program
+from optimize.scoring.evaluate import Spread
 from optimize.threads import in_threads
 
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 CHUNK = 20_000  # rows held while their batch is out
 FEW = 100  # requests that a batch has left over and that are not worth another
 
@@ -35,44 +43,44 @@ def check_batch(program: Program, config: RunConfig) -> None:
         )
 
 
-class InBatches:
-    """Gives rows with their answers, in order, a chunk at a time."""
+class Batched:
+    """Work whose LM calls a provider answers in batches."""
 
-    def __init__(
-        self, program: Program, threads: int, box: Box, meter: Meter, say: Callable[[str], None]
-    ) -> None:
-        self.program, self.threads, self.box, self.meter = program, threads, box, meter
-        self.say = say
+    def __init__(self, box: Box, meter: Meter, say: Callable[[str], None]) -> None:
+        self.box, self.meter, self.say = box, meter, say
 
-    def __call__(self, rows: Iterable[Given]) -> Iterator[Answered]:
-        source = iter(rows)
-        while chunk := list(islice(source, CHUNK)):
-            found = self._answered(chunk)
-            yield from zip(chunk, found, strict=True)
+    def spread(
+        self,
+        work: Callable[[Job], Result],
+        jobs: Sequence[Job],
+        threads: int,
+        copy: Callable[[Job], int] = lambda job: 0,
+    ) -> Iterator[Result]:
+        """Each job's result, in order. copy: as letters have it."""
 
-    def _answered(self, chunk: Sequence[Given]) -> list[Answer]:
-        found: list[Answer | None] = [None] * len(chunk)
+        def one(number: int) -> tuple[int, list[Result]]:
+            """Nothing where a request waits for a batch."""
+            try:
+                with by_post(self.box, copy(jobs[number])):
+                    return number, [work(jobs[number])]
+            except Unanswered:
+                return number, []
+
+        found, left = dict[int, Result](), list(range(len(jobs)))
         batches = 0
-        while True:
-            left = [number for number, known in enumerate(found) if known is None]
-            for number, known in in_threads(lambda n: (n, self._one(chunk[n])), left, self.threads):
-                found[number] = known
-            left = [number for number, known in enumerate(found) if known is None]
-            if not left:
-                return [known for known in found if known]
+        while left:
+            for number, known in in_threads(one, left, threads):
+                found.update((number, result) for result in known)
+            if not (left := [number for number in left if number not in found]):
+                break
             if batches and self.box.waiting <= FEW:
-                self._ask_directly(chunk, left, found)
-                continue
+                self._say_directly(len(left))
+                rest = in_threads(work, [jobs[number] for number in left], threads)
+                found.update(zip(left, rest, strict=True))
+                break
             self._deliver()
             batches += 1
-
-    def _one(self, row: Given) -> Answer | None:
-        """None: its request waits for a batch."""
-        try:
-            with by_post(self.box):
-                return answer(self.program, row)
-        except Unanswered:
-            return None
+        yield from (found[number] for number in range(len(jobs)))
 
     def _deliver(self) -> None:
         """Raises WorkbenchError for a batch that brought nothing: the next one might not either."""
@@ -87,13 +95,31 @@ class InBatches:
             )
         self.say(f"A batch brought {came:,} answers.")
 
-    def _ask_directly(
-        self, chunk: Sequence[Given], left: Sequence[int], found: list[Answer | None]
-    ) -> None:
+    def _say_directly(self, rows: int) -> None:
         self.box.forget()
-        self.say(
-            f"{len(left)} rows that no batch has answered are asked one by one, at the full price."
-        )
-        rows = [chunk[number] for number in left]
-        for number, (_, known) in zip(left, answers(self.program, rows, self.threads), strict=True):
-            found[number] = known
+        self.say(f"{rows} rows that no batch has answered are asked one by one, at the full price.")
+
+
+@contextmanager
+def boxed(path: Path, config: RunConfig, meter: Meter, watch: Observer) -> Iterator[Spread]:
+    """How rows are asked in batches, each repeat a request of its own. path: what has come is kept
+    in files that begin with it, until all has.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    box = Box(path, watch.scored, config.max_minutes)
+    batched = Batched(box, meter, watch.noted)
+    yield partial(batched.spread, copy=lambda job: job[1])
+    box.close()
+
+
+class InBatches:
+    """Gives rows with their answers, in order, a chunk at a time."""
+
+    def __init__(self, program: Program, threads: int, batched: Batched) -> None:
+        self.program, self.threads, self.batched = program, threads, batched
+
+    def __call__(self, rows: Iterable[Given]) -> Iterator[Answered]:
+        source = iter(rows)
+        while chunk := list(islice(source, CHUNK)):
+            work = lambda row: answer(self.program, row)  # noqa: E731
+            yield from zip(chunk, self.batched.spread(work, chunk, self.threads), strict=True)

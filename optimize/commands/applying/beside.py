@@ -50,9 +50,9 @@ def alone(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_about(out: Path, found: Found, columns: Columns) -> None:
-    """Note who answers. Raises WorkbenchError where OUT was begun otherwise than it would be gone
-    on with.
+def check_about(out: Path, found: Found, columns: Columns, begun: bool) -> None:
+    """Note who answers. begun: something of OUT is there, if not in it. Raises WorkbenchError where
+    it was begun otherwise than it would be gone on with.
     """
     path = beside(out, "about.json")
     now = About(
@@ -62,7 +62,7 @@ def check_about(out: Path, found: Found, columns: Columns) -> None:
         lm=found.config.lm,
         columns=list(columns.all),
     )
-    if not path.is_file() or not is_begun(out):
+    if not path.is_file() or not (begun or is_begun(out)):
         path.write_text(now.model_dump_json(indent=1) + "\n", encoding="utf-8")
         return
     before = About.model_validate_json(path.read_bytes())

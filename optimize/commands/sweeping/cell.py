@@ -19,10 +19,10 @@ from pydantic import ValidationError
 
 from optimize import stopping
 from optimize.climb.observer import Observer
+from optimize.commands.budget import Granting, Ledger, SharedPurse, read_drawn
 from optimize.commands.explained import explained
 from optimize.commands.run import run
 from optimize.commands.session import Own, check_price, open_session
-from optimize.commands.sweeping.budget import CellPurse, Granting, Ledger, read_spent
 from optimize.commands.sweeping.plan import Cell, Sweep
 from optimize.config import FILE, RunConfig, command_line
 from optimize.errors import WorkbenchError
@@ -65,16 +65,16 @@ def on_record(sweep: Sweep, cell: Cell) -> CellRecord:
     """What is known of a cell: of one that was not run, or on other rows or knobs, nothing but
     what it has spent.
     """
-    calls, usd = read_spent(sweep.home(cell) / SPENT)
-    nothing = _record(cell, calls=calls, usd=usd)
+    drawn = read_drawn(sweep.home(cell) / SPENT)
+    paid = {"calls": drawn.calls, "usd": drawn.usd}
+    nothing = _record(cell, **paid)
     try:
         text = (sweep.home(cell) / RECORD).read_text(encoding="utf-8")
         known = CellRecord.model_validate_json(text)
     except (OSError, ValidationError):
         return nothing
     # numbers and names change when the file gets more cells
-    update = {"number": cell.number, "setting": cell.setting, "calls": calls, "usd": usd}
-    current = known.model_copy(update=update)
+    current = known.model_copy(update={"number": cell.number, "setting": cell.setting, **paid})
     return current if known.inputs == cell.inputs else nothing
 
 
@@ -97,13 +97,13 @@ def run_cell(sweep: Sweep, cell: Cell, ledger: Granting, watch: Observer) -> Cel
         before = on_record(sweep, cell)
         if is_done(before):
             return before
-        told = f"[budget] in {sweep.path.name}"
-        with CellPurse(ledger, cell.id, home / SPENT, told) as purse:
+        told = f"The budget of the whole sweep is spent ([budget] in {sweep.path.name})."
+        with SharedPurse(ledger, cell.id, home / SPENT, told) as purse:
             (home / FILE).write_text(_toml(cell.config), encoding="utf-8")
             start = time.perf_counter()
             found = _found(sweep, cell, purse, watch)
-        ended: dict[str, Any] = {"short": purse.short, "calls": purse.spent, "usd": purse.usd}
-        ended["seconds"] = round(time.perf_counter() - start, 1)
+        ended: dict[str, Any] = {"short": purse.short, "calls": purse.drawn.calls}
+        ended |= {"usd": purse.drawn.usd, "seconds": round(time.perf_counter() - start, 1)}
         record = _record(cell, **found, **ended)
         write_whole(home / RECORD, record.model_dump_json(indent=1))
         return record
@@ -132,7 +132,7 @@ def _toml(config: RunConfig) -> str:
     )
 
 
-def _found(sweep: Sweep, cell: Cell, purse: CellPurse, watch: Observer) -> dict[str, Any]:
+def _found(sweep: Sweep, cell: Cell, purse: SharedPurse, watch: Observer) -> dict[str, Any]:
     """What the run has found, or what it failed with."""
     home = sweep.home(cell)
     own = Own(home, sweep.root if sweep.file.cache == "project" else home, purse)

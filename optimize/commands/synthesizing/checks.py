@@ -23,7 +23,8 @@ from optimize.program.program import Program, student
 from optimize.program.retrieval import Neighbours, Passages
 from optimize.program.votes import HEAT
 from optimize.program.writing import Draw, label_values
-from optimize.scoring.evaluate import FEWEST, Asking, Outcome, evaluate
+from optimize.scoring.evaluate import FEWEST, Asking, evaluate
+from optimize.scoring.evaluation import Outcome
 
 ASKED = 3  # times that a candidate is labelled; all must agree with its own outputs
 DEMOS = (8, 4, 2, 0)  # rows of people that the labeller is shown, as far as it has room

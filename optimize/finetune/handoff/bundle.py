@@ -31,7 +31,7 @@ from optimize.finetune.training_rows import (
 )
 from optimize.program.compact_format import object_schema
 from optimize.program.program import Program, save
-from optimize.scoring.evaluate import Outcome
+from optimize.scoring.evaluation import Outcome
 
 BASES = {"embedded": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # where the LM's weights are on the hub
 # how rows were divided

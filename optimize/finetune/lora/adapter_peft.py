@@ -16,7 +16,7 @@ from typing import Any
 from optimize.errors import WorkbenchError
 from optimize.files import read_text
 from optimize.finetune.lora.adapter_gguf import Place, Served, write_adapter
-from optimize.finetune.lora.model import linear, load_config, load_model, parameters
+from optimize.finetune.lora.model import head_width, linear, load_config, load_model, parameters
 from optimize.gguf_header import read_header, read_tensors
 from optimize.threads import free_memory
 
@@ -38,18 +38,20 @@ BEYOND = (
 )
 STARTS = ("gaussian", "eva", "orthogonal")  # others change the base weights as well
 MERGE = "Merge it into its base there, convert that to GGUF, and adopt the merged file."
+Places = dict[str, tuple[Place, tuple[int, int]]]
 Pair = tuple[Any, Any]  # A of rank × inputs, B of outputs × rank, float32 numpy arrays
 
 
-def to_gguf(folder: Path, base: Path, out: Path) -> None:
-    """Write the adapter of a PEFT folder as a GGUF file for the base weights at `base`.
+def to_gguf(folder: Path, base: Path, out: Path, known: Places | None = None) -> None:
+    """Write the adapter of a PEFT folder as a GGUF file for the base weights at `base`. known:
+    `places` of these, where they have been looked for already.
 
     Raises WorkbenchError for an adapter that is no plain LoRA, is cut short, or does not fit these
     weights; then nothing is written.
     """
     config, pairs = read_config(folder), _pairs(folder)
     alpha = float(config["lora_alpha"])
-    known = places(base)
+    known = known or places(base)
     written = []
     for module, (a, b) in pairs.items():
         place = known.get(module)
@@ -136,7 +138,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def places(base: Path) -> dict[str, tuple[Place, tuple[int, int]]]:
+def places(base: Path) -> Places:
     """{module in transformers: (where it is in the GGUF file, its outputs × inputs)}."""
     served, config = Served(base), load_config(str(base))
     need, free = 4 * parameters(config), free_memory()
@@ -148,8 +150,7 @@ def places(base: Path) -> dict[str, tuple[Place, tuple[int, int]]]:
         )
     modules = linear(load_model(str(base), config, served), 0)
     weights = {name: one.weight.detach().numpy() for name, one in modules.items()}
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    found = served.places(weights, config.num_hidden_layers, width)
+    found = served.places(weights, config.num_hidden_layers, head_width(config))
     return {name: (place, weights[name].shape) for name, place in found.items()}
 
 

@@ -102,6 +102,11 @@ def parameters(config: Any) -> int:
         return sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
 
 
+def head_width(config: Any) -> int:
+    each = config.hidden_size // config.num_attention_heads
+    return int(getattr(config, "head_dim", None) or each)
+
+
 def _place(base: str) -> tuple[str, dict[str, str]]:
     """How transformers is told where the base is."""
     file = Path(base)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from optimize.errors import WorkbenchError
-from optimize.finetune.epoch import Sample
+from optimize.finetune.epoch import Sample, Say
 from optimize.finetune.lora.adapter_gguf import ELSEWHERE
 from optimize.finetune.lora.cut import CutModel, EncodedRow, autocast
 from optimize.gguf_header import read_header
@@ -85,6 +85,28 @@ class ServedLM:
                 f"The base weights, loaded by transformers, answer otherwise than {self.path.name} "
                 f"does where it is served: next tokens lie {mean:.1f} nats apart. {ELSEWHERE}"
             )
+
+
+def readable(
+    engine: ServedLM, rows: Sequence[dict[str, Any]], context: int, kind: str, say: Say
+) -> list[tuple[dict[str, Any], list[EncodedRow]]]:
+    """The rows, each with its token ids, without those that the LM could not read where it is
+    served.
+
+    Raises WorkbenchError where there are none.
+    """
+    found = [(row, engine.rows(row)) for row in rows]
+    sizes = [max(map(len, read)) for _, read in found]
+    fitting = [one for one, size in zip(found, sizes, strict=True) if size <= context]
+    if left := len(found) - len(fitting):
+        told = (
+            f"{left} of {len(found)} {kind} rows are longer than the {context} tokens that the LM "
+            f"may read (the longest has {max(sizes)})"
+        )
+        if not fitting:
+            raise WorkbenchError(f"All {told}. Allow more by --context, or shorten the rows.")
+        say(f"{told}: they are left out of the training. --context allows more.")
+    return fitting
 
 
 def _next(model: Any, prompt: Sequence[int]) -> Any:

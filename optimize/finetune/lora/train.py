@@ -36,6 +36,13 @@ def check_config(config: RunConfig) -> None:
             f"LoRA training needs {', '.join(missing)}: pip install 'optimize-workbench[lora]' "
             "(without a GPU, install a CPU build of torch first)."
         )
+    check_weights(config)
+
+
+def check_weights(config: RunConfig) -> None:
+    """Raises WorkbenchError where the weights of a local LM are of an unknown kind, or those that
+    it is to be trained on cannot be read.
+    """
     if not in_catalogue(config.lm):
         path = Path(config.lm.removeprefix("gguf:")).expanduser()
         check_architecture(read_header(path).architecture)
@@ -72,7 +79,7 @@ def train(
     return trainings.train(recipe, log or TrainingLog())
 
 
-def curve(tuned: str) -> list[Epoch]:
+def curve(tuned: str, out: Path | None = None) -> list[Epoch]:
     """The epochs of the training that made this adapter; none where that was not written down."""
     path = Path(tuned).with_suffix(".json")
     return (

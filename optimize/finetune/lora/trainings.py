@@ -22,6 +22,7 @@ from optimize.finetune.lora.fit import Fit, held
 from optimize.finetune.lora.model import (
     adapt,
     base_identity,
+    head_width,
     linear,
     load_config,
     load_model,
@@ -31,10 +32,10 @@ from optimize.finetune.lora.model import (
 from optimize.finetune.lora.needs import Needs, Shape, needs, shape
 from optimize.finetune.lora.objective import Lesson, compared, lesson
 from optimize.finetune.lora.recipe import ALPHA, Recipe
-from optimize.finetune.lora.served import ServedLM
+from optimize.finetune.lora.room import free_room, lacking
+from optimize.finetune.lora.served import ServedLM, readable
 from optimize.gguf_header import read_header
 from optimize.lm.embedded import context_of
-from optimize.threads import free_memory
 
 
 @dataclass
@@ -86,14 +87,7 @@ class Trainings:
 
     def lacking(self, recipe: Recipe) -> str:
         """Why there is too little memory for it; empty where there is enough."""
-        expected = self.needs(recipe)
-        if expected.memory <= self._free:
-            return ""
-        return (
-            f"LoRA training would take about {expected.memory / 1e9:.1f} GB of memory, "
-            f"{self._free / 1e9:.1f} GB are free. Tune a smaller LM, shorten the longest rows, or "
-            "use --finetune bundle to train elsewhere."
-        )
+        return lacking(self.needs(recipe), self._free)
 
     def measure(self, recipe: Recipe) -> None:
         """Load what this one needs, after which the seconds of all are known."""
@@ -141,8 +135,7 @@ class Trainings:
         known, first = self._known, recipe.first(self._known.num_hidden_layers)
         model = load_model(self.base, known, self._served)
         modules = {name: one.weight.detach().numpy() for name, one in linear(model, first).items()}
-        width = getattr(known, "head_dim", None) or known.hidden_size // known.num_attention_heads
-        places = self._served.places(modules, known.num_hidden_layers, width)
+        places = self._served.places(modules, known.num_hidden_layers, head_width(known))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         cut, taught = CutModel(model.to(device), first), [one.row for one in self._encoded[0]]
         self._lm.check_same(model, taught)
@@ -177,9 +170,7 @@ class Trainings:
     @cached_property
     def _free(self) -> int:
         """Bytes, before the first model is loaded."""
-        import torch
-
-        return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else free_memory()
+        return free_room()
 
     @cached_property
     def _lm(self) -> ServedLM:
@@ -200,20 +191,10 @@ class Trainings:
     @cached_property
     def _encoded(self) -> tuple[list[Lesson], list[EncodedRow]]:
         """Train and val rows as token ids, without those that the LM could not read."""
-        lessons = self._readable(self.rows, "train")
-        return lessons, [one.row for one in self._readable(self.val, "val")]
+        lessons = [lesson(ids) for _, ids in self._readable(self.rows, "train")]
+        return lessons, [ids[0] for _, ids in self._readable(self.val, "val")]
 
-    def _readable(self, rows: Sequence[dict[str, Any]], kind: str) -> list[Lesson]:
-        """Those that fit where the LM is served. Raises WorkbenchError where none does."""
-        found = [lesson(self._lm.rows(row)) for row in rows]
-        fitting = [one for one in found if max(map(len, one.rows)) <= self.context]
-        if left := len(found) - len(fitting):
-            longest = max(len(row) for one in found for row in one.rows)
-            told = (
-                f"{left} of {len(found)} {kind} rows are longer than the {self.context} tokens "
-                f"that the LM may read (the longest has {longest})"
-            )
-            if not fitting:
-                raise WorkbenchError(f"All {told}. Allow more by --context, or shorten the rows.")
-            self.say(f"{told}: they are left out of the training. --context allows more.")
-        return fitting
+    def _readable(
+        self, rows: Sequence[dict[str, Any]], kind: str
+    ) -> list[tuple[dict[str, Any], list[EncodedRow]]]:
+        return readable(self._lm, rows, self.context, kind, self.say)

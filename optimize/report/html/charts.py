@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from markupsafe import Markup
 
 from optimize.climb.verdict import WEIGHTS
 from optimize.report.html import svg
-from optimize.report.html.svg import Dot, Plot
+from optimize.report.html.front import Choice, cost_front
+from optimize.report.html.svg import Dot, Figure, Plot
 from optimize.report.page import Page, calibration
 from optimize.report.record import AttemptRecord
 from optimize.report.sections import NONE, Section
@@ -29,17 +30,6 @@ class Bar:
     gain: str = ""
     calls: str = ""
     seconds: str = ""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart, what it shows, and its numbers as a table. key: names of its colours, by class."""
-
-    title: str
-    drawn: Markup
-    note: str
-    data: Section
-    key: Mapping[str, str] = field(default_factory=dict)
 
 
 def val_bars(page: Page) -> list[Bar]:
@@ -133,36 +123,12 @@ def _climb(page: Page, spent: Sequence[float], across: str) -> Figure | None:
 
 def costs(page: Page) -> Figure | None:
     """Val score over what an answer costs, with the programs that nothing cheaper beats."""
-    known = [(m, a, page.prices[a.rung]) for m, a in _scored(page) if a.rung in page.prices]
-    if len(known) < 2:
-        return None
-    priced = all(p.usd is not None for *_, p in known) and any(p.usd for *_, p in known)
-    unit = "US dollars for 1,000 answers" if priced else "tokens an answer, read and written"
-    points = [(1000 * (p.usd or 0.0) if priced else p.tokens, m, a) for m, a, p in known]
-    points.sort(key=lambda point: (point[0], -_mean(point[2])))
-    front: list[tuple[float, str, AttemptRecord]] = []
-    for point in points:
-        if not front or _mean(point[2]) > _mean(front[-1][2]):
-            front.append(point)
-    plot = Plot(points[-1][0] * 1.06, unit)
-    corners = [(x, _mean(a)) for x, _, a in front] + [(points[-1][0], _mean(front[-1][2]))]
-    dots = [Dot(x, _mean(a), m, _kind(page, a), f"{a.rung}: {a.val}") for x, m, a in points]
-    drawn = [*plot.frame(page.report.target), *plot.steps(corners, "front"), *plot.dots(dots)]
-    best = ", ".join(a.rung for *_, a in front)
-    on_front = [a.rung for *_, a in front]
-    rows = [
-        [m, a.rung, str(a.val), svg.short(x), "yes" if a.rung in on_front else ""]
-        for x, m, a in points
+    choices = [
+        Choice(mark, a.rung, _kind(page, a), a.val, page.prices[a.rung])
+        for mark, a in _scored(page)
+        if a.val and a.rung in page.prices
     ]
-    columns = ("", "lever", "val score", unit, "on the line")
-    note = f"Nothing as cheap scores better than those on the line: {best}."
-    title = "What an answer costs"
-    said = f"Val score over {unit}. {note}"
-    return Figure(title, plot.drawn(drawn, said), note, Section(title, (), columns, rows))
-
-
-def _mean(a: AttemptRecord) -> float:
-    return a.val.score if a.val else 0.0
+    return cost_front("What an answer costs", "lever", "val", choices, page.report.target)
 
 
 def sureness(page: Page) -> Figure | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -14,6 +12,7 @@ from markupsafe import Markup
 from optimize.report import sections
 from optimize.report.html import charts, labels, svg
 from optimize.report.html.data import embedded
+from optimize.report.html.policy import policy
 from optimize.report.page import Page, slice_gains
 from optimize.report.sections import Section
 from optimize.report.sentences import change_sentences, percent, preflight_sentences
@@ -55,7 +54,7 @@ def written(template: str, script: str = "", **given: Any) -> str:
     found: str = (
         _environment()
         .get_template(template)
-        .render(policy=_policy(style, script), style=Markup(style), script=Markup(script), **given)
+        .render(policy=policy(style, script), style=Markup(style), script=Markup(script), **given)
     )
     return found
 
@@ -74,19 +73,6 @@ def _environment() -> Environment:
         # control characters of rows must not reach whoever prints the file in a terminal
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
-
-
-def _policy(style: str, script: str) -> str:
-    """What the browser is told to allow: this style and this script, and nothing else at all."""
-    return (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"sha256-{base64.b64encode(digest).decode()}"
 
 
 def _verdict(page: Page) -> dict[str, Any]:

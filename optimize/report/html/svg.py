@@ -5,12 +5,13 @@ Colours are classes of page.css, so that they follow dark mode and print.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from markupsafe import Markup, escape
 
+from optimize.report.sections import Section
 from optimize.stats.records import ScoreRecord
 
 LEFT, ACROSS = 9.0, 86.0  # percent of the width: before the plot, and the plot's own
@@ -27,6 +28,17 @@ class Dot:
     mark: str
     kind: str
     name: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart, what it shows, and its numbers as a table. key: names of its colours, by class."""
+
+    title: str
+    drawn: Markup
+    note: str
+    data: Section
+    key: Mapping[str, str] = field(default_factory=dict)
 
 
 def tag(name: str, text: object = "", **given: object) -> Markup:

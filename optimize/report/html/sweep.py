@@ -9,11 +9,12 @@ from markupsafe import Markup
 
 from optimize.report import swept
 from optimize.report.html import svg
-from optimize.report.html.charts import Bar, Figure
+from optimize.report.html.charts import Bar
+from optimize.report.html.front import Choice, cost_front
 from optimize.report.html.render import written
-from optimize.report.html.svg import Dot, Plot
+from optimize.report.html.svg import Figure
 from optimize.report.sections import NONE, Section
-from optimize.report.sweep import SettingRecord, SweepRecord, TaskRecord, cost, in_usd
+from optimize.report.sweep import SettingRecord, SweepRecord, TaskRecord
 
 
 @dataclass(frozen=True)
@@ -89,24 +90,9 @@ def _seeds(task: TaskRecord, number: int, setting: SettingRecord) -> list[Bar]:
 
 def _costs(task: TaskRecord) -> Figure | None:
     """Test score over what an answer costs, with the settings that nothing cheaper beats."""
-    known = [(n, s) for n, s in enumerate(task.settings) if s.price]
-    if len(known) < 2:
-        return None
-    usd = in_usd([s.price for _, s in known if s.price])
-    unit = "US dollars for 1,000 answers" if usd else "tokens an answer, read and written"
-    points = sorted((cost(s.price, usd), n, s) for n, s in known if s.price)
-    plot = Plot(points[-1][0] * 1.06, unit)
-    front = [(x, s.test.score) for x, _, s in points if s.on_front]
-    corners = [*front, (points[-1][0], front[-1][1])]
-    dots = [
-        Dot(x, s.test.score, str(n), _kind(task, s), f"{s.setting}: {s.test}") for x, n, s in points
+    choices = [
+        Choice(str(n), s.setting, _kind(task, s), s.test, s.price)
+        for n, s in enumerate(task.settings)
+        if s.price
     ]
-    drawn = [*plot.frame(task.target), *plot.steps(corners, "front"), *plot.dots(dots)]
-    rows = [
-        [s.setting, str(s.test), svg.short(x), "yes" if s.on_front else ""] for x, _, s in points
-    ]
-    best = ", ".join(s.setting for _, _, s in points if s.on_front)
-    note = f"Nothing as cheap scores better than those on the line: {best}."
-    title, columns = "Cost against quality", ("LM", "test score", unit, "on the line")
-    said = f"Test score over {unit}. {note}"
-    return Figure(title, plot.drawn(drawn, said), note, Section(title, (), columns, rows))
+    return cost_front("Cost against quality", "LM", "test", choices, task.target)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-SCRIPTS = ("trl_sft.py", "trl_dpo.py")
+SCRIPTS = ("trl_lora.py",)
 RANK, ALPHA, LEARNING_RATE, BATCH, LONGEST = 16, 32, 2e-4, 8, 2048
 UNKNOWN = "set/your-base-model"
 
@@ -24,10 +24,8 @@ def write_recipes(folder: Path, base: str | None, epochs: int, seed: int, pairs:
     out = folder / "recipes"
     out.mkdir(parents=True, exist_ok=True)
     for name in SCRIPTS:
-        if pairs or name != "trl_dpo.py":
-            (out / name).write_text(
-                (Path(__file__).parent / name).read_text(encoding="utf-8"), encoding="utf-8"
-            )
+        text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+        (out / name).write_text(text, encoding="utf-8")
     for name, content in (
         ("axolotl", _axolotl(base, epochs, seed)),
         ("llamafactory", _llamafactory(base, epochs, seed)),
@@ -52,14 +50,15 @@ def write_recipes(folder: Path, base: str | None, epochs: int, seed: int, pairs:
 
 def write_readme(folder: Path, base: str | None, pairs: bool, told: Mapping[str, str]) -> None:
     """The hand-off's README.md, from handoff.md with what is told put in."""
+    flag = "" if base else " --base MODEL"
     lines = {
         "base": f"`{base}`"
         if base
         else f"yours to choose: put it into the two configurations in place of `{UNKNOWN}`",
-        "flag": "" if base else " --base MODEL",
+        "flag": flag,
         "preferences": "\n- `preferences/`: `prompt`, `chosen` (the label), `rejected` (what the "
         "prompt program said), for DPO." * pairs,
-        "dpo": "python recipes/trl_dpo.py --base out/trl_sft" if pairs else "",
+        "dpo": f"python recipes/trl_lora.py{flag} --method dpo --adapter out/sft" if pairs else "",
     }
     text = Template((Path(__file__).parent / "handoff.md").read_text(encoding="utf-8")).substitute(
         told, **lines

@@ -1,0 +1,130 @@
+"""One climb at several caps of calls: does more of them ever make a result worse?
+
+    python -m bench.budgets [--lm NAME] [--sets NAME …] [--budgets 400 1500 5000] --keep DIR
+
+Each cap is an `optimize run` of its own in one project a set, smallest first, so that answers which
+a smaller one has paid for are not asked again (they count as calls all the same). Goes on where it
+was stopped, from the projects' stores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from bench.peers_cell import QUIET, TaskRows, task_text
+from bench.printed import printed
+from bench.public_sets import NAMES, public_set
+from optimize.catalogue import EMBEDDED
+from optimize.data.split import folded
+from optimize.stats.intervals import mean_interval, paired_gain
+from optimize.store.listing import listed
+from optimize.store.read import TEST_SCORES
+from optimize.task import choices
+
+TOKENS = 24  # of an answer
+
+
+def main() -> None:
+    given = arguments()
+    table: list[dict[str, Any]] = []
+    for name in given.sets:
+        project = given.keep.resolve() / name
+        if not project.is_dir():
+            written(project, name, given)
+        done: list[dict[str, Any]] = []
+        for budget in given.budgets:
+            kept = project / f"{budget}.json"
+            if not kept.is_file():
+                kept.write_text(json.dumps(climbed(project, name, budget, given)))
+            done.append(json.loads(kept.read_text()))
+        table += rows(name, given.budgets, done)
+        printed(table, f"{given.lm}, {given.train} train, {given.val} val rows", given.json)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--lm", default=EMBEDDED)
+    add("--sets", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
+    add("--budgets", nargs="+", type=int, default=[400, 1500, 5000])
+    add("--train", type=int, default=300)
+    add("--val", type=int, default=100)
+    add("--test", type=int, default=100)
+    add("--keep", type=Path, required=True, help="the projects, a folder a set")
+    add("--json", action="store_true")
+    return parser.parse_args()
+
+
+def written(project: Path, name: str, given: argparse.Namespace) -> None:
+    data = public_set(name)
+    learn, test = (
+        [{"text": e.text, "label": e.label} for e in side] for side in (data.learn, data.score)
+    )
+    test = test[: given.test]
+    held = {folded(row["text"]) for row in test}
+    learn = [row for row in learn if folded(row["text"]) not in held]
+    learn = random.Random(0).sample(learn, min(len(learn), given.train + given.val))
+    signature = data.task.signature
+    labels = choices(signature.output_fields["label"].annotation)
+    sides = {"val": learn[: given.val], "train": learn[given.val :], "test": test}
+    devset = project / "devsets" / name
+    devset.mkdir(parents=True)
+    for side, some in sides.items():
+        (devset / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    (project / "programs").mkdir()
+    rows = TaskRows(name, signature.instructions, labels, train=[], val=[], test=[])
+    (project / "programs" / f"{name}.py").write_text(task_text(rows, TOKENS))
+
+
+def climbed(project: Path, name: str, budget: int, given: argparse.Namespace) -> dict[str, Any]:
+    """The run's report and its best program's score on each test row."""
+    words = f"-m optimize run {name} --lm {given.lm} --max-calls {budget} --target 1 --json"
+    command = [sys.executable, *words.split(), "--finetune", "never"]
+    ended = subprocess.run(command, cwd=project, stdout=subprocess.PIPE, env=environment())
+    if ended.returncode not in (0, 1):
+        sys.exit(f"{name} at {budget} calls ended with {ended.returncode}")
+    run = listed(project, name)[0].found
+    scores = json.loads(run.text(TEST_SCORES))["programs"]["final"]
+    return {"report": json.loads(ended.stdout), "scores": scores}
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, **QUIET, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def rows(name: str, budgets: list[int], done: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    gains = ["", *(gain(some, more) for some, more in pairwise(done))]
+    return [
+        {
+            "set": name,
+            "cap": budget,
+            "calls": found["report"]["lm_calls"],
+            "verdict": found["report"]["verdict"],
+            "levers tried": sum(a["val"] is not None for a in found["report"]["attempts"]),
+            "built on last": found["report"]["numbers"]["rung"],
+            "val": f"{found['report']['numbers']['best']['score']:.2f}",
+            "test": told(mean_interval([s for s in found["scores"] if s is not None])),
+            "more than the cap before": more,
+        }
+        for budget, found, more in zip(budgets, done, gains, strict=True)
+    ]
+
+
+def gain(some: dict[str, Any], more: dict[str, Any]) -> str:
+    return told(paired_gain(some["scores"], more["scores"]), "+")
+
+
+def told(found: Any, sign: str = "") -> str:
+    return f"{found.mean:{sign}.2f} [{found.low:{sign}.2f}, {found.high:{sign}.2f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+"""What fine-tuning hangs on, a function a criterion: its value on record, the threshold, and what
+would meet it.
+"""
