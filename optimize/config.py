@@ -135,6 +135,11 @@ class RunConfig(BaseSettings):
         description="how often each val and test row is asked, to tell the LM's noise from the "
         "sample's",
     )
+    batch: bool = Field(
+        False,
+        description="ask the test rows through the provider's batch API: half the price, within a "
+        "day",
+    )
     headroom: bool = Field(
         False,
         description="after a climb short of the target: could the best of several answers, or the "
@@ -255,9 +260,9 @@ TAKES: dict[str, tuple[str, ...]] = {
             *_CLIMBING,
         ),
     ),
-    "run": (*_ASKING, *_TUNING, "headroom", "finetune", *_CLIMBING),
+    "run": (*_ASKING, *_TUNING, "batch", "headroom", "finetune", *_CLIMBING),
     "gate": ("target", "waive"),
-    "recheck": (*_ASKING, "target", "repeats", "test_rows"),
+    "recheck": (*_ASKING, "target", "repeats", "batch", "test_rows"),
     "monitor": (*_ASKING, "target", "seed"),
     "label": ("lm", "api_base", *LIMITS, "threads", "timeout", "seed"),
     "synthesize": ("lm", "teacher", "api_base", "teacher_api_base", "context", *LIMITS, "seed"),

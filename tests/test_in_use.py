@@ -142,6 +142,32 @@ def test_test_rows_asked_in_a_batch_twice_each_are_paid_at_half(
     assert not list(Path(".optimize/batches").iterdir()), "nothing is kept of what is done"
 
 
+def test_a_run_asks_its_test_rows_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FIRST_POLL", "LAST_POLL"):
+        monkeypatch.setattr(boxes, name, 0.001)
+    provider = BatchServer(judge)
+    words = "--lm openai/judge --val-rows 8 --test-rows 8 --max-calls 120 --finetune never --batch"
+    with served(provider.app) as url:
+        words += f" --api-base {url}/v1 --target 1 --json"
+        done = CliRunner().invoke(app, ["run", "unrun", *words.split()])
+    assert done.exit_code in (0, 1), done.stderr
+    report = json.loads(done.stdout)
+    assert report["test"]["prompt"]["n"] == report["test"]["zero_shot"]["n"] == 8
+    sent = sum(len(batch.requests) for batch in provider.batches)
+    assert sent >= 8 and report["lm_calls"] == sent + len(provider.direct)
+    assert "--batch" in report["next"] or report["next"].startswith("optimize check")
+
+
+@pytest.mark.parametrize("lm", ["embedded", "openai/judge"])
+def test_what_no_batch_can_answer_is_told_before_a_call(lm: str, at: Any) -> None:
+    url, bodies = at(judge)
+    base = [] if lm == "embedded" else ["--api-base", f"{url},{url}2"]
+    for command in (["run", "unrun"], ["recheck", "review"]):
+        done = CliRunner().invoke(app, [*command, "--batch", "--lm", lm, *base])
+        assert done.exit_code == 2 and "--batch" in done.stderr, done.stderr
+    assert bodies == []
+
+
 def test_a_worse_lm_is_told_counted_and_taken_for_no_climb(at: Any, project: Path) -> None:
     before = asked("report", code=1)
     url, _ = at(unlike)

@@ -17,7 +17,8 @@ from optimize.climb.attempts import Setup
 from optimize.climb.climb import climb
 from optimize.climb.observer import Observer
 from optimize.climb.preflight import preflight
-from optimize.commands.finish import Findings, on_test, settle
+from optimize.commands.finish import Findings, settle
+from optimize.commands.on_test import on_test
 from optimize.commands.run import climb_record
 from optimize.commands.session import Session, open_session, tracked_run
 from optimize.commands.tune import tune, tuning_calls

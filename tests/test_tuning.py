@@ -17,8 +17,9 @@ from optimize.climb.climb import climb
 from optimize.climb.observer import Observer
 from optimize.climb.preflight import preflight
 from optimize.climb.rungs import LADDER
-from optimize.commands.finish import Findings, on_test, settle
+from optimize.commands.finish import Findings, settle
 from optimize.commands.new import write_task
+from optimize.commands.on_test import on_test
 from optimize.commands.run import climb_record
 from optimize.commands.session import open_session, tracked_run
 from optimize.commands.tune import tune

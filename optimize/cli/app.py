@@ -96,7 +96,7 @@ JudgeLm = Annotated[
     ),
 ]
 Batch = Annotated[
-    bool,
+    bool | None,
     typer.Option("--batch", help="through the provider's batch API: half the price, within a day"),
 ]
 JudgeBase = Annotated[str | None, typer.Option("--judge-api-base", help="address of its endpoint")]

@@ -70,7 +70,7 @@ def apply(
     again: Annotated[
         bool, typer.Option("--again", help="start OUT anew; what was answered is cached")
     ] = False,
-    batch: Batch = False,
+    batch: Batch = None,
     ray: Annotated[
         bool, typer.Option("--ray", help="by several workers on Ray; rows in Parquet")
     ] = False,
@@ -118,7 +118,7 @@ def apply(
             raise WorkbenchError("--ray and --batch are two ways; give one of them.")
         on_ray = OnRay(workers, address) if ray else None
         with _spooled(rows) as path, Screen() as screen:
-            wish = Wish(task, path, out, flags, pilot, below, again, batch, on_ray)
+            wish = Wish(task, path, out, flags, pilot, below, again, bool(batch), on_ray)
             found = applied(root, wish, screen)
         print_found(found, applied_shown(found), json)
         return 0

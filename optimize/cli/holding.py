@@ -66,7 +66,7 @@ def recheck(
     max_minutes: MaxMinutes = None,
     test_rows: TestRows = None,
     repeats: Repeats = None,
-    batch: Batch = False,
+    batch: Batch = None,
     threads: Threads = None,
     timeout: Timeout = None,
     json: Json = False,
@@ -76,7 +76,7 @@ def recheck(
     the target?
     """
     flags = knobs(locals())
-    flags.pop("lm"), flags.pop("api_base"), flags.pop("batch")
+    flags.pop("lm"), flags.pop("api_base")
     names, bases = lm or [], api_base or []
 
     def work() -> int:
@@ -92,7 +92,7 @@ def recheck(
             asked = checking.asked_lms(names, bases)
             program, configs = in_use(root, task, flags, screen, asked)
             screen.counts(program.session.meter, configs[0].in_flight)
-            found = checking.recheck(program, configs, batch)
+            found = checking.recheck(program, configs)
         print_found(found, rechecked(found, date.today()), json)
         return 0 if found.at_target else 1
 

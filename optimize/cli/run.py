@@ -8,6 +8,7 @@ import typer
 
 from optimize.cli.app import (
     ApiBase,
+    Batch,
     BudgetUsd,
     Context,
     Debug,
@@ -149,6 +150,7 @@ def run(
     temperature: Temperature = None,
     context: Context = None,
     repeats: Repeats = None,
+    batch: Batch = None,
     headroom: Headroom = None,
     finetune: Finetune = None,
     method: Method = None,

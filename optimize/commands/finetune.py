@@ -10,9 +10,10 @@ import dspy
 
 from optimize.climb.observer import Observer
 from optimize.climb.verdict import History
-from optimize.commands.finish import Findings, on_test, settle
+from optimize.commands.finish import Findings, settle
 from optimize.commands.gate import LastClimb, last_climb
 from optimize.commands.lock import task_lock
+from optimize.commands.on_test import on_test
 from optimize.commands.session import Both, Session, check_method, open_session, tracked_run
 from optimize.commands.tune import Trained, base_of, held_against, train
 from optimize.config import RunConfig

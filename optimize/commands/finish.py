@@ -8,14 +8,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-import dspy
 
 from optimize import lm as lms
 from optimize.climb.verdict import SURE, confirms
 from optimize.commands.next_step import next_step
+from optimize.commands.on_test import on_test
 from optimize.commands.report import export, page_of
 from optimize.commands.session import Session
 from optimize.config import TASK_LM
@@ -39,7 +38,6 @@ from optimize.report.record import (
     score_record,
 )
 from optimize.report.rows import row_table
-from optimize.scoring.evaluate import evaluate
 from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import mean_interval, paired_gain
 from optimize.stats.judge import chance_at_least, corrected_gain
@@ -183,16 +181,6 @@ def _programs(session: Session, findings: Findings) -> dict[str, Program]:
         assert attempt.program
         programs[name] = attempt.program
     return programs
-
-
-def on_test(session: Session, programs: Mapping[str, Program]) -> dict[str, Evaluation]:
-    """Each program's answers to the test rows; where a cap is met, to as many as it allows."""
-    found, asking = {}, replace(session.asking, to_the_cap=True)
-    for name, program in programs.items():
-        session.watch.started(f"{name.replace('_', ' ')} on test")
-        with dspy.context(lm=lms.telling(session.lm)):
-            found[name] = evaluate(program, session.splits.test, asking)
-    return found
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from optimize.commands.session import Session, check_price, open_session
 from optimize.config import NO_ADDRESS, RunConfig, load_config
 from optimize.data.rows import row_hash
 from optimize.errors import WorkbenchError
+from optimize.lm.batch.box import PRICE
 from optimize.lm.reach import check_reachable
 from optimize.lm.room import CHARS_A_TOKEN
 from optimize.program.program import Program, parse_program, render
@@ -165,7 +166,9 @@ def cost(program: Program, rows: Sequence[dspy.Example], config: RunConfig) -> C
         return Cost(calls, None if price is None else 0.0)
     some = rows[:PRICED_ON]
     tokens = sum(len(render(program, row)) for row in some) / len(some) / CHARS_A_TOKEN
-    return Cost(calls, calls * (tokens * price[0] + program.task.max_tokens * price[1]))
+    share = PRICE if config.batch else 1.0
+    each = tokens * price[0] + program.task.max_tokens * price[1]
+    return Cost(calls, calls * share * each)
 
 
 def check_cap(needed: Cost, config: RunConfig, fewer: str) -> None:

@@ -9,17 +9,17 @@ from hashlib import sha256
 
 from optimize import lm as lms
 from optimize.climb.holding import held
-from optimize.commands.applying.batches import boxed, check_batch
+from optimize.commands.applying.batches import boxed
 from optimize.commands.in_use import Cost, InUse, Recorded, check_cap, cost
 from optimize.commands.lock import task_lock
 from optimize.commands.memory import tests_read
+from optimize.commands.on_test import check_scored_batch
 from optimize.commands.session import tracked_run
 from optimize.config import NO_ADDRESS, RunConfig, state_dir
 from optimize.data.rows import row_hash
 from optimize.errors import WorkbenchError
 from optimize.finetune.effects import price
 from optimize.lm.addresses import check_apart
-from optimize.lm.batch.box import PRICE
 from optimize.report.recheck import RecheckedLm, RecheckRecord, recheck_plan
 from optimize.report.record import score_record
 from optimize.report.rows import answers
@@ -52,23 +52,27 @@ def asked_lms(names: Sequence[str], bases: Sequence[str]) -> Asked:
     return list(zip(list[str | None](names) or [None], addresses, strict=True))
 
 
-def recheck(found: InUse, configs: Sequence[RunConfig], batch: bool = False) -> RecheckRecord:
+def recheck(found: InUse, configs: Sequence[RunConfig]) -> RecheckRecord:
     """Ask the test rows again of each LM, hold it against the record, keep what comes of it.
 
-    batch: through the provider's batch API. Raises WorkbenchError, before any call, where there is
-    none for it.
+    Raises WorkbenchError, before any call, for a cap that is too low, and a batch that no provider
+    takes.
     """
-    if batch:
-        _check_batches(found, configs)
+    for config in configs:
+        if config.batch:
+            with found.asking(config):
+                check_scored_batch(found.program(config), config)
     with task_lock(found.session.held_against_people(), "recheck") as session:
         found = replace(found, session=session)
         recorded = _few(found.recorded(), configs[0].test_rows)
         rows = [row_hash(session.task, row) for row in recorded.rows]
         anew = len(rechecks(session.root, session.task.name)) + 1
         read = tests_read(session, rows)
-        _planned(found, configs, recorded, len(read), PRICE if batch else 1.0)
-        asked = _by_batch if batch else _asked
-        evaluations = [asked(found, config, recorded, anew) for config in configs]
+        _planned(found, configs, recorded, len(read))
+        evaluations = [
+            (_by_batch if config.batch else _asked)(found, config, recorded, anew)
+            for config in configs
+        ]
         reads = len(read | {e.scores for e in evaluations})
         lines = [
             _line(found, config, recorded, evaluation, (len(configs), reads))
@@ -91,31 +95,14 @@ def _few(found: Recorded, most: int | None) -> Recorded:
     return Recorded(found.rows[:most], found.scores[:most], found.gone)
 
 
-def _check_batches(found: InUse, configs: Sequence[RunConfig]) -> None:
-    if judge := found.session.task.judge:
-        raise WorkbenchError(
-            f"--batch: answers are scored by the judge {judge!r}, which is asked once each is "
-            "there. Leave out --batch."
-        )
-    for config in configs:
-        with found.asking(config):
-            check_batch(found.program(config), config)
-
-
-def _planned(
-    found: InUse, configs: Sequence[RunConfig], recorded: Recorded, reads: int, price: float
-) -> None:
-    """Say what is about to be spent. price: of a call, as a share of what the provider lists.
-
-    Raises WorkbenchError where the cap does not allow it.
-    """
+def _planned(found: InUse, configs: Sequence[RunConfig], recorded: Recorded, reads: int) -> None:
+    """Say what is about to be spent. Raises WorkbenchError where the cap does not allow it."""
     total = Cost(0, 0.0)
     for config in configs:
         with found.asking(config):
             total += cost(found.program(config), recorded.rows, config)
     check_cap(total, configs[0], "--test-rows")
-    usd = None if total.usd is None else price * total.usd
-    told = recheck_plan(len(recorded.rows), len(configs), total.calls, usd, reads)
+    told = recheck_plan(len(recorded.rows), len(configs), total.calls, total.usd, reads)
     found.session.watch.noted(told)
 
 

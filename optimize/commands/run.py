@@ -14,11 +14,12 @@ from optimize.climb.climb import Climb, climb
 from optimize.climb.preflight import Preflight, preflight
 from optimize.climb.rungs import Rung, ladder
 from optimize.climb.verdict import confirmed, contenders, without_headroom
-from optimize.commands.finish import Findings, on_test, settle, surviving
+from optimize.commands.finish import Findings, settle, surviving
 from optimize.commands.gate import judge
 from optimize.commands.handoff import bundle
 from optimize.commands.lock import task_lock
 from optimize.commands.memory import Memory, remembered
+from optimize.commands.on_test import check_scored_batch, on_test
 from optimize.commands.session import Both, Session, tracked_run
 from optimize.commands.since import since_last_run
 from optimize.commands.traces import Traced, trace_calls
@@ -52,6 +53,8 @@ def run(session: Session, rungs: Sequence[Rung] | None = None) -> Report:
     """
     rungs = ladder(session.splits) if rungs is None else rungs
     check_reachable(session.config)
+    if session.config.batch:
+        check_scored_batch(student(session.task), session.config)
     found_before = checked(session)
     check_cap(session, found_before)
     for line in preflight_sentences(found_before, session.target):

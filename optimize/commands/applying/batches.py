@@ -15,7 +15,7 @@ from optimize.climb.observer import Observer
 from optimize.commands.applying.answering import Answered, answer
 from optimize.config import RunConfig, is_local
 from optimize.data.stream import Given
-from optimize.errors import BudgetExhausted, WorkbenchError
+from optimize.errors import WorkbenchError
 from optimize.lm.addresses import check_single
 from optimize.lm.batch.box import Box
 from optimize.lm.meter import Meter
@@ -73,8 +73,9 @@ class Batched:
                 found.update((number, result) for result in known)
             if not (left := [number for number in left if number not in found]):
                 break
-            if batches and self.box.waiting <= FEW:
-                self._say_directly(len(left))
+            capped = self.meter.remaining() < 1  # whoever asks is told so
+            if capped or (batches and self.box.waiting <= FEW):
+                self._say_directly(len(left), capped)
                 rest = in_threads(work, [jobs[number] for number in left], threads)
                 found.update(zip(left, rest, strict=True))
                 break
@@ -84,10 +85,8 @@ class Batched:
 
     def _deliver(self) -> None:
         """Raises WorkbenchError for a batch that brought nothing: the next one might not either."""
-        if (most := self.meter.remaining()) < 1:
-            raise BudgetExhausted("A cap does not allow the calls of another batch.")
         waiting = self.box.waiting
-        came = self.box.deliver(most)
+        came = self.box.deliver(self.meter.remaining())
         if not came:
             raise WorkbenchError(
                 f"The batch of {waiting:,} requests brought no answer: it has expired, was "
@@ -95,8 +94,10 @@ class Batched:
             )
         self.say(f"A batch brought {came:,} answers.")
 
-    def _say_directly(self, rows: int) -> None:
+    def _say_directly(self, rows: int, capped: bool) -> None:
         self.box.forget()
+        if capped:
+            return
         self.say(f"{rows} rows that no batch has answered are asked one by one, at the full price.")
 
 

@@ -1,0 +1,57 @@
+"""Programs on the test rows, one by one or through the provider's batch API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+import dspy
+
+from optimize import lm as lms
+from optimize.commands.applying.batches import boxed, check_batch
+from optimize.commands.session import Session
+from optimize.config import RunConfig, state_dir
+from optimize.errors import WorkbenchError
+from optimize.program.program import Program
+from optimize.scoring.evaluate import Spread, evaluate
+from optimize.scoring.evaluation import Evaluation
+from optimize.threads import in_threads
+
+
+def on_test(session: Session, programs: Mapping[str, Program]) -> dict[str, Evaluation]:
+    """Each program's answers to the test rows; where a cap is met, to as many as it allows."""
+    found, asking = {}, replace(session.asking, to_the_cap=True)
+    for name, program in programs.items():
+        session.watch.started(f"{name.replace('_', ' ')} on test")
+        with dspy.context(lm=lms.telling(session.lm)), _spread(session, name, program) as spread:
+            found[name] = evaluate(program, session.splits.test, replace(asking, spread=spread))
+    return found
+
+
+def check_scored_batch(program: Program, config: RunConfig) -> None:
+    """Raises WorkbenchError for a program whose answers cannot be had in batches, and scored."""
+    if judge := program.task.judge:
+        raise WorkbenchError(
+            f"--batch: answers are scored by the judge {judge!r}, which is asked once each is "
+            "there. Leave out --batch."
+        )
+    check_batch(program, config)
+
+
+@contextmanager
+def _spread(session: Session, name: str, program: Program) -> Iterator[Spread]:
+    """In batches where that is asked for and the program can be; else it is said why not."""
+    why = "its LM was tuned" if program.tuned else ""
+    try:
+        check_scored_batch(program, session.config)
+    except WorkbenchError as error:
+        why = why or str(error)
+    if why or not session.config.batch:
+        if session.config.batch:
+            session.watch.noted(f"{name} is asked for the test rows one by one: {why}")
+        yield in_threads
+        return
+    path = state_dir(session.root) / "batches" / f"{session.task.name}-test-{name}"
+    with boxed(path, session.config, session.meter, session.watch) as spread:
+        yield spread
