@@ -223,7 +223,8 @@ def test_a_bad_file_is_told(tmp_path: Path, line: str, says: str) -> None:
 def test_they_are_given_as_flags_as_a_list_or_in_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "optimize.toml").write_text('api_base = ["http://a/v1", "http://b/v1"]')
+    knobs = 'lm = "openai/any"\napi_base = ["http://a/v1", "http://b/v1"]'
+    (tmp_path / "optimize.toml").write_text(knobs)
     assert load_config(tmp_path).api_base == "http://a/v1,http://b/v1"
     assert load_config(tmp_path, api_base=["http://c"]).api_base == "http://c"
     monkeypatch.setenv("OPTIMIZE_API_BASE", "http://d,http://e")

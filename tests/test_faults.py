@@ -19,7 +19,7 @@ import dspy
 import pytest
 
 from optimize import lm as lms
-from optimize.commands.load import _Unlimited
+from optimize.commands.load import Unlimited
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted, LmRefused, StoreFailed, WorkbenchError
 from optimize.lm import dspy_calls
@@ -132,7 +132,7 @@ def test_a_program_in_use_is_told_of_a_refused_key_by_dspys_own_error() -> None:
     """A service catches Exceptions; a BaseException would end its threads."""
     app = faulty_app(lambda text: RED, lambda asked: "401")
     with served(app) as url, pytest.raises(dspy.LMAuthError):
-        ours(url, _Unlimited(sys.maxsize))("Hello?")
+        ours(url, Unlimited())("Hello?")
 
 
 def test_a_server_that_wants_to_be_asked_tomorrow_is_not_waited_for() -> None:

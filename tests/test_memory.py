@@ -26,7 +26,7 @@ def again(
     endpoint: str,  # noqa: F811
 ) -> Callable[..., Session]:
     def make(**knobs: object) -> Session:
-        return opened(project, endpoint, finetune="never", max_calls=700, **knobs)
+        return opened(project, endpoint, finetune="never", max_calls=1000, **knobs)
 
     return make
 

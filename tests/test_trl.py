@@ -235,7 +235,9 @@ def test_a_killed_training_goes_on_and_preferences_follow_on_the_same_adapter(
     log, said = Written(), list[str]()
     again = rows, CHATS, str(tiny), tmp_path, config, lambda *_: None
     path = Path(train.train(*again, said.append, log))
-    assert [one.number for one in log.steps] == [4, 5, 6, 7, 8], "no step of epoch 1, then DPO's"
+    steps = [one.number for one in log.steps]
+    # by the time it was killed a fast machine may have ended the second epoch too
+    assert steps in ([4, 5, 6, 7, 8], [7, 8]), "no step of epoch 1, then DPO's"
     curve = train.curve(str(path), tmp_path)
     assert len(curve) == 3 and all(epoch.seconds > 0 for epoch in curve)
     assert curve[0].val_loss > curve[1].val_loss, "it learns"

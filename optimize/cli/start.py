@@ -139,8 +139,7 @@ def synthesize(
 ) -> None:
     """Have the teacher write train rows for TASK, checked and marked; the same command goes on."""
     flags = knobs(locals())
-    for name in ("rows", "dry_run"):
-        flags.pop(name)
+    flags.pop("rows")
 
     def work() -> int:
         root, config = project(flags)
