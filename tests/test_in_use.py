@@ -57,7 +57,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its task's best program is right on eight of ten test rows."""
     root = tmp_path_factory.mktemp("in-use")
     write_project(root, [])
-    for name in ("review", "unrun"):
+    for name in ("review", "unrun", "batched"):
         write_task(root, name)
     rows = reviews(random.Random(0), 160)
     text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -149,7 +149,7 @@ def test_a_run_asks_its_test_rows_in_batches(monkeypatch: pytest.MonkeyPatch) ->
     words = "--lm openai/judge --val-rows 8 --test-rows 8 --max-calls 120 --finetune never --batch"
     with served(provider.app) as url:
         words += f" --api-base {url}/v1 --target 1 --json"
-        done = CliRunner().invoke(app, ["run", "unrun", *words.split()])
+        done = CliRunner().invoke(app, ["run", "batched", *words.split()])
     assert done.exit_code in (0, 1), done.stderr
     report = json.loads(done.stdout)
     assert report["test"]["prompt"]["n"] == report["test"]["zero_shot"]["n"] == 8
