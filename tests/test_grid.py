@@ -30,6 +30,7 @@ from optimize.program.program import student
 from optimize.report.sentences import grid_sentences
 from optimize.report.text import markdown
 from tests import tiny_lm
+from tests.pairs import pairs_program
 from tests.test_lora import chat, lora
 from tests.test_training_run import runs
 
@@ -41,27 +42,7 @@ PLACES = (
     *("kitchen", "letter", "winter", "singer", "harbour", "station", "village", "doctor"),
     *("summer", "bridge", "market", "teacher"),
 )
-PROGRAM = f"""
-from typing import Literal
-
-import dspy
-
-from optimize.task import Score, Task
-
-
-class Pair(dspy.Signature):
-    \"\"\"Say the word that belongs to it.\"\"\"
-
-    text: str = dspy.InputField()
-    word: Literal{sorted(WORDS.values())} = dspy.OutputField()
-
-
-def metric(example, prediction):
-    return Score(float(example.word == prediction.word))
-
-
-task = Task(signature=Pair, metric=metric, max_tokens=8)
-"""
+PROGRAM = pairs_program(WORDS.values())
 ROWS = [
     {"text": f"{word} of the {place}", "word": answer}
     for place in PLACES

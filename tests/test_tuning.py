@@ -39,6 +39,7 @@ from optimize.stats.intervals import Gain, paired_gain
 from optimize.stats.records import GainRecord
 from optimize.store.read import earlier_tests
 from optimize.task import Task
+from tests.pairs import pairs_program
 
 Tiny = Callable[..., Task]
 
@@ -200,27 +201,7 @@ WORDS = {
     "candle": "walrus",
     "garden": "ladder",
 }
-PROGRAM = f"""
-from typing import Literal
-
-import dspy
-
-from optimize.task import Score, Task
-
-
-class Pair(dspy.Signature):
-    \"\"\"Say the word that belongs to it.\"\"\"
-
-    text: str = dspy.InputField()
-    word: Literal{sorted(WORDS.values())} = dspy.OutputField()
-
-
-def metric(example, prediction):
-    return Score(float(example.word == prediction.word))
-
-
-task = Task(signature=Pair, metric=metric, max_tokens=8, stability="stable", owner="us")
-"""
+PROGRAM = pairs_program(WORDS.values(), ', stability="stable", owner="us"')
 CONTEXTS = (
     "kitchen",
     "letter",

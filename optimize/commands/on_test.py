@@ -42,16 +42,23 @@ def check_scored_batch(program: Program, config: RunConfig) -> None:
 @contextmanager
 def _spread(session: Session, name: str, program: Program) -> Iterator[Spread]:
     """In batches where that is asked for and the program can be; else it is said why not."""
-    why = "its LM was tuned" if program.tuned else ""
-    try:
-        check_scored_batch(program, session.config)
-    except WorkbenchError as error:
-        why = why or str(error)
-    if why or not session.config.batch:
-        if session.config.batch:
-            session.watch.noted(f"{name} is asked for the test rows one by one: {why}")
+    if not session.config.batch:
         yield in_threads
-        return
-    path = state_dir(session.root) / "batches" / f"{session.task.name}-test-{name}"
-    with boxed(path, session.config, session.meter, session.watch) as spread:
-        yield spread
+    elif why := _not_in_batches(program, session.config):
+        session.watch.noted(f"{name} is asked for the test rows one by one: {why}")
+        yield in_threads
+    else:
+        path = state_dir(session.root) / "batches" / f"{session.task.name}-test-{name}"
+        with boxed(path, session.config, session.meter, session.watch) as spread:
+            yield spread
+
+
+def _not_in_batches(program: Program, config: RunConfig) -> str:
+    """Why the program is not asked in batches; empty where it can be."""
+    if program.tuned:
+        return "its LM was tuned"
+    try:
+        check_scored_batch(program, config)
+    except WorkbenchError as error:
+        return str(error)
+    return ""

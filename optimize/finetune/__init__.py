@@ -4,7 +4,9 @@ plateaued.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -19,6 +21,11 @@ BACKENDS = {
     "openai": "optimize.finetune.openai_job",
 }
 PREFERRING = ("dpo", "kto")  # methods that learn from pairs of answers as well
+
+
+def training_id(made_of: Sequence[Any]) -> str:
+    """The name of what a training makes: the same for the same rows, base and knobs."""
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
 
 
 def trainer(backend: str) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import Field
 
@@ -28,6 +30,18 @@ class Epoch(Record):
         description="what it took, also where the training was gone on with or done before; 0 "
         "where unknown",
     )
+
+
+def write_curve(path: Path, epochs: Sequence[Epoch]) -> None:
+    """Put a training's epochs down, as JSON."""
+    path.write_text(json.dumps([epoch.model_dump() for epoch in epochs]), encoding="utf-8")
+
+
+def read_curve(path: Path) -> list[Epoch]:
+    """The epochs of a training; none where they were not written down."""
+    if not path.is_file():
+        return []
+    return [Epoch(**epoch) for epoch in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def kept(epochs: Sequence[Epoch]) -> int:

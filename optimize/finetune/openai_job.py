@@ -8,7 +8,6 @@ poll. So the same command after a crash goes on with the same job.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 from optimize.config import RunConfig
 from optimize.errors import JobLeft, WorkbenchError
+from optimize.finetune import training_id
 from optimize.finetune.epoch import Epoch, Say, TrainingLog, TrainingProgress, silent
 from optimize.lm.addresses import check_single
 from optimize.stats.records import Record
@@ -75,7 +75,7 @@ def train(
     Raises WorkbenchError in the provider's words where it refuses or fails, and JobLeft on Ctrl-C.
     """
     recipe = [base, config.seed, config.epochs, config.api_base]
-    identity = hashlib.sha256(json.dumps([rows, val, *recipe]).encode()).hexdigest()[:16]
+    identity = training_id([rows, val, *recipe])
     record = _Record(out / f"{identity}.job.json", base)
     client = _client(config)
     with _told(base):

@@ -16,12 +16,12 @@ from optimize import __version__
 from optimize.data.inputs import input_texts
 from optimize.data.rows import Splits
 from optimize.data.split import Inputs, apart_from, folded
+from optimize.files import write_jsonl
 from optimize.finetune.handoff.manifest import FILE, Facts, Manifest, prompt_of, record
 from optimize.finetune.handoff.recipes import write_readme, write_recipes
 from optimize.finetune.steps import Traces
 from optimize.finetune.training_rows import (
     Taught,
-    TrainingRow,
     chat_row,
     completion_rows,
     preferences,
@@ -75,11 +75,13 @@ def write_bundle(
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     for side, rows in sides.items():
-        _write(part / "chat" / f"{side}.jsonl", chat[side])
-        _write(part / "json_schema" / f"{side}.jsonl", [schema_row(program, one) for one in rows])
-        _write(part / "completion" / f"{side}.jsonl", completion_rows(chat[side]))
+        write_jsonl(part / "chat" / f"{side}.jsonl", chat[side])
+        write_jsonl(
+            part / "json_schema" / f"{side}.jsonl", [schema_row(program, one) for one in rows]
+        )
+        write_jsonl(part / "completion" / f"{side}.jsonl", completion_rows(chat[side]))
     if pairs:
-        _write(part / "preferences" / "train.jsonl", pairs)
+        write_jsonl(part / "preferences" / "train.jsonl", pairs)
     for name, schema in _schemas(program).items():
         (part / "json_schema" / name).write_text(
             json.dumps(schema, indent=1) + "\n", encoding="utf-8"
@@ -147,10 +149,3 @@ def _without_overlap(splits: Splits, texts: list[Inputs]) -> tuple[list[int], di
     apart = apart_from(texts[: len(splits.train)], texts[len(splits.train) :])
     kept = list({tuple(map(folded, texts[n])): n for n in reversed(apart)}.values())[::-1]
     return kept, {"overlap": len(splits.train) - len(apart), "duplicates": len(apart) - len(kept)}
-
-
-def _write(path: Path, rows: Sequence[TrainingRow]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-    )

@@ -4,7 +4,6 @@ no statistics.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from optimize.catalogue import in_catalogue
 from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
-from optimize.finetune.epoch import Epoch, Say, TrainingLog, TrainingProgress, silent
+from optimize.finetune.epoch import Epoch, Say, TrainingLog, TrainingProgress, read_curve, silent
 from optimize.finetune.lora.adapter_gguf import check_architecture
 from optimize.finetune.lora.model import check_base
 from optimize.finetune.lora.recipe import Recipe
@@ -81,9 +80,4 @@ def train(
 
 def curve(tuned: str, out: Path | None = None) -> list[Epoch]:
     """The epochs of the training that made this adapter; none where that was not written down."""
-    path = Path(tuned).with_suffix(".json")
-    return (
-        [Epoch(**epoch) for epoch in json.loads(path.read_text(encoding="utf-8"))]
-        if path.is_file()
-        else []
-    )
+    return read_curve(Path(tuned).with_suffix(".json"))

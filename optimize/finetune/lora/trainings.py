@@ -4,8 +4,6 @@ have in common is made once. Knows no DSPy and no statistics.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +13,8 @@ from typing import Any
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
-from optimize.finetune.epoch import Say, TrainingLog, TrainingProgress
+from optimize.finetune import training_id
+from optimize.finetune.epoch import Say, TrainingLog, TrainingProgress, write_curve
 from optimize.finetune.lora.adapter_gguf import Place, Served, write_adapter
 from optimize.finetune.lora.cut import BATCH, PIECE, CutModel, EncodedRow, fast_bf16, fits
 from optimize.finetune.lora.fit import Fit, held
@@ -76,8 +75,7 @@ class Trainings:
         """The adapter's file, named by all that it is made from."""
         config, knobs = self.config, [recipe.rank, ALPHA, BATCH, PIECE, recipe.rate, recipe.share]
         made_of = [self.rows, self.val, self._base_identity, config.seed, config.epochs]
-        identity = json.dumps([*made_of, *knobs, self.context])
-        return self.out / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.gguf"
+        return self.out / f"{training_id([*made_of, *knobs, self.context])}.gguf"
 
     def needs(self, recipe: Recipe) -> Needs:
         """What it takes. Its seconds are 0 before a model was loaded to measure them."""
@@ -114,9 +112,7 @@ class Trainings:
         part = target.with_suffix(".part")
         trained = [(cut.places[name], pair) for name, pair in fit.best.items()]
         write_adapter(part, read_header(self.path).architecture, trained, float(ALPHA))
-        target.with_suffix(".json").write_text(
-            json.dumps([epoch.model_dump() for epoch in fit.epochs]), encoding="utf-8"
-        )
+        write_curve(target.with_suffix(".json"), fit.epochs)
         part.replace(target)
         fit.checkpoint.unlink(missing_ok=True)
         return str(target)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from optimize.config import RunConfig
+from optimize.files import write_jsonl
 from optimize.finetune.handoff import recipes
 from optimize.finetune.trl.base import Where
 from optimize.finetune.trl.launch import CONFIG, accelerate_config
@@ -31,10 +32,7 @@ def written(
     ]
     sides = {"chat/train": chats, "chat/val": val} | ({"preferences/train": pairs} if pairs else {})
     for name, lines in sides.items():
-        path = folder / f"{name}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        path.write_text(text, encoding="utf-8")
+        write_jsonl(folder / f"{name}.jsonl", lines)
     accelerate = accelerate_config(where.gpus, where.precision != "float32")
     manifest = {"base": base, "epochs": config.epochs, "seed": config.seed}
     for name, content in (("manifest.json", manifest), (CONFIG, accelerate)):

@@ -6,7 +6,6 @@ The recipe is the hand-off's own, so what is trained here and elsewhere is train
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -17,8 +16,16 @@ from typing import Any
 
 from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
-from optimize.finetune import PREFERRING
-from optimize.finetune.epoch import Epoch, Say, TrainingLog, TrainingProgress, silent
+from optimize.finetune import PREFERRING, training_id
+from optimize.finetune.epoch import (
+    Epoch,
+    Say,
+    TrainingLog,
+    TrainingProgress,
+    read_curve,
+    silent,
+    write_curve,
+)
 from optimize.finetune.handoff.recipes import trl_lora
 from optimize.finetune.lora.adapter_peft import to_gguf
 from optimize.finetune.lora.model import base_identity, check_base
@@ -94,7 +101,7 @@ def train(
     where, local = _where(base, config), is_local(config.lm)
     made_of = [rows, val, base_identity(base), config.seed, config.epochs, config.method]
     made_of += [RECIPE, where.gpus > 0, where.precision, config.context]
-    identity = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+    identity = training_id(made_of)
     target, folder = out / f"{identity}.gguf", out / f"{identity}.trl"
     if target.is_file():
         return str(target)
@@ -111,9 +118,9 @@ def train(
     say(f"TRL trains on {where}, in {folder}")
     run(Launch(folder, where.gpus, Path(base).exists()), stages, Heard(progress, say, log))
     epochs = curve_of([folder / stage.out for stage in stages])
-    text, last = json.dumps([epoch.model_dump() for epoch in epochs]), folder / stages[-1].out
+    last = folder / stages[-1].out
     name = identity if served else f"{out.name}-{identity}".replace("_", "-").lower()
-    (out / f"{name}.json").write_text(text, encoding="utf-8")
+    write_curve(out / f"{name}.json", epochs)
     if served:
         to_gguf(last, served.path, target, found.places)
         return str(target)
@@ -126,9 +133,7 @@ def curve(tuned: str, out: Path | None = None) -> list[Epoch]:
     where it was trained to, which tells of one that is known by a name.
     """
     path = Path(tuned).with_suffix(".json") if out is None else out / f"{Path(tuned).stem}.json"
-    if not path.is_file():
-        return []
-    return [Epoch(**epoch) for epoch in json.loads(path.read_text(encoding="utf-8"))]
+    return read_curve(path)
 
 
 @dataclass(frozen=True)
