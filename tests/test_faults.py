@@ -331,6 +331,20 @@ def test_what_is_left_is_told_in_calls() -> None:
     assert meter.remaining(97) == 2
 
 
+def test_minutes_of_a_training_are_spent_but_are_not_those_of_calls() -> None:
+    meter, start = Meter(100_000, Limits(minutes=1)), time.monotonic()
+    for _ in range(10):
+        meter.send(1)
+        time.sleep(0.02)
+        meter.add(0.02)
+    asking = time.monotonic() - start
+    with meter.idle():
+        time.sleep(0.6)
+    spent = time.monotonic() - start
+    assert meter.remaining() == pytest.approx((60 - spent) * 10 / asking, rel=0.2)
+    assert meter.average()[2] * 60 == pytest.approx(asking / 10, rel=0.3)
+
+
 def test_rows_beyond_a_cap_are_missing_where_that_is_wanted(tmp_path: Path) -> None:
     app = faulty_app(lambda text: RED, lambda asked: "")
     things, asking = rows(*(f"thing {n}" for n in range(20))), Asking(colour_task(), threads=1)

@@ -98,7 +98,8 @@ def _said(session: Session, trainings: Trainings, recipes: Sequence[Recipe]) -> 
     if not missing:
         session.watch.noted(f"{told}: all are trained already; {asked}.")
         return
-    trainings.measure(missing[0])
+    with session.meter.idle():
+        trainings.measure(missing[0])
     found = [trainings.needs(one) for one in missing if not trainings.lacking(one)]
     memory, disk = max(n.memory for n in found), max(n.disk for n in found)
     most, left = Needs(memory, disk, sum(n.seconds for n in found)), _seconds_left(session)
@@ -160,7 +161,8 @@ def _point(
     """Trained, and asked for the val rows; a run of its own on record."""
     start, known = time.perf_counter(), trainings.target(recipe).is_file()
     with tracked.training("lora", {**made_of, **recipe.params}) as log:
-        tuned = trainings.train(recipe, log)
+        with session.meter.idle():
+            tuned = trainings.train(recipe, log)
         epochs = tuple(curve(tuned))
         log.trained(tuned, epochs)
         session.watch.started(f"lora with {recipe}, on val")

@@ -104,7 +104,8 @@ def train(session: Session, tracked: Run, best: Program, traced: Traced | None) 
         made = pupil.short, start, before, seconds, found.epochs, *counts, found.record
         return Trained(found.tuned, backend, *made)
     with tracked.training(backend, made_of | training.RECIPE) as log:
-        tuned: str = training.train(*given, watch.scored, watch.noted, log)
+        with session.meter.idle():
+            tuned: str = training.train(*given, watch.scored, watch.noted, log)
         epochs = tuple(training.curve(tuned, out))
         log.trained(tuned, epochs)
     # an adapter that was there has cost as much

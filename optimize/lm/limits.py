@@ -25,14 +25,20 @@ class Limits:
                 return f"The cap of {limit:g} {unit} is reached (--{flag})."
         return ""
 
-    def calls(self, sent: int, spent: Spent, kept: Spent = NOTHING) -> float:
+    def calls(self, sent: int, spent: Spent, kept: Spent = NOTHING, idle: float = 0.0) -> float:
         """How many calls more they allow, if these take what those sent have taken on average and
-        so much is kept back; 0 at least.
+        so much is kept back; 0 at least. idle: minutes spent in which none was asked for.
         """
         if not sent:
             return math.inf
-        pairs = zip(self._each(*spent), self._each(*kept), strict=True)
-        lefts = [(limit - n - back) * sent / n for (*_, limit, n), (*_, back) in pairs if n]
+        tokens, usd, minutes = spent
+        asking = self._each(tokens, usd, minutes - idle)
+        each = zip(self._each(*spent), self._each(*kept), asking, strict=True)
+        lefts = [
+            (limit - n - back) * sent / took
+            for (*_, limit, n), (*_, back), (*_, took) in each
+            if took > 0
+        ]
         return max(0.0, min(lefts, default=math.inf))
 
     def _each(

@@ -54,6 +54,7 @@ class Meter:
         self._numbers: dict[str, Any] = {f.name: 0 for f in fields(Usage) if f.name != "latencies"}
         self._latencies: list[float] = []
         self._first_answer = 0.0
+        self._idle = 0.0  # seconds since the first request in which none was asked for
         self._keys: set[str] = set()
         self._parts: dict[Role, Meter] = {}
         self._kept: Callable[[], Spent] = _nothing
@@ -84,7 +85,7 @@ class Meter:
         with self._lock:
             sent = self._numbers["calls"]  # retries too
             left = self.max_calls - max(self._numbers["different"], sent) - kept
-            return int(min(left, self.limits.calls(sent, self._spent(), taking)))
+            return int(min(left, self.limits.calls(sent, self._spent(), taking, self._idle / 60)))
 
     def average(self) -> Spent:
         """What a call sent has taken on average; nothing where none was. Its minutes are known from
@@ -92,7 +93,8 @@ class Meter:
         """
         with self._lock:
             sent, (tokens, usd, _) = self._numbers["calls"], self._spent()
-            later, since = len(self._latencies) - 1, time.monotonic() - self._first_answer
+            later = len(self._latencies) - 1
+            since = time.monotonic() - self._first_answer - self._idle
         if not sent:
             return NOTHING
         return tokens / sent, usd / sent, since / 60 / later if later >= KNOWN else 0.0
@@ -101,6 +103,19 @@ class Meter:
         tokens = self._numbers["tokens_in"] + self._numbers["tokens_out"]
         seconds = time.monotonic() - self._began if self._began else 0.0
         return tokens, self._numbers["cost"], seconds / 60
+
+    @contextlib.contextmanager
+    def idle(self) -> Iterator[None]:
+        """A stretch of work that asks no LM, such as a training: it takes minutes of the cap, but
+        is no part of what a call takes.
+        """
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._began:
+                    self._idle += time.monotonic() - start
 
     @contextlib.contextmanager
     def keeping(self, taking: Callable[[], Spent]) -> Iterator[None]:
