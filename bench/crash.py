@@ -90,6 +90,7 @@ TRAIN = """
 import sys, json
 from pathlib import Path
 from optimize.config import RunConfig
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.lora import train
 from optimize.lm import gguf_path
 rows = [
@@ -101,7 +102,8 @@ rows = [
 ]
 base = str(gguf_path("embedded"))
 config = RunConfig(epochs=4)
-print(train.train(rows, rows[:12], base, Path(sys.argv[1]), config, lambda *told: None))
+out = Path(sys.argv[1])
+print(train.train(TrainingJob(rows, rows[:12], base, out, config, lambda *told: None)))
 """
 
 

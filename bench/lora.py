@@ -21,18 +21,20 @@ import typer
 from bench.printed import printed
 from optimize.config import RunConfig
 from optimize.data.rows import load_splits
+from optimize.finetune.handoff.recipes.trl_lora import RANK, rate_of
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.lora import cut, fit
 from optimize.finetune.lora import model as lora_model
 from optimize.finetune.lora import train as lora
 from optimize.finetune.lora.adapter_gguf import Served
-from optimize.finetune.lora.recipe import ALPHA, Recipe
+from optimize.finetune.lora.recipe import ALPHA
 from optimize.finetune.lora.served import ServedLM
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.lm import weights
 from optimize.program.program import student
 from optimize.task import load_task
 
-EPOCHS, OURS = 2, Recipe()
+EPOCHS = 2
 TRAINERS = {
     "ours": "upper half of the blocks",
     "trl": "all blocks",
@@ -84,9 +86,8 @@ Judged = Callable[[], tuple[float, float]]
 
 
 def ours(rows: list[Any], val: list[Any], folder: Path) -> Judged:
-    adapter = lora.train(
-        rows, val, str(folder / "base"), folder / "ours", RunConfig(epochs=EPOCHS), lambda *_: None
-    )
+    given = rows, val, str(folder / "base"), folder / "ours", RunConfig(epochs=EPOCHS)
+    adapter = lora.train(TrainingJob(*given, lambda *_: None))
     last = lora.curve(adapter)[-1]
     return lambda: (last.val_right, last.val_loss)
 
@@ -130,7 +131,7 @@ def trl_trained(
         output_dir=str(out),
         num_train_epochs=epochs,
         seed=seed,
-        learning_rate=OURS.rate,
+        learning_rate=rate_of(lora_model.load_config(str(base)), len(rows), epochs),
         warmup_steps=fit.WARMUP,
         per_device_train_batch_size=cut.BATCH,
         per_device_eval_batch_size=cut.BATCH,
@@ -146,7 +147,7 @@ def trl_trained(
     layers = json.loads((base / "config.json").read_text())["num_hidden_layers"]
     adapted = {"layers_to_transform": list(range(layers // 2, layers))} if half else {}
     peft = LoraConfig(
-        r=OURS.rank,
+        r=RANK,
         lora_alpha=ALPHA,
         target_modules="all-linear",
         task_type="CAUSAL_LM",

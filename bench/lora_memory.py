@@ -24,6 +24,7 @@ import typer
 from bench.printed import printed
 from optimize import lm as lms
 from optimize.config import RunConfig
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.lora import cut
 from optimize.finetune.lora import train as lora
 from optimize.lm import embedded
@@ -87,9 +88,8 @@ def alone(way: str, data: Path, lm: str, rows: int, epochs: int) -> None:
         start, worked = time.perf_counter(), time.process_time()
         base = str(lms.gguf_path(lm))
         out = Path(folder)
-        adapter = lora.train(
-            all_rows[:rows], all_rows[rows:], base, out, config, lambda *_: None, said.append
-        )
+        given = all_rows[:rows], all_rows[rows:], base, out, config
+        adapter = lora.train(TrainingJob(*given, lambda *_: None, said.append))
         took, used = time.perf_counter() - start, time.process_time() - worked
         done.set()
         thread.join()

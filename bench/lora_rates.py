@@ -59,7 +59,7 @@ def sizes(given: argparse.Namespace) -> tuple[int, int, int, int]:
 
 def measured(cell: Cell, folder: Path, rate: float) -> dict[str, Any]:
     bench = Bench(cell, folder)
-    adapter = bench.trainings(bench.gold()).train(Recipe(rate=rate), TrainingLog())
+    adapter = bench.trainings(bench.gold()).train(Recipe(rate), TrainingLog())
     held = bench.asked(bench.short, bench.tuned(adapter), bench.held)
     epochs = curve(adapter)
     return {"scores": held.scores, "epoch_kept": kept(epochs) + 1, "epochs": len(epochs)}

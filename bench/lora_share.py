@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from rich.table import Table
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.data.rows import load_splits
-from optimize.finetune.epoch import TrainingLog, silent
-from optimize.finetune.lora.recipe import Recipe
+from optimize.finetune.epoch import TrainingLog
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.lora.trainings import Trainings
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.lm import weights
@@ -43,8 +44,8 @@ def main() -> None:
             start = time.perf_counter()
             given = rows, val, str(base), Path(folder), RunConfig()
             told = partial(lambda to, *shown: to.append(shown[2]), notes)
-            trainings = Trainings(*given, told, silent)
-            adapter = trainings.train(Recipe(share=share), TrainingLog())
+            trainings = Trainings(TrainingJob(*given, told))
+            adapter = trainings.train(replace(trainings.own, share=share), TrainingLog())
             seconds = time.perf_counter() - start
             with dspy.context(lm=lms.local_lm(base, Path(adapter), Meter(10_000), task.max_tokens)):
                 score = evaluate(program, splits.val, Asking(task, threads=4)).interval

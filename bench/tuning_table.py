@@ -31,13 +31,16 @@ from bench.public_sets import public_set
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.finetune.effects import price
-from optimize.finetune.epoch import TrainingLog, kept, silent
+from optimize.finetune.epoch import TrainingLog, kept
 from optimize.finetune.forgetting import GENERAL_TOKENS, ask, questions
+from optimize.finetune.job import TrainingJob
+from optimize.finetune.lora import train as lora
 from optimize.finetune.lora.adapter_peft import to_gguf
-from optimize.finetune.lora.recipe import Recipe, choose, grid
+from optimize.finetune.lora.recipe import choose, grid
 from optimize.finetune.lora.train import curve
 from optimize.finetune.lora.trainings import Trainings
 from optimize.finetune.training_rows import chat_rows, preferences, tuned_student
+from optimize.finetune.trl import train as trl
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, student
@@ -57,6 +60,7 @@ METHODS = {
     "trl": "SFT, TRL, all blocks",
     "distill": "labels of the 1.5B with 12 demos",
     "dpo": "SFT and DPO together",
+    "after": "SFT, then DPO, TRL's",
     "grid": "SFT, ours, best rate of 3 by val",
 }
 COLUMNS = (
@@ -147,8 +151,11 @@ class Bench:
         return chat_rows(self.short, self.train)
 
     def trainings(self, rows: Sequence[dict[str, Any]]) -> Trainings:
+        return Trainings(self.job(rows, self.config))
+
+    def job(self, rows: Sequence[dict[str, Any]], config: RunConfig) -> TrainingJob:
         val = chat_rows(self.short, self.val)
-        return Trainings(rows, val, str(self.base), self.adapters, self.config, shown, silent)
+        return TrainingJob(rows, val, str(self.base), self.adapters, config, shown)
 
 
 METER = Meter(1_000_000)
@@ -173,9 +180,13 @@ def one_a_label(rows: Sequence[dspy.Example]) -> list[dspy.Example]:
 Found = dict[str, Any]
 
 
+def trained(bench: Bench, rows: Sequence[dict[str, Any]]) -> str:
+    return lora.train(bench.job(rows, bench.config))
+
+
 def sft(bench: Bench) -> tuple[str, Found]:
     rows = bench.gold()
-    return bench.trainings(rows).train(Recipe(), TrainingLog()), {"rows": len(rows)}
+    return trained(bench, rows), {"rows": len(rows)}
 
 
 def distill(bench: Bench) -> tuple[str, Found]:
@@ -191,30 +202,44 @@ def distill(bench: Bench) -> tuple[str, Found]:
     cost = price(outcomes)
     told |= {"teacher_tokens": cost and cost.tokens_in + cost.tokens_out}
     rows = chat_rows(bench.short, labelled)
-    return bench.trainings(rows).train(Recipe(), TrainingLog()), told
+    return trained(bench, rows), told
 
 
-def dpo(bench: Bench) -> tuple[str, Found]:
-    """Gold answers, preferred to the prompted base LM's where that was wrong: `--method dpo`."""
+def paired(bench: Bench) -> tuple[list[dict[str, Any]], Found]:
+    """Gold answers, preferred to the prompted base LM's where that was wrong, and the other ones,
+    as `--method dpo` has them.
+    """
     gold = bench.gold()
     outcomes = bench.asked(bench.prompt, bench.lm(bench.cell.lm), bench.train).outcomes
     pairs = preferences(bench.short, gold, outcomes)
-    paired = [row["prompt"] for row in pairs]
-    rows = [*pairs, *(row for row in gold if row["messages"][:-1] not in paired)]
-    found = bench.trainings(rows).train(Recipe(), TrainingLog())
-    return found, {"rows": len(rows), "pairs": len(pairs)}
+    asked = [row["prompt"] for row in pairs]
+    rows = [*pairs, *(row for row in gold if row["messages"][:-1] not in asked)]
+    return rows, {"rows": len(rows), "pairs": len(pairs)}
+
+
+def dpo(bench: Bench) -> tuple[str, Found]:
+    rows, found = paired(bench)
+    return trained(bench, rows), found
+
+
+def dpo_after(bench: Bench) -> tuple[str, Found]:
+    """By `--backend trl --method dpo`: two trainings, the second on the pairs alone."""
+    rows, found = paired(bench)
+    config = bench.config.model_copy(update={"method": "dpo", "finetune": "trl"})
+    return trl.train(bench.job(rows, config)), found
 
 
 def on_grid(bench: Bench) -> tuple[str, Found]:
     trainings, tried = bench.trainings(bench.gold()), list[tuple[str, Evaluation]]()
-    for recipe in grid(3):
+    recipes = grid(3, trainings.own.rate)
+    for recipe in recipes:
         adapter = trainings.train(recipe, TrainingLog())
         tried.append((adapter, bench.asked(bench.short, bench.tuned(adapter), bench.val)))
     scores = [evaluation.scores for _, evaluation in tried]
     number = choose(scores, [Path(adapter).stat().st_size for adapter, _ in tried])
     points = [
         {"rate": recipe.rate, "val": evaluation.interval.mean}
-        for recipe, (_, evaluation) in zip(grid(3), tried, strict=True)
+        for recipe, (_, evaluation) in zip(recipes, tried, strict=True)
     ]
     return tried[number][0], {"rows": len(bench.train), "points": points, "chosen": number}
 
@@ -234,6 +259,7 @@ TRAINED: dict[str, Callable[[Bench], tuple[str, Found]]] = {
     "sft": sft,
     "distill": distill,
     "dpo": dpo,
+    "after": dpo_after,
     "grid": on_grid,
     "trl": by_trl,
 }

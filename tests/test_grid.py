@@ -22,8 +22,10 @@ from optimize.commands.session import Session, open_session, tracked_run
 from optimize.commands.tune import Trained, train, tune, tuning_calls
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
-from optimize.finetune.epoch import TrainingLog, silent
+from optimize.finetune.epoch import TrainingLog
 from optimize.finetune.gate import GateRecord
+from optimize.finetune.handoff.recipes.trl_lora import rate_of
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.lora.recipe import Recipe, choose, grid
 from optimize.lm import embedded
 from optimize.program.program import student
@@ -37,6 +39,7 @@ from tests.test_training_run import runs
 trainings = pytest.importorskip("optimize.finetune.lora.trainings")
 memory = pytest.importorskip("optimize.finetune.lora.room")
 
+RATE = 1e-3
 WORDS = {"apple": "violin", "river": "cactus", "mountain": "teapot", "window": "rocket"}
 PLACES = (
     *("kitchen", "letter", "winter", "singer", "harbour", "station", "village", "doctor"),
@@ -51,19 +54,30 @@ ROWS = [
 
 
 def test_a_grid_begins_with_the_default_and_changes_one_thing_before_two() -> None:
-    assert grid(1) == [Recipe()]
-    rates, ranks, shares = ({getattr(r, n) for r in grid(7)} for n in ("rate", "rank", "share"))
+    assert grid(1, RATE) == [Recipe(RATE)]
+    rates, ranks, shares = (
+        {getattr(r, n) for r in grid(7, RATE)} for n in ("rate", "rank", "share")
+    )
     assert len(rates) == len(ranks) == len(shares) == 3
     apart = [
-        sum((r.rank != 16, r.share != 0.5, r.rate != 1e-3))
-        for r in (*grid(7), *grid(19), *grid(27))
+        sum((r.rank != 16, r.share != 0.5, r.rate != RATE))
+        for r in (*grid(7, RATE), *grid(19, RATE), *grid(27, RATE))
     ]
     assert max(apart[:7]) == 1 and max(apart[7:26]) == 2
-    assert len(set(grid(27))) == 27
-    assert [r.rate for r in grid(3)] == [1e-3, 3e-4, 3e-3], "rates first"
+    assert len(set(grid(27, RATE))) == 27
+    assert [r.rate for r in grid(3, RATE)] == [1e-3, 3.3e-4, 3e-3], "rates first"
     for many in (7, 13, 27):
-        found = [r.share for r in grid(many)]
+        found = [r.share for r in grid(many, RATE)]
         assert len(set(found)) == sum(a != b for a, b in pairwise(found)) + 1
+
+
+def test_a_rate_goes_by_the_width_of_the_base_and_the_steps() -> None:
+    """By hand, for two widths: ten times full tuning's rate of 0.00005 at width 2000."""
+    kind = pytest.importorskip("transformers").LlamaConfig
+    wide, narrow = (kind(hidden_size=width, num_attention_heads=8) for width in (4000, 2000))
+    assert rate_of(narrow, rows=200, epochs=4) == 5e-4, "100 steps of eight"
+    assert rate_of(narrow, rows=192, epochs=4) == rate_of(narrow, 8, 1) == 7.5e-4
+    assert rate_of(wide, rows=200, epochs=4) == 2.9e-4
 
 
 def test_what_is_no_worse_for_sure_goes_to_the_smaller_adapter() -> None:
@@ -93,12 +107,13 @@ def test_a_training_of_a_grid_is_the_one_it_is_alone(weights: Path, tmp_path: Pa
     def made(out: str) -> Any:
         config = RunConfig(lm=f"gguf:{weights}", epochs=1)
         told = lambda done, total, note: read.append(note)  # noqa: E731
-        return trainings.Trainings(
-            chats, chats[:3], str(weights), tmp_path / out, config, told, silent
-        )
+        job = TrainingJob(chats, chats[:3], str(weights), tmp_path / out, config, told)
+        return trainings.Trainings(job)
 
-    recipes = [Recipe(rank=4), Recipe(), Recipe(rate=3e-4), Recipe(share=0.25), Recipe(share=1.0)]
     together = made("together")
+    own = together.own
+    others = {"rank": 4}, {}, {"rate": 3e-4}, {"share": 0.25}, {"share": 1.0}
+    recipes = [replace(own, **other) for other in others]
     files = [Path(together.train(one, TrainingLog())) for one in recipes]
     assert len({file.read_bytes() for file in files}) == 5
     assert files[0].stat().st_size < files[1].stat().st_size > files[3].stat().st_size
@@ -108,8 +123,8 @@ def test_a_training_of_a_grid_is_the_one_it_is_alone(weights: Path, tmp_path: Pa
         alone = Path(made(f"alone {recipe}").train(recipe, TrainingLog()))
         assert alone.name == file.name and alone.read_bytes() == file.read_bytes(), recipe
     config = RunConfig(lm=f"gguf:{weights}", epochs=1)
-    given = chats, chats[:3], str(weights), tmp_path / "together", config, print
-    assert lora.train(*given) == str(files[1]), "the default is what is trained without a grid"
+    job = TrainingJob(chats, chats[:3], str(weights), tmp_path / "together", config, print)
+    assert lora.train(job) == str(files[1]), "the default is what is trained without a grid"
 
 
 class Notes(Observer):
@@ -162,7 +177,8 @@ def test_a_grid_is_said_recorded_and_gone_on_with(
     assert isinstance(watch, Notes)
     (plan,) = [line for line in watch.lines if line.startswith("A grid of 3 LoRA trainings")]
     assert "of memory" in plan and "at most" in plan and f"{3 * many} LM calls on val" in plan
-    assert [run.data.params["learning_rate"] for run in on_record] == ["0.001", "0.0003", "0.003"]
+    own, less, more = (float(run.data.params["learning_rate"]) for run in on_record)
+    assert (less, more) == pytest.approx((own / 3, own * 3), rel=0.02)
     assert {run.data.params["rank"] for run in on_record} == {"16"}
     assert found.grid
     for run, point in zip(on_record, found.grid.points, strict=True):
@@ -214,8 +230,11 @@ def test_what_would_not_fit_into_memory_is_left_out(
 
     session = opened(lm=f"gguf:{weights}", grid=7, epochs=1)
     rows = [chat(row["text"], row["word"]) for row in ROWS]
-    given = rows, rows, str(weights), Path(), session.config, lambda *_: None, silent
-    sizes = {n: trainings.Trainings(*given).needs(Recipe(share=n)).memory for n in (0.5, 1.0)}
+    given = TrainingJob(rows, rows, str(weights), Path(), session.config, lambda *_: None)
+    sizes = {
+        share: trainings.Trainings(given).needs(Recipe(RATE, share=share)).memory
+        for share in (0.5, 1.0)
+    }
     room = (sizes[0.5] + sizes[1.0]) // 2
     assert sizes[0.5] < room < sizes[1.0]
     monkeypatch.setattr(memory, "free_memory", free)

@@ -16,6 +16,7 @@ import pytest
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.lora import cut, needs, objective, room
 from optimize.finetune.lora import model as lora_model
 from optimize.finetune.lora.adapter_gguf import Served
@@ -45,6 +46,11 @@ def chat(word: str, answer: str) -> dict[str, list[dict[str, str]]]:
     return {"messages": [{"role": role, "content": text} for role, text in roles.items()]}
 
 
+def trained(*given: Any) -> str:
+    found: str = lora.train(TrainingJob(*given))
+    return found
+
+
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [chat(word, answer) for word, answer in WORDS.items()] * 4
@@ -52,18 +58,11 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("adapters")
     base = str(weights.pull_embedded(print))
     path = Path(
-        lora.train(
-            rows,
-            rows[:6],
-            base,
-            out,
-            RunConfig(epochs=8),
-            lambda done, total, note: seen.append(note),
-        )
+        trained(rows, rows[:6], base, out, RunConfig(epochs=8), lambda *told: seen.append(told[2]))
     )
     assert any("tokens/s" in note for note in seen) and seen[-1].startswith("val: ")
     start = path.stat().st_mtime_ns
-    assert lora.train(rows, rows[:6], base, out, RunConfig(epochs=8), print) == str(path)
+    assert trained(rows, rows[:6], base, out, RunConfig(epochs=8), print) == str(path)
     assert path.stat().st_mtime_ns == start, "the same rows and settings are not trained twice"
     return path
 
@@ -121,14 +120,14 @@ def test_a_transformers_folder_is_trained_as_well(
 
     rows = [chat(word, answer) for word, answer in WORDS.items()]
     config = config_of(served, epochs=1)
-    path = lora.train(rows, rows, str(folder), tmp_path, config, lambda *_: None)
+    path = trained(rows, rows, str(folder), tmp_path, config, lambda *_: None)
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     assert (
         len(tensors) == 2 * 7 * 2
         and "blk.3.attn_q.weight.lora_a" in tensors
         and "blk.1.attn_q.weight.lora_a" not in tensors
     )
-    again = lora.train(rows, rows, str(served), tmp_path, config, lambda *_: None)
+    again = trained(rows, rows, str(served), tmp_path, config, lambda *_: None)
     for tensor in gguf.GGUFReader(again).tensors:
         assert tensor.data == pytest.approx(tensors[tensor.name].data, abs=1e-4), (
             "a folder and the file made of it give the same adapter"
@@ -149,7 +148,7 @@ def test_weights_of_another_model_are_refused(
     other.save_pretrained(elsewhere)
     rows = [chat("apple", "violin")]
     with pytest.raises(WorkbenchError, match=r"q_proj .* is not blk\.2\.attn_q\.weight"):
-        lora.train(rows, rows, str(elsewhere), tmp_path, config_of(served), lambda *_: None)
+        trained(rows, rows, str(elsewhere), tmp_path, config_of(served), lambda *_: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -161,11 +160,11 @@ def test_rows_longer_than_the_lm_may_read_are_left_out_and_counted(
     said: list[str] = []
     config = config_of(served, epochs=1)
     base, quiet = str(served), lambda *_: None
-    lora.train([*rows, long], rows, base, tmp_path, config, quiet, said.append)
+    trained([*rows, long], rows, base, tmp_path, config, quiet, said.append)
     assert said[0].startswith("1 of 7 train rows are longer than the 512 tokens that the LM may")
     assert said[1].startswith("LoRA training takes about 0.3 GB of memory, 0.00 GB of disk and at")
     with pytest.raises(WorkbenchError, match="All 1 of 1 val rows are longer than the 512 tokens"):
-        lora.train(rows, [long], base, tmp_path, config, quiet)
+        trained(rows, [long], base, tmp_path, config, quiet)
 
 
 def test_states_that_do_not_fit_on_the_disk_are_computed_each_time(
@@ -178,7 +177,7 @@ def test_states_that_do_not_fit_on_the_disk_are_computed_each_time(
         monkeypatch.setattr(cut, "DISK", 0.5 if kept else 0.0)
         config = config_of(served, epochs=2)
         out = tmp_path / str(kept)
-        done = lora.train(rows, rows[:6], str(served), out, config, lambda *_: None, said.append)
+        done = trained(rows, rows[:6], str(served), out, config, lambda *_: None, said.append)
         curves.append([e.train_loss for e in lora.curve(done)])
     assert curves[0] == pytest.approx(curves[1], rel=1e-3)
     assert sum(line.startswith("Measured on the first 3 steps: 0.") for line in said) == 2
@@ -205,6 +204,7 @@ TRAIN = """
 import json, os, signal, sys
 from pathlib import Path
 from optimize.config import RunConfig
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.lora import train as lora
 
 def killed(done, total, note):
@@ -213,7 +213,7 @@ def killed(done, total, note):
 
 rows = json.loads(sys.argv[1])
 config = RunConfig(lm=f'gguf:{sys.argv[4]}', epochs=4)
-lora.train(rows, rows[:6], sys.argv[2], Path(sys.argv[3]), config, killed)
+lora.train(TrainingJob(rows, rows[:6], sys.argv[2], Path(sys.argv[3]), config, killed))
 """
 
 
@@ -222,7 +222,7 @@ def test_a_killed_training_goes_on_from_its_last_whole_epoch(
 ) -> None:
     rows = [chat(word, answer) for word, answer in WORDS.items()] * 4  # three steps an epoch
     config = config_of(served, epochs=4)
-    whole = lora.train(rows, rows[:6], str(folder), tmp_path / "whole", config, lambda *_: None)
+    whole = trained(rows, rows[:6], str(folder), tmp_path / "whole", config, lambda *_: None)
     died = subprocess.run(
         [
             *(sys.executable, "-c", TRAIN, json.dumps(rows)),
@@ -233,14 +233,8 @@ def test_a_killed_training_goes_on_from_its_last_whole_epoch(
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     assert [p.suffix for p in (tmp_path / "killed").iterdir()] == [".checkpoint"]
     steps: list[int] = []
-    again = lora.train(
-        rows,
-        rows[:6],
-        str(folder),
-        tmp_path / "killed",
-        config,
-        lambda done, total, note: steps.append(done) if "loss" in note else None,
-    )
+    told = lambda done, total, note: steps.append(done) if "loss" in note else None  # noqa: E731
+    again = trained(rows, rows[:6], str(folder), tmp_path / "killed", config, told)
     assert steps[0] == 7, "the first two epochs are not trained twice"
     assert sorted(p.suffix for p in (tmp_path / "killed").iterdir()) == [".gguf", ".json"]
     assert [e.train_loss for e in lora.curve(again)] == pytest.approx(
@@ -285,7 +279,7 @@ def test_preferences_pull_two_answers_apart_beyond_what_gold_does(
         assert objective.loss(model, golden, golden).item() == pytest.approx(plain.item(), rel=1e-4)
     config, quiet = config_of(served, epochs=3), lambda *_: None
     curves = [
-        lora.curve(lora.train(rows, chats, str(served), tmp_path, config, quiet))
+        lora.curve(trained(rows, chats, str(served), tmp_path, config, quiet))
         for rows in (pairs, chats)
     ]
     losses = [[e.train_loss for e in curve] for curve in curves]
@@ -313,7 +307,7 @@ def test_weights_transformers_cannot_read_are_a_clear_error(served: Path, tmp_pa
     broken.write_bytes(b"GGUF nothing else")
     rows = [chat("a", "b")]
     with pytest.raises(WorkbenchError, match=r"broken\.gguf"):
-        lora.train(rows, rows, str(broken), tmp_path, config_of(served), lambda *_: None)
+        trained(rows, rows, str(broken), tmp_path, config_of(served), lambda *_: None)
 
 
 def test_a_training_that_would_not_fit_is_refused_before_it_begins(
@@ -322,7 +316,7 @@ def test_a_training_that_would_not_fit_is_refused_before_it_begins(
     monkeypatch.setattr(room, "free_memory", lambda: 1 << 20)
     rows = [chat("apple", "violin")]
     with pytest.raises(WorkbenchError, match=r"about 0\.3 GB of memory, 0\.0 GB are free"):
-        lora.train(rows, rows, str(served), tmp_path, config_of(served), lambda *_: None)
+        trained(rows, rows, str(served), tmp_path, config_of(served), lambda *_: None)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,6 +24,7 @@ from optimize.commands.session import open_session
 from optimize.config import RunConfig
 from optimize.errors import JobLeft, WorkbenchError
 from optimize.finetune import openai_job
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.openai_job import Job, check_config, train
 from tests.test_climb import COLOURS
 from tests.test_fallback import PROGRAM
@@ -184,25 +185,21 @@ TRAIN = """
 import json, os, signal, sys
 from pathlib import Path
 from optimize.config import RunConfig
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.openai_job import train
 
 rows, base, out, url = json.loads(sys.argv[1]), *sys.argv[2:]
 config = RunConfig(lm=f"openai/{base}", api_base=url, api_key="k")
-train(rows, rows[:1], base, Path(out), config, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+train(TrainingJob(rows, rows[:1], base, Path(out), config, kill))
 """
 
 
 def ask(
     url: str, out: Path, progress: Callable[[int, int, str], None] = lambda *_: None, **knobs: Any
 ) -> str:
-    return train(
-        ROWS,
-        ROWS[:1],
-        BASE,
-        out,
-        RunConfig(lm=f"openai/{BASE}", api_base=url, api_key="k", **knobs),
-        progress,
-    )
+    config = RunConfig(lm=f"openai/{BASE}", api_base=url, api_key="k", **knobs)
+    return train(TrainingJob(ROWS, ROWS[:1], BASE, out, config, progress))
 
 
 def test_the_whole_way_and_nothing_twice(provider: tuple[Provider, str], tmp_path: Path) -> None:
@@ -254,7 +251,8 @@ def test_preferences_go_in_the_providers_own_form(
     said = [{"role": role, "content": role} for role in ("user", "assistant")]
     pair = {"prompt": said[:1], "chosen": said[1:], "rejected": [said[1] | {"content": "no"}]}
     config = RunConfig(lm=f"openai/{BASE}", api_base=url, api_key="k", method="dpo")
-    assert train([pair], ROWS[:1], BASE, tmp_path, config, lambda *_: None) == f"ft:{BASE}:1"
+    made = train(TrainingJob([pair], ROWS[:1], BASE, tmp_path, config, lambda *_: None))
+    assert made == f"ft:{BASE}:1"
     theirs = {
         "input": {"messages": pair["prompt"]},
         "preferred_output": pair["chosen"],

@@ -11,6 +11,7 @@ import pytest
 from optimize.climb.observer import Observer
 from optimize.commands.session import open_session, tracked_run
 from optimize.config import RunConfig
+from optimize.finetune.job import TrainingJob
 from optimize.lm.weights import sha256
 from optimize.store.write import Run
 from tests import tiny_lm
@@ -28,9 +29,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(tracked: Run, config: RunConfig, weights: Path, out: Path) -> Path:
     """Under the epochs of the config, as `tune` has it on record."""
-    with tracked.training("lora", {"rows": len(ROWS), **lora.RECIPE}) as log:
-        given = ROWS, ROWS[:4], str(weights), out, config, lambda *_: None, lambda _: None
-        path = lora.train(*given, log)
+    job = TrainingJob(ROWS, ROWS[:4], str(weights), out, config, lambda *_: None)
+    with tracked.training("lora", {"rows": len(ROWS), **lora.recipe(job)}) as log:
+        path = lora.train(job, log)
         log.trained(path, lora.curve(path))
     return Path(path)
 

@@ -26,6 +26,7 @@ from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
 from optimize.finetune.epoch import Epoch, Sample, Step, TrainingLog, kept
 from optimize.finetune.handoff.recipes import trl_lora
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.lora.served import ServedLM
 from optimize.finetune.trl import launch, train, vllm
 from optimize.lm import embedded, weights
@@ -195,6 +196,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from optimize.config import RunConfig
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.trl import train
 
 def killed(done, total, note):
@@ -203,7 +205,7 @@ def killed(done, total, note):
 
 rows, val = json.loads(sys.argv[1])
 config = RunConfig(lm=f"gguf:{sys.argv[2]}", epochs=2, method="dpo", finetune="trl")
-train.train(rows, val, sys.argv[2], Path(sys.argv[3]), config, killed)
+train.train(TrainingJob(rows, val, sys.argv[2], Path(sys.argv[3]), config, killed))
 """
 
 
@@ -233,8 +235,8 @@ def test_a_killed_training_goes_on_and_preferences_follow_on_the_same_adapter(
     assert not inside(tmp_path), "whoever is killed takes its training along"
     config = RunConfig(lm=f"gguf:{tiny}", epochs=2, method="dpo", finetune="trl")
     log, said = Written(), list[str]()
-    again = rows, CHATS, str(tiny), tmp_path, config, lambda *_: None
-    path = Path(train.train(*again, said.append, log))
+    again = TrainingJob(rows, CHATS, str(tiny), tmp_path, config, lambda *_: None, said.append)
+    path = Path(train.train(again, log))
     steps = [one.number for one in log.steps]
     # by the time it was killed a fast machine may have ended the second epoch too
     assert steps in ([4, 5, 6, 7, 8], [7, 8]), "no step of epoch 1, then DPO's"
@@ -263,7 +265,7 @@ def test_a_base_that_vllm_serves_is_trained_and_loaded_there(
     config = RunConfig(**own, finetune="trl", epochs=1)
     train.check_config(config)
     out = tmp_path / "order_slip"
-    name = train.train(CHATS, CHATS, str(tiny), out, config, lambda *_: None)
+    name = train.train(TrainingJob(CHATS, CHATS, str(tiny), out, config, lambda *_: None))
     assert name.startswith("order-slip-") and len(train.curve(name, out)) == 1
     assert (found.state.loaded[name] / trl_lora.WEIGHTS).is_file()
 

@@ -74,7 +74,7 @@ def chosen(
     are not trained again, and val answers are cached.
     """
     points: list[Point] = []
-    recipes = grid(session.config.grid)
+    recipes = grid(session.config.grid, trainings.own.rate)
     _said(session, trainings, recipes)
     for number, recipe in enumerate(recipes, 1):
         why = _lacking(session, trainings, recipe, points, after)

@@ -26,6 +26,7 @@ from optimize.finetune import trainer
 from optimize.finetune.effects import Pair
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import GENERAL, GENERAL_TOKENS, Answers, ForgettingRecord
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.lora.recipe import GridRecord
 from optimize.finetune.lora.trainings import Trainings
 from optimize.finetune.training_rows import chat_rows, tuned_student
@@ -95,17 +96,16 @@ def train(session: Session, tracked: Run, best: Program, traced: Traced | None) 
     out = session.folder("adapters")
     made_of = {"base": base, "rows": len(rows), "rows_replayed": len(general)}
     watch.started(backend)
-    given = [*rows, *general], val, base, out, config
+    job = TrainingJob([*rows, *general], val, base, out, config, watch.scored, watch.noted)
     counts = len(rows), len(general)
     if config.grid > 1:
-        trainings = Trainings(*given, watch.scored, watch.noted)
-        found = chosen(session, tracked, pupil.short, trainings, made_of, _calls_then(session))
+        found = chosen(session, tracked, pupil.short, Trainings(job), made_of, _calls_then(session))
         seconds = max(time.perf_counter() - start, found.seconds)
         made = pupil.short, start, before, seconds, found.epochs, *counts, found.record
         return Trained(found.tuned, backend, *made)
-    with tracked.training(backend, made_of | training.RECIPE) as log:
+    with tracked.training(backend, made_of | training.recipe(job)) as log:
         with session.meter.idle():
-            tuned: str = training.train(*given, watch.scored, watch.noted, log)
+            tuned: str = training.train(job, log)
         epochs = tuple(training.curve(tuned, out))
         log.trained(tuned, epochs)
     # an adapter that was there has cost as much

@@ -13,8 +13,8 @@ from typing import Any
 from optimize.config import RunConfig, command_line, is_local
 from optimize.errors import WorkbenchError
 
-# Imported on use. Each has check_config(config), curve(what a tuned LM is known by, out), and
-# train(rows, val, base, out, config, progress, say, log) → that; RECIPE: what it sets by itself.
+# Imported on use. Each has check_config(config), recipe(job): what it sets by itself,
+# train(job, log) → what the tuned LM is known by, and curve(that, out).
 BACKENDS = {
     "lora": "optimize.finetune.lora.train",
     "trl": "optimize.finetune.trl.train",

@@ -18,11 +18,11 @@ from typing import Any
 from optimize.config import RunConfig
 from optimize.errors import JobLeft, WorkbenchError
 from optimize.finetune import training_id
-from optimize.finetune.epoch import Epoch, Say, TrainingLog, TrainingProgress, silent
+from optimize.finetune.epoch import Epoch, TrainingLog, TrainingProgress
+from optimize.finetune.job import TrainingJob
 from optimize.lm.addresses import check_single
 from optimize.stats.records import Record
 
-RECIPE: dict[str, Any] = {}  # the provider's own
 FIRST_POLL, LAST_POLL = 2.0, 60.0  # seconds between two looks at a job, growing by half
 RETRIES = 5  # of a request that the provider was too busy for
 SUFFIX = "optimize"
@@ -59,42 +59,37 @@ def check_config(config: RunConfig) -> None:
         )
 
 
-def train(
-    rows: Sequence[dict[str, Any]],
-    val: Sequence[dict[str, Any]],
-    base: str,
-    out: Path,
-    config: RunConfig,
-    progress: TrainingProgress,
-    say: Say = silent,
-    log: TrainingLog | None = None,
-) -> str:
+def recipe(job: TrainingJob) -> dict[str, Any]:
+    """What the trainer sets by itself: the provider's own."""
+    return {}
+
+
+def train(job: TrainingJob, log: TrainingLog | None = None) -> str:
     """The provider's name of the tuned model. The same rows, base and config go on with the job
     they began.
 
     Raises WorkbenchError in the provider's words where it refuses or fails, and JobLeft on Ctrl-C.
     """
-    recipe = [base, config.seed, config.epochs, config.api_base]
-    identity = training_id([rows, val, *recipe])
-    record = _Record(out / f"{identity}.job.json", base)
+    base, config = job.base, job.config
+    made_of = [base, config.seed, config.epochs, config.api_base]
+    identity = training_id([job.rows, job.val, *made_of])
+    record = _Record(job.out / f"{identity}.job.json", base)
     client = _client(config)
     with _told(base):
         if record.job.id is None:
             _check_base(client, base)
-            record.note(
-                train_file=record.job.train_file or _upload(client, rows, f"{identity}-train.jsonl")
-            )
+            taught = f"{identity}-train.jsonl"
+            record.note(train_file=record.job.train_file or _upload(client, job.rows, taught))
             # a provider wants a validation file of the same form, and val rows have no rejected
             # answer
             if config.method != "dpo":
-                record.note(
-                    val_file=record.job.val_file or _upload(client, val, f"{identity}-val.jsonl")
-                )
+                judging = f"{identity}-val.jsonl"
+                record.note(val_file=record.job.val_file or _upload(client, job.val, judging))
             record.note(id=_begun(client, record.job) or _begin(client, record.job, config))
         if record.job.tuned is None:
-            say(f"The provider trains it as job {record.job.id}")
+            job.say(f"The provider trains it as job {record.job.id}")
             try:
-                record.note(tuned=_await(client, str(record.job.id), progress))
+                record.note(tuned=_await(client, str(record.job.id), job.progress))
             except WorkbenchError:  # the job itself has failed; whoever asks again wants a new one
                 record.note(id=None)
                 raise

@@ -16,19 +16,19 @@ from optimize.stats.intervals import known, mean_interval, paired_gain
 from optimize.stats.records import Record, ScoreRecord
 
 ALPHA = 32  # of every rank, so that a rate does for all of them
-# the first of each is what is trained without a grid; then less, then more
-RATES, RANKS, SHARES = (1e-3, 3e-4, 3e-3), (16, 4, 64), (0.5, 0.25, 1.0)
+# the first of each is what is trained without a grid; then less, then more. Rates in that one's
+RATES, RANKS, SHARES = (1, 1 / 3, 3), (16, 4, 64), (0.5, 0.25, 1.0)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """rank: of the two matrices beside each linear module. share: of the blocks, from the top,
-    whose modules are adapted. rate: the highest learning rate.
+    """rate: the highest learning rate. rank: of the two matrices beside each linear module. share:
+    of the blocks, from the top, whose modules are adapted.
     """
 
+    rate: float
     rank: int = RANKS[0]
     share: float = SHARES[0]
-    rate: float = RATES[0]
 
     def first(self, blocks: int) -> int:
         """The first block that is trained."""
@@ -49,13 +49,14 @@ class Recipe:
         return f"rank {self.rank}, {self.share:.0%} of the blocks, learning rate {self.rate:g}"
 
 
-def grid(most: int) -> list[Recipe]:
+def grid(most: int, rate: float) -> list[Recipe]:
     """The first so many of all combinations: those that differ from the default in one thing come
     before those that differ in two; rates, which matter most, before ranks and shares. Recipes of
-    one share stand together, as they share what the lower blocks say of each row.
+    one share stand together, as they share what the lower blocks say of each row. rate: the
+    default's.
     """
-    own = Recipe()
-    every = [Recipe(rank, share, rate) for share, rank, rate in product(SHARES, RANKS, RATES)]
+    own, rates = Recipe(rate), [float(f"{rate * times:.1e}") for times in RATES]
+    every = [Recipe(rate, rank, share) for share, rank, rate in product(SHARES, RANKS, rates)]
 
     def apart(one: Recipe) -> int:
         return (one.rank != own.rank) + (one.share != own.share) + (one.rate != own.rate)

@@ -4,7 +4,6 @@ no statistics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,12 @@ from typing import Any
 from optimize.catalogue import in_catalogue
 from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
-from optimize.finetune.epoch import Epoch, Say, TrainingLog, TrainingProgress, read_curve, silent
+from optimize.finetune.epoch import Epoch, TrainingLog, read_curve
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.lora.adapter_gguf import check_architecture
 from optimize.finetune.lora.model import check_base
-from optimize.finetune.lora.recipe import Recipe
 from optimize.finetune.lora.trainings import Trainings
 from optimize.gguf_header import read_header
-
-RECIPE = Recipe().params
 
 
 def check_config(config: RunConfig) -> None:
@@ -50,18 +47,13 @@ def check_weights(config: RunConfig) -> None:
         check_base(config.finetune_base)
 
 
-def train(
-    rows: Sequence[dict[str, Any]],
-    val: Sequence[dict[str, Any]],
-    base: str,
-    out: Path,
-    config: RunConfig,
-    progress: TrainingProgress,
-    say: Say = silent,
-    log: TrainingLog | None = None,
-) -> str:
-    """Train on `{"messages": […, assistant]}` rows, or `{"prompt", "chosen", "rejected"}` ones, and
-    write the adapter, named by what it was made from.
+def recipe(job: TrainingJob) -> dict[str, Any]:
+    """What the trainer sets by itself."""
+    return Trainings(job).own.params
+
+
+def train(job: TrainingJob, log: TrainingLog | None = None) -> str:
+    """Train on chat rows or preferences and write the adapter, named by what it was made from.
 
     The loss (optimize.finetune.lora.objective) is on the answer's tokens only. Batches hold rows of
     like length. Training stops early on val, and the epoch that answers most val rows word for word
@@ -71,11 +63,12 @@ def train(
     are left out, which is said, as is what the training takes. Raises WorkbenchError for weights
     that are not those that are served, and where memory does not suffice.
     """
-    trainings, recipe = Trainings(rows, val, base, out, config, progress, say), Recipe()
-    if not trainings.target(recipe).is_file():
-        trainings.measure(recipe)
-        say(f"LoRA training takes {trainings.needs(recipe)}")
-    return trainings.train(recipe, log or TrainingLog())
+    trainings = Trainings(job)
+    own = trainings.own
+    if not trainings.target(own).is_file():
+        trainings.measure(own)
+        job.say(f"LoRA training takes {trainings.needs(own)}")
+    return trainings.train(own, log or TrainingLog())
 
 
 def curve(tuned: str, out: Path | None = None) -> list[Epoch]:

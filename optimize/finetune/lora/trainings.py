@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from optimize import lm as lms
-from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
 from optimize.finetune import training_id
-from optimize.finetune.epoch import Say, TrainingLog, TrainingProgress, write_curve
+from optimize.finetune.epoch import TrainingLog, write_curve
+from optimize.finetune.handoff.recipes import trl_lora
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.lora.adapter_gguf import Place, Served, write_adapter
 from optimize.finetune.lora.cut import BATCH, PIECE, CutModel, EncodedRow, fast_bf16, fits
 from optimize.finetune.lora.fit import Fit, held
@@ -52,35 +53,31 @@ class Cut:
 class Trainings:
     """Of one base on the same rows, as `train` has them. Nothing is read before it is needed."""
 
-    def __init__(
-        self,
-        rows: Sequence[dict[str, Any]],
-        val: Sequence[dict[str, Any]],
-        base: str,
-        out: Path,
-        config: RunConfig,
-        progress: TrainingProgress,
-        say: Say,
-    ) -> None:
-        self.rows, self.val, self.base, self.out = rows, val, base, out
-        self.config, self.progress, self.say = config, progress, say
-        path = lms.gguf_path(config.lm)
+    def __init__(self, job: TrainingJob) -> None:
+        self.job = job
+        path = lms.gguf_path(job.config.lm)
         assert path, "check_config lets local LMs pass only"
-        self.path, self.context = path, context_of(path, config.context)
-        self._base_identity = base_identity(base)
+        self.path, self.context = path, context_of(path, job.config.context)
+        self._base_identity = base_identity(job.base)
         self._cut: Cut | None = None  # the last one
         self._token_seconds = 0.0
 
+    @cached_property
+    def own(self) -> Recipe:
+        """What is trained without a grid."""
+        job = self.job
+        return Recipe(trl_lora.rate_of(self._known, len(job.rows), job.config.epochs))
+
     def target(self, recipe: Recipe) -> Path:
         """The adapter's file, named by all that it is made from."""
-        config, knobs = self.config, [recipe.rank, ALPHA, BATCH, PIECE, recipe.rate, recipe.share]
-        made_of = [self.rows, self.val, self._base_identity, config.seed, config.epochs]
-        return self.out / f"{training_id([*made_of, *knobs, self.context])}.gguf"
+        job, knobs = self.job, [recipe.rank, ALPHA, BATCH, PIECE, recipe.rate, recipe.share]
+        made_of = [job.rows, job.val, self._base_identity, job.config.seed, job.config.epochs]
+        return job.out / f"{training_id([*made_of, *knobs, self.context])}.gguf"
 
     def needs(self, recipe: Recipe) -> Needs:
         """What it takes. Its seconds are 0 before a model was loaded to measure them."""
         size = self._shape(recipe)
-        asked = size, *self._encoded, self.config.epochs
+        asked = size, *self._encoded, self.job.config.epochs
         return needs(*asked, self._token_seconds, self._kept(recipe))
 
     def lacking(self, recipe: Recipe) -> str:
@@ -100,13 +97,13 @@ class Trainings:
             return str(target)
         cut = self._loaded(recipe)
         cut.rows = cut.rows or self._read(cut.model)
-        torch.manual_seed(self.config.seed)  # here, so that no other training has a part in it
+        torch.manual_seed(self.job.config.seed)  # here, so that no other training has a part in it
         adapted = adapt(cut.model.model, cut.places, recipe.rank)
         checkpoint, size = target.with_suffix(".checkpoint"), self._shape(recipe)
-        given = cut.model, adapted, *cut.rows, self.config
+        given = cut.model, adapted, *cut.rows, self.job.config
         fit = Fit(*given, recipe.rate, checkpoint, size, self._before)
         try:
-            fit.run(self.progress, self.say, log, self._lm)
+            fit.run(self.job.progress, self.job.say, log, self._lm)
         finally:
             restored(adapted)
         part = target.with_suffix(".part")
@@ -124,12 +121,12 @@ class Trainings:
         if self._cut and self._cut.share == recipe.share:
             return self._cut
         self._cut = None  # two models at once would take twice the memory
-        self.out.mkdir(parents=True, exist_ok=True)
+        self.job.out.mkdir(parents=True, exist_ok=True)
         _ = self._before
         if lacking := self.lacking(recipe):
             raise WorkbenchError(lacking)
         known, first = self._known, recipe.first(self._known.num_hidden_layers)
-        model = load_model(self.base, known, self._served)
+        model = load_model(self.job.base, known, self._served)
         modules = {name: one.weight.detach().numpy() for name, one in linear(model, first).items()}
         places = self._served.places(modules, known.num_hidden_layers, head_width(known))
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -143,14 +140,14 @@ class Trainings:
         """Train and val rows with what the lower blocks say of them."""
         lessons, judged = self._encoded
         rows = [row for one in lessons for row in one.rows]
-        found = iter(cut.keep([*rows, *judged], self.out, self.progress))
+        found = iter(cut.keep([*rows, *judged], self.job.out, self.job.progress))
         read = [lesson([next(found) for _ in one.rows]) for one in lessons]
         return compared(cut, read), list(found)
 
     def _kept(self, recipe: Recipe) -> bool:
         """Whether there are lower blocks, and the disk has room for what they say."""
-        size = needs(self._shape(recipe), *self._encoded, self.config.epochs).disk
-        return recipe.share < 1 and fits(size, self.out)
+        size = needs(self._shape(recipe), *self._encoded, self.job.config.epochs).disk
+        return recipe.share < 1 and fits(size, self.job.out)
 
     def _shape(self, recipe: Recipe) -> Shape:
         import torch
@@ -178,7 +175,7 @@ class Trainings:
 
     @cached_property
     def _known(self) -> Any:
-        return load_config(self.base)
+        return load_config(self.job.base)
 
     @cached_property
     def _weights(self) -> int:
@@ -187,10 +184,10 @@ class Trainings:
     @cached_property
     def _encoded(self) -> tuple[list[Lesson], list[EncodedRow]]:
         """Train and val rows as token ids, without those that the LM could not read."""
-        lessons = [lesson(ids) for _, ids in self._readable(self.rows, "train")]
-        return lessons, [ids[0] for _, ids in self._readable(self.val, "val")]
+        lessons = [lesson(ids) for _, ids in self._readable(self.job.rows, "train")]
+        return lessons, [ids[0] for _, ids in self._readable(self.job.val, "val")]
 
     def _readable(
         self, rows: Sequence[dict[str, Any]], kind: str
     ) -> list[tuple[dict[str, Any], list[EncodedRow]]]:
-        return readable(self._lm, rows, self.context, kind, self.say)
+        return readable(self._lm, rows, self.context, kind, self.job.say)

@@ -17,18 +17,11 @@ from typing import Any
 from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
 from optimize.finetune import PREFERRING, training_id
-from optimize.finetune.epoch import (
-    Epoch,
-    Say,
-    TrainingLog,
-    TrainingProgress,
-    read_curve,
-    silent,
-    write_curve,
-)
+from optimize.finetune.epoch import Epoch, TrainingLog, read_curve, write_curve
 from optimize.finetune.handoff.recipes import trl_lora
+from optimize.finetune.job import TrainingJob
 from optimize.finetune.lora.adapter_peft import to_gguf
-from optimize.finetune.lora.model import base_identity, check_base
+from optimize.finetune.lora.model import base_identity, check_base, load_config
 from optimize.finetune.lora.room import check_room
 from optimize.finetune.lora.train import check_weights
 from optimize.finetune.trl import launch, vllm
@@ -38,13 +31,6 @@ from optimize.finetune.trl.heard import Heard, curve_of
 from optimize.finetune.trl.launch import Launch, Line
 
 NEEDED = ("torch", "transformers", "peft", "trl", "accelerate")
-SMALL, LARGE = trl_lora.RATES
-RECIPE = {
-    "rank": trl_lora.RANK,
-    "alpha": trl_lora.ALPHA,
-    "batch": trl_lora.BATCH,
-    "learning_rate": f"{SMALL} below {trl_lora.SMALL:.0e} weights, else {LARGE}",
-}
 
 
 def check_config(config: RunConfig) -> None:
@@ -77,18 +63,16 @@ def check_setup(config: RunConfig) -> None:
         check_base(str(config.finetune_base))
 
 
-def train(
-    rows: Sequence[dict[str, Any]],
-    val: Sequence[dict[str, Any]],
-    base: str,
-    out: Path,
-    config: RunConfig,
-    progress: TrainingProgress,
-    say: Say = silent,
-    log: TrainingLog | None = None,
-) -> str:
-    """Train on `{"messages": […, assistant]}` rows; where rows are `{"prompt", "chosen",
-    "rejected"}`, first on the chosen answers, then, by --method, on the preference.
+def recipe(job: TrainingJob) -> dict[str, Any]:
+    """What the trainer sets by itself."""
+    rate = trl_lora.rate_of(load_config(job.base), len(job.rows), job.config.epochs)
+    knobs = {"rank": trl_lora.RANK, "alpha": trl_lora.ALPHA, "batch": trl_lora.BATCH}
+    return knobs | {"learning_rate": rate}
+
+
+def train(job: TrainingJob, log: TrainingLog | None = None) -> str:
+    """Train on chat rows; of preferences first on the chosen answers, then, by --method, on the
+    preference.
 
     What comes back is what our own trainer gives: for an LM in this process the adapter as a GGUF
     file, beside it its `curve`; for one that vLLM serves the name that the adapter has there. The
@@ -98,25 +82,26 @@ def train(
     Raises WorkbenchError where base and served LM are not the same, memory does not suffice, or the
     training fails.
     """
+    rows, val, base, out, config = job.rows, job.val, job.base, job.out, job.config
     where, local = _where(base, config), is_local(config.lm)
     made_of = [rows, val, base_identity(base), config.seed, config.epochs, config.method]
-    made_of += [RECIPE, where.gpus > 0, where.precision, config.context]
+    made_of += [recipe(job), where.gpus > 0, where.precision, config.context]
     identity = training_id(made_of)
     target, folder = out / f"{identity}.gguf", out / f"{identity}.trl"
     if target.is_file():
         return str(target)
     served = served_base(base, config) if local else None
     if served:
-        found = served.checked(rows, val, where, config.epochs, say)
+        found = served.checked(rows, val, where, config.epochs, job.say)
         rows, val, where = found.rows, found.val, found.where
     else:
         where, size = expected_of(base, rows, val, where, config.epochs)
         check_room(size)
-        say(told(size, where))
+        job.say(told(size, where))
     written(folder, rows, val, base, config, where)
     stages = _stages(base, config, where)
-    say(f"TRL trains on {where}, in {folder}")
-    run(Launch(folder, where.gpus, Path(base).exists()), stages, Heard(progress, say, log))
+    job.say(f"TRL trains on {where}, in {folder}")
+    run(Launch(folder, where.gpus, Path(base).exists()), stages, Heard(job.progress, job.say, log))
     epochs = curve_of([folder / stage.out for stage in stages])
     last = folder / stages[-1].out
     name = identity if served else f"{out.name}-{identity}".replace("_", "-").lower()

@@ -28,8 +28,8 @@ from typing import Any
 HANDOFF = Path(__file__).resolve().parents[1]
 RANK, ALPHA, BATCH, LONGEST, PATIENCE = 16, 32, 8, 2048, 2
 LORA = {"r": RANK, "lora_alpha": ALPHA, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
-# learning rates of SFT, for bases below so many weights and above; preferences take a part of them
-SMALL, RATES, PREFERRING = 1e9, (1e-3, 2e-4), 0.05
+TIMES, SHORT = (15, 10), 100  # rates of full tuning that a LoRA of fewer, or of more steps takes
+PREFERRING = 0.05  # of SFT's rate
 WARMUP = 0.1  # of the steps
 SHOWN, TOLD = 5, 400  # val rows whose answers are written down, letters of their prompts
 METHODS = ("sft", "dpo", "kto")
@@ -246,12 +246,21 @@ def options(args: argparse.Namespace, rate: float) -> dict[str, Any]:
     } | ({"train_sampling_strategy": "group_by_length"} if args.method == "sft" else {})
 
 
-def configured(args: argparse.Namespace, weights: float) -> Any:
-    """TRL's own configuration of the method. weights: of the base model."""
+def rate_of(known: Any, rows: int, epochs: int) -> float:
+    """SFT's learning rate, to two digits: by the width of the base, whose configuration is known,
+    and the steps that so many rows take (Schulman et al. 2025, LoRA Without Regret).
+    """
+    full = 5e-5 * (2000 / known.get_text_config().hidden_size) ** 0.78
+    steps = epochs * -(-rows // BATCH)
+    return float(f"{full * TIMES[steps >= SHORT]:.1e}")
+
+
+def configured(args: argparse.Namespace, known: Any, rows: int) -> Any:
+    """TRL's own configuration of the method. known: the base's."""
     import trl
 
     kinds = {"sft": trl.SFTConfig, "dpo": trl.DPOConfig, "kto": trl.KTOConfig}
-    rate = RATES[weights >= SMALL] * (1 if args.method == "sft" else PREFERRING)
+    rate = rate_of(known, rows, args.epochs) * (1 if args.method == "sft" else PREFERRING)
     return kinds[args.method](**options(args, args.learning_rate or rate))
 
 
@@ -312,7 +321,7 @@ def train(args: argparse.Namespace, out: Path) -> None:
     val = judged_rows(args, tokenizer)
     if left:
         tell(out, note=f"{left} train rows are longer than {args.max_length} tokens: left out.")
-    config = configured(args, sum(p.numel() for p in model.parameters()))
+    config = configured(args, model.config, len(rows) + left)
     data = datasets.Dataset.from_list(rows)
     given: dict[str, Any] = {"args": config, "train_dataset": data, "processing_class": tokenizer}
     # `evaluate` below asks the val rows; transformers wants some rows to be named all the same
@@ -497,9 +506,10 @@ def checked(args: argparse.Namespace) -> dict[str, Any]:
         from accelerate import FullyShardedDataParallelPlugin
 
         FullyShardedDataParallelPlugin()  # as it is in the environment
-    config, tokenizer = configured(args, weights), tokenizer_of(args.base)
+    tokenizer = tokenizer_of(args.base)
     there = args.method == "sft" or (HANDOFF / "preferences" / "train.jsonl").is_file()
     rows, left = taught(args, tokenizer) if there else ([], 0)
+    config = configured(args, known, len(rows) + left)
     told = {"config": type(config).__name__, "precision": precision(args), "weights": weights}
     told |= {"rows": len(rows), "left_out": left, "val": len(judged_rows(args, tokenizer))}
     return told | {
