@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import dspy
@@ -174,6 +175,17 @@ def load_task(name: str, root: Path) -> Task:
             f"No task {name!r}: programs/{name}.py does not exist.{did_you_mean(name, known)} "
             f"Tasks: {', '.join(known) or f'none below {root}'}."
         )
+    task = getattr(_module(name, path, root), "task", None)
+    if not isinstance(task, Task):
+        raise WorkbenchError(
+            f"programs/{name}.py must end with `task = Task(...)`; `task` is {task!r}."
+        )
+    _check(name, task)
+    return replace(task, name=name, root=root)
+
+
+def _module(name: str, path: Path, root: Path) -> ModuleType:
+    """The file, run. Raises WorkbenchError with the place in it where it fails."""
     spec = importlib.util.spec_from_file_location(f"programs.{name}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -181,7 +193,7 @@ def load_task(name: str, root: Path) -> Task:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        # some of the names below fail as soon as the signature is defined
+        # some of the names that DSPy uses fail as soon as the signature is defined
         named = re.search(r"^Field [`'](\w+)[`']", str(error))
         if named and (named[1] in TAKEN or named[1].startswith("model_")):
             raise WorkbenchError(_taken(name, named[1])) from error
@@ -190,11 +202,10 @@ def load_task(name: str, root: Path) -> Task:
         raise WorkbenchError(
             f"programs/{name}.py does not load: {usercode.told(error)}{at}"
         ) from error
-    task = getattr(module, "task", None)
-    if not isinstance(task, Task):
-        raise WorkbenchError(
-            f"programs/{name}.py must end with `task = Task(...)`; `task` is {task!r}."
-        )
+    return module
+
+
+def _check(name: str, task: Task) -> None:
     if bool(task.metric) == bool(task.judge):
         raise WorkbenchError(
             f"programs/{name}.py: Task(…) takes a metric, or the name of a task that is its judge: "
@@ -217,7 +228,6 @@ def load_task(name: str, root: Path) -> Task:
         raise WorkbenchError(
             f"programs/{name}.py: stability={task.stability!r}; say 'stable' or 'changing'."
         )
-    return replace(task, name=name, root=root)
 
 
 def _check_signature(name: str, signature: Any) -> None:

@@ -6,7 +6,7 @@ Knows no LM; `read.py` reads the files, `split.py` decides which row goes where.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -97,17 +97,14 @@ def load_splits(task: Task) -> Splits:
         for place, example in rows:
             hashes[id(example)] = row = row_hash(task, example)
             places[row] = (*places.get(row, ()), place)
-    sides = {name: [example for _, example in rows] for name, rows in placed.items()}
-    given = set(sides) != {"rows"}
     # so that a file's order means nothing
-    sides = {name: sorted(rows, key=lambda e: hashes[id(e)]) for name, rows in sides.items()}
+    sides = {
+        name: sorted((example for _, example in rows), key=lambda e: hashes[id(e)])
+        for name, rows in placed.items()
+    }
+    given = set(sides) != {"rows"}
     if not given:
-        mixed = sides["rows"]
-        groups = near_duplicate_groups([input_texts(task, e) for e in mixed])
-        names = split_groups([hashes[id(e)] for e in mixed], _labels(task, mixed), groups)
-        sides = {
-            name: [e for e, n in zip(mixed, names, strict=True) if n == name] for name in NAMES
-        }
+        sides = _divided(task, sides["rows"], hashes)
     picked, more = _apart(task, picked, [*sides["val"], *sides["test"]])
     sides["train"] = sorted([*sides["train"], *(e for _, e in picked)], key=lambda e: hashes[id(e)])
     for name, least in SMALLEST.items():
@@ -135,6 +132,15 @@ def load_splits(task: Task) -> Splits:
         chosen=frozenset(hashes[id(e)] for _, e in picked),
         **extra,
     )
+
+
+def _divided(
+    task: Task, rows: Sequence[dspy.Example], hashes: Mapping[int, str]
+) -> dict[str, list[dspy.Example]]:
+    """The sides of a single file. hashes: of the rows' contents, by their id."""
+    groups = near_duplicate_groups([input_texts(task, e) for e in rows])
+    names = split_groups([hashes[id(e)] for e in rows], _labels(task, rows), groups)
+    return {name: [e for e, n in zip(rows, names, strict=True) if n == name] for name in NAMES}
 
 
 def _apart(
@@ -180,5 +186,5 @@ def near_groups(task: Task, splits: Splits) -> dict[str, list[int]]:
     return {side: [next(found) for _ in rows] for side, rows in splits.sides().items()}
 
 
-def _labels(task: Task, rows: list[dspy.Example]) -> list[str]:
+def _labels(task: Task, rows: Sequence[dspy.Example]) -> list[str]:
     return [to_json(e[task.label]) if task.label else "" for e in rows]

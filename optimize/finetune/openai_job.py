@@ -17,6 +17,7 @@ from typing import Any
 
 from optimize.config import RunConfig
 from optimize.errors import JobLeft, WorkbenchError
+from optimize.files import write_whole
 from optimize.finetune import training_id
 from optimize.finetune.epoch import Epoch, TrainingLog, TrainingProgress
 from optimize.finetune.job import TrainingJob
@@ -113,9 +114,7 @@ class _Record:
     def note(self, **known: str | None) -> None:
         self.job = self.job.model_copy(update=known)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        part.write_text(self.job.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        part.replace(self.path)
+        write_whole(self.path, self.job.model_dump_json(indent=1) + "\n")
 
 
 def _key(config: RunConfig) -> str | None:

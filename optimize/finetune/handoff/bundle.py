@@ -60,56 +60,25 @@ def write_bundle(
 
     Raises WorkbenchError for a program whose rows cannot be exported, before anything is written.
     """
-    material = material or Material()
-    program, task = tuned_student(best), best.task
-    kept, removed = _without_overlap(
-        splits, [input_texts(task, e) for rows in splits.sides().values() for e in rows]
-    )
-    val = taught(program, splits.val, material.traces.val if material.traces else None)
-    calls = [material.traces.train[n] for n in kept] if material.traces else None
-    train = _new(taught(program, [splits.train[n] for n in kept], calls), val)
-    sides = {"train": train, "val": val}
-    chat = {side: [chat_row(program, one) for one in rows] for side, rows in sides.items()}
-    outcomes = material.outcomes and [material.outcomes[n] for n in kept]
-    pairs = preferences(program, chat["train"], outcomes) if outcomes else []
+    made = _made(tuned_student(best), splits, material or Material())
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    for side, rows in sides.items():
-        write_jsonl(part / "chat" / f"{side}.jsonl", chat[side])
-        write_jsonl(
-            part / "json_schema" / f"{side}.jsonl", [schema_row(program, one) for one in rows]
-        )
-        write_jsonl(part / "completion" / f"{side}.jsonl", completion_rows(chat[side]))
-    if pairs:
-        write_jsonl(part / "preferences" / "train.jsonl", pairs)
-    for name, schema in _schemas(program).items():
-        (part / "json_schema" / name).write_text(
-            json.dumps(schema, indent=1) + "\n", encoding="utf-8"
-        )
-    save(program, part / "program.json")
+    _write_rows(part, made)
+    save(made.program, part / "program.json")
     base = BASES.get(facts.lm)
-    write_recipes(part, base, facts.epochs, facts.seed, bool(pairs))
-    counts = {side: len(rows) for side, rows in splits.sides().items()}
-    scores = [
-        f"| {name} | {s.score:.3f} [{s.low:.3f}, {s.high:.3f}] | {s.n} |"
-        for name, s in facts.before.items()
-    ]
-    told = {"task": task.name, "lm": facts.lm, "target": str(facts.target), "reason": facts.reason}
-    told |= {"scores": "\n".join(scores), "finetune": facts.finetune}
-    told |= {"epochs": str(facts.epochs), "seed": str(facts.seed)}
-    told["name"] = task.name.lower().replace("_", "-")  # as providers let a data set be called
-    write_readme(part, base, bool(pairs), told)
+    write_recipes(part, base, facts.epochs, facts.seed, bool(made.pairs))
+    write_readme(part, base, bool(made.pairs), _told(best.task.name, facts))
     manifest = Manifest(
         workbench=__version__,
         written=date.today().isoformat(),
-        task=task.name,
+        task=best.task.name,
         base=base,
         split=GIVEN if splits.given else DIVIDED,
-        rows=counts,
+        rows={side: len(rows) for side, rows in splits.sides().items()},
         data_hash=splits.digest,
-        removed=removed,
-        format=program.format,
-        prompt=prompt_of(chat["val"][0]),
+        removed=made.removed,
+        format=made.program.format,
+        prompt=prompt_of(made.chat["val"][0]),
         files={
             str(path.relative_to(part)): record(path)
             for path in sorted(part.rglob("*"))
@@ -121,6 +90,66 @@ def write_bundle(
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
     return manifest
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What rows become for the program that is tuned. sides: train and val, without those removed.
+    chat: the same as conversations. pairs: preferences.
+    """
+
+    program: Program
+    sides: dict[str, list[Taught]]
+    chat: dict[str, list[dict[str, Any]]]
+    pairs: list[dict[str, Any]]
+    removed: dict[str, int]
+
+
+def _made(program: Program, splits: Splits, material: Material) -> _Made:
+    every = [e for rows in splits.sides().values() for e in rows]
+    kept, removed = _without_overlap(splits, [input_texts(program.task, e) for e in every])
+    traces = material.traces
+    val = taught(program, splits.val, traces.val if traces else None)
+    calls = [traces.train[n] for n in kept] if traces else None
+    train = _new(taught(program, [splits.train[n] for n in kept], calls), val)
+    sides = {"train": train, "val": val}
+    chat = {side: [chat_row(program, one) for one in rows] for side, rows in sides.items()}
+    outcomes = material.outcomes and [material.outcomes[n] for n in kept]
+    pairs = preferences(program, chat["train"], outcomes) if outcomes else []
+    return _Made(program, sides, chat, pairs, removed)
+
+
+def _write_rows(folder: Path, made: _Made) -> None:
+    """In each of the forms that trainers want."""
+    for side, rows in made.sides.items():
+        schemas = [schema_row(made.program, one) for one in rows]
+        write_jsonl(folder / "chat" / f"{side}.jsonl", made.chat[side])
+        write_jsonl(folder / "json_schema" / f"{side}.jsonl", schemas)
+        write_jsonl(folder / "completion" / f"{side}.jsonl", completion_rows(made.chat[side]))
+    if made.pairs:
+        write_jsonl(folder / "preferences" / "train.jsonl", made.pairs)
+    for name, schema in _schemas(made.program).items():
+        text = json.dumps(schema, indent=1) + "\n"
+        (folder / "json_schema" / name).write_text(text, encoding="utf-8")
+
+
+def _told(task: str, facts: Facts) -> dict[str, str]:
+    """What the folder's README says."""
+    scores = [
+        f"| {name} | {s.score:.3f} [{s.low:.3f}, {s.high:.3f}] | {s.n} |"
+        for name, s in facts.before.items()
+    ]
+    return {
+        "task": task,
+        "lm": facts.lm,
+        "target": str(facts.target),
+        "reason": facts.reason,
+        "scores": "\n".join(scores),
+        "finetune": facts.finetune,
+        "epochs": str(facts.epochs),
+        "seed": str(facts.seed),
+        "name": task.lower().replace("_", "-"),  # as providers let a data set be called
+    }
 
 
 def _new(rows: Sequence[Taught], others: Sequence[Taught]) -> list[Taught]:

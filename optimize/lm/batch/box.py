@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from optimize.errors import JobLeft, WorkbenchError
+from optimize.files import write_whole
 from optimize.lm.batch.http import FIRST_PAUSE, LAST_PAUSE, TRIES, Silent
 from optimize.lm.batch.provider import Provider, provider_of
 from optimize.lm.kept import Kept
@@ -160,9 +161,7 @@ class Box:
         raise AssertionError
 
     def _note(self, sent: Sent) -> None:
-        part = self._record.with_suffix(".part")
-        part.write_text(sent.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        part.replace(self._record)
+        write_whole(self._record, sent.model_dump_json(indent=1) + "\n")
 
     def close(self) -> None:
         """All is answered: nothing is kept."""
