@@ -286,17 +286,20 @@ def command_line(name: str, task: str, knobs: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def load_config(root: Path | None = None, **flags: object) -> RunConfig:
+def load_config(
+    root: Path | None = None, recorded: Mapping[str, object] | None = None, **flags: object
+) -> RunConfig:
     """The run's configuration from the flags that were given (None means not given).
 
     root: the project whose optimize.toml is read; default: the one around the current folder.
+    recorded: knobs of an earlier run, which stand where no flag was given.
     Raises WorkbenchError naming the knob, the bad value and where knobs may be set.
     """
     root = root or find_root()
     token = _root.set(root)
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        config = RunConfig(**given)  # type: ignore[arg-type]
+        config = RunConfig(**{**(recorded or {}), **given})  # type: ignore[arg-type]
         _check_addresses(config, given)
         return config
     except ValidationError as error:

@@ -21,7 +21,7 @@ from optimize.commands.handoff import handoff_last
 from optimize.commands.load import load_program
 from optimize.commands.run import run
 from optimize.commands.session import open_session
-from optimize.config import RunConfig, load_config
+from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
 from optimize.finetune.handoff.manifest import read, record, verify
 from optimize.report.record import Report
@@ -83,7 +83,7 @@ def folder(project: Path, tmp_path: Path) -> Path:
 
 def adopt(root: Path, folder: Path, adapter: Path | None = None, lm: str = "", **flags: Any) -> Any:
     found = adopting.returned(root, str(folder), adapter, lm or None)
-    config = load_config(root, **adopting.knobs_of(root, found, flags))
+    config = adopting.config_of(root, found, flags)
     return adopting.adopt(open_session(root, found.manifest.task, config, Observer()), found)
 
 
@@ -294,3 +294,15 @@ def test_an_adapter_of_peft_is_judged_in_this_process(local: tuple[Path, Path, A
     (kept,) = (root / "mlruns" / "adapters" / "paint").glob("*.gguf")
     _, found = last_run(root, "paint")
     assert kept.name in [f.path for f in client(root).list_artifacts(found.id)]
+
+
+def test_a_tuned_lm_that_is_served_is_held_against_a_base_in_this_process(
+    local: tuple[Path, Path, Any], vllm: tuple[FastAPI, str]
+) -> None:
+    root, folder, _ = local
+    vllm[0].state.loaded[TUNED] = str(folder)
+    report: Report = adopt(root, folder, lm=f"openai/{TUNED}", api_base=vllm[1], context=4096)
+    assert report.decision and report.decision.accepted and report.lm.startswith("gguf:")
+    program = load_program(str(root / report.program), root=root)
+    assert program(thing="abcd").colour == COLOURS[1], "where it was asked, it is asked again"
+    assert load_program("paint", root=root)(thing="abc").colour == COLOURS[0]

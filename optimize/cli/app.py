@@ -293,7 +293,7 @@ def reported(
 
         with Screen() as screen:
             opened = session(task, flags, screen)
-            screen.counts(opened.meter, opened.config.threads)
+            screen.counts(opened.meter, opened.config.in_flight)
             found = use_case(opened)
         return print_report(found, output)
 

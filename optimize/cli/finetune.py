@@ -267,12 +267,13 @@ def adopt(
         root, _ = project({})
         from optimize.cli.screen import Screen
         from optimize.commands import adopt as use_case
+        from optimize.commands.session import open_session
 
         found = use_case.returned(root, folder, adapter, lm)
         with Screen() as screen:
-            given = use_case.knobs_of(root, found, flags)
-            opened = session(found.manifest.task, given, screen)
-            screen.counts(opened.meter, opened.config.threads)
+            config = use_case.config_of(root, found, flags)
+            opened = open_session(root, found.manifest.task, config, screen)
+            screen.counts(opened.meter, opened.config.in_flight)
             report = use_case.adopt(opened, found)
         return print_report(report, Output(json, details, debug))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -97,7 +98,7 @@ class Setup:
         answers = sum(o.asked_anew for o in anew)
         if not answers:
             return None
-        used = reduce(add, (o.usage for o in anew))
+        used = reduce(add, (o.usage + o.scoring for o in anew))
         seconds = sum(o.seconds * o.asked_anew for o in anew) / self.threads
         tokens = used.tokens_in + used.tokens_out
         return tokens / answers, used.cost / answers, seconds / answers / 60
@@ -179,7 +180,9 @@ def _pulled(
     asked, search = rows * setup.repeats, min(setup.search, len(learn) // 3)
     needs = [r.needs(asked, search, calls) for r in (rung, *after)]
     part, val = share(needs, left), rung.judged(asked, calls)
-    if (budget := part - val) <= 0:
+    # what its program will take more than the incumbent on the test rows, if it is the best
+    test = math.ceil((rung.dearer - 1) * calls * setup.repeats * len(setup.splits.test))
+    if (budget := min(part, left - test) - val) <= 0:
         raise Starved(f"its share of {part} LM calls does not cover the {rows} val rows")
     context = Context(
         setup.task,

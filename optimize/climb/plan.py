@@ -40,13 +40,20 @@ def planned(task: Task, splits: Splits, config: RunConfig, after: int) -> Plan:
     val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)
     judge = int(bool(task.judge))
     fixed = (2 + judge) * (val + test) + (1 + judge) * test + after
-    search = searched(len(lent(task, splits)[0]))
-    needs = [rung.needs(val, search, 1.0 + judge) for rung in rungs]
-    left = config.max_calls - fixed
+    left, learn = config.max_calls - fixed, len(lent(task, splits)[0])
+
+    def needed(search: int) -> list[int]:
+        return [rung.needs(val, search, 1.0 + judge) for rung in rungs]
+
+    needs = needed(searched(learn, left // max(1, len(rungs)) - val))
     found = []
     for number, rung in enumerate(rungs):
         calls = share(needs[number:], left)
         calls = calls if calls > rung.judged(val, 1.0 + judge) else 0
         found.append(PlannedRung(rung=rung.name, calls=calls))
         left -= calls
-    return Plan(rungs=found, least=(1 + judge) * (val + 2 * test), enough=fixed + sum(needs))
+    return Plan(
+        rungs=found,
+        least=(1 + judge) * (val + 2 * test),
+        enough=fixed + sum(needed(searched(learn))),
+    )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from optimize.stats.intervals import POWER, Interval, known, paired_gain
+from optimize.stats.intervals import POWER, Interval, known, mean_interval, paired_gain
 from optimize.stats.judge import Confusion, chance_at_least, corrected, of_the_judge
 from optimize.stats.winner import Corrected, corrected_best
 
@@ -147,7 +147,8 @@ def contenders(tried: Sequence[Tried], val: int) -> list[int]:
     rows that are not surely worse, pair by pair, than the best of them.
 
     The best has the highest mean over the rows that all contenders answered; on a tie it is the
-    one with fewer calls, then the earlier one.
+    one with fewer calls, then the earlier one. One that takes clearly more calls than another must
+    beat that by more than noise, as a lever must that is built on.
     """
     whole = [n for n, t in enumerate(tried) if len(t.scores) >= val and t.coverage >= COVERAGE]
     whole = whole or [0]
@@ -157,7 +158,12 @@ def contenders(tried: Sequence[Tried], val: int) -> list[int]:
         leader = tried[whole[0]]
         whole = [n for n in whole if tried[n] is leader or not _worse(tried[n], leader)]
         rows = min(len(tried[n].scores) for n in whole)
-    return whole
+    first = whole[0]
+    for n in whole[1:]:
+        dearer = is_cheaper(tried[n].calls, tried[first].calls)
+        if dearer and not promotes(paired_gain(tried[n].scores, tried[first].scores), False):
+            first = n
+    return [first, *(n for n in whole if n != first)]
 
 
 def _worse(program: Tried, leader: Tried) -> bool:
@@ -171,7 +177,12 @@ def decide(history: History) -> Decision:
     best = tried[close[0]]
     others = [t.scores for t in tried if t is not best]
     here = {t.scores[: history.val] for t in tried}  # a run again finds its own programs
-    rivals = [scores for scores in history.rivals if scores not in here]
+    # one that was better on these rows was not passed over by luck: another LM's, a teacher's
+    rivals = [
+        scores
+        for scores in history.rivals
+        if scores not in here and mean_interval(known(scores)).mean <= best.mean(history.val)
+    ]
     judge = history.judge
     raw = corrected_best(best.scores, [*others, *rivals], history.val)
     optimism = raw.optimism / judge.youden.mean if judge else raw.optimism

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from optimize.commands.gate import LastClimb, last_climb
 from optimize.commands.lock import task_lock
 from optimize.commands.session import Session
 from optimize.commands.tune import Trained, tuned_lm
-from optimize.config import is_local
+from optimize.config import TASK_LM, RunConfig, is_local, load_config
 from optimize.errors import BudgetExhausted, LmRefused, WorkbenchError
 from optimize.finetune.handoff import manifest as manifests
 from optimize.finetune.handoff.manifest import Manifest
@@ -64,9 +65,9 @@ def returned(root: Path, named: str, adapter: Path | None, served: str | None) -
     return Returned(folder, found, adapter, served)
 
 
-def knobs_of(root: Path, found: Returned, given: dict[str, Any]) -> dict[str, Any]:
-    """The flags of a session on the LM that the hand-off's climb was on, at the address that was
-    given, or at the climb's.
+def config_of(root: Path, found: Returned, given: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a session on the LM that the hand-off's climb was on, as it was there;
+    the tuned LM is asked at the address that was given, or at the climb's.
 
     Raises WorkbenchError where the task's last climb was on another LM.
     """
@@ -77,12 +78,13 @@ def knobs_of(root: Path, found: Returned, given: dict[str, Any]) -> dict[str, An
             f"The hand-off is of a climb on {lm!r}, the last climb of {task!r} was on "
             f"{report.lm!r}. Hand off and train that one, or climb on {lm!r} again."
         )
-    base = given.get("api_base") or report.knobs.get("api_base")
+    recorded = {knob: report.knobs[knob] for knob in TASK_LM if knob in report.knobs} | {"lm": lm}
+    base = given.get("api_base") or recorded.get("api_base")
     if found.served and not base and (is_local(lm) or not found.served.startswith("openai/ft:")):
         raise WorkbenchError(f"--lm {found.served} needs --api-base URL, where it is served.")
-    own = {"lm": lm, "api_base": base}
-    own["temperature"] = given.get("temperature") or report.knobs.get("temperature")
-    return given | own
+    if found.served and is_local(lm):  # the base stays here, where it has no address
+        recorded, given = recorded | {"api_base": base}, {**given, "api_base": None}
+    return load_config(root, recorded, **given)
 
 
 def adopt(session: Session, found: Returned) -> Report:

@@ -55,7 +55,7 @@ class Chosen:
 def grid_calls(session: Session) -> int:
     """LM calls on val beside those that the chosen one takes anyway."""
     trained = session.config.grid if session.config.finetune == "lora" else 1
-    return (trained - 1) * _val_calls(session)
+    return (trained - 1) * val_calls(session)
 
 
 def chosen(
@@ -90,7 +90,7 @@ def chosen(
 def _said(session: Session, trainings: Trainings, recipes: Sequence[Recipe]) -> None:
     """What the whole grid takes, before its first training."""
     missing = [recipe for recipe in recipes if not trainings.target(recipe).is_file()]
-    calls = len(recipes) * _val_calls(session)
+    calls = len(recipes) * val_calls(session)
     asked = f"{calls} LM calls on val, as far as they are not cached"
     if takes := calls * 60 * session.meter.average()[2]:
         asked += f" (at most {duration(takes)})"
@@ -98,9 +98,13 @@ def _said(session: Session, trainings: Trainings, recipes: Sequence[Recipe]) -> 
     if not missing:
         session.watch.noted(f"{told}: all are trained already; {asked}.")
         return
+    fitting = [recipe for recipe in missing if not trainings.lacking(recipe)]
+    if not fitting:
+        session.watch.noted(f"{told}: what is not trained yet would not fit into memory; {asked}.")
+        return
     with session.meter.idle():
-        trainings.measure(missing[0])
-    found = [trainings.needs(one) for one in missing if not trainings.lacking(one)]
+        trainings.measure(fitting[0])
+    found = [trainings.needs(recipe) for recipe in fitting]
     memory, disk = max(n.memory for n in found), max(n.disk for n in found)
     most, left = Needs(memory, disk, sum(n.seconds for n in found)), _seconds_left(session)
     aside = {
@@ -125,7 +129,7 @@ def _lacking(
     """
     if not any(point.evaluation for point in points):
         return ""
-    need, usage = _val_calls(session), session.meter.usage()
+    need, usage = val_calls(session), session.meter.usage()
     calls = session.meter.max_calls - max(usage.different, usage.calls) - after
     if calls < need:
         return f"Its val rows take {need} LM calls, {max(0, calls)} are left (--max-calls)."
@@ -216,5 +220,5 @@ def _seconds_left(session: Session) -> float:
     return session.config.max_minutes * 60 - (time.perf_counter() - session.start)
 
 
-def _val_calls(session: Session) -> int:
+def val_calls(session: Session) -> int:
     return session.config.repeats * scored_calls(session) * len(session.splits.val)

@@ -10,6 +10,7 @@ from pathlib import Path
 from optimize.climb.rungs.demos import spread
 from optimize.commands.new import write_new
 from optimize.commands.session import Session
+from optimize.data.judging_rows import lent
 from optimize.errors import WorkbenchError
 from optimize.files import to_text
 from optimize.lm.reach import check_reachable
@@ -41,7 +42,7 @@ def draft_guide(session: Session) -> tuple[Path, int]:
     check_reachable(session.config)
     rows = _shown(session)
     asked = QUESTION.format(task=task.signature.instructions, rows="\n\n".join(rows))
-    told = str(session.teacher(asked, max_tokens=ROOM)[0]).strip()
+    told = session.teacher.say(asked, max_tokens=ROOM)
     if not told:
         raise WorkbenchError(f"{session.teacher_name} gave an empty answer. Try another --teacher.")
     head = (
@@ -53,10 +54,12 @@ def draft_guide(session: Session) -> tuple[Path, int]:
 
 
 def _shown(session: Session) -> list[str]:
-    """Train rows of every label in turn, up to ROWS and as many as a prompt has room for."""
-    task, train = session.task, list(session.splits.train)
+    """Train rows of every label in turn, up to ROWS and as many as a prompt has room for; none that
+    judges levers.
+    """
+    task, (train, _) = session.task, lent(session.task, session.splits)
     texts, room = list[str](), room_of(session.teacher).chars
-    for row in spread(train, task, ROWS, random.Random(session.config.seed)):
+    for row in spread(list(train), task, ROWS, random.Random(session.config.seed)):
         text = "\n".join(f"{name}: {to_text(row[name])}" for name in task.fields)
         if texts and sum(map(len, texts)) + len(text) > room:
             break

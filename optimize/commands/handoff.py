@@ -9,13 +9,12 @@ import dspy
 
 from optimize.commands.gate import last_climb
 from optimize.commands.lock import task_lock
-from optimize.commands.session import Session
+from optimize.commands.session import Session, check_one_step
 from optimize.errors import WorkbenchError
 from optimize.finetune import finetune_command, untrainable
 from optimize.finetune.handoff.bundle import Material, write_bundle
 from optimize.finetune.handoff.manifest import Facts, Manifest
-from optimize.finetune.steps import unlabelled
-from optimize.program.program import Program, student
+from optimize.program.program import Program
 from optimize.report.record import Report
 from optimize.scoring.evaluate import evaluate
 
@@ -27,11 +26,8 @@ def handoff_last(session: Session, pairs: bool) -> tuple[Path, Manifest]:
     pairs: ask that program for the train rows as well, and make preference pairs of what it gets
     wrong.
     """
-    if pairs and (steps := unlabelled(student(session.task))):
-        raise WorkbenchError(
-            f"--pairs compares whole answers, but {session.task.name!r} answers in steps without "
-            f"labels ({', '.join(steps)}). Leave --pairs out."
-        )
+    if pairs:
+        check_one_step(session.task, "--pairs", "Leave --pairs out.")
     with task_lock(session, "handoff") as session:
         last = last_climb(session)
         session, traced = last.session, last.judged.traced

@@ -132,8 +132,8 @@ def in_use(
     configs = []
     for lm, base in asked:
         own = {k: v for k, v in recorded.items() if lm is None or k == "temperature"}
-        given = flags | {"lm": lm or own.get("lm"), "api_base": base or own.get("api_base")}
-        config = load_config(root, **own | given).model_copy(update=CLIMBING)
+        given = flags | {"lm": lm, "api_base": base}
+        config = load_config(root, own, **given).model_copy(update=CLIMBING)
         if base == NO_ADDRESS:
             config = config.model_copy(update={"api_base": None})
         lms.check_name(config.lm)

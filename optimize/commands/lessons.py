@@ -4,8 +4,10 @@ questions, so that it forgets less.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import dspy
@@ -17,10 +19,12 @@ from optimize.data.inputs import input_texts
 from optimize.data.split import apart_from
 from optimize.errors import WorkbenchError
 from optimize.finetune import PREFERRING
-from optimize.finetune.forgetting import GENERAL_TOKENS, replayable, replays
+from optimize.finetune.forgetting import replayable, replays
 from optimize.finetune.steps import Traces, right_calls, unlabelled
 from optimize.finetune.training_rows import TrainingRow, chat_rows, preferences
+from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, student
+from optimize.program.votes import warm
 from optimize.scoring.evaluate import evaluate
 from optimize.task import Score
 from optimize.threads import in_threads
@@ -28,6 +32,8 @@ from optimize.threads import in_threads
 LEAST = 20  # rows, or pairs, without which a training would teach nothing
 SAMPLES, TEMPERATURE = 3, 0.7  # of a teacher's answers to an input without gold
 AGREED = 1.0  # share of them that must be the same
+REHEARSED_TOKENS = 256  # of a general answer
+ONE_LINER = 12  # words, in which an answer need not be a sentence
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def _agreed(session: Session, best: Program) -> list[tuple[dspy.Example, dict[st
     # nothing is known of it but that it can be read
     parsed = replace(session.task, metric=lambda row, answer: Score(1.0))
     asking = replace(session.asking, repeats=SAMPLES, task=parsed)
-    with dspy.context(lm=session.teacher.copy(temperature=TEMPERATURE)):
+    with dspy.context(lm=warm(session.teacher, TEMPERATURE)):
         session.watch.started("teacher on unlabelled inputs")
         outcomes = evaluate(best, inputs, asking).outcomes
     return [
@@ -159,17 +165,30 @@ def rehearsal(session: Session) -> list[TrainingRow]:
     asked: Sequence[str] = replayable(session.root)[:many]
     if not asked:
         return []
-    lm = lms.task_lm(session.config, session.meter, GENERAL_TOKENS)
+    lm = lms.task_lm(session.config, session.meter, REHEARSED_TOKENS)
     session.watch.started("base LM on general instructions")
     answers: list[str] = []
-    for answer in in_threads(lambda text: str(lm(text)[0]), asked, session.config.in_flight):
+    for answer in in_threads(partial(_said, lm), asked, session.config.in_flight):
         answers.append(answer)
         session.watch.scored(len(answers), len(asked))
     return [
         {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]}
         for text, answer in zip(asked, answers, strict=True)
-        if answer.strip()
+        if answer
     ]
+
+
+def _said(lm: MeteredLM, instruction: str) -> str:
+    """The answer, whole; empty where the call failed or no sentence of it was ended: an LM that is
+    taught answers which were cut off learns to break off.
+    """
+    try:
+        said = lm.say(instruction)
+    except Exception:  # a failed call is missing, as in an evaluation
+        return ""
+    ends = [m.end() for m in re.finditer(r"(?<!\d)[.!?…][\"'”’)*]*(?=\s|$)", said)]
+    short = len(said.split()) <= ONE_LINER and "\n" not in said
+    return said if short else said[: max(ends, default=0)]
 
 
 METHODS: dict[str, Callable[[Session, Pupil], list[TrainingRow]]] = {

@@ -88,7 +88,7 @@ class Saved:
         """
         given = {name: value for name, value in flags.items() if value is not None}
         known = {} if "lm" in given else optimized_on(self.text)
-        return load_config(self.task.root, **known | given)
+        return load_config(self.task.root, known, **given)
 
 
 def ready(found: Saved, lm: dspy.BaseLM | str | None = None, meter: Meter | None = None) -> Program:

@@ -35,6 +35,7 @@ def task_lock(session: Session, command: str) -> Iterator[Session]:
     try:
         shown = command_line(command, session.task.name, session.config.given)
         holder.write_text(json.dumps({"pid": os.getpid(), "command": shown}), encoding="utf-8")
+        session.meter.start()
         yield replace(session, start=time.perf_counter())
     finally:
         lock.release()

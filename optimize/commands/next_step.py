@@ -36,7 +36,8 @@ def next_step(report: Report, session: Session) -> Step:
     """From all that the report says beside it."""
     again = command_line("run", report.task, report.knobs)
     if report.verdict == "indecisive" and report.numbers.best.coverage < COVERAGE:
-        return Step(again, "wait until the LM answers again", "what it answered is cached")
+        note = "what it answered is cached; shorten or take out rows that it will never answer"
+        return Step(again, "wait until the LM answers again", note)
     if report.decision:
         if step := _after_tuning(report, session):
             return step

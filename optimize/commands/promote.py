@@ -80,14 +80,15 @@ def _shown(found: Side | None) -> bool:
 def _change(root: Path, store: Any, version: Any, how: How, reason: str) -> None:
     """The alias, the record and the reason; the prompts in the registry follow."""
     task = version.name
+    run = Found(store, version.run_id, task, version.run_id)
+    text = run.text("program.json")
+    asked = dspy.LM("openai/unasked")
+    # before anything is changed: one that no longer fits the task would fail in production
+    program = parse_program(load_task(task, root), text, f"run {run.id}", lambda tuned: asked)
     with one_at_a_time(store, task):
         crown(store, task, version, how, reason)
     if reason:
         store.set_model_version_tag(task, version.version, BECAUSE, reason)
-    run = Found(store, version.run_id, task, version.run_id)
-    text = run.text("program.json")
-    asked = dspy.LM("openai/unasked")
-    program = parse_program(load_task(task, root), text, f"run {run.id}", lambda tuned: asked)
     experiment = store.get_run(run.id).info.experiment_id
     prompts.mark(store, prompts.keep(store, experiment, program, how), CHAMPION)
 

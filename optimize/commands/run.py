@@ -24,7 +24,7 @@ from optimize.commands.session import Both, Session, tracked_run
 from optimize.commands.since import since_last_run
 from optimize.commands.traces import Traced, trace_calls
 from optimize.commands.tune import tune, tuning_calls
-from optimize.errors import WorkbenchError
+from optimize.errors import BudgetExhausted, WorkbenchError
 from optimize.finetune import BACKENDS
 from optimize.finetune.handoff.bundle import Material
 from optimize.lm.reach import check_reachable
@@ -213,7 +213,13 @@ def _with_headroom(session: Session, found: Climb) -> tuple[Climb, HeadroomRecor
     assert found.best.program
     session.watch.started("headroom")
     teacher = session.teacher if session.config.teacher else None
-    room = headroom(found.best.program, session.splits.val, teacher, session.asking)
+    single = found.best.program.deepcopy()
+    single.votes = 0  # the best of several answers, not of several votes
+    try:
+        room = headroom(single, session.splits.val, teacher, session.asking)
+    except (WorkbenchError, BudgetExhausted) as error:  # the climb stands without it
+        session.watch.noted(f"The headroom is not known: {error}")
+        return found, None
     ceilings = [room.best, *([room.teacher] if room.teacher else [])]
     record = HeadroomRecord(
         answers=ANSWERS,

@@ -206,10 +206,23 @@ def check_method(config: RunConfig, task: Task) -> None:
             f"--method kto is TRL's: give --finetune trl (finetune --backend trl), or use --method "
             f"dpo with {config.finetune}."
         )
-    if config.method in PREFERRING and (steps := unlabelled(student(task))):
+    if config.method in PREFERRING:
+        check_one_step(task, f"--method {config.method}", "Use --method sft or distill.")
+
+
+def check_one_step(task: Task, flag: str, advice: str) -> None:
+    """Raises WorkbenchError where an answer is not what one predictor says: preferences compare
+    whole answers.
+    """
+    program = student(task)
+    if steps := unlabelled(program):
         raise WorkbenchError(
-            f"--method {config.method} compares whole answers, but {task.name!r} answers in steps "
-            f"without labels ({', '.join(steps)}). Use --method sft or distill."
+            f"{flag} compares whole answers, but {task.name!r} answers in steps without labels "
+            f"({', '.join(steps)}). {advice}"
+        )
+    if (many := len(program.predictors())) != 1:
+        raise WorkbenchError(
+            f"{flag} compares whole answers, but {task.name!r} answers in {many} steps. {advice}"
         )
 
 

@@ -13,14 +13,14 @@ import dspy
 from optimize import lm as lms
 from optimize.climb.observer import Attempt
 from optimize.climb.verdict import WEIGHTS
-from optimize.commands.grid import chosen, grid_calls
+from optimize.commands.grid import chosen, grid_calls, val_calls
 from optimize.commands.lessons import Pupil, lesson_calls, lessons, rehearsal
 from optimize.commands.session import Session
-from optimize.commands.traces import Traced, scored_calls, steps
+from optimize.commands.traces import Traced, scored_calls
 from optimize.commands.tuned_levers import lever_calls, levered
 from optimize.config import RunConfig
 from optimize.data.inputs import input_text
-from optimize.errors import WorkbenchError
+from optimize.errors import BudgetExhausted, WorkbenchError
 from optimize.finetune import forgetting as forgetting
 from optimize.finetune import trainer
 from optimize.finetune.effects import Pair
@@ -99,7 +99,8 @@ def train(session: Session, tracked: Run, best: Program, traced: Traced | None) 
     job = TrainingJob([*rows, *general], val, base, out, config, watch.scored, watch.noted)
     counts = len(rows), len(general)
     if config.grid > 1:
-        found = chosen(session, tracked, pupil.short, Trainings(job), made_of, _calls_then(session))
+        after = _calls_then(session) - val_calls(session)
+        found = chosen(session, tracked, pupil.short, Trainings(job), made_of, after)
         seconds = max(time.perf_counter() - start, found.seconds)
         made = pupil.short, start, before, seconds, found.epochs, *counts, found.record
         return Trained(found.tuned, backend, *made)
@@ -133,7 +134,7 @@ def held_against(
         attempts.append(replace(attempt, usage=usage, seconds=took))
         start, before = time.perf_counter(), session.meter.usage()
     forgotten = tuple(_forgetting(session, trained.tuned))
-    after = 2 * session.config.repeats * steps(session) * len(session.splits.ood)
+    after = 2 * session.config.repeats * scored_calls(session) * len(session.splits.ood)
     built = levered(session, f"{by}, levers", better(attempts), prompt_val, after)
     attempts.append(built.attempt)
     return Tuned(
@@ -192,17 +193,15 @@ def _out_of_distribution(session: Session, best: Program, tuned: Attempt) -> Pai
     assert tuned.program
     if not session.splits.ood:
         return None
-    found = []
+    found, asking = [], replace(session.asking, task=scoring_labelled(session.task))
     for name, program in (("best prompt program", best), ("tuned LM", tuned.program)):
         session.watch.started(f"ood rows, {name}")
         with dspy.context(lm=lms.telling(session.lm)):
-            found.append(
-                evaluate(
-                    program,
-                    session.splits.ood,
-                    replace(session.asking, task=scoring_labelled(session.task)),
-                )
-            )
+            try:
+                found.append(evaluate(program, session.splits.ood, asking))
+            except BudgetExhausted as error:  # the judgement does not rest on them
+                session.watch.noted(f"The ood rows were not asked: {error}")
+                return None
     return found[0], found[1]
 
 
@@ -214,12 +213,15 @@ def _forgetting(session: Session, tuned: str) -> Iterator[ForgettingRecord]:
         return forgetting.ask(lm, asked, session.config.in_flight, session.watch.scored)
 
     named = GENERAL in session.config.no_regression_on
-    yield _compared(
-        GENERAL,
-        named,
-        [q.question for q in asked],
-        *_both(session, tuned, GENERAL, GENERAL_TOKENS, questioned),
-    )
+    try:
+        both = _both(session, tuned, GENERAL, GENERAL_TOKENS, questioned)
+        if why := _unpaired(*both):
+            raise WorkbenchError(f"--no-regression-on {GENERAL} cannot be judged: {why}")
+        yield _compared(GENERAL, named, [q.question for q in asked], *both)
+    except (WorkbenchError, BudgetExhausted) as error:
+        if named:
+            raise
+        session.watch.noted(f"What the tuned LM forgot is not known: {error}")
     for task, splits in session.no_regression_on:
         program = _best_or_student(session, task)
 
@@ -236,9 +238,10 @@ def _forgetting(session: Session, tuned: str) -> Iterator[ForgettingRecord]:
             return Answers(tuple(o.score for o in outcomes), tuple(str(o.answer) for o in outcomes))
 
         texts = [input_text(task, e.inputs()) for e in splits.val]
-        yield _compared(
-            task.name, True, texts, *_both(session, tuned, task.name, task.max_tokens, answered)
-        )
+        both = _both(session, tuned, task.name, task.max_tokens, answered)
+        if why := _unpaired(*both):
+            raise WorkbenchError(f"--no-regression-on {task.name} cannot be judged: {why}")
+        yield _compared(task.name, True, texts, *both)
 
 
 def _both(
@@ -249,6 +252,18 @@ def _both(
     before = ask(lms.task_lm(session.config, session.meter, tokens))
     session.watch.started(f"{name}, tuned LM")
     return before, ask(tuned_lm(session, tuned, tokens))
+
+
+def _unpaired(base: Answers, tuned: Answers) -> str:
+    """Why the two cannot be compared; empty where both answered something."""
+    if any(None not in pair for pair in zip(base.scores, tuned.scores, strict=True)):
+        return ""
+    sides = (("base", base), ("tuned", tuned))
+    failed = next((s for s in sides if None in s[1].scores), None)
+    assert failed
+    name, side = failed
+    error = side.texts[side.scores.index(None)]
+    return f"none of {len(side.scores)} was answered by both LMs; the {name} LM: {error[:200]}"
 
 
 def _best_or_student(session: Session, task: Task) -> Program:

@@ -110,6 +110,8 @@ def questions(root: Path) -> list[Question]:
             raise WorkbenchError(
                 f"{path}:{number}: not a question: {place}: {first['msg']}."
             ) from None
+    if not found:
+        raise WorkbenchError(f"{path} has no questions: write one a line, or delete the file.")
     return found
 
 
@@ -151,7 +153,7 @@ def ask(lm: MeteredLM, asked: Sequence[Question], threads: int, progress: Progre
 
     def one(question: Question) -> tuple[float | None, str]:
         try:
-            text = str(lm(question.question)[0])
+            text = lm.say(question.question)
         except Exception as error:  # a failed call is missing, as in an evaluation
             return None, f"{type(error).__name__}: {error}"
         return float(question.passes(text)), text

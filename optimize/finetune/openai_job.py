@@ -202,7 +202,7 @@ def _await(client: Any, job: str, progress: TrainingProgress) -> str:
                 why = found.error.message if found.error and found.error.message else last
                 raise WorkbenchError(
                     f"Job {job} has {found.status}: {why or 'the provider gives no reason'}. "
-                    "Delete its record to begin anew."
+                    "The same command begins another one."
                 )
             time.sleep(pause)
             pause = min(LAST_POLL, 1.5 * pause)

@@ -71,11 +71,14 @@ def unlabelled(program: Program) -> list[str]:
 def right_calls(
     program: Program, examples: Sequence[dspy.Example], asking: Asking
 ) -> tuple[Calls, ...]:
-    """Ask the program for each example, and keep the calls of the answers that score 1.0.
+    """Ask the program for each example, and keep the calls of the answers that score 1.0. Of a
+    program that votes its first answer alone: the others may have come to theirs by wrong steps.
 
     Raises what `evaluate` raises.
     """
-    recorder = _Recorder(program)
+    single = program.deepcopy()
+    single.votes = 0
+    recorder = _Recorder(single)
     outcomes = evaluate(recorder, examples, asking).outcomes
     return tuple(
         recorder.calls.get(_key(program, e.inputs()), ()) if o.score == 1.0 else ()

@@ -49,12 +49,12 @@ class Meter:
 
     def __init__(self, max_calls: int, limits: Limits = NONE, purse: Purse | None = None) -> None:
         self.max_calls, self.limits, self.purse = max_calls, limits, purse
-        self._began: float | None = None  # when the first request was sent
+        self._began: float | None = None  # the clock
         self._lock = threading.RLock()  # what is kept back asks for averages
         self._numbers: dict[str, Any] = {f.name: 0 for f in fields(Usage) if f.name != "latencies"}
         self._latencies: list[float] = []
         self._first_answer = 0.0
-        self._idle = 0.0  # seconds since the first request in which none was asked for
+        self._idle = 0.0  # seconds of it in which no request was asked for
         self._keys: set[str] = set()
         self._parts: dict[Role, Meter] = {}
         self._kept: Callable[[], Spent] = _nothing
@@ -104,6 +104,10 @@ class Meter:
         seconds = time.monotonic() - self._began if self._began else 0.0
         return tokens, self._numbers["cost"], seconds / 60
 
+    def start(self) -> None:
+        """From now on minutes are counted; without this from the first request on."""
+        self._began = self._began or time.monotonic()
+
     @contextlib.contextmanager
     def idle(self) -> Iterator[None]:
         """A stretch of work that asks no LM, such as a training: it takes minutes of the cap, but
@@ -114,7 +118,7 @@ class Meter:
             yield
         finally:
             with self._lock:
-                if self._began:
+                if self._numbers["calls"]:  # until the first one it is all idle
                     self._idle += time.monotonic() - start
 
     @contextlib.contextmanager
@@ -168,7 +172,9 @@ class Meter:
             self._within_cap(answers)
             if self.purse:
                 self.purse.take(answers)
-            self._began = self._began or time.monotonic()
+            self.start()
+            if not self._numbers["calls"] and self._began:
+                self._idle = time.monotonic() - self._began
             self._numbers["calls"] += answers
 
     def _count(self, answers: int, key: str) -> None:

@@ -24,7 +24,7 @@ from optimize.turns import turns
 
 _stretch: ContextVar[Meter | None] = ContextVar("stretch", default=None)
 _repeat: ContextVar[int] = ContextVar("repeat", default=0)
-_judging: ContextVar[bool] = ContextVar("judging", default=False)
+_judging: ContextVar[Meter | None] = ContextVar("judging", default=None)
 # seconds that the call under way has waited for its turn on the cores
 _waited: ContextVar[float | None] = ContextVar("waited", default=None)
 
@@ -46,13 +46,14 @@ def one_example(repeat: int = 0) -> Iterator[Meter]:
 
 
 @contextlib.contextmanager
-def apart() -> Iterator[None]:
+def apart() -> Iterator[Meter]:
     """The calls made within are not what the example costs: a metric's LM judges answers, and gives
-    none. They still pass the run's meter.
+    none. They have a meter of their own, and still pass the run's.
     """
-    tokens = _stretch.set(None), _judging.set(True)
+    spent = _judging.get() or Meter(sys.maxsize)
+    tokens = _stretch.set(None), _judging.set(spent)
     try:
-        yield
+        yield spent
     finally:
         _stretch.reset(tokens[0])
         _judging.reset(tokens[1])
@@ -81,6 +82,11 @@ class MeteredLM(HistorylessLM):
         self.meter = meter
         self.local = local
         self.any_schema = any_schema
+
+    def say(self, prompt: str, **options: Any) -> str:
+        """Its plain answer, without what it thought on the way. Raises what the call raises."""
+        found = self(prompt, **options)[0]
+        return str(found.get("text", "") if isinstance(found, dict) else found).strip()
 
     def __deepcopy__(self, memo: object) -> MeteredLM:
         return self  # stateless apart from its connection pool, which copies share anyway
@@ -188,7 +194,8 @@ def _meters(lm: dspy.BaseLM) -> list[Meter]:
     """The run's meter first: its cap holds before a call is noted anywhere else."""
     own = lm.meter if isinstance(lm, MeteredLM) else _others
     part = own.part(_role(lm)) if own else None
-    return [meter for meter in dict.fromkeys((own, part, _stretch.get())) if meter]
+    stretch = _stretch.get(), _judging.get()
+    return [meter for meter in dict.fromkeys((own, part, *stretch)) if meter]
 
 
 def _role(lm: dspy.BaseLM) -> Role:

@@ -212,7 +212,7 @@ def ask(config: RunConfig, question: str) -> str:
     reach.check_reachable(config)
     lm = task_lm(config, Meter(1), PROPOSAL_TOKENS)
     try:
-        return str(lm(question)[0])
+        return lm.say(question)
     except Exception as error:
         raise WorkbenchError(
             f"LM {config.lm!r} did not answer: {type(error).__name__}: {str(error).strip()[:300]}"

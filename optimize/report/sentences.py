@@ -158,11 +158,13 @@ def decision_sentences(
 ) -> list[str]:
     """Why the tuned LM was accepted or not, the decisive thing first. changed: rows, each way."""
     outcome = "accepted" if found.accepted else "not accepted; the best prompt program stays"
-    sure = "" if found.sure else ", which may be chance"
+    sure = ", which may be chance" if found.test.low <= 0 <= found.test.high else ""
     out = [
         f"The tuned LM ({found.tuned}) is {outcome}: {found.test} over the best prompt program on "
         f"test{sure}; {changed}."
     ]
+    if found.val.mean <= 0:
+        out.append(f"On val, which chooses, it is no better: {found.val}.")
     if found.tunings > 1:
         out.append(
             f"These test rows have judged {found.tunings} tuned LMs by now; that interval allows "
@@ -209,10 +211,11 @@ def grid_sentences(found: GridRecord) -> list[str]:
         if chosen.val.score < best
         else f"▲ of {len(tried)} trainings is the best on val."
     ]
-    out += [
-        f"A best of {len(tried)} on the same rows is too high, here by some {found.optimism:.2f}: "
-        "the test rows, asked of ▲ alone, have the last word."
-    ]
+    if len(tried) > 1:
+        out.append(
+            f"A best of {len(tried)} on the same rows is too high, here by some "
+            f"{found.optimism:.2f}: the test rows, asked of ▲ alone, have the last word."
+        )
     skipped = [p for p in found.points if p.skipped]
     return out + [
         f"Not trained: rank {p.rank}, {p.share:.0%} of the blocks, learning rate "

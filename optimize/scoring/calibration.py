@@ -9,7 +9,7 @@ and Wiener 2010).
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -57,13 +57,15 @@ class ConfidenceRecord(Record):
         "so many rows"
     )
     brier: float = Field(description="mean squared distance of confidence and score, row by row")
-    surest_half: float = Field(description="score on the half of the rows with the surest answers")
+    surest_half: float = Field(
+        description="score on the half of the rows with the surest answers, and those equally sure"
+    )
     bins: list[BinRecord]
 
 
 def confidence(found: Evaluation) -> ConfidenceRecord | None:
     """None where fewer than two bins of rows say how sure the LM was."""
-    pairs = sorted(
+    pairs = _sorted(
         (o.confidence, o.score)
         for o in found.outcomes
         if o.confidence is not None and o.score is not None
@@ -82,7 +84,7 @@ def confidence(found: Evaluation) -> ConfidenceRecord | None:
         ece=_error(pairs),
         floor=_floor(pairs),
         brier=fmean((c - s) ** 2 for c, s in pairs),
-        surest_half=fmean(s for _, s in pairs[len(pairs) // 2 :]),
+        surest_half=fmean(s for c, s in pairs if c >= pairs[len(pairs) // 2][0]),
         bins=bins,
     )
 
@@ -100,7 +102,7 @@ def error_change(before: Evaluation, after: Evaluation) -> RangeRecord | None:
         return None
 
     def change(rows: Sequence[Any]) -> float:
-        return _error(sorted(b for _, b in rows)) - _error(sorted(a for a, _ in rows))
+        return _error(_sorted(b for _, b in rows)) - _error(_sorted(a for a, _ in rows))
 
     rng = random.Random(0)
     drawn = sorted(change(rng.choices(both, k=len(both))) for _ in range(DRAWS))
@@ -108,11 +110,21 @@ def error_change(before: Evaluation, after: Evaluation) -> RangeRecord | None:
     return RangeRecord(mean=change(both), low=low, high=high)
 
 
+def _sorted(pairs: Iterable[Pair]) -> list[Pair]:
+    """By confidence alone: scores must not tell rows of equal confidence apart."""
+    return sorted(pairs, key=lambda pair: pair[0])
+
+
 def _bins(pairs: Sequence[Pair]) -> list[Sequence[Pair]]:
-    """Sorted pairs in bins of equal numbers."""
+    """Sorted pairs in bins of equal numbers, but that rows of equal confidence stay together."""
     count = max(1, min(BINS, len(pairs) // ROWS_A_BIN))
-    cuts = [len(pairs) * n // count for n in range(count + 1)]
-    return [pairs[low:high] for low, high in pairwise(cuts)]
+    cuts = [0]
+    for n in range(1, count):
+        cut = len(pairs) * n // count
+        while cut < len(pairs) and pairs[cut][0] == pairs[cut - 1][0]:
+            cut += 1
+        cuts.append(cut)
+    return [pairs[low:high] for low, high in pairwise([*cuts, len(pairs)]) if low < high]
 
 
 def _error(pairs: Sequence[Pair]) -> float:

@@ -112,8 +112,7 @@ def race(
             program, examples[seen : seen + block], replace(asking, progress=shown)
         ).outcomes
         both = differences(incumbent.scores, [o.score for o in so_far])
-        calls = sum(o.usage.asked for o in so_far) / len(so_far) / asking.repeats
-        calls += bool(asking.task.judge)  # as whoever compares it with the incumbent counts
+        calls = sum(o.asked for o in so_far) / len(so_far) / asking.repeats
         if hopeless(both, len(examples) - (len(so_far) - len(both)), errors(calls)):
             break
     return Evaluation(so_far, asking.task.confusion)
@@ -162,13 +161,14 @@ def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
         return Outcome(None, {}, error=usercode.told(error))
     sure = taken_confidence(prediction, task)
     answer = dict(prediction)
-    try:
-        with apart():
+    with apart() as judging:
+        try:
             score = task.score(example, prediction)
-    # the metric asks an LM as well, and that call failed; its own errors are no `Exception`
-    except usercode.LM_FAILURES as error:
-        return Outcome(None, answer, error=usercode.told(error))
-    return Outcome(score.value, answer, score.feedback, confidence=sure)
+        # the metric asks an LM as well, and that call failed; its own errors are no `Exception`
+        except usercode.LM_FAILURES as error:
+            return Outcome(None, answer, error=usercode.told(error), scoring=judging.usage())
+    scoring = judging.usage()
+    return Outcome(score.value, answer, score.feedback, scoring=scoring, confidence=sure)
 
 
 def taken_confidence(prediction: dspy.Prediction, task: Task) -> float | None:
@@ -194,7 +194,9 @@ def _together(repeats: Sequence[Outcome]) -> Outcome:
     scores = tuple(o.score for o in repeats if o.score is not None)
     mean = math.fsum(scores) / len(scores) if scores else None
     first = next((o for o in repeats if o.score is not None), repeats[0])
-    usage = reduce(add, (o.usage for o in repeats))
+    usage, scoring = (
+        reduce(add, (getattr(o, part) for o in repeats)) for part in ("usage", "scoring")
+    )
     same = [o.answer == first.answer for o in repeats if o.score is not None]
     sure = first.confidence if first.confidence is not None or not same else sum(same) / len(same)
     anew = [o for o in repeats if o.asked_anew]
@@ -202,6 +204,7 @@ def _together(repeats: Sequence[Outcome]) -> Outcome:
         first,
         score=mean,
         usage=usage,
+        scoring=scoring,
         asked_anew=len(anew),
         seconds=fmean(o.seconds for o in anew or repeats),
         repeats=scores,

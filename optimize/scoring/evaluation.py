@@ -19,7 +19,8 @@ class Outcome:
     """One example's result. score None: the call failed, so nothing is known; an unparsable answer
     scores 0.
 
-    usage: the LM calls it took, of all repeats together. asked_anew: how many of the repeats sent a
+    usage: the LM calls it took, of all repeats together. scoring: those that its metric made, or an
+    LM judge. asked_anew: how many of the repeats sent a
     call, not all answered from the cache. seconds: until the answer was there, the mean over these.
     repeats: its score each time it was asked, where it was asked more than once; score is their
     mean and answer the first one's.
@@ -34,12 +35,18 @@ class Outcome:
     feedback: str = ""
     error: str = ""
     usage: Usage = Usage()  # noqa: RUF009 (frozen)
+    scoring: Usage = Usage()  # noqa: RUF009
     asked_anew: int = 0
     seconds: float = 0.0
     repeats: tuple[float, ...] = ()
     confidence: float | None = None
     said: tuple[str, ...] = ()
     capped: bool = False
+
+    @property
+    def asked(self) -> int:
+        """LM calls asked for, whoever answered them: for the answer and for its score."""
+        return self.usage.asked + self.scoring.asked
 
 
 @dataclass(frozen=True)

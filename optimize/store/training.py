@@ -32,7 +32,7 @@ class TrainingRun(TrainingLog):
         self.client, self.id = store, run
         self._held: list[Point] = []
         self._written = time.monotonic()
-        self._steps = self._epochs = 0
+        self._steps, self._told = 0, set[int]()  # epochs
         self._said: dict[str, list[dict[str, str]]] = {}
 
     def __enter__(self) -> TrainingRun:
@@ -54,7 +54,7 @@ class TrainingRun(TrainingLog):
             self._write()
 
     def epoch(self, number: int, epoch: Epoch, samples: Sequence[Sample]) -> None:
-        self._epochs = number
+        self._told.add(number)
         told = {
             "epoch_train_loss": epoch.train_loss,
             "epoch_val_loss": epoch.val_loss,
@@ -72,8 +72,9 @@ class TrainingRun(TrainingLog):
         """What came of it. tuned: the adapter file, or the provider's name of the model. epochs:
         all, also those before a kill, or of a training that was done before.
         """
-        for number in range(self._epochs + 1, len(epochs) + 1):
-            self.epoch(number, epochs[number - 1], ())
+        for number, epoch in enumerate(epochs, 1):
+            if number not in self._told:
+                self.epoch(number, epoch, ())
         params = {"tuned": Path(tuned).name, "steps_now": self._steps}
         if epochs:
             params |= {"epochs_run": len(epochs), "epoch_kept": kept(epochs) + 1}

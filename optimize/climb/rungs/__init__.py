@@ -60,9 +60,9 @@ class Rung:
 LADDER: tuple[Rung, ...] = (
     Rung("output_format", "format", output_format),
     Rung("guide", "guide", guide, without_guide),
+    Rung("nearest_demos", "demos", demos.nearest, demos.without_step_for_rows),
     Rung("demo_search", "demos", demo_search),
     Rung("bootstrapped_demos", "demos", demos.bootstrapped, once=2 * BOOTSTRAP),
-    Rung("nearest_demos", "demos", demos.nearest, demos.without_step_for_rows),
     Rung("passages", "retrieval", passages, without_corpus),
     Rung("reasoning", "reasoning", reasoning, with_own_steps),
     Rung("mipro", "instructions", instructions.mipro, once=2 * BOOTSTRAP),
@@ -80,7 +80,7 @@ ON_TUNED: tuple[Rung, ...] = (
 )
 
 SYNTHETIC = Rung("synthetic_rows", "demos", demos.with_synthetic, demos.without_step_for_rows)
-AFTER = "nearest_demos"  # the last lever whose demos are train rows alone
+AFTER = "bootstrapped_demos"  # the last lever whose demos are train rows alone
 
 
 def ladder(splits: Splits) -> tuple[Rung, ...]:

@@ -23,7 +23,7 @@ from optimize.task import Task
 # demos in a drawn set, as far as prompts have room; which are drawn is worth tens of points to a
 # small LM
 FEW, SOME, MANY = 4, 12, 36
-NEAREST = (2, 4, 8, 16)
+NEAREST = (4, 8, 2, 16)  # the first ones where calls are few
 
 
 def bootstrapped(student: Program, context: Context) -> Program:
@@ -48,7 +48,7 @@ def bootstrapped(student: Program, context: Context) -> Program:
             teacher_settings={"lm": context.teacher},
         )
         compiled: Program = optimizer.compile(
-            fresh(student), trainset=pool[:BOOTSTRAP], valset=search
+            with_demos(student, []), trainset=pool[:BOOTSTRAP], valset=search
         )
     return compiled
 

@@ -4,12 +4,14 @@ by successive elimination.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 from collections.abc import Iterator
 
 import dspy
 
+from optimize import usercode
 from optimize.climb.rungs.base import Context, fresh
 from optimize.climb.rungs.demos import MANY, SOME, spread, starts, with_fitting
 from optimize.files import to_text
@@ -60,8 +62,10 @@ def candidates(
             other = fresh(student)
             other.format = name
             yield with_fitting(other, demos, search)
+            if student.neighbours:  # a format may suit the rows that it shows best
+                yield other
     for told in proposals(student, context, demos[:3]):
-        yield with_instructions(drawn, told)
+        yield with_instructions(student if student.neighbours else drawn, told)
     for size, start in zip(
         itertools.cycle((MANY, SOME)), itertools.cycle((bare, bare, student, student))
     ):
@@ -79,9 +83,9 @@ def proposals(student: Program, context: Context, shown: list[dspy.Example]) -> 
         "instruction, in one or two sentences."
     )
     for number in range(1, PROPOSALS + 1):
-        yield str(
-            context.teacher(question, temperature=1.0, rollout_id=context.seed + number)[0]
-        ).strip()
+        options = {"temperature": 1.0, "rollout_id": context.seed + number}
+        with contextlib.suppress(*usercode.LM_FAILURES):  # one candidate fewer
+            yield context.teacher.say(question, **options)
 
 
 def with_instructions(student: Program, told: str) -> Program:

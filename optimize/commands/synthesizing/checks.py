@@ -21,7 +21,7 @@ from optimize.errors import UserCodeError, WorkbenchError
 from optimize.program.guide import Guide
 from optimize.program.program import Program, student
 from optimize.program.retrieval import Neighbours, Passages
-from optimize.program.votes import HEAT
+from optimize.program.votes import HEAT, warm
 from optimize.program.writing import Draw, label_values
 from optimize.scoring.evaluate import FEWEST, Asking, evaluate
 from optimize.scoring.evaluation import Outcome
@@ -130,11 +130,11 @@ class Checks:
             rows = [row for n in left if (row := found[n].row)]
             if not rows:
                 break
-            warm = session.teacher.copy(temperature=HEAT) if number else session.teacher
+            lm = warm(session.teacher, HEAT) if number else session.teacher
             asking = Asking(
                 session.task, session.config.in_flight, 1, session.watch.scored, anew=number
             )
-            with dspy.context(lm=warm):
+            with dspy.context(lm=lm):
                 found_again = outcomes(self._labeller, rows, asking)
             for n, o in zip(left, found_again, strict=True):
                 if o.score is None:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ from optimize.program.compact_format import object_schema
 from optimize.program.program import Program, save
 from optimize.scoring.evaluation import Outcome
 
+# what a hand-off itself holds
+OWN = (
+    *("chat", "json_schema", "completion", "preferences", "recipes"),
+    *("program.json", "README.md", FILE),
+)
 BASES = {"embedded": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # where the LM's weights are on the hub
 # how rows were divided
 GIVEN = "the task's own train, val and test files"
@@ -58,7 +64,9 @@ def write_bundle(
 ) -> Manifest:
     """Write the hand-off in place of what was at `folder`; test rows stay behind.
 
-    Raises WorkbenchError for a program whose rows cannot be exported, before anything is written.
+    What was put into an old one, such as weights trained on it, stays with it: in `folder` if both
+    teach the same, else in the old one, which is then moved aside. Raises WorkbenchError for a
+    program whose rows cannot be exported, before anything is written.
     """
     made = _made(tuned_student(best), splits, material or Material())
     part = folder.with_name(f"{folder.name}.part")
@@ -87,9 +95,24 @@ def write_bundle(
         **{name: value for name, value in facts if name != "finetune"},
     )
     (part / FILE).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    _swap(folder, part)
+    return manifest
+
+
+def _swap(folder: Path, part: Path) -> None:
+    put = [p for p in folder.iterdir() if p.name not in OWN] if folder.is_dir() else []
+    if put and _taught(folder) != _taught(part):
+        aside = (folder.with_name(f"{folder.name}.{n}") for n in count(1))
+        folder.rename(next(path for path in aside if not path.exists()))
+    else:
+        for path in put:
+            shutil.move(path, part / path.name)
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
-    return manifest
+
+
+def _taught(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((folder / "chat").glob("*.jsonl"))]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from typing import Any
 
 import yaml
 
+from optimize.finetune.handoff.recipes.trl_lora import ALPHA, BATCH, LONGEST, RANK
+
 SCRIPTS = ("trl_lora.py",)
-RANK, ALPHA, LEARNING_RATE, BATCH, LONGEST = 16, 32, 2e-4, 8, 2048
+LEARNING_RATE = 4e-4  # the base is anyone's: what `rate_of` says of an 8B
 UNKNOWN = "set/your-base-model"
 
 

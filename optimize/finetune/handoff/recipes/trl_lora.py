@@ -28,7 +28,7 @@ from typing import Any
 HANDOFF = Path(__file__).resolve().parents[1]
 RANK, ALPHA, BATCH, LONGEST, PATIENCE = 16, 32, 8, 2048, 2
 LORA = {"r": RANK, "lora_alpha": ALPHA, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
-TIMES, SHORT = (15, 10), 100  # rates of full tuning that a LoRA of fewer, or of more steps takes
+TIMES, SHORT = (15, 10), 500  # rates of full tuning that a LoRA of fewer, or of more steps takes
 PREFERRING = 0.05  # of SFT's rate
 WARMUP = 0.1  # of the steps
 SHOWN, TOLD = 5, 400  # val rows whose answers are written down, letters of their prompts
@@ -125,7 +125,7 @@ def taught(args: argparse.Namespace, tokenizer: Any) -> tuple[list[dict[str, Any
         asked = [(g["prompt"], [g["prompt"] + g[s] for s in ("chosen", "rejected")]) for g in given]
     longest = [max(len(encoded(tokenizer, one)[0]) for one in texts) for _, texts in asked]
     kept = [row for row, size in zip(given, longest, strict=True) if size <= args.max_length]
-    if not kept:
+    if given and not kept:
         raise SystemExit(f"All {len(given)} rows are longer than {args.max_length} tokens.")
     if args.method == "kto":  # it learns from single answers, called good or bad
         kept = [
@@ -140,7 +140,7 @@ def taught(args: argparse.Namespace, tokenizer: Any) -> tuple[list[dict[str, Any
 def judged_rows(args: argparse.Namespace, tokenizer: Any) -> list[Encoded]:
     found = [encoded(tokenizer, row["messages"]) for row in rows_of("chat/val.jsonl")]
     kept = [row for row in found if len(row[0]) <= args.max_length]
-    if not kept:
+    if found and not kept:
         raise SystemExit(f"All {len(found)} val rows are longer than {args.max_length} tokens.")
     return kept
 
