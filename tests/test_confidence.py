@@ -43,6 +43,15 @@ def test_the_figures_by_hand() -> None:
     assert told.brier == pytest.approx((2 * 0.64 + 8 * 0.04 + 6 * 0.01 + 4 * 0.81) / 20)
 
 
+def test_rows_of_equal_confidence_are_not_told_apart_by_their_scores() -> None:
+    told = confidence(found([(0.8, float(n % 10 < 7)) for n in range(120)]))
+    assert told and len(told.bins) == 1, "there is nothing to sort by"
+    assert (told.ece, told.surest_half) == pytest.approx((0.1, 0.7))
+    steps = [(sure, float(n < sure * 10)) for sure in (0.6, 0.8, 1.0) for n in range(10)]
+    told = confidence(found(steps * 4))
+    assert told and told.ece == pytest.approx(0) and told.surest_half == pytest.approx(0.9)
+
+
 def test_too_few_answers_with_a_confidence_tell_nothing() -> None:
     assert confidence(found([(0.5, 1.0)] * 19 + [(None, 1.0)] * 50)) is None
 

@@ -206,9 +206,9 @@ def test_a_grid_is_said_recorded_and_gone_on_with(
 def test_a_grid_ends_where_calls_or_minutes_do(opened: Opened, weights: Path) -> None:
     many = len(opened(lm=f"gguf:{weights}").splits.val)
     then = tuning_calls(opened(lm=f"gguf:{weights}"))
-    few = opened(lm=f"gguf:{weights}", grid=7, epochs=1, max_calls=then + 2 * many)
+    few = opened(lm=f"gguf:{weights}", grid=7, epochs=1, max_calls=then + many)
     found, on_record = tuned(few)
-    assert found.grid and len(on_record) == 2
+    assert found.grid and len(on_record) == 2, "as many as were planned for"
     skipped = [point.skipped for point in found.grid.points if point.skipped]
     assert len(skipped) == 5 and all("LM calls, " in why for why in skipped)
     assert any("Not trained: rank 16" in line for line in grid_sentences(found.grid))
@@ -242,6 +242,8 @@ def test_what_would_not_fit_into_memory_is_left_out(
     assert found.grid and len(on_record) == 6 and seen == ["looked"]
     (left,) = [p for p in found.grid.points if p.skipped]
     assert left.share == 1.0 and "of memory" in left.skipped
+    again = opened(lm=f"gguf:{weights}", grid=7, epochs=1)
+    assert tuned(again)[0].tuned == found.tuned, "what is left out does not end what is there"
     assert isinstance(session.watch, Notes)
     told = ", 1 would not fit into the memory that is free: "
     assert any(told in line for line in session.watch.lines)

@@ -139,6 +139,24 @@ def test_a_handoff_holds_rows_recipes_program_and_a_manifest_that_holds(
     )
 
 
+def test_what_was_trained_in_a_handoff_outlives_the_next_one(
+    tiny: Tiny, mood_rows: list[TrainingRow], tmp_path: Path
+) -> None:
+    task, folder = tiny(rows=mood_rows), tmp_path / "out"
+    write_bundle(folder, student(task), load_splits(task), FACTS)
+    (folder / "out" / "sft").mkdir(parents=True)
+    (folder / "out" / "sft" / "weights").write_text("dear")
+    outcomes = [Outcome(0.0, {"mood": "bad"})] * len(load_splits(task).train)
+    write_bundle(folder, student(task), load_splits(task), FACTS, Material(outcomes))
+    assert (folder / "preferences").is_dir() and verify(folder) == []
+    assert (folder / "out" / "sft" / "weights").read_text() == "dear", "the rows are the same"
+    other = tiny(rows=mood_rows[1:])
+    write_bundle(folder, student(other), load_splits(other), FACTS)
+    assert not (folder / "out").exists() and verify(folder) == []
+    assert (tmp_path / "out.1" / "out" / "sft" / "weights").read_text() == "dear"
+    assert verify(tmp_path / "out.1") == [], "what it was trained on is still beside it"
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_test_rows_stay_behind(shipped: Shipped, tmp_path: Path, name: str) -> None:
     task, splits = shipped(name)

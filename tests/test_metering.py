@@ -96,6 +96,9 @@ def test_a_metrics_own_lm_is_counted_and_priced_but_is_not_what_an_answer_costs(
     assert meter.usage().cost_usd and all(
         (o.usage.calls, o.usage.tokens_in, o.usage.cost_usd) == (1, 1, 0.0) for o in found.outcomes
     )
+    assert [(o.scoring.calls, o.scoring.tokens_in, o.asked) for o in found.outcomes] == [
+        (1, 7, 2)
+    ] * 3
 
 
 def test_the_cap_is_exact_where_a_metric_asks_an_lm_too(endpoint: tuple[FastAPI, str]) -> None:

@@ -177,6 +177,30 @@ def test_programs_of_earlier_runs_are_rivals_of_the_best() -> None:
     assert known.best.k == 20 and known.best.optimism > 0.05 and decide(alone).best.optimism == 0
 
 
+def test_a_better_program_of_an_earlier_run_does_not_switch_the_correction_off() -> None:
+    """Another LM's, or one with a teacher: it was not passed over by luck."""
+    import numpy as np
+
+    rng = np.random.default_rng(2)
+    tosses = [tuple(map(float, rng.integers(0, 2, 40))) for _ in range(12)]
+    history = tuple(Tried(f"r{n}", "demos", s, promoted=True) for n, s in enumerate(tosses))
+    plain = decide(History(history, 0.5, 40, 0, True))
+    better = decide(History(history, 0.5, 40, 0, True, rivals=((1.0,) * 40,)))
+    assert plain.best.optimism > 0.03 and better.best == plain.best
+    assert better.reached == plain.reached
+
+
+def test_a_dearer_program_is_kept_for_more_than_noise() -> None:
+    """Votes win one row of 40 and take five calls an answer."""
+    near = Tried("nearest_demos", "demos", scores(30, 40), promoted=True)
+    votes = Tried("votes", "votes", scores(31, 40), calls=5.0)
+    assert contenders((near, votes), 40) == [0, 1], "what was not built on"
+    assert contenders((near, replace(votes, promoted=True)), 40) == [0, 1], "nor what was"
+    assert contenders((near, replace(votes, calls=1.0)), 40) == [1, 0], "as dear: the better one"
+    surely = replace(votes, scores=scores(38, 40), promoted=True)
+    assert contenders((near, surely), 40)[0] == 1
+
+
 def test_a_score_short_of_certainty_does_not_count_as_reached() -> None:
     n = next(n for n in range(50, 100) if verdict(FLAT[:1], n / 100 - 0.12).reached >= SURE)
     assert n >= 50

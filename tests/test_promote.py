@@ -44,6 +44,14 @@ def test_a_gain_that_is_not_shown_needs_a_reason(root: Path) -> None:
     assert "is version 1" in given("promote", "review~1"), "it is that already"
 
 
+def test_a_program_that_does_not_fit_the_task_any_more_changes_nothing(root: Path) -> None:
+    path = root / "programs" / "review.py"
+    path.write_text(path.read_text().replace("verdict:", "judgement:"))
+    told = given("promote", "review~1", "--reason", "why not", code=2)
+    assert "saved for other fields" in told and now(root) == 2
+    assert "promoted_because" not in client(root).get_model_version("review", "1").tags
+
+
 def test_a_gain_that_is_shown_needs_none(root: Path) -> None:
     given("promote", "review~1", "--reason", "first")
     store = client(root)

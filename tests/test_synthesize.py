@@ -289,7 +289,7 @@ def test_without_synthetic_rows_the_ladder_and_its_plan_are_what_they_were(
     _, found = load_task_and_rows(root, "review", RunConfig())
     names = [rung.rung for rung in planned(task, found, RunConfig(), 0).rungs]
     assert [n for n in names if n != SYNTHETIC.name] == [rung.rung for rung in before.rungs]
-    assert names[names.index("nearest_demos") + 1] == SYNTHETIC.name
+    assert names[names.index("bootstrapped_demos") + 1] == SYNTHETIC.name
 
 
 def test_the_rung_shows_both_kinds_and_compares_on_rows_of_people_alone(

@@ -14,14 +14,17 @@ import dspy
 import pytest
 
 from optimize.climb.observer import Observer
-from optimize.commands.lessons import Pupil, lesson_calls, lessons, rehearsal
+from optimize.commands.lessons import Pupil, _said, lesson_calls, lessons, rehearsal
 from optimize.commands.session import Session, open_session
 from optimize.config import RunConfig
 from optimize.data.split import near_duplicate_groups
 from optimize.errors import WorkbenchError
 from optimize.finetune.forgetting import questions, replayable, replays
 from optimize.finetune.training_rows import tuned_student
+from optimize.lm.meter import Meter
+from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, student
+from tests.conftest import Says
 
 PROGRAM = """
 from typing import Literal
@@ -147,6 +150,22 @@ def test_replayed_instructions_come_with_the_base_lms_own_answers(opened: Opened
         and row["messages"][1]["content"]
         for row in rows[-3:]
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "taught"),
+    [
+        ("Paris", "Paris"),
+        ("Dear Anna, thank you. I will write again when", "Dear Anna, thank you."),
+        ('She said "no." Then he asked why nobody had told', 'She said "no."'),
+        ("1. Cut the tomatoes into pieces and put them into a bowl\n2. Add", ""),
+        ("1. Cut it.\n2. Add", "1. Cut it."),
+        ("It is 3.5 metres long, which is more than any of the others that I know", ""),
+    ],
+)
+def test_what_was_cut_off_is_not_taught(said: str, taught: str) -> None:
+    lm = MeteredLM("x", meter=Meter(9), engine=Says([said]), local=True)
+    assert _said(lm, "Tell me.") == taught
 
 
 def test_instructions_are_replayed_where_the_lm_must_stay_general(opened: Opened) -> None:

@@ -147,8 +147,8 @@ def contenders(tried: Sequence[Tried], val: int) -> list[int]:
     rows that are not surely worse, pair by pair, than the best of them.
 
     The best has the highest mean over the rows that all contenders answered; on a tie it is the
-    one with fewer calls, then the earlier one. One that takes clearly more calls than another must
-    beat that by more than noise, as a lever must that is built on.
+    one with fewer calls, then the earlier one. One that takes clearly more calls gives way to
+    another as `promotes` would have it.
     """
     whole = [n for n, t in enumerate(tried) if len(t.scores) >= val and t.coverage >= COVERAGE]
     whole = whole or [0]
@@ -160,10 +160,20 @@ def contenders(tried: Sequence[Tried], val: int) -> list[int]:
         rows = min(len(tried[n].scores) for n in whole)
     first = whole[0]
     for n in whole[1:]:
-        dearer = is_cheaper(tried[n].calls, tried[first].calls)
-        if dearer and not promotes(paired_gain(tried[n].scores, tried[first].scores), False):
+        if _gives_way(tried[first], tried[n]):
             first = n
     return [first, *(n for n in whole if n != first)]
+
+
+def _gives_way(leader: Tried, other: Tried) -> bool:
+    """Whether the other one costs clearly less and is about as good: what was built on must lose
+    no more than half a standard error to be given up, what was not must have gained one.
+    """
+    if not is_cheaper(other.calls, leader.calls):
+        return False
+    if leader.promoted:
+        return promotes(paired_gain(leader.scores, other.scores), True)
+    return not promotes(paired_gain(other.scores, leader.scores), False)
 
 
 def _worse(program: Tried, leader: Tried) -> bool:
