@@ -156,8 +156,8 @@ def test_replayed_instructions_come_with_the_base_lms_own_answers(opened: Opened
     ("said", "taught"),
     [
         ("Paris", "Paris"),
-        ("Dear Anna, thank you. I will write again when", "Dear Anna, thank you."),
-        ('She said "no." Then he asked why nobody had told', 'She said "no."'),
+        ("Dear Anna,\nthank you. I will write again when", "Dear Anna,\nthank you."),
+        ('She said "no." Then he asked her once more why it was that nobody had', 'She said "no."'),
         ("1. Cut the tomatoes into pieces and put them into a bowl\n2. Add", ""),
         ("1. Cut it.\n2. Add", "1. Cut it."),
         ("It is 3.5 metres long, which is more than any of the others that I know", ""),
@@ -165,7 +165,7 @@ def test_replayed_instructions_come_with_the_base_lms_own_answers(opened: Opened
 )
 def test_what_was_cut_off_is_not_taught(said: str, taught: str) -> None:
     lm = MeteredLM("x", meter=Meter(9), engine=Says([said]), local=True)
-    assert _said(lm, "Tell me.") == taught
+    assert _said(lm, f"Say: {said}") == taught
 
 
 def test_instructions_are_replayed_where_the_lm_must_stay_general(opened: Opened) -> None:

@@ -121,7 +121,6 @@ class Trainings:
         if self._cut and self._cut.share == recipe.share:
             return self._cut
         self._cut = None  # two models at once would take twice the memory
-        self.job.out.mkdir(parents=True, exist_ok=True)
         _ = self._before
         if lacking := self.lacking(recipe):
             raise WorkbenchError(lacking)
@@ -147,6 +146,7 @@ class Trainings:
     def _kept(self, recipe: Recipe) -> bool:
         """Whether there are lower blocks, and the disk has room for what they say."""
         size = needs(self._shape(recipe), *self._encoded, self.job.config.epochs).disk
+        self.job.out.mkdir(parents=True, exist_ok=True)
         return recipe.share < 1 and fits(size, self.job.out)
 
     def _shape(self, recipe: Recipe) -> Shape:
