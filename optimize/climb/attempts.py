@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -178,11 +177,11 @@ def _pulled(
     assert incumbent.program
     calls, rows = max(1.0, incumbent.calls), len(setup.splits.val)
     asked, search = rows * setup.repeats, min(setup.search, len(learn) // 3)
-    needs = [r.needs(asked, search, calls) for r in (rung, *after)]
-    part, val = share(needs, left), rung.judged(asked, calls)
-    # what its program will take more than the incumbent on the test rows, if it is the best
-    test = math.ceil((rung.dearer - 1) * calls * setup.repeats * len(setup.splits.test))
-    if (budget := min(part, left - test) - val) <= 0:
+    test = setup.repeats * len(setup.splits.test)
+    needs = [r.needs(asked, test, search, calls) for r in (rung, *after)]
+    part = share(needs, left)
+    then = rung.judged(asked, calls) + rung.on_test(test, calls)
+    if (budget := part - then) <= 0:
         raise Starved(f"its share of {part} LM calls does not cover the {rows} val rows")
     context = Context(
         setup.task,
@@ -197,7 +196,7 @@ def _pulled(
         setup.splits.synthetic,
     )
     shown = partial(watch.scored, note="LM calls at most")
-    with setup.meter.share(min(int(budget * SLACK), left - val), shown):
+    with setup.meter.share(min(int(budget * SLACK), left - then), shown):
         return rung.pull(incumbent.program, context)
 
 

@@ -43,12 +43,12 @@ def planned(task: Task, splits: Splits, config: RunConfig, after: int) -> Plan:
     left, learn = config.max_calls - fixed, len(lent(task, splits)[0])
 
     def needed(search: int) -> list[int]:
-        return [rung.needs(val, search, 1.0 + judge) for rung in rungs]
+        return [rung.needs(val, test, search, 1.0 + judge) for rung in rungs]
 
     needs = needed(searched(learn, left // max(1, len(rungs)) - val))
     found = []
     for number, rung in enumerate(rungs):
-        calls = share(needs[number:], left)
+        calls = share(needs[number:], left) - rung.on_test(test, 1.0 + judge)
         calls = calls if calls > rung.judged(val, 1.0 + judge) else 0
         found.append(PlannedRung(rung=rung.name, calls=calls))
         left -= calls

@@ -48,13 +48,20 @@ class Rung:
     once: int = 0
     dearer: int = 1
 
+    def on_test(self, test: int, calls: float = 1.0) -> int:
+        """LM calls that its program takes more for so many test rows than what it is made of."""
+        return math.ceil(calls * (self.dearer - 1) * test)
+
     def judged(self, val: int, calls: float = 1.0) -> int:
         """LM calls that so many val rows take, at `calls` an example."""
         return math.ceil(calls * self.dearer * val)
 
-    def needs(self, val: int, search: int, calls: float = 1.0) -> int:
-        """LM calls with which it can do something; search: rows that compare candidates."""
-        return self.judged(val, calls) + math.ceil(calls * (self.passes * search + self.once))
+    def needs(self, val: int, test: int, search: int, calls: float = 1.0) -> int:
+        """LM calls with which it can do something, those included that it leaves to the test rows.
+        search: rows that compare candidates.
+        """
+        own = math.ceil(calls * (self.passes * search + self.once))
+        return self.judged(val, calls) + self.on_test(test, calls) + own
 
 
 LADDER: tuple[Rung, ...] = (
