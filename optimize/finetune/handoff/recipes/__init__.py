@@ -16,6 +16,7 @@ from optimize.finetune.handoff.recipes.trl_lora import ALPHA, BATCH, LONGEST, RA
 
 SCRIPTS = ("trl_lora.py",)
 LEARNING_RATE = 4e-4  # the base is anyone's: what `rate_of` says of an 8B
+TEMPLATES = {"SmolLM2": "smollm2", "Qwen2.5": "qwen"}  # LLaMA-Factory's names, by the base's
 UNKNOWN = "set/your-base-model"
 
 
@@ -114,7 +115,7 @@ def _llamafactory(base: str | None, epochs: int, seed: int) -> dict[str, Any]:
         "dataset_dir": "recipes",
         "dataset": "handoff_train",
         "eval_dataset": "handoff_val",
-        "template": "smollm2" if base and "SmolLM2" in base else "default",
+        "template": next((t for kind, t in TEMPLATES.items() if kind in (base or "")), "default"),
         "cutoff_len": LONGEST,
         "per_device_train_batch_size": BATCH,
         "num_train_epochs": epochs,
