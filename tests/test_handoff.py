@@ -15,12 +15,15 @@ from typing import Any
 import dspy
 import jsonschema
 import pytest
+import yaml
 
+from optimize.catalogue import base_of
 from optimize.data.rows import Splits, load_splits
 from optimize.errors import WorkbenchError
 from optimize.finetune.gate import GateRecord
 from optimize.finetune.handoff.bundle import GIVEN, Material, write_bundle
 from optimize.finetune.handoff.manifest import Facts, read, record, verify
+from optimize.finetune.handoff.recipes import write_recipes
 from optimize.finetune.training_rows import FORMAT, TrainingRow, chat_rows, tuned_student
 from optimize.lm import weights
 from optimize.program.formats import FORMATS
@@ -273,6 +276,22 @@ def test_whatever_is_changed_in_a_handoff_is_found(
         "1 val inputs are among the train rows.",
         "The prompt in the manifest is not the one of the first val row.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("lm", "base", "template"),
+    [
+        ("embedded", "HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2"),
+        ("qwen2.5-coder-0.5b", "Qwen/Qwen2.5-Coder-0.5B-Instruct", "qwen"),
+        ("openai/gpt-4.1-mini", "set/your-base-model", "default"),
+    ],
+)
+def test_the_base_is_named_as_a_trainer_knows_it(
+    lm: str, base: str, template: str, tmp_path: Path
+) -> None:
+    write_recipes(tmp_path, base_of(lm), 4, 0, pairs=False)
+    found = yaml.safe_load((tmp_path / "recipes" / "llamafactory.yaml").read_text())
+    assert (found["model_name_or_path"], found["template"]) == (base, template)
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def duration(seconds: float) -> str:
 
 def markdown(report: Report) -> str:
     """The run's description in the MLflow UI: the whole report."""
-    lines = [f"**{headline(report)}. {verdict_line(report)}**", ""]
+    lines = [f"**{headline(report).removesuffix('.')}. {verdict_line(report)}**", ""]
     lines += [f"- {prose(line)}" for line in (*warnings(report), *why(report))]
     lines += [f"- Next: `{report.next}`", ""]
     for section in sections.sections(report):
