@@ -28,7 +28,7 @@ from typing import Any
 HANDOFF = Path(__file__).resolve().parents[1]
 RANK, ALPHA, BATCH, LONGEST, PATIENCE = 16, 32, 8, 2048, 2
 LORA = {"r": RANK, "lora_alpha": ALPHA, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
-TIMES, SHORT = (15, 10), 500  # rates of full tuning that a LoRA of fewer, or of more steps takes
+TIMES, SHORT = (15, 10), 100  # rates of full tuning that a LoRA of fewer, or of more steps takes
 PREFERRING = 0.05  # of SFT's rate
 WARMUP = 0.1  # of the steps
 SHOWN, TOLD = 5, 400  # val rows whose answers are written down, letters of their prompts
