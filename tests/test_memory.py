@@ -44,7 +44,8 @@ def test_a_run_knows_the_programs_and_the_readings_of_those_before(
     same = run(again())
     assert same.lm_calls == 0 and same.numbers == first.numbers, "the same programs, not rivals"
     other = run(again(seed=1))
-    assert other.numbers.climbs == 2 and other.numbers.chosen_from > first.numbers.chosen_from
+    # those of the first climb that were raced to the end may all be among its own
+    assert other.numbers.climbs == 2 and other.numbers.chosen_from >= first.numbers.chosen_from
     assert "have judged 2 climbs" in shown(terminal(other, details=True), 200)
     assert redraw(again().root, "paint").numbers == other.numbers
 

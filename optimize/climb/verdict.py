@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from optimize.stats.intervals import POWER, Interval, known, mean_interval, paired_gain
+from optimize.stats.intervals import POWER, Interval, known, paired_gain
 from optimize.stats.judge import Confusion, chance_at_least, corrected, of_the_judge
 from optimize.stats.winner import Corrected, corrected_best
 
@@ -187,14 +187,13 @@ def decide(history: History) -> Decision:
     best = tried[close[0]]
     others = [t.scores for t in tried if t is not best]
     here = {t.scores[: history.val] for t in tried}  # a run again finds its own programs
-    # one that was better on these rows was not passed over by luck: another LM's, a teacher's
-    rivals = [
-        scores
-        for scores in history.rivals
-        if scores not in here and mean_interval(known(scores)).mean <= best.mean(history.val)
-    ]
+    rivals = [scores for scores in history.rivals if scores not in here]
     judge = history.judge
-    raw = corrected_best(best.scores, [*others, *rivals], history.val)
+    every = corrected_best(best.scores, [*others, *rivals], history.val)
+    # a better one of an earlier run (another LM's, a teacher's) would be chosen in every draw, and
+    # the luck of this climb's own choice would not show
+    alone = corrected_best(best.scores, others, history.val)
+    raw = replace(max(every, alone, key=lambda found: found.optimism), k=every.k)
     optimism = raw.optimism / judge.youden.mean if judge else raw.optimism
     score = Corrected(corrected(raw.interval, judge), optimism, raw.k)
     reached = chance_at_least(target, known(best.scores), judge, -raw.optimism)
