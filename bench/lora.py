@@ -131,7 +131,7 @@ def trl_trained(
         output_dir=str(out),
         num_train_epochs=epochs,
         seed=seed,
-        learning_rate=rate_of(lora_model.load_config(str(base)), len(rows), epochs),
+        learning_rate=rate_of(lora_model.width_of(str(base)), len(rows), epochs),
         warmup_steps=fit.WARMUP,
         per_device_train_batch_size=cut.BATCH,
         per_device_eval_batch_size=cut.BATCH,

@@ -71,7 +71,7 @@ def table(found: list[dict[str, Any]], rates: list[float]) -> str:
     told = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for key in dict.fromkeys(tuple(line[k] for k in SAME) for line in found):
         mine = [line for line in found if tuple(line[k] for k in SAME) == key]
-        cells, first = list(map(str, key)), [s for s in _scores(mine, rates[0])]
+        cells, first = list(map(str, key)), _scores(mine, rates[0])
         for rate in rates:
             scores = _scores(mine, rate)
             score = str(ScoreRecord.of(mean_interval(known(scores)))) if scores else "–"

@@ -52,10 +52,15 @@ class Header:
         return int(self._of("context_length", 2048))
 
     @property
+    def width(self) -> int:
+        """Numbers of a hidden state."""
+        return int(self._of("embedding_length", 0))
+
+    @property
     def token_bytes(self) -> int:
         heads = int(self._of("attention.head_count", 1))
-        width = int(self._of("embedding_length", 0)) // heads
-        keys = self._of("attention.key_length", width) + self._of("attention.value_length", width)
+        each = self.width // heads
+        keys = self._of("attention.key_length", each) + self._of("attention.value_length", each)
         shared = int(self._of("attention.head_count_kv", heads))
         return int(HALF * self._of("block_count", 0) * shared * keys)
 

@@ -56,6 +56,7 @@ def test_the_engine_answers_as_transformers_do(name: str, tmp_path: Path) -> Non
 
     base = tiny_lm.write_gguf(name, tiny_lm.tiny_model(name), tmp_path / "base.gguf")
     served, config = Served(base), lora_model.load_config(str(base))
+    assert lora_model.width_of(str(base)) == config.get_text_config().hidden_size
     model = lora_model.load_model(str(base), config, served)
     plain = engine_says(base)
     assert apart(model, plain) < NEAR

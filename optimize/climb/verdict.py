@@ -189,11 +189,12 @@ def decide(history: History) -> Decision:
     here = {t.scores[: history.val] for t in tried}  # a run again finds its own programs
     rivals = [scores for scores in history.rivals if scores not in here]
     judge = history.judge
-    every = corrected_best(best.scores, [*others, *rivals], history.val)
+    raw = corrected_best(best.scores, others, history.val)
     # a better one of an earlier run (another LM's, a teacher's) would be chosen in every draw, and
     # the luck of this climb's own choice would not show
-    alone = corrected_best(best.scores, others, history.val)
-    raw = replace(max(every, alone, key=lambda found: found.optimism), k=every.k)
+    if rivals:
+        every = corrected_best(best.scores, [*others, *rivals], history.val)
+        raw = replace(max(every, raw, key=lambda found: found.optimism), k=every.k)
     optimism = raw.optimism / judge.youden.mean if judge else raw.optimism
     score = Corrected(corrected(raw.interval, judge), optimism, raw.k)
     reached = chance_at_least(target, known(best.scores), judge, -raw.optimism)

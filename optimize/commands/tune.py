@@ -215,8 +215,6 @@ def _forgetting(session: Session, tuned: str) -> Iterator[ForgettingRecord]:
     named = GENERAL in session.config.no_regression_on
     try:
         both = _both(session, tuned, GENERAL, GENERAL_TOKENS, questioned)
-        if why := _unpaired(*both):
-            raise WorkbenchError(f"--no-regression-on {GENERAL} cannot be judged: {why}")
         yield _compared(GENERAL, named, [q.question for q in asked], *both)
     except (WorkbenchError, BudgetExhausted) as error:
         if named:
@@ -239,8 +237,6 @@ def _forgetting(session: Session, tuned: str) -> Iterator[ForgettingRecord]:
 
         texts = [input_text(task, e.inputs()) for e in splits.val]
         both = _both(session, tuned, task.name, task.max_tokens, answered)
-        if why := _unpaired(*both):
-            raise WorkbenchError(f"--no-regression-on {task.name} cannot be judged: {why}")
         yield _compared(task.name, True, texts, *both)
 
 
@@ -252,18 +248,6 @@ def _both(
     before = ask(lms.task_lm(session.config, session.meter, tokens))
     session.watch.started(f"{name}, tuned LM")
     return before, ask(tuned_lm(session, tuned, tokens))
-
-
-def _unpaired(base: Answers, tuned: Answers) -> str:
-    """Why the two cannot be compared; empty where both answered something."""
-    if any(None not in pair for pair in zip(base.scores, tuned.scores, strict=True)):
-        return ""
-    sides = (("base", base), ("tuned", tuned))
-    failed = next((s for s in sides if None in s[1].scores), None)
-    assert failed
-    name, side = failed
-    error = side.texts[side.scores.index(None)]
-    return f"none of {len(side.scores)} was answered by both LMs; the {name} LM: {error[:200]}"
 
 
 def _best_or_student(session: Session, task: Task) -> Program:
@@ -285,12 +269,19 @@ def _best_or_student(session: Session, task: Task) -> Program:
 def _compared(
     name: str, named: bool, asked: Sequence[str], base: Answers, tuned: Answers
 ) -> ForgettingRecord:
-    drop = GainRecord.between(base.scores, tuned.scores)
+    """Raises WorkbenchError where no question was answered by both."""
     both = [
         (b, t)
         for b, t in zip(base.scores, tuned.scores, strict=True)
         if b is not None and t is not None
     ]
+    if not both:
+        which, side = ("base", base) if None in base.scores else ("tuned", tuned)
+        raise WorkbenchError(
+            f"--no-regression-on {name} cannot be judged: none of {len(side.scores)} was answered "
+            f"by both LMs; the {which} LM: {side.texts[side.scores.index(None)][:200]}"
+        )
+    drop = GainRecord.between(base.scores, tuned.scores)
     base_rate, tuned_rate = (sum(side) / len(both) for side in zip(*both, strict=True))
     lost = [
         n

@@ -194,9 +194,8 @@ def _together(repeats: Sequence[Outcome]) -> Outcome:
     scores = tuple(o.score for o in repeats if o.score is not None)
     mean = math.fsum(scores) / len(scores) if scores else None
     first = next((o for o in repeats if o.score is not None), repeats[0])
-    usage, scoring = (
-        reduce(add, (getattr(o, part) for o in repeats)) for part in ("usage", "scoring")
-    )
+    usage = reduce(add, (o.usage for o in repeats))
+    scoring = reduce(add, (o.scoring for o in repeats))
     same = [o.answer == first.answer for o in repeats if o.score is not None]
     sure = first.confidence if first.confidence is not None or not same else sum(same) / len(same)
     anew = [o for o in repeats if o.asked_anew]

@@ -20,10 +20,9 @@ class Outcome:
     scores 0.
 
     usage: the LM calls it took, of all repeats together. scoring: those that its metric made, or an
-    LM judge. asked_anew: how many of the repeats sent a
-    call, not all answered from the cache. seconds: until the answer was there, the mean over these.
-    repeats: its score each time it was asked, where it was asked more than once; score is their
-    mean and answer the first one's.
+    LM judge. asked_anew: how many of the repeats sent a call, not all answered from the cache.
+    seconds: until the answer was there, the mean over these. repeats: its score each time it was
+    asked, where it was asked more than once; score is their mean and answer the first one's.
     confidence: the probability the LM gave the answer, from its tokens' log-probabilities where
     they were asked for (optimize.lm.telling), else the share of repeats that answered the same;
     None where neither is known. said: what LMs answered, call by call, word for word. capped: a

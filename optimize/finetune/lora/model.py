@@ -74,6 +74,15 @@ def load_config(base: str) -> Any:
         return AutoConfig.from_pretrained(place, **options)
 
 
+def width_of(base: str) -> int:
+    """Numbers of a hidden state. transformers takes ten seconds to load the configuration from a
+    GGUF file, whose header says it at once.
+    """
+    if Path(base).is_file():
+        return read_header(Path(base)).width
+    return int(load_config(base).get_text_config().hidden_size)
+
+
 def load_model(base: str, config: Any, served: Served) -> Any:
     """The model in float32 (a GGUF file is de-quantized), with a config of `load_config`."""
     import torch

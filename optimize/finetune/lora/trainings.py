@@ -28,6 +28,7 @@ from optimize.finetune.lora.model import (
     load_model,
     parameters,
     restored,
+    width_of,
 )
 from optimize.finetune.lora.needs import Needs, Shape, needs, shape
 from optimize.finetune.lora.objective import Lesson, compared, lesson
@@ -58,7 +59,6 @@ class Trainings:
         path = lms.gguf_path(job.config.lm)
         assert path, "check_config lets local LMs pass only"
         self.path, self.context = path, context_of(path, job.config.context)
-        self._base_identity = base_identity(job.base)
         self._cut: Cut | None = None  # the last one
         self._token_seconds = 0.0
 
@@ -66,7 +66,7 @@ class Trainings:
     def own(self) -> Recipe:
         """What is trained without a grid."""
         job = self.job
-        return Recipe(trl_lora.rate_of(self._known, len(job.rows), job.config.epochs))
+        return Recipe(trl_lora.rate_of(width_of(job.base), len(job.rows), job.config.epochs))
 
     def target(self, recipe: Recipe) -> Path:
         """The adapter's file, named by all that it is made from."""
@@ -172,6 +172,10 @@ class Trainings:
     @cached_property
     def _served(self) -> Served:
         return Served(self.path)
+
+    @cached_property
+    def _base_identity(self) -> str:
+        return base_identity(self.job.base)
 
     @cached_property
     def _known(self) -> Any:

@@ -21,7 +21,7 @@ from optimize.finetune.epoch import Epoch, TrainingLog, read_curve, write_curve
 from optimize.finetune.handoff.recipes import trl_lora
 from optimize.finetune.job import TrainingJob
 from optimize.finetune.lora.adapter_peft import to_gguf
-from optimize.finetune.lora.model import base_identity, check_base, load_config
+from optimize.finetune.lora.model import base_identity, check_base, width_of
 from optimize.finetune.lora.room import check_room
 from optimize.finetune.lora.train import check_weights
 from optimize.finetune.trl import launch, vllm
@@ -65,7 +65,7 @@ def check_setup(config: RunConfig) -> None:
 
 def recipe(job: TrainingJob) -> dict[str, Any]:
     """What the trainer sets by itself."""
-    rate = trl_lora.rate_of(load_config(job.base), len(job.rows), job.config.epochs)
+    rate = trl_lora.rate_of(width_of(job.base), len(job.rows), job.config.epochs)
     knobs = {"rank": trl_lora.RANK, "alpha": trl_lora.ALPHA, "batch": trl_lora.BATCH}
     return knobs | {"learning_rate": rate}
 

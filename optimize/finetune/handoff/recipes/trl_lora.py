@@ -246,11 +246,11 @@ def options(args: argparse.Namespace, rate: float) -> dict[str, Any]:
     } | ({"train_sampling_strategy": "group_by_length"} if args.method == "sft" else {})
 
 
-def rate_of(known: Any, rows: int, epochs: int) -> float:
-    """SFT's learning rate, to two digits: by the width of the base, whose configuration is known,
-    and the steps that so many rows take (Schulman et al. 2025, LoRA Without Regret).
+def rate_of(width: int, rows: int, epochs: int) -> float:
+    """SFT's learning rate, to two digits: by the width of the base's hidden states and the steps
+    that so many rows take (Schulman et al. 2025, LoRA Without Regret).
     """
-    full = 5e-5 * (2000 / known.get_text_config().hidden_size) ** 0.78
+    full = 5e-5 * (2000 / width) ** 0.78
     steps = epochs * -(-rows // BATCH)
     return float(f"{full * TIMES[steps >= SHORT]:.1e}")
 
@@ -260,7 +260,8 @@ def configured(args: argparse.Namespace, known: Any, rows: int) -> Any:
     import trl
 
     kinds = {"sft": trl.SFTConfig, "dpo": trl.DPOConfig, "kto": trl.KTOConfig}
-    rate = rate_of(known, rows, args.epochs) * (1 if args.method == "sft" else PREFERRING)
+    width = known.get_text_config().hidden_size
+    rate = rate_of(width, rows, args.epochs) * (1 if args.method == "sft" else PREFERRING)
     return kinds[args.method](**options(args, args.learning_rate or rate))
 
 
