@@ -69,6 +69,7 @@ def example(n: int) -> dspy.Example:
 def painter() -> FastAPI:
     app = FastAPI()
     app.state.calls = 0
+    app.state.chats = True  # names the fields of DSPy's chat format
 
     def answer(messages: list[dict[str, str]]) -> str:
         asked = messages[-1]["content"]
@@ -104,7 +105,7 @@ def painter() -> FastAPI:
             text = json.dumps(dict.fromkeys(names, colour))
         elif '"enum"' in schema:
             text = json.dumps(colour)
-        elif colour not in COLOURS:
+        elif colour not in COLOURS or not app.state.chats:
             text = colour
         return completion(body["model"], text)
 
@@ -116,6 +117,14 @@ def endpoint() -> Iterator[tuple[str, FastAPI]]:
     app = painter()
     with served(app) as url:
         yield url + "/v1", app
+
+
+@pytest.fixture
+def mute(endpoint: tuple[str, FastAPI]) -> Iterator[None]:
+    """The LM does not name the fields."""
+    endpoint[1].state.chats = False
+    yield
+    endpoint[1].state.chats = True
 
 
 @pytest.fixture
@@ -374,6 +383,21 @@ def test_rungs_that_a_small_cap_starves_end_in_budget_not_in_nothing_left(setup:
     found = climb(small, LADDER, Observer())
     assert any(a.starved and a.skipped for a in found.attempts)
     assert found.decision.verdict == "budget"
+
+
+def test_calls_for_second_asking_are_not_kept_from_the_lever_that_ends_it(
+    setup: Setup, mute: None
+) -> None:
+    """An LM that never names the fields is asked twice for each row."""
+    reserve = 2 * len(setup.splits.val) + 4 * len(setup.splits.test)
+    given = replace(setup.splits, given=True)  # so that no train rows judge
+    small = Setup(setup.task, given, setup.teacher, Meter(reserve + 70), 0.999, 4, 0)
+    small.teacher.meter = small.meter
+    found = climb(small, LADDER, Observer())
+    formats = next(a for a in found.attempts if a.rung == "output_format")
+    assert found.attempts[0].calls == 2
+    assert formats.promoted and formats.calls == 1, formats.skipped
+    assert small.meter.remaining() >= 3 * len(setup.splits.test), "kept for the test rows"
 
 
 def test_the_same_seed_gives_the_same_climb(setup: Setup) -> None:

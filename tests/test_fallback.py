@@ -228,6 +228,17 @@ def test_pairs_are_what_the_program_gets_wrong_on_train_rows(
     assert verify(folder) == [], "a hand-off that could not be renewed is left as it was"
 
 
+def test_a_handoff_is_of_the_lm_that_the_last_climb_asked(
+    report: Report, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTIMIZE_API_KEY", "none")
+    found = optimize(project, "handoff", "paint")
+    assert found.returncode == 0, found.stderr
+    assert "optimize finetune paint --backend openai --lm openai/painter" in found.stdout
+    other = optimize(project, "handoff", "paint", "--lm", "openai/other")
+    assert other.returncode == 2 and "The last climb was on LM 'openai/painter'" in other.stderr
+
+
 def test_the_command_checks_a_handoff(report: Report, project: Path) -> None:
     folder = project / "mlruns" / "handoff" / "paint"
     good = optimize(project, "handoff", "--verify", str(folder))
@@ -241,6 +252,13 @@ def test_the_command_checks_a_handoff(report: Report, project: Path) -> None:
         and "Traceback" not in bad.stderr
     )
     (folder / "program.json").write_text(program)
+    (folder / "out" / "sft").mkdir(parents=True)
+    (folder / "out" / "sft" / "adapter_model.safetensors").write_text("trained here")
+    assert optimize(project, "handoff", "--verify", str(folder)).returncode == 0
+    (folder / "chat" / "more.jsonl").write_text("{}")
+    added = optimize(project, "handoff", "--verify", str(folder))
+    assert added.returncode == 1 and "chat/more.jsonl is not in the manifest" in added.stderr
+    (folder / "chat" / "more.jsonl").unlink()
     for arguments in (("handoff",), ("handoff", "--verify", str(project))):
         refused = optimize(project, *arguments)
         assert refused.returncode == 2 and "Traceback" not in refused.stderr

@@ -227,6 +227,21 @@ def test_a_cap_that_is_too_small_is_told_before_the_first_call(
     assert sum(r.calls for r in plan.rungs) <= 300
 
 
+def test_where_rows_leave_hardly_a_lever_its_calls_fewer_rows_are_advised(
+    tiny: Tiny, review_rows: Rows
+) -> None:
+    task = tiny(rows=review_rows)
+    splits, config = load_splits(task), RunConfig(max_calls=220)
+    found = preflight(task, splits, config)
+    few = found.cost.plan.fewer_rows
+    assert few and few.val < len(splits.val) and few.test < len(splits.test)
+    advice = f"--val-rows {few.val} --test-rows {few.test}"
+    assert any(advice in line for line in preflight_sentences(found, task.target))
+    cut = preflight(task, splits.at_most(few.val, few.test), config).cost.plan
+    assert cut.paid == few.rungs and len(cut.paid) > len(found.cost.plan.paid)
+    assert preflight(task, splits, RunConfig(max_calls=2000)).cost.plan.fewer_rows is None
+
+
 def test_no_lm_is_asked(tiny: Tiny, review_rows: Rows) -> None:
     class Never(dspy.utils.DummyLM):
         def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -284,15 +284,21 @@ class Output:
 
 
 def reported(
-    task: str, flags: dict[str, Any], output: Output, use_case: Callable[[Any], Any]
+    task: str,
+    flags: dict[str, Any],
+    output: Output,
+    use_case: Callable[[Any], Any],
+    after_climb: bool = False,
 ) -> None:
-    """Run a use case that ends in a report, under the screen, and print what it found."""
+    """Run a use case that ends in a report, under the screen, and print what it found.
+    after_climb: as `session` has it.
+    """
 
     def work() -> int:
         from optimize.cli.screen import Screen
 
         with Screen() as screen:
-            opened = session(task, flags, screen)
+            opened = session(task, flags, screen, after_climb)
             screen.counts(opened.meter, opened.config.in_flight)
             found = use_case(opened)
         return print_report(found, output)
@@ -308,12 +314,17 @@ def print_report(found: Any, output: Output) -> int:
     return 0 if found.target_met else 1
 
 
-def session(task: str, flags: dict[str, Any], watch: Any = None) -> Any:
-    """What a use case works with."""
+def session(task: str, flags: dict[str, Any], watch: Any = None, after_climb: bool = False) -> Any:
+    """What a use case works with. after_climb: on the LM of the task's last climb, where no other
+    is named.
+    """
     root, config = project(flags)
     from optimize.climb.observer import Observer
+    from optimize.commands.gate import config_of_climb
     from optimize.commands.session import open_session
 
+    if after_climb:
+        config = config_of_climb(root, task, flags)
     return open_session(root, task, config, watch or Observer())
 
 

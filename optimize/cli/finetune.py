@@ -119,7 +119,7 @@ def handoff(
         from optimize.cli.screen import Screen
 
         with Screen() as screen:
-            opened = session(task, flags, screen)
+            opened = session(task, flags, screen, after_climb=True)
             from optimize.commands.handoff import handoff_last
 
             folder, manifest = handoff_last(opened, pairs)
@@ -207,7 +207,8 @@ def finetune(
 
         return finetune_last(session)
 
-    reported(task, flags | {"finetune": backend}, Output(json, details, debug), use_case)
+    output = Output(json, details, debug)
+    reported(task, flags | {"finetune": backend}, output, use_case, after_climb=True)
 
 
 def _dry_run(task: str, backend: str, flags: dict[str, Any]) -> int:

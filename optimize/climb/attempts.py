@@ -175,6 +175,7 @@ def _pulled(
 ) -> Program:
     """What the rung makes of the incumbent within its share. Raises what tells that it did not."""
     assert incumbent.program
+    rung = _asking_once(rung, incumbent)
     calls, rows = max(1.0, incumbent.calls), len(setup.splits.val)
     asked, search = rows * setup.repeats, min(setup.search, len(learn) // 3)
     test = setup.repeats * len(setup.splits.test)
@@ -198,6 +199,16 @@ def _pulled(
     shown = partial(watch.scored, note="LM calls at most")
     with setup.meter.share(min(int(budget * SLACK), left - then), shown):
         return rung.pull(incumbent.program, context)
+
+
+def _asking_once(rung: Rung, incumbent: Attempt) -> Rung:
+    """The rung as dear as its program will be: another format ends the second call for each chat
+    answer that cannot be parsed.
+    """
+    program = incumbent.program
+    assert program
+    twice = program.format == "chat" and incumbent.calls >= 2 * len(program.predictors())
+    return replace(rung, dearer=rung.dearer / 2) if rung.family == "format" and twice else rung
 
 
 def _raced(setup: Setup, program: Program, incumbent: Attempt, watch: Observer) -> dict[str, Any]:

@@ -12,12 +12,24 @@ from optimize.data.rows import Splits
 from optimize.stats.records import Record
 from optimize.task import Task
 
+# a climb of fewer levers than this hardly tells what prompting can do; rows below which a val or a
+# test score says little
+FEW, LEAST_VAL, LEAST_TEST = 2, 24, 40
+
 
 class PlannedRung(Record):
     """A lever of the ladder."""
 
     rung: str
     calls: int = Field(description="that it may take, val rows included; 0: there are too few")
+
+
+class FewerRows(Record):
+    """So many val and test rows leave calls for the cheapest levers."""
+
+    val: int
+    test: int
+    rungs: list[str]
 
 
 class Plan(Record):
@@ -28,13 +40,37 @@ class Plan(Record):
     rungs: list[PlannedRung]
     least: int = 0
     enough: int
+    fewer_rows: FewerRows | None = Field(
+        default=None, description="where the rows leave hardly a lever its calls: what would"
+    )
+
+    @property
+    def paid(self) -> list[str]:
+        """The levers that have calls."""
+        return [rung.rung for rung in self.rungs if rung.calls]
 
 
 def planned(task: Task, splits: Splits, config: RunConfig, after: int) -> Plan:
-    """What a climb would do with its calls, as optimize/climb/attempts.py shares them out: two for
-    a row of the chat baseline, one for one of the others.
+    """What a climb would do with its calls.
 
-    after: calls that are kept for what follows, beside the test rows. A judge takes one an answer.
+    after: calls that are kept for what follows, beside the test rows.
+    """
+    plan = _shared_out(task, splits, config, after)
+    if len(plan.paid) >= min(FEW, len(plan.rungs)):
+        return plan
+    val, test = len(splits.val), len(splits.test)
+    for part in range(9, 0, -1):
+        fewer = splits.at_most(max(LEAST_VAL, val * part // 10), max(LEAST_TEST, test * part // 10))
+        paid = _shared_out(task, fewer, config, after).paid
+        if len(paid) >= FEW:
+            found = FewerRows(val=len(fewer.val), test=len(fewer.test), rungs=paid)
+            return plan.model_copy(update={"fewer_rows": found})
+    return plan
+
+
+def _shared_out(task: Task, splits: Splits, config: RunConfig, after: int) -> Plan:
+    """As optimize/climb/attempts.py does it: two calls for a row of the chat baseline, one for one
+    of the others; a judge takes one an answer.
     """
     rungs = [rung for rung in ladder(splits) if not rung.unfit(task)]
     val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)

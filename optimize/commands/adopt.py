@@ -10,11 +10,11 @@ from typing import Any
 
 from optimize import lm as lms
 from optimize.commands.finetune import settle_tuned
-from optimize.commands.gate import LastClimb, last_climb
+from optimize.commands.gate import LastClimb, knobs_of, last_climb
 from optimize.commands.lock import task_lock
 from optimize.commands.session import Session
 from optimize.commands.tune import Trained, tuned_lm
-from optimize.config import TASK_LM, RunConfig, is_local, load_config
+from optimize.config import RunConfig, is_local, load_config
 from optimize.errors import BudgetExhausted, LmRefused, WorkbenchError
 from optimize.finetune.handoff import manifest as manifests
 from optimize.finetune.handoff.manifest import Manifest
@@ -78,7 +78,7 @@ def config_of(root: Path, found: Returned, given: Mapping[str, Any]) -> RunConfi
             f"The hand-off is of a climb on {lm!r}, the last climb of {task!r} was on "
             f"{report.lm!r}. Hand off and train that one, or climb on {lm!r} again."
         )
-    recorded = {knob: report.knobs[knob] for knob in TASK_LM if knob in report.knobs} | {"lm": lm}
+    recorded = knobs_of(report)
     base = given.get("api_base") or recorded.get("api_base")
     if found.served and not base and (is_local(lm) or not found.served.startswith("openai/ft:")):
         raise WorkbenchError(f"--lm {found.served} needs --api-base URL, where it is served.")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from optimize.commands.session import Session
 from optimize.commands.traces import Traced, traced
 from optimize.commands.tune import tuned_lm
-from optimize.config import RunConfig, command_line
+from optimize.config import TASK_LM, RunConfig, command_line, load_config
 from optimize.errors import WorkbenchError
 from optimize.finetune import finetune_command, untrainable
 from optimize.finetune.criteria.case import Case
@@ -89,6 +91,27 @@ class LastClimb:
     report: Report
     judged: Judged
     best: Program
+
+
+OF_CLIMB = (*TASK_LM, "judge_lm", "judge_api_base")
+
+
+def config_of_climb(root: Path, task: str, given: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a session on the LM and the judge of the task's last climb, where no
+    other LM is named.
+
+    Raises WorkbenchError where there is no climb.
+    """
+    report, _ = last_run(root, task)
+    if given.get("lm") not in (None, report.lm):
+        return load_config(root, **given)
+    return load_config(root, knobs_of(report), **given)
+
+
+def knobs_of(report: Report) -> dict[str, Any]:
+    """Which LM a climb asked, and who judged, as the configuration has it."""
+    recorded = {knob: report.knobs[knob] for knob in OF_CLIMB if knob in report.knobs}
+    return recorded | {"lm": report.lm}
 
 
 def last_climb(session: Session) -> LastClimb:

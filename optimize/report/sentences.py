@@ -287,6 +287,11 @@ def preflight_sentences(found: Preflight, target: float) -> list[str]:
             f"Too few calls for {', '.join(left)}: a full climb takes --max-calls "
             f"{c.plan.enough}; it is {c.calls}."
         )
+    if fewer := c.plan.fewer_rows:
+        out.append(
+            f"Asking fewer rows leaves calls for {', '.join(fewer.rungs)}: --val-rows {fewer.val} "
+            f"--test-rows {fewer.test}."
+        )
     return out
 
 

@@ -46,7 +46,7 @@ class Rung:
     unfit: Callable[[Task], str] = lambda task: ""
     passes: int = PASSES
     once: int = 0
-    dearer: int = 1
+    dearer: float = 1
 
     def on_test(self, test: int, calls: float = 1.0) -> int:
         """LM calls that its program takes more for so many test rows than what it is made of."""
