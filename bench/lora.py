@@ -21,9 +21,9 @@ import typer
 from bench.printed import printed
 from optimize.config import RunConfig
 from optimize.data.rows import load_splits
-from optimize.finetune.handoff.recipes.trl_lora import RANK, rate_of
+from optimize.finetune.handoff.recipes.trl_lora import RANK, WARMUP, rate_of
 from optimize.finetune.job import TrainingJob
-from optimize.finetune.lora import cut, fit
+from optimize.finetune.lora import cut
 from optimize.finetune.lora import model as lora_model
 from optimize.finetune.lora import train as lora
 from optimize.finetune.lora.adapter_gguf import Served
@@ -132,7 +132,7 @@ def trl_trained(
         num_train_epochs=epochs,
         seed=seed,
         learning_rate=rate_of(lora_model.width_of(str(base)), len(rows), epochs),
-        warmup_steps=fit.WARMUP,
+        warmup_steps=WARMUP,
         per_device_train_batch_size=cut.BATCH,
         per_device_eval_batch_size=cut.BATCH,
         bf16=cut.fast_bf16("cpu"),

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -197,6 +197,8 @@ class RunConfig(BaseSettings):
         listed = isinstance(given, list | tuple) and all(isinstance(g, str) for g in given)
         return ",".join(given) or None if listed else given  # type: ignore[arg-type]
 
+    _instead: frozenset[str] = PrivateAttr(default=frozenset())
+
     @property
     def lms(self) -> list[tuple[str, str | None]]:
         """Name and address of the task LM and, if there is one, of the teacher."""
@@ -214,11 +216,14 @@ class RunConfig(BaseSettings):
 
     @property
     def given(self) -> dict[str, Any]:
-        """The knobs that differ from their defaults; never the key."""
+        """The knobs that differ from their defaults, or that were given in place of the project's
+        own; never the key.
+        """
         return {
             name: value
             for name, field in type(self).model_fields.items()
-            if name != "api_key" and (value := getattr(self, name)) != field.default
+            if name != "api_key"
+            and ((value := getattr(self, name)) != field.default or name in self._instead)
         }
 
     @classmethod
@@ -300,6 +305,7 @@ def load_config(
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         config = RunConfig(**{**(recorded or {}), **given})  # type: ignore[arg-type]
+        config._instead = _instead(config)
         _check_addresses(config, given)
         return config
     except ValidationError as error:
@@ -324,6 +330,15 @@ def load_config(
         raise WorkbenchError(f"{root / FILE} is not valid TOML: {why}.") from None
     finally:
         _root.reset(token)
+
+
+def _instead(config: RunConfig) -> frozenset[str]:
+    """The knobs for which file and environment say something else."""
+    try:
+        own = RunConfig(**dict[str, Any]())
+    except (ValidationError, SettingsError):  # what was given stands for what is wrong there
+        return frozenset(config.model_fields_set)
+    return frozenset(n for n in config.model_fields_set if getattr(own, n) != getattr(config, n))
 
 
 def _check_addresses(config: RunConfig, given: dict[str, object]) -> None:

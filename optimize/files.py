@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def unused(path: Path) -> Path:
+    """The path with a number after it, the first that nothing lies at."""
+    return next(p for n in count(1) if not (p := path.with_name(f"{path.name}.{n}")).exists())
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:

@@ -27,7 +27,8 @@ from optimize.commands.applying.answering import Answer
 from optimize.commands.applying.writing import Review, Writer
 from optimize.commands.init import write_project
 from optimize.commands.new import write_task
-from optimize.data.stream import Given, row_id
+from optimize.data.stream import Given, Rows, row_id
+from optimize.errors import WorkbenchError
 from optimize.report import shards
 from optimize.report.answers import columns_of
 from optimize.task import Task
@@ -153,7 +154,7 @@ def test_a_row_that_fails_is_written_with_why(server: Server) -> None:
 
 def test_csv_goes_through_csv_and_is_safe_in_a_spreadsheet(server: Server) -> None:
     _, flags = server()
-    texts = ['a good\n"quoted" one', '=HYPERLINK("x")', "-5", "it's poor"]
+    texts = ['a good\n"quoted" one', '=HYPERLINK("x")', "-5", "it's poor", "a\rb"]
     with open("in.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([["text", "verdict", "error"], *([text, "mine", "e"] for text in texts)])
@@ -162,8 +163,8 @@ def test_csv_goes_through_csv_and_is_safe_in_a_spreadsheet(server: Server) -> No
         header, *found = list(csv.reader(file))
     ours = ["predicted_verdict", "confidence", "predicted_error", "row_id"]
     assert header == ["text", "verdict", "error", *ours]
-    assert [row[0] for row in found] == [texts[0], f"'{texts[1]}", "-5", "it's poor"]
-    assert [row[3] for row in found] == ["positive", "negative", "negative", "negative"]
+    assert [row[0] for row in found] == [texts[0], f"'{texts[1]}", "-5", "it's poor", "a\rb"]
+    assert [row[3] for row in found] == ["positive", "negative", "negative", "negative", "negative"]
     whole = Path("out.csv").read_bytes()
     for cut in (len(whole) - 3, whole.index(b"one") + 1, 20):  # as kill -9 leaves it
         Path("out.csv").write_bytes(whole[:cut])
@@ -204,7 +205,9 @@ def test_other_rows_another_lm_and_a_file_of_something_else_are_told(server: Ser
     assert "begun by another program or LM" in " ".join(another.stderr.split())
     assert found("in.jsonl", "-o", "out.jsonl", *flags, "--again")["resumed"] == 0
     Path("notes.jsonl").write_text('{"mine": 1}\n')
-    assert "record 1" in given("in.jsonl", "-o", "notes.jsonl", *flags, code=2).stderr
+    for more in ((), ("--again",)):
+        told = given("in.jsonl", "-o", "notes.jsonl", *flags, *more, code=2).stderr
+        assert "has not written it" in " ".join(told.split())
     assert Path("notes.jsonl").read_text() == '{"mine": 1}\n'
 
 
@@ -218,7 +221,7 @@ def test_other_rows_another_lm_and_a_file_of_something_else_are_told(server: Ser
         (["empty.jsonl", "-o", "out.jsonl"], "holds no rows"),
         (["bad.parquet", "-o", "out.jsonl"], "cannot be read as Parquet"),
         (["in.jsonl", "-o", "out.jsonl", "--budget-usd", "1"], "price of LM"),
-        (["both.jsonl", "-o", "out.jsonl"], "both 'verdict' and 'predicted_verdict'"),
+        (["both.jsonl", "-o", "out.jsonl"], "'predicted_verdict' as a column, and so do"),
         (["in.jsonl", "-o", "out.jsonl", "--lm", "openai/x"], "Nothing listens at"),
     ],
 )
@@ -282,7 +285,7 @@ def test_rows_less_sure_are_to_be_reviewed_also_those_written_before(
     source = [Given(f"row {n}", {"text": f"=text {n}"}) for n in range(4)]
     for below, count in ((None, 0), (0.6, 2), (0.05, 0), (1.0, 3)):
         review = Review(tmp_path / "review.jsonl", below, ["text"])
-        writer = Writer(path, shards.open_out(path, columns, None), columns, task, review)
+        writer = Writer(path, shards.open_out(path, columns, {}), columns, task, review)
         left = iter(source)
         writer.skip_written(left)
         for row in left:
@@ -293,6 +296,40 @@ def test_rows_less_sure_are_to_be_reviewed_also_those_written_before(
         **{"text": "=text 1", "suggested": {"mood": "good"}, "confidence": 0.59, "error": None},
         "row_id": row_id(["text"], source[1]),
     }
+
+
+def test_a_review_file_in_which_a_person_has_written_is_kept(tmp_path: Path) -> None:
+    path, row = tmp_path / "review.jsonl", Given("row 1", {"text": "a", "error": "b"})
+    for more in range(3):
+        review = Review(path, 1.0, ["text", "error"])
+        for _ in range(1 + more):
+            review.add(row, "r1", Answer({"mood": "good"}, 0.5))
+        review.close(caught_up=True)
+    assert len(read(path)) == 3 and sorted(p.name for p in tmp_path.iterdir()) == [path.name]
+    assert read(path)[0]["error"] == "b" and read(path)[0]["predicted_error"] is None
+    path.write_text('{"text": "a", "mood": "mine"}\n')
+    for caught_up in (False, True):
+        review = Review(path, 1.0, ["text", "error"])
+        review.add(row, "r1", Answer({"mood": "good"}, 0.5))
+        review.close(caught_up)
+        kept = tmp_path / f"review.jsonl{'.1' if caught_up else ''}"
+        assert read(kept) == [{"text": "a", "mood": "mine"}]
+    assert len(read(path)) == 1
+
+
+def test_outputs_and_columns_of_ours_that_have_one_name_are_both_written() -> None:
+    columns = columns_of(["text", "error"], ["confidence"])
+    assert columns.outputs == {"confidence": "confidence"}
+    assert columns.ours == ("confidence", "apply_confidence", "predicted_error", "row_id")
+    with pytest.raises(WorkbenchError, match="'apply_confidence' as a column"):
+        columns_of(["apply_confidence"], ["confidence"])
+
+
+def test_columns_whose_type_differs_from_file_to_file_are_text(tmp_path: Path) -> None:
+    for n, (values, other) in enumerate((([1, 2], [None, None]), ([2.5, None], ["x", "y"]))):
+        table = pyarrow.table({"n": values, "none": other, "text": ["a", "b"]})
+        pyarrow.parquet.write_table(table, tmp_path / f"{n}.parquet")
+    assert list(Rows(tmp_path).types()) == ["text"]
 
 
 def test_a_cap_keeps_what_was_answered_and_the_command_goes_on(

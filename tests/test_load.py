@@ -142,17 +142,21 @@ def test_a_task_gives_the_program_of_its_champion(
         (("a", 80), "b", 80, None, True),  # other rows, other scores
         (("a", 80), "b", 80, 1, False),  # other train rows, the same test rows
         (("a:24:8", 8), "a:30:8", 8, 6, True),
+        (("a:24:8", 8), "a", 80, -8, False),  # more rows, but surely worse on those of both
     ],
 )
 def test_who_is_the_champion(
     champion: tuple[str, int] | None, rows: str, n: int, won: int | None, takes: bool
 ) -> None:
-    """won: test rows on which the new one is right and the champion is not."""
+    """won: test rows on which the new one is right and the champion is not; below 0: the other way
+    round.
+    """
     names = ("data_hash", "test_rows")
     tags = dict(zip(names, map(str, champion), strict=True)) if champion else {}
     gain = None
     if won is not None:
-        gain = paired_gain([0.0] * n, [1.0] * won + [0.0] * (n - won))
+        told = [1.0] * abs(won) + [0.0] * (n - abs(won))
+        gain = paired_gain([0.0] * n, told) if won >= 0 else paired_gain(told, [0.0] * n)
     assert takes_over(dict(zip(names, (rows, n), strict=True)), tags, gain) is takes
 
 

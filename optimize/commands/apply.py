@@ -17,7 +17,7 @@ from optimize.climb.observer import Observer
 from optimize.commands.answer import Found, best_program
 from optimize.commands.applying.answering import Answered, answers
 from optimize.commands.applying.batches import CHUNK, Batched, InBatches, check_batch
-from optimize.commands.applying.beside import alone, beside, check_about
+from optimize.commands.applying.beside import alone, beside, check_about, check_ours
 from optimize.commands.applying.on_ray import OnRay, Workers
 from optimize.commands.applying.pieces import remove_pieces
 from optimize.commands.applying.writing import Review, Writer, judged
@@ -108,6 +108,7 @@ class _AtWork:
         self.began = time.monotonic()
 
     def all(self) -> Applied:
+        check_ours(self.wish.out)
         if self.wish.again:
             remove_out(self.wish.out)
             remove_pieces(self.pieces)
@@ -146,7 +147,7 @@ class _AtWork:
         if resumed == self.total:
             return resumed, None
         found = list(self._shown("pilot", answers(self.found.program, pilot, threads), len(pilot)))
-        for row, answer in judged(found):
+        for row, answer in found if resumed else judged(found):
             writer.write(row, answer)
         left, seconds = self.total - writer.tally.rows, time.monotonic() - began
         forecast = self._forecast([a.usage for _, a in found if a.usage.calls], seconds, left)

@@ -71,10 +71,16 @@ class Rows:
                 return sum(1 for line in lines if line.strip())
         return sum(1 for _ in self)
 
-    def types(self) -> Any:
-        """The Arrow schema of Parquet rows; None for other forms."""
-        parquet = self.form == ".parquet" and self.files
-        return _parquet_file(self.files[0]).schema_arrow if parquet else None
+    def types(self) -> dict[str, Any]:
+        """{column: Arrow type} of Parquet rows, of columns that have one in all files alike."""
+        import pyarrow
+
+        found: dict[str, set[Any]] = {}
+        for file in self.files if self.form == ".parquet" else ():
+            for column in _parquet_file(file).schema_arrow:
+                found.setdefault(column.name, set()).add(column.type)
+        alike = {name: kinds.pop() for name, kinds in found.items() if len(kinds) == 1}
+        return {name: kind for name, kind in alike.items() if not pyarrow.types.is_null(kind)}
 
 
 def row_id(inputs: Iterable[str], row: Given) -> str:

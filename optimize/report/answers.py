@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import os
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,8 @@ OURS = ("confidence", "error", "row_id")
 @dataclass(frozen=True)
 class Columns:
     """given: those of the rows. outputs: the column of each output field; confidence, error,
-    row_id: likewise. A name that the rows have already gives way to `predicted_NAME`.
+    row_id: likewise. A name that the rows have already gives way to `predicted_NAME`, and one of
+    ours that an output has to `apply_NAME`.
     """
 
     given: tuple[str, ...]
@@ -43,14 +46,18 @@ class Columns:
 
 def columns_of(given: Sequence[str], outputs: Sequence[str]) -> Columns:
     """Raises WorkbenchError where the rows have both a name and what it would give way to."""
-    names = {name: f"predicted_{name}" if name in given else name for name in (*outputs, *OURS)}
-    if taken := next((name for name in names.values() if name in given), ""):
+    fields = {name: f"predicted_{name}" if name in given else name for name in outputs}
+    ours = [
+        f"apply_{name}" if name in outputs else f"predicted_{name}" if name in given else name
+        for name in OURS
+    ]
+    taken = Counter([*given, *fields.values(), *ours]).most_common(1)[0]
+    if taken[1] > 1:
         raise WorkbenchError(
-            f"The rows have both {taken.removeprefix('predicted_')!r} and {taken!r} as columns; "
-            "rename one of them, so that the answer has a column of its own."
+            f"The rows have {taken[0]!r} as a column, and so do the answers; rename it, so that "
+            "each answer has a column of its own."
         )
-    fields = {name: names[name] for name in outputs}
-    return Columns(tuple(given), fields, *(names[name] for name in OURS))
+    return Columns(tuple(given), fields, *ours)
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,7 @@ class Csv(_Lines):
     """
 
     def written(self) -> Iterator[Written]:
+        csv.field_size_limit(sys.maxsize)  # whatever was written is read
         records = (next(csv.reader(io.StringIO(text, newline=""))) for text in self._records())
         header = list(self.columns.all)
         for number, cells in enumerate(records):
@@ -187,7 +195,12 @@ def as_text(value: Any) -> str:
 
 def _csv_line(cells: Sequence[str]) -> str:
     found = io.StringIO()
-    csv.writer(found, lineterminator="\n").writerow(cells)
+    # Python's writer takes a lone CR for a letter, which readers take for the end of a row
+    bare = any("\r" in cell for cell in cells)
+    writer = csv.writer(
+        found, lineterminator="\n", quoting=csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL
+    )
+    writer.writerow(cells)
     return found.getvalue()
 
 

@@ -22,8 +22,8 @@ SHARD = 5000  # rows of a Parquet file
 FORMS = ".jsonl, .csv, .parquet, or a folder for Parquet shards"
 
 
-def open_out(path: Path, columns: Columns, types: Any) -> Out:
-    """types: the Arrow schema of the rows given; None: they have none."""
+def open_out(path: Path, columns: Columns, types: Mapping[str, Any]) -> Out:
+    """types: the Arrow type of each column of the rows given that has one."""
     if path.suffix == ".jsonl":
         return JsonLines(path, columns)
     if path.suffix == ".csv":
@@ -57,7 +57,7 @@ def remove_out(path: Path) -> None:
 class Shards:
     """A folder of Parquet files of SHARD rows each, every one of them whole."""
 
-    def __init__(self, folder: Path, columns: Columns, types: Any) -> None:
+    def __init__(self, folder: Path, columns: Columns, types: Mapping[str, Any]) -> None:
         if folder.is_file():
             raise WorkbenchError(f"--out {folder} is a file; give a folder for Parquet shards.")
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,14 +105,13 @@ class Shards:
         self._rows = []
 
 
-def _typed(columns: Columns, types: Any) -> dict[str, Any]:
+def _typed(columns: Columns, types: Mapping[str, Any]) -> dict[str, Any]:
     """The Arrow type of each column; None: text, and what is none as JSON, since a type that the
     first rows suggest need not fit the millionth.
     """
     import pyarrow
 
-    known = {name: types.field(name).type for name in types.names} if types else {}
-    kinds = {name: known.get(name) for name in columns.given}
+    kinds = {name: types.get(name) for name in columns.given}
     kinds |= dict.fromkeys(columns.outputs.values())
     return kinds | {
         columns.confidence: pyarrow.float64(),

@@ -152,7 +152,8 @@ def takes_over(new: Mapping[str, Any], champion: Mapping[str, str], gain: Gain |
     test rows is held against it. That is the step of the Ladder without parameters (Blum & Hardt
     2015): test rows that many versions are held against release a new best only where it is more
     than their noise. gain: over the champion, paired. A trial with a handful of test rows must not
-    replace what was judged on all of them.
+    replace what was judged on all of them, nor a version on more rows one that is surely better on
+    those of both.
     """
     if not {"data_hash", "test_rows"} <= champion.keys():
         return True
@@ -162,5 +163,5 @@ def takes_over(new: Mapping[str, Any], champion: Mapping[str, str], gain: Gain |
     if not same and (gain is None or gain.n < known):
         return True
     if int(new["test_rows"]) != known:
-        return int(new["test_rows"]) > known
+        return int(new["test_rows"]) > known and (gain is None or gain.high >= 0)
     return gain is None or gain.mean > gain.error

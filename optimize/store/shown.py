@@ -142,7 +142,9 @@ def version_tags(report: Report) -> dict[str, str]:
     tags: dict[str, Any] = {"verdict": report.verdict, "lm": report.lm, "target": report.target}
     scores = {"test_score": final.score, "test_low": final.low, "test_high": final.high}
     tags |= {name: rounded(score) for name, score in scores.items()}
-    tags |= {"test_rows": final.n, "data_hash": report.data_hash}
+    # rows asked: a failed call leaves a version judged on the same rows
+    asked = round(final.n / final.coverage) if final.coverage else 0
+    tags |= {"test_rows": asked, "data_hash": report.data_hash}
     return {name: str(value) for name, value in tags.items()}
 
 

@@ -50,6 +50,14 @@ def alone(out: Path) -> Iterator[None]:
         lock.release()
 
 
+def check_ours(out: Path) -> None:
+    """Raises WorkbenchError for a file that is there and that no such command has written."""
+    if is_begun(out) and not beside(out, "about.json").is_file():
+        raise WorkbenchError(
+            f"{out} is there, and `optimize apply` has not written it. Give another --out."
+        )
+
+
 def check_about(out: Path, found: Found, columns: Columns, begun: bool) -> None:
     """Note who answers. begun: something of OUT is there, if not in it. Raises WorkbenchError where
     it was begun otherwise than it would be gone on with.

@@ -13,12 +13,13 @@ from typing import Any
 from optimize.commands.applying.answering import Answer, Answered
 from optimize.data.stream import Given, row_id
 from optimize.errors import WorkbenchError
-from optimize.files import plain
-from optimize.report.answers import Columns, Out, foreign
+from optimize.files import plain, unused
+from optimize.report.answers import Columns, Out, columns_of, foreign
 from optimize.task import Task
 
 NAMES = 20  # of columns left out that are told
 ERRORS = 3  # that are told
+SUGGESTED = "suggested"  # what the LM has answered
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Writer:
     def __init__(self, path: Path, out: Out, columns: Columns, task: Task, review: Review) -> None:
         self.path, self.out, self.columns, self.task, self.review = path, out, columns, task, review
         self.tally, self.left_out = Tally(), set[str]()
-        self._takes_any = path.suffix == ".jsonl"
+        self._takes_any, self._caught_up = path.suffix == ".jsonl", False
 
     def skip_written(self, source: Iterator[Given]) -> None:
         """Take the rows from the source that OUT holds already.
@@ -61,6 +62,7 @@ class Writer:
             if self._name(row) != kept.row_id:
                 raise foreign(self.path, f"row {number:,} is not {row.place}")
             self._note(row, kept.row_id, Answer(kept.answer, kept.confidence, kept.error or ""))
+        self._caught_up = True
 
     def write(self, row: Given, answer: Answer) -> None:
         name, names, ours = self._name(row), self.columns, set(self.columns.ours)
@@ -82,31 +84,54 @@ class Writer:
 
     def close(self) -> None:
         self.out.close()
-        self.review.close()
+        self.review.close(self._caught_up)
 
 
 class Review:
     """Rows to be labelled by a person, in the form of the task's own; each command writes them
     anew. below: rows less sure than that are, and those that failed; None: none.
+
+    A file in which a person has written since is kept, under another name.
     """
 
     def __init__(self, path: Path, below: float | None, inputs: Iterable[str]) -> None:
         self.path, self.below, self.inputs, self.count = path, below, list(inputs), 0
-        self._file = path.open("w", encoding="utf-8") if below is not None else None
+        self._columns = columns_of(self.inputs, [SUGGESTED])
+        self._part = path.with_name(f"{path.name}.part")
+        self._file = self._part.open("w", encoding="utf-8") if below is not None else None
 
     def add(self, row: Given, name: str, answer: Answer) -> None:
         unsure = answer.confidence is not None and answer.confidence < (self.below or 0.0)
         if self._file is None or not (unsure or answer.error):
             return
         told: dict[str, Any] = {key: plain(row.columns.get(key)) for key in self.inputs}
-        told |= {"suggested": answer.outputs, "confidence": answer.confidence}
-        told |= {"error": answer.error or None, "row_id": name}
+        ours = self._columns
+        told |= {ours.outputs[SUGGESTED]: answer.outputs, ours.confidence: answer.confidence}
+        told |= {ours.error: answer.error or None, ours.row_id: name}
         self._file.write(json.dumps(told, ensure_ascii=False) + "\n")
         self.count += 1
 
-    def close(self) -> None:
-        if self._file:
-            self._file.close()
+    def close(self, caught_up: bool) -> None:
+        """caught_up: it was told of all rows that OUT held before; else nothing is written."""
+        if not self._file:
+            return
+        self._file.close()
+        if not caught_up:
+            self._part.unlink()
+            return
+        if not _begins_with(self._part, self.path):
+            self.path.rename(unused(self.path))
+        self._part.replace(self.path)
+
+
+def _begins_with(path: Path, beginning: Path) -> bool:
+    """Whether a file begins with what another one holds; one that is not there holds nothing."""
+    if not beginning.exists():
+        return True
+    if not path.exists() or path.stat().st_size < beginning.stat().st_size:
+        return False
+    with path.open("rb") as whole, beginning.open("rb") as part:
+        return all(whole.read(len(lot)) == lot for lot in iter(lambda: part.read(1 << 20), b""))
 
 
 def judged(pilot: list[Answered]) -> list[Answered]:

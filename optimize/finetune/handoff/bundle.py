@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from optimize.catalogue import base_of
 from optimize.data.inputs import input_texts
 from optimize.data.rows import Splits
 from optimize.data.split import Inputs, apart_from, folded
-from optimize.files import write_jsonl
+from optimize.files import unused, write_jsonl
 from optimize.finetune.handoff.manifest import FILE, Facts, Manifest, prompt_of, record
 from optimize.finetune.handoff.recipes import write_readme, write_recipes
 from optimize.finetune.steps import Traces
@@ -102,8 +101,7 @@ def write_bundle(
 def _swap(folder: Path, part: Path) -> None:
     put = [p for p in folder.iterdir() if p.name not in OWN] if folder.is_dir() else []
     if put and _taught(folder) != _taught(part):
-        aside = (folder.with_name(f"{folder.name}.{n}") for n in count(1))
-        folder.rename(next(path for path in aside if not path.exists()))
+        folder.rename(unused(folder))
     else:
         for path in put:
             shutil.move(path, part / path.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from optimize.config import RunConfig
 from optimize.finetune.epoch import Epoch, Say, Step, TrainingLog, TrainingProgress, kept
+from optimize.finetune.handoff.recipes.trl_lora import WARMUP
 from optimize.finetune.lora.cut import CutModel, EncodedRow, batches
 from optimize.finetune.lora.model import weights
 from optimize.finetune.lora.needs import Shape, duration, pieces
@@ -17,10 +19,17 @@ from optimize.finetune.lora.served import ServedLM
 from optimize.threads import own_memory
 from optimize.turns import my_turn
 
-WARMUP = 10  # steps
 PATIENCE = 2  # epochs without a better one on val
 MEASURED = 3  # steps after which what was said beforehand is compared
 SHOWN = 5  # val rows of which each epoch's answers are written down
+
+
+def scheduled(done: int, steps: int) -> float:
+    """Share of the highest rate for the next step: up in a straight line, then down to 0, as
+    transformers' linear schedule and so the hand-off's recipe have it.
+    """
+    warm = math.ceil(WARMUP * steps)
+    return (done + 1) / warm if done < warm else (steps - done) / max(1, steps - warm)
 
 
 def held() -> int:
@@ -101,8 +110,7 @@ class Fit:
         for batch in order:
             start = time.perf_counter()
             for group in self.optimizer.param_groups:
-                warmed = min(1.0, (self.done + 1) / WARMUP)
-                group["lr"] = self.rate * warmed * (1 - self.done / self.steps)
+                group["lr"] = self.rate * scheduled(self.done, self.steps)
             with my_turn():
                 losses.append(self._step(batch))
             self.done += 1

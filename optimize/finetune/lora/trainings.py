@@ -70,7 +70,8 @@ class Trainings:
 
     def target(self, recipe: Recipe) -> Path:
         """The adapter's file, named by all that it is made from."""
-        job, knobs = self.job, [recipe.rank, ALPHA, BATCH, PIECE, recipe.rate, recipe.share]
+        job, alike = self.job, [ALPHA, BATCH, PIECE, trl_lora.WARMUP]
+        knobs = [recipe.rank, *alike, recipe.rate, recipe.share]
         made_of = [job.rows, job.val, self._base_identity, job.config.seed, job.config.epochs]
         return job.out / f"{training_id([*made_of, *knobs, self.context])}.gguf"
 

@@ -29,7 +29,7 @@ HANDOFF = Path(__file__).resolve().parents[1]
 RANK, ALPHA, BATCH, LONGEST, PATIENCE = 16, 32, 8, 2048, 2
 LORA = {"r": RANK, "lora_alpha": ALPHA, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 TIMES, SHORT = (15, 10), 100  # rates of full tuning that a LoRA of fewer, or of more steps takes
-PREFERRING = 0.05  # of SFT's rate
+DPO_RATE = 0.05  # of SFT's rate
 WARMUP = 0.1  # of the steps
 SHOWN, TOLD = 5, 400  # val rows whose answers are written down, letters of their prompts
 METHODS = ("sft", "dpo", "kto")
@@ -261,7 +261,7 @@ def configured(args: argparse.Namespace, known: Any, rows: int) -> Any:
 
     kinds = {"sft": trl.SFTConfig, "dpo": trl.DPOConfig, "kto": trl.KTOConfig}
     width = known.get_text_config().hidden_size
-    rate = rate_of(width, rows, args.epochs) * (1 if args.method == "sft" else PREFERRING)
+    rate = rate_of(width, rows, args.epochs) * (1 if args.method == "sft" else DPO_RATE)
     return kinds[args.method](**options(args, args.learning_rate or rate))
 
 
