@@ -17,7 +17,7 @@ from optimize.climb.gold import gold_findings
 from optimize.climb.rungs.demos import with_demos, without_step_for_rows
 from optimize.data.rows import load_splits
 from optimize.program.guide import Guide
-from optimize.program.program import read_program, save, student
+from optimize.program.program import UNKNOWN, prompts, read_program, render, save, student
 from optimize.task import Task, load_task
 
 PAGE = Path(__file__).parents[1] / "docs" / "your-own-program.md"
@@ -60,6 +60,18 @@ def test_rows_become_demos_of_the_step_whose_outputs_they_hold(
     save(program, tmp_path / "program.json")
     again = read_program(booking, tmp_path / "program.json", lambda name: dspy.LM(name))
     assert again.dump_state() == program.dump_state()
+
+
+def test_every_steps_prompt_is_shown_and_no_lm_is_asked(booking: Task) -> None:
+    rows = load_splits(booking).train
+    program = with_demos(student(booking), list(rows[:3]))
+    program.predictors()[1].lm = answering({"place": "never asked"})()
+    before, (first, second) = render(student(booking), rows[5]), prompts(program, rows[5])
+    assert rows[5].request in first and UNKNOWN not in first
+    assert UNKNOWN in second and rows[0].request in second
+    shown = render(program, rows[5])
+    assert shown.startswith(first) and "=== step 2 ===" in shown and shown != before
+    assert not program.predictors()[1].lm.history
 
 
 def look_up(query: str) -> str:

@@ -280,13 +280,15 @@ def test_a_score_above_the_target_is_not_called_below_it() -> None:
 
 
 def test_no_headroom_only_where_the_climb_could_not_tell() -> None:
-    low, high = [wilson(0.3, 100)], [wilson(0.85, 100)]
+    low, high = [wilson(0.3, 100).high], [wilson(0.85, 100).high]
     undecided, plateau = verdict(FLAT, 0.57), verdict(FLAT, 0.9)
     assert without_headroom(undecided, low, 0.57).verdict == "no_headroom"
     assert (
         without_headroom(undecided, high, 0.57) is undecided
         and without_headroom(plateau, low, 0.9) is plateau
     )
+    capped = verdict(FLAT, 0.57, 1, budget_left=False)
+    assert without_headroom(capped, low, 0.57) is capped, "levers that were not tried may help"
 
 
 def test_a_history_survives_json() -> None:

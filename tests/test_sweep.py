@@ -278,7 +278,14 @@ def test_lms_are_compared_on_the_rows_that_both_answered() -> None:
     assert "Worse than it: poor." in said and "Cell 5 failed: x" in said
 
     record = SweepRecord(
-        name="s", cells=cells, tasks=[task], budget_calls=100, budget_usd=None, calls=10, usd=0.0
+        name="s",
+        file="s.toml",
+        cells=cells,
+        tasks=[task],
+        budget_calls=100,
+        budget_usd=None,
+        calls=10,
+        usd=0.0,
     )
     assert not record.target_met and record.outcome == "2 of 6 cells at the target"
     assert following(record) == "optimize run t --lm big --seed 1"

@@ -26,6 +26,7 @@ from optimize.cli.app import (
     MaxTokens,
     Method,
     NoRegressionOn,
+    OptionalTask,
     Output,
     Repeats,
     Replay,
@@ -50,7 +51,7 @@ from optimize.cli.app import (
 )
 
 
-@app.command(epilog=example("optimize gate tickets --target 0.9"))
+@app.command(epilog=example("optimize gate tickets"))
 def gate(
     task: TaskName,
     target: Target = None,
@@ -74,12 +75,7 @@ def gate(
 
 @app.command(epilog=example("optimize handoff tickets --pairs"))
 def handoff(
-    task: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[TASK]", help="a file in programs/, without .py", show_default=False
-        ),
-    ] = None,
+    task: OptionalTask = None,
     pairs: Annotated[
         bool,
         typer.Option(

@@ -101,7 +101,7 @@ def check(
     details: Details = False,
     debug: Debug = False,
 ) -> None:
-    """What the rows of TASK can and cannot tell, and what a run with the same flags may cost. Asks
+    """What the rows of TASK can and cannot tell, and what a run with these flags may cost. Asks
     no LM.
     """
     flags = knobs(locals())

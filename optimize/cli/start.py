@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +54,7 @@ def init(
             typer.echo(line)
         typer.echo("Next:")
         if folder.resolve() != Path.cwd():
-            typer.echo(f"  cd {folder}")
+            typer.echo(f"  cd {shlex.quote(str(folder))}")
         for name in names[:1]:
             typer.echo(f"  optimize check {name}\n  optimize run {name}")
         if not names:

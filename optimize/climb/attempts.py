@@ -114,7 +114,8 @@ def baseline(setup: Setup, watch: Observer) -> Attempt:
     try:
         evaluation = evaluate(program, setup.splits.val, setup.asking(watch))
     except BudgetExhausted as error:
-        need = 2 * setup.repeats * len(setup.splits.val)
+        steps = max(1, len(program.predictors()))
+        need = 2 * steps * setup.repeats * len(setup.splits.val)
         raise WorkbenchError(
             f"{error} Not even the baseline fits: it needs up to {need} calls."
         ) from None

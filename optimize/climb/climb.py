@@ -24,6 +24,7 @@ from optimize.climb.verdict import (
 from optimize.data.judging_rows import lent
 from optimize.data.rows import row_hash
 from optimize.errors import BudgetExhausted, WorkbenchError
+from optimize.program.program import student
 from optimize.scoring.evaluate import evaluate
 from optimize.scoring.evaluation import Evaluation
 
@@ -123,7 +124,8 @@ class _Climbing:
         self.attempts = [baseline(setup, watch)]
         self.incumbent = self.attempts[0]
         share = setup.left(self.incumbent, self.incumbent) // max(1, rungs)
-        val = setup.repeats * self.val  # at one call a row, as most formats take
+        # at one call a step, as most formats take
+        val = setup.repeats * self.val * max(1, len(student(setup.task).predictors()))
         self.setup = replace(setup, search=searched(len(self.learn), share - val))
 
     @property

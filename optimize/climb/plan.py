@@ -9,6 +9,7 @@ from optimize.climb.rungs.base import searched, share
 from optimize.config import RunConfig
 from optimize.data.judging_rows import lent
 from optimize.data.rows import Splits
+from optimize.program.program import student
 from optimize.stats.records import Record
 from optimize.task import Task
 
@@ -69,27 +70,28 @@ def planned(task: Task, splits: Splits, config: RunConfig, after: int) -> Plan:
 
 
 def _shared_out(task: Task, splits: Splits, config: RunConfig, after: int) -> Plan:
-    """As optimize/climb/attempts.py does it: two calls for a row of the chat baseline, one for one
-    of the others; a judge takes one an answer.
+    """As optimize/climb/attempts.py does it: two calls for each step of the chat baseline's rows,
+    one for those of the others; a judge takes one an answer.
     """
     rungs = [rung for rung in ladder(splits) if not rung.unfit(task)]
     val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)
-    judge = int(bool(task.judge))
-    fixed = (2 + judge) * (val + test) + (1 + judge) * test + after
+    judge, steps = int(bool(task.judge)), max(1, len(student(task).predictors()))
+    each = steps + judge
+    fixed = (2 * steps + judge) * (val + test) + each * test + after
     left, learn = config.max_calls - fixed, len(lent(task, splits)[0])
 
     def needed(search: int) -> list[int]:
-        return [rung.needs(val, test, search, 1.0 + judge) for rung in rungs]
+        return [rung.needs(val, test, search, each) for rung in rungs]
 
-    needs = needed(searched(learn, left // max(1, len(rungs)) - val))
+    needs = needed(searched(learn, left // max(1, len(rungs)) - each * val))
     found = []
     for number, rung in enumerate(rungs):
-        calls = share(needs[number:], left) - rung.on_test(test, 1.0 + judge)
-        calls = calls if calls > rung.judged(val, 1.0 + judge) else 0
+        calls = share(needs[number:], left) - rung.on_test(test, each)
+        calls = calls if calls > rung.judged(val, each) else 0
         found.append(PlannedRung(rung=rung.name, calls=calls))
         left -= calls
     return Plan(
         rungs=found,
-        least=(1 + judge) * (val + 2 * test),
+        least=each * (val + 2 * test),
         enough=fixed + sum(needed(searched(learn))),
     )

@@ -15,14 +15,14 @@ from optimize.climb.gold import gold_findings
 from optimize.climb.plan import Plan, planned
 from optimize.climb.rungs.demos import MANY
 from optimize.climb.verdict import SAME
-from optimize.config import RunConfig
+from optimize.config import LIMITS, RunConfig
 from optimize.data.baselines import CONSTANT, cross_validated
 from optimize.data.inputs import input_text
 from optimize.data.labels import agreement, judge, random_share
 from optimize.data.rows import Splits, near_groups
 from optimize.files import to_json, to_text
 from optimize.lm.embedder import Embedder
-from optimize.program.program import THOUGHT, render, student
+from optimize.program.program import THOUGHT, prompts, student
 from optimize.stats.intervals import commonest, known, mean_interval, rows_to_see, smallest_gain
 from optimize.stats.records import Record, ScoreRecord
 from optimize.task import GUIDE, Task, choices
@@ -47,13 +47,21 @@ class AgreementRecord(Record):
 
 
 class CostRecord(Record):
-    """The most a run may take. usd: null where the LM's price is not known."""
+    """The most a run may take by its cap on calls. usd: null where the LM's price is not known.
+    others: caps that may end it earlier, as they are given.
+    """
 
     calls: int
     tokens_in: int
     tokens_out: int
     usd: float | None
+    others: list[str] = []  # noqa: RUF012 (frozen)
     plan: Plan
+
+    @property
+    def caps(self) -> str:
+        """The other caps, as the end of a sentence."""
+        return f"; {' and '.join(self.others)} may end it earlier" if self.others else ""
 
 
 class Preflight(Record):
@@ -212,6 +220,11 @@ def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostReco
         usd=max(tokens_in * into + tokens_out * out for into, out in known)
         if len(known) == len(prices)
         else None,
+        others=[
+            f"--{cap.replace('_', '-')} {value:g}"
+            for cap in LIMITS
+            if cap != "max_calls" and (value := getattr(config, cap)) is not None
+        ],
         plan=planned(task, splits, config, after),
     )
 
@@ -220,7 +233,8 @@ def _longest_prompt(task: Task, splits: Splits, config: RunConfig) -> int:
     """Tokens of a prompt with the guide and as many demos as a rung may draw, or as the LM has room
     for.
     """
-    bare = max(len(render(student(task), row)) for row in splits.val[:20])
+    program = student(task)
+    bare = max(len(prompt) for row in splits.val[:20] for prompt in prompts(program, row))
     rows = sorted(sum(len(to_text(row[name])) for name in task.fields) for row in splits.train)
     whole = bare + len(task.guide) + sum(rows[-MANY:])
     return min(whole // CHARS_A_TOKEN, lms.prompt_tokens(config, task.max_tokens))

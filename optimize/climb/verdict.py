@@ -251,14 +251,13 @@ def contradicts_plateau(on_test: float) -> bool:
     return 1 - on_test < CONFIRMED
 
 
-def without_headroom(decision: Decision, ceilings: Sequence[Interval], target: float) -> Decision:
-    """no_headroom, where the climb could not decide and everything that prompting might bring out
-    stays below the target.
+def without_headroom(decision: Decision, ceilings: Sequence[float], target: float) -> Decision:
+    """no_headroom, where every lever was tried, the rows cannot decide, and all that prompting
+    might bring out stays below the target.
 
-    A plateau stays one: that verdict says more.
+    ceilings: upper ends of its intervals. A plateau stays one: that verdict says more.
     """
-    undecided = decision.verdict in ("indecisive", "exhausted", "budget")
-    if not undecided or not all(ceiling.high < target for ceiling in ceilings):
+    if decision.verdict != "indecisive" or not all(ceiling < target for ceiling in ceilings):
         return decision
     return replace(decision, verdict="no_headroom", rows=None)
 

@@ -15,7 +15,7 @@ from optimize.commands.session import Session
 from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
 from optimize.files import to_json
-from optimize.program.program import THOUGHT, Program, parse_program, render, student
+from optimize.program.program import THOUGHT, Program, parse_program, prompts, student
 from optimize.report.costs import MILLION, Costs, LmCost
 from optimize.report.record import Report
 from optimize.store.champion import champion
@@ -83,7 +83,8 @@ def _letters(program: Program, session: Session) -> float:
         program.neighbours = replace(program.neighbours, embedder=None)
     if program.passages:
         program.passages = replace(program.passages, embedder=None)
-    return fmean(len(render(program, row)) for row in session.splits.val[:SAMPLE])
+    rows = session.splits.val[:SAMPLE]
+    return fmean(len(prompt) for row in rows for prompt in prompts(program, row))
 
 
 def _answer(session: Session) -> float:

@@ -13,6 +13,7 @@ from optimize.stats.records import GainRecord, ScoreRecord
 from optimize.store.read import Found, judge_of
 from optimize.store.rungs import RungRun, built_on, find_rung, rungs, split_rung
 
+BASELINE = "zero_shot"
 CONTEXT = 2  # lines of a prompt around a change
 
 
@@ -53,6 +54,12 @@ def diff(root: Path, first: str, second: str | None = None) -> Difference:
 def _before(name: str, run: Found, after: RungRun) -> RungRun:
     """What a program is held against where no other is named."""
     tried = rungs(run)
+    if not split_rung(name)[1] and (first := tried[0].rung) != BASELINE:
+        raise WorkbenchError(
+            f"Run {name!r} went on from an earlier climb: its first program is {first!r}, not "
+            f"{BASELINE!r}. Name two: optimize diff RUN~rung {name} (`optimize runs "
+            f"{run.task}` lists them)."
+        )
     return built_on(after.rung, tried) if split_rung(name)[1] else tried[0]
 
 

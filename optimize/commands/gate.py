@@ -27,7 +27,8 @@ def gate_last(root: Path, name: str, config: RunConfig) -> tuple[GateRecord, str
     on where it is open.
     """
     task, (report, _) = load_task(name, root), last_run(root, name)
-    climb = _aimed(report.climb, config)
+    climb = report.climb
+    _check_target(climb, config)
     knobs = climb.knobs | {k: v for k, v in config.given.items() if k in ("target", "waive")}
     following = (
         command_line("handoff", name, knobs)
@@ -129,7 +130,8 @@ def last_climb(session: Session) -> LastClimb:
         raise WorkbenchError(
             f"The last climb was on LM {report.lm!r}, not {config.lm!r}; give --lm {report.lm}."
         )
-    climb = _aimed(report.climb, config)
+    climb = report.climb
+    _check_target(climb, config)
     session = replace(session, task=replace(session.task, target=climb.target))
     text, where = run.text("prompt_program.json"), f"prompt_program.json of run {run.id}"
     tokens = session.task.max_tokens
@@ -142,6 +144,12 @@ def last_climb(session: Session) -> LastClimb:
     return LastClimb(session, report, judged, best)
 
 
-def _aimed(climb: ClimbRecord, config: RunConfig) -> ClimbRecord:
-    """The climb with the target asked for now, where one is; else it keeps its own."""
-    return climb if config.target is None else climb.model_copy(update={"target": config.target})
+def _check_target(climb: ClimbRecord, config: RunConfig) -> None:
+    """Raises WorkbenchError for another target than the climb's: its verdict says nothing of it."""
+    if config.target not in (None, climb.target):
+        again = command_line("run", climb.task, climb.knobs | {"target": config.target})
+        raise WorkbenchError(
+            f"The last climb of {climb.task!r} was judged by its target {climb.target:g}; whether "
+            f"prompting reaches {config.target:g} it does not say. What was answered is cached: "
+            f"{again}"
+        )

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import dspy
@@ -21,7 +22,7 @@ from optimize.errors import WorkbenchError
 from optimize.lm.batch.box import PRICE
 from optimize.lm.reach import check_reachable
 from optimize.lm.room import CHARS_A_TOKEN
-from optimize.program.program import Program, parse_program, render
+from optimize.program.program import Program, parse_program, prompts
 from optimize.report.record import Report
 from optimize.report.rows import Answers, RowTable
 from optimize.stats.records import RowScores
@@ -165,7 +166,7 @@ def cost(program: Program, rows: Sequence[dspy.Example], config: RunConfig) -> C
     if not calls or price is None or not any(price):
         return Cost(calls, None if price is None else 0.0)
     some = rows[:PRICED_ON]
-    tokens = sum(len(render(program, row)) for row in some) / len(some) / CHARS_A_TOKEN
+    tokens = fmean(len(text) for row in some for text in prompts(program, row)) / CHARS_A_TOKEN
     share = PRICE if config.batch else 1.0
     each = tokens * price[0] + program.task.max_tokens * price[1]
     return Cost(calls, calls * share * each)

@@ -81,6 +81,8 @@ def _example_files(name: str) -> Iterator[Path]:
 
 def _not_ignored(folder: Path) -> Iterator[str]:
     """A .gitignore that was there is the user's; what it lacks is said."""
+    if not (folder / ".gitignore").is_file():
+        return
     lines = (folder / ".gitignore").read_text(encoding="utf-8").splitlines()
     if missing := [line for line in IGNORED if line not in lines]:
         yield f"{folder / '.gitignore'} was there already; add to it: {' '.join(missing)}"

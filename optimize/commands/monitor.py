@@ -57,8 +57,8 @@ def monitor(found: InUse, config: RunConfig, path: Path, most: int) -> MonitorRe
     with task_lock(found.session.held_against_people(), "monitor") as session:
         found = replace(found, session=session)
         new = _new(session, path, most)
-        evaluation = _asked(found, config, new)
-        record = _record(found, new, evaluation)
+        recorded = found.recorded()  # what the new rows are held against, before a call
+        record = _record(found, new, recorded, _asked(found, config, new))
         with tracked_run(replace(session, config=config), "monitor") as tracked:
             tracked.monitored(record)
         return record
@@ -95,9 +95,9 @@ def _asked(found: InUse, config: RunConfig, new: New) -> Evaluation:
         return evaluate(program, new.asked, asking)
 
 
-def _record(found: InUse, new: New, evaluation: Evaluation) -> MonitorRecord:
+def _record(found: InUse, new: New, recorded: Recorded, evaluation: Evaluation) -> MonitorRecord:
     session, task = found.session, found.session.task
-    usage, recorded = session.meter.usage(), found.recorded()
+    usage = session.meter.usage()
     answered = list(zip(new.asked, evaluation.outcomes, strict=True))
     tests, seen = drift(found, new.rows, answered)
     scored = [(e, o) for e, o in answered if is_labelled(task, e)]
@@ -105,6 +105,8 @@ def _record(found: InUse, new: New, evaluation: Evaluation) -> MonitorRecord:
     judged: Labelled | None = numbers.pop("judged", None)
     reached = found.report.target_met
     drifted = any(test.drifted for test in tests)
+    labels = sum(is_labelled(task, e) for e in new.rows)
+    whole = len(new.asked) >= labels  # else asking what is labelled comes first
     verdict = watched(judged, drifted, found.tuned, reached, task.least_gain)
     return MonitorRecord(
         task=task.name,
@@ -115,13 +117,13 @@ def _record(found: InUse, new: New, evaluation: Evaluation) -> MonitorRecord:
         tuned=found.tuned,
         verdict=verdict,
         rows=len(new.rows),
-        labelled=sum(is_labelled(task, e) for e in new.rows),
+        labelled=labels,
         known=new.known,
         asked=len(new.asked),
         failed=evaluation.missing,
         before=ScoreRecord.of(corrected(mean_interval(known(recorded.scores)), task.confusion)),
         tests=tests,
-        to_label=_to_label(found, recorded, new) if verdict == "relabel" else [],
+        to_label=_to_label(found, recorded, new) if verdict == "relabel" and whole else [],
         retires=lms.retires(session.config.lm, session.config.api_base),
         lm_calls=usage.calls,
         cost_usd=usage.cost_usd,
@@ -142,7 +144,7 @@ def _score(
     before = known(recorded.scores)
     reached = found.report.target_met
     judged = labelled(found.session.target, before, after.known, reached, judge)
-    mean = mean_interval(before).mean
+    drop = drop_shown(mean_interval(before).mean, len(before), len(after.known))
     return {
         "judged": judged,
         "score": score_record(after),
@@ -150,7 +152,7 @@ def _score(
         "chance": judged.chance,
         "worse": judged.worse,
         "missed": judged.missed,
-        "drop_shown": drop_shown(mean, len(before), len(after.known)),
+        "drop_shown": min(1.0, drop / judge.youden.mean) if judge else drop,
         "by_label": _by_label(found.session.task, recorded, scored),
     }
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from optimize.climb.verdict import COVERAGE
 from optimize.commands.session import Session
 from optimize.config import LIMITS, command_line
+from optimize.data.judging_rows import JUDGING
+from optimize.data.split import SHARES
 from optimize.finetune import finetune_command, untrainable
 from optimize.finetune.forgetting import replayable, replays
 from optimize.report.record import Report
+from optimize.store.open import is_shared
 
 # general instructions that are advised where a tuned LM has forgotten too much; docs/results.md
 REPLAYED = 100
-LOOK = "optimize ui"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Step:
 def next_step(report: Report, session: Session) -> Step:
     """From all that the report says beside it."""
     again = command_line("run", report.task, report.knobs)
+    # a server that has the runs shows them itself
+    look = f"optimize report {report.task} --details" if is_shared() else "optimize ui"
     if report.verdict == "indecisive" and report.numbers.best.coverage < COVERAGE:
         note = "what it answered is cached; shorten or take out rows that it will never answer"
         return Step(again, "wait until the LM answers again", note)
@@ -44,24 +49,24 @@ def next_step(report: Report, session: Session) -> Step:
     elif report.gate.open:
         return _tune_or_hand_off(report, session)
     elif report.verdict == "reached":
-        return Step(LOOK)
+        return Step(look)
     twice = command_line("run", report.task, report.knobs | _twice(session))
     check = command_line("check", report.task, report.knobs)
     return {
         "budget": Step(twice),
-        "indecisive": _more_rows(report),
-        "unconfirmed": _more_rows(report),
+        "indecisive": _more_rows(report, session),
+        "unconfirmed": _more_rows(report, session),
         "degenerate": Step(
-            LOOK,
+            look,
             note="look at prompts and answers, then change the instruction, the output's fields "
             "or --lm",
         ),
-        "plateau": Step(LOOK) if report.gate.open else _open_the_gate(report),
+        "plateau": Step(look) if report.gate.open else _open_the_gate(report),
         "no_headroom": Step(
             check, note="are the labels and the metric right? Else a stronger --lm"
         ),
         "exhausted": Step(again, "choose a stronger LM that writes instructions (--teacher MODEL)"),
-    }.get(report.verdict, Step(LOOK))
+    }.get(report.verdict, Step(look))
 
 
 def _twice(session: Session) -> dict[str, Any]:
@@ -117,11 +122,28 @@ def _after_tuning(report: Report, session: Session) -> Step | None:
     if vetoed:
         fewer = max(1, config.epochs // 2)
         return Step(again(epochs=fewer), note="fewer passes forget less")
-    return None if accepted else _more_rows(report)
+    return None if accepted else _more_rows(report, session)
 
 
-def _more_rows(report: Report) -> Step:
-    rows = report.numbers.rows_needed
-    some = f"some {rows - report.rows['val']} more labelled val rows" if rows else "labelled rows"
-    again = command_line("run", report.task, report.knobs)
+def _more_rows(report: Report, session: Session) -> Step:
+    """Those that the command left out; else new ones, of which a set that is one file gives a share
+    to val.
+    """
+    again = command_line("run", report.task, report.knobs | {"val_rows": None, "test_rows": None})
+    splits = session.splits
+    if splits.whole:
+        more = [
+            f"{left} {side}"
+            for side in ("val", "test")
+            if (left := len(splits.whole.sides()[side]) - len(splits.sides()[side]))
+        ]
+        return Step(again, note=f"with the {' and '.join(more)} rows that were left out")
+    needed, judged = report.numbers.rows_needed, report.numbers.best.n
+    if not needed:
+        return Step(again, f"add labelled rows to devsets/{report.task}")
+    some = f"some {needed - judged} more labelled val rows"
+    if not splits.given:
+        # train rows judge beside val, at most half of them, and only up to JUDGING in all
+        share = SHARES["val"] + (SHARES["train"] / 2 if needed <= JUDGING else 0)
+        some = f"some {math.ceil((needed - judged) / share)} more labelled rows"
     return Step(again, f"add {some} to devsets/{report.task}")

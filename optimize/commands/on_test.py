@@ -48,7 +48,7 @@ def _spread(session: Session, name: str, program: Program) -> Iterator[Spread]:
         session.watch.noted(f"{name} is asked for the test rows one by one: {why}")
         yield in_threads
     else:
-        path = state_dir(session.root) / "batches" / f"{session.task.name}-test-{name}"
+        path = state_dir(session.home) / "batches" / f"{session.task.name}-test-{name}"
         with boxed(path, session.config, session.meter, session.watch) as spread:
             yield spread
 

@@ -220,12 +220,10 @@ def _with_headroom(session: Session, found: Climb) -> tuple[Climb, HeadroomRecor
     except (WorkbenchError, BudgetExhausted) as error:  # the climb stands without it
         session.watch.noted(f"The headroom is not known: {error}")
         return found, None
-    ceilings = [room.best, *([room.teacher] if room.teacher else [])]
     record = HeadroomRecord(
         answers=ANSWERS,
         best=ScoreRecord.of(room.best),
         teacher=ScoreRecord.of(room.teacher) if room.teacher else None,
     )
-    return replace(
-        found, decision=without_headroom(found.decision, ceilings, session.target)
-    ), record
+    decision = without_headroom(found.decision, record.ceilings, session.target)
+    return replace(found, decision=decision), record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from optimize.store.read import params_since
@@ -26,6 +27,11 @@ WATCHED = {
 HASHED = ("data_hash", "task_file")
 
 
+def _all_rows(data_hash: str | None) -> str:
+    """The hash without what says how many of the rows are used."""
+    return re.sub(r":\d+:\d+(?=$|:)", "", data_hash or "")
+
+
 def since_last_run(root: Path, task: str, run: str) -> str:
     """A sentence on what is another in this run than in the task's last one, finished or not; empty
     where nothing is, or there was none.
@@ -36,6 +42,8 @@ def since_last_run(root: Path, task: str, run: str) -> str:
         old, new = before.get(name), now.get(name)
         if old == new or (name in HASHED and old is None):  # an older version did not keep it
             continue
+        if name == "data_hash" and _all_rows(old) == _all_rows(new):
+            said = "how many val and test rows are used"
         known = "" if name in HASHED else f" ({old or 'none'} before, {new or 'none'} now)"
         changed.append(said.format(task=task) + known)
     if not changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -134,6 +135,7 @@ def _concluded(sweep: Sweep, cells: list[CellRecord]) -> SweepRecord:
     page = sweep.folder / PAGE
     record = SweepRecord(
         name=sweep.name,
+        file=os.path.relpath(sweep.path),
         cells=cells,
         tasks=compared(cells),
         budget_calls=sweep.file.budget.calls,

@@ -19,6 +19,7 @@ from optimize.climb.rungs.base import fits
 from optimize.commands.lock import task_lock
 from optimize.commands.session import Session
 from optimize.commands.synthesizing.checks import ASKED, Checks, Written, outcomes
+from optimize.config import LIMITS
 from optimize.data.judging_rows import lent
 from optimize.data.synthetic import (
     Mark,
@@ -188,7 +189,7 @@ def _written(writing: Writing, draws: list[Draw], found: Synthesis) -> Synthesis
         rate = max(LEAST, tally["kept"] / tally["written"]) if tally["written"] else HOPE
         size = min(math.ceil(missing / rate), len(left), session.meter.remaining() // EACH)
         if size < 1:
-            cap = f"--max-calls {session.config.max_calls} leaves too few"
+            cap = f"the caps on calls, tokens, dollars or minutes ({_caps(session)}) leave too few"
             ended = cap if left else f"{len(draws)} candidates were tried, {TRIES} a row"
             break
         batch, left = left[:size], left[size:]
@@ -207,6 +208,13 @@ def _written(writing: Writing, draws: list[Draw], found: Synthesis) -> Synthesis
     told = {label: (n["written"], n["kept"]) for label, n in labels.items()}
     total = found.total + tally["kept"]
     return found.model_copy(update={**tally, "labels": told, "ended": ended, "total": total})
+
+
+def _caps(session: Session) -> str:
+    given = {cap: getattr(session.config, cap) for cap in LIMITS}
+    return ", ".join(
+        f"--{cap.replace('_', '-')} {value:g}" for cap, value in given.items() if value is not None
+    )
 
 
 def candidates(writing: Writing, draws: Sequence[Draw]) -> list[Written]:

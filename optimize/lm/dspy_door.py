@@ -54,14 +54,17 @@ def carried() -> Any:
 
 
 def first_prompt(run: Callable[[], object]) -> list[dict[str, Any]]:
-    """The messages of the first LM call that `run` would make. No LM is called."""
+    """The messages of the first LM call that `run` would make. No LM is called, nor one that a
+    module has of its own.
+    """
 
-    class Listener(dspy.BaseLM):
-        def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-            raise _Heard(messages or [{"role": "user", "content": prompt}])
+    class Listener(BaseCallback):
+        def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+            given = [{"role": "user", "content": inputs.get("prompt")}]
+            raise _Heard(inputs.get("messages") or given)
 
     try:
-        with dspy.context(lm=Listener("listener")):
+        with dspy.context(lm=dspy.BaseLM("listener"), callbacks=[Listener()]):
             run()
     except _Heard as heard:
         return heard.messages

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 STATE_VERSION = 1
 PASSAGES = "passages"  # the input field a program with passages has
+UNKNOWN = "…"  # in a prompt: what an earlier step will say
 THOUGHT = 300  # tokens for reasoning that is written out before the answer
 
 
@@ -69,7 +70,7 @@ class Program(dspy.Module):
     def _answer(self, inputs: dict[str, Any], lm: dspy.LM | None) -> Any:
         """One answer, by this LM; None: by the one in context."""
         with ExitStack() as stack:
-            stack.enter_context(dspy.context(adapter=self._adapter(inputs)))
+            stack.enter_context(dspy.context(adapter=self.adapter_for(inputs)))
             if lm:
                 stack.enter_context(dspy.context(lm=lm))
             given = self.with_passages(inputs)
@@ -79,7 +80,7 @@ class Program(dspy.Module):
             with usercode.on_row(lambda: self.task.row_name(inputs)):
                 return usercode.run(lambda: self.inner(**given), self.inner, self.task.root)
 
-    def _adapter(self, inputs: dict[str, Any]) -> dspy.Adapter:
+    def adapter_for(self, inputs: dict[str, Any]) -> dspy.Adapter:
         """The format, with what else is shown to this input."""
         adapter: dspy.Adapter = FORMATS[self.format]
         if self.guide:
@@ -275,11 +276,34 @@ def parse_program(task: Task, text: str, where: str, tuned_lm: Callable[[str], d
 
 
 def render(program: Program, example: dspy.Example) -> str:
-    """The whole prompt this example would send, as text, without calling an LM."""
-    lm, program.lm = program.lm, None
+    """All that this example would send, as text, without calling an LM: a prompt for each step."""
+    first, *later = prompts(program, example)
+    return first + "".join(f"\n=== step {n} ===\n{text}" for n, text in enumerate(later, 2))
+
+
+def prompts(program: Program, example: dspy.Example) -> list[str]:
+    """A prompt for each step. What only an LM's answers to earlier steps would tell is UNKNOWN in
+    the later ones, and code of the task between steps is not run.
+    """
+    inputs, lm = dict(example.inputs()), program.lm
+    program.lm = None
     try:
         with usercode.on_row(lambda: program.task.row_name(example)):
-            messages = first_prompt(lambda: program(**example.inputs()))
+            first = first_prompt(lambda: program(**inputs))
     finally:
         program.lm = lm
+    if len(steps := program.predictors()) < 2:
+        return [_as_text(first)]
+
+    def ask(step: dspy.Predict) -> list[dict[str, Any]]:
+        given = {name: inputs.get(name, UNKNOWN) for name in step.signature.input_fields}
+        return first_prompt(lambda: step(**given))
+
+    with dspy.context(adapter=program.adapter_for(inputs), warn_on_type_mismatch=False):
+        later = [ask(step) for step in steps]
+    asked = [messages for messages in later if messages[:1] != first[:1]]
+    return [_as_text(messages) for messages in (first, *asked[-len(steps) + 1 :])]
+
+
+def _as_text(messages: list[dict[str, Any]]) -> str:
     return "\n".join(f"--- {m['role']} ---\n{m['content']}" for m in messages) + "\n"

@@ -60,7 +60,8 @@ def exported_lines(found: Exported) -> list[str]:
         lines += [f"{found.rows} val rows; test rows are never exported."]
         if found.votes > 1:
             lines += [f"The program takes {found.votes} votes an answer, these files ask once."]
-    return [*lines, f"Next: {NEXT[found.form].format(**found.model_dump())}"]
+    told = found.model_dump() | {"folder": shlex.quote(found.folder)}
+    return [*lines, f"Next: {NEXT[found.form].format(**told)}"]
 
 
 def readme(report: Report, program: Program, inputs: Mapping[str, Any], inside: bool) -> str:

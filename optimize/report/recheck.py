@@ -7,7 +7,7 @@ from datetime import date
 from pydantic import Field
 
 from optimize.climb.holding import Recheck
-from optimize.climb.verdict import COVERAGE
+from optimize.climb.verdict import COVERAGE, ERROR
 from optimize.finetune.effects import PriceRecord
 from optimize.report.record import InUseRecord
 from optimize.report.retired import retirement_sentence
@@ -181,8 +181,16 @@ def recheck_end(found: RecheckRecord) -> str:
     if len(found.lms) == 1 and worse:
         return f"{spent} Next: optimize run {found.task} {worse[0].flags}"
     if len(found.lms) == 1:
-        return f"{spent} Next: label more rows for devsets/{found.task}; docs/monitor.md."
+        return f"{spent} {_undecided(found, found.lms[0])}"
     return f"{spent} Next: optimize run {found.task} --lm LM climbs anew on one of them."
+
+
+def _undecided(found: RecheckRecord, lm: RecheckedLm) -> str:
+    if lm.score.coverage < COVERAGE:
+        return f"Next: once it answers again, optimize recheck {found.task} {lm.flags}"
+    if lm.chance <= ERROR:
+        return "It is below its target, and not shown to be worse than on record."
+    return f"Next: label more rows for devsets/{found.task}; docs/monitor.md."
 
 
 def recheck_plan(rows: int, lms: int, calls: int, usd: float | None, reads: int) -> str:

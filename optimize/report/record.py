@@ -176,6 +176,11 @@ class HeadroomRecord(Record):
     best: ScoreRecord
     teacher: ScoreRecord | None
 
+    @property
+    def ceilings(self) -> list[float]:
+        """The upper ends of their intervals."""
+        return [score.high for score in (self.best, self.teacher) if score]
+
 
 class JudgeRecord(Record):
     """An LM judge in place of a metric: how far people agree with it, on answers that its program

@@ -241,8 +241,8 @@ def _doubts(report: Report) -> list[str]:
     """What blurs the scores: small samples, failed calls, the LM's own noise, faulty rows."""
     n, test = report.numbers, report.test
     out = [
-        f"The {n.best.n} rows show a gain of {n.smallest_gain:.2f} or more in 4 of 5 cases; a "
-        "smaller one may be missed."
+        f"The rows show a true gain over zero-shot of {n.smallest_gain:.2f} or more in 4 of 5 "
+        "cases; a smaller one may be missed."
     ]
     if n.climbs > 1:
         out += [
@@ -256,8 +256,8 @@ def _doubts(report: Report) -> list[str]:
         ]
     if (coverage := min(s.coverage for s in (n.best, test.zero_shot, test.prompt))) < 1:
         out += [
-            f"Some LM calls failed for good: only {coverage:.0%} of the rows have a score where it "
-            "is worst."
+            f"Some calls failed for good, or a cap left rows unasked: only {coverage:.0%} of the "
+            "rows have a score where it is worst."
         ]
     if test.prompt.lm_noise is not None:
         out += [

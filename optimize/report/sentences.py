@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from optimize.climb.findings import Finding
 from optimize.climb.preflight import NOISY, Preflight
 from optimize.climb.rungs import SYNTHETIC
-from optimize.climb.verdict import COVERAGE, SAME
+from optimize.climb.verdict import COVERAGE, MOST_ROWS, SAME
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.forgetting import GENERAL, ForgettingRecord
 from optimize.finetune.lora.recipe import GridRecord
@@ -41,7 +41,11 @@ def verdict_sentences(
     elif verdict == "indecisive" and found.best.coverage < COVERAGE:
         first = f"Only {found.best.coverage:.0%} of the val rows have a score: calls failed."
     elif verdict == "indecisive":
-        rows = f"some {found.rows_needed} would" if found.rows_needed else "nor would many more"
+        rows = (
+            f"some {found.rows_needed} would"
+            if found.rows_needed
+            else f"nor would {MOST_ROWS} times as many: it scores too near the target"
+        )
         first = (
             f"{found.best.n} rows cannot tell whether prompting reaches the target {target}, "
             f"{rows}. Every lever was tried; the best program is {at}."
@@ -71,7 +75,7 @@ def _best_sentence(found: VerdictRecord) -> str:
         if found.correction <= -0.0005
         else ""
     ).replace("-", "−")
-    close = f"; as good for all these rows show: {', '.join(found.close)}" if found.close else ""
+    close = f"; these rows cannot tell it from: {', '.join(found.close)}" if found.close else ""
     return (
         f"The best prompt program ({found.rung}) scores {found.best} on {found.best.n} "
         f"rows{corrected}{close}."
@@ -102,8 +106,7 @@ def change_sentences(report: Report) -> list[str]:
     """What would make the verdict another one."""
     n, final = report.numbers, report.final
     out = [
-        f"The test rows leave {final.low:.2f} to {final.high:.2f} open: a target below that is "
-        "met, one above it is not."
+        f"By the test rows the true score lies between {final.low:.2f} and {final.high:.2f} (95 %)."
     ]
     if (gap := report.target - n.best.score) > 0:
         out.append(
@@ -278,7 +281,7 @@ def preflight_sentences(found: Preflight, target: float) -> list[str]:
     usd = "unknown price" if c.usd is None else f"${c.usd:.2f}"
     out.append(
         f"A run takes at most {c.calls} LM calls, {c.tokens_in / 1e6:.1f} M tokens in, "
-        f"{c.tokens_out / 1e6:.1f} M out ({usd})."
+        f"{c.tokens_out / 1e6:.1f} M out ({usd}){c.caps}."
     )
     tried = ", ".join(f"{r.rung} {r.calls}" for r in c.plan.rungs if r.calls)
     out.append(f"Its levers in order, with the calls each may take: {tried or 'none'}.")

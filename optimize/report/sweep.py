@@ -123,6 +123,7 @@ class TaskRecord(Record):
 
 class SweepRecord(InUseRecord):
     name: str
+    file: str = Field(description="that asks for it")
     cells: list[CellRecord]
     tasks: list[TaskRecord]
     budget_calls: int | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from optimize.report.prices import Price, cost, in_usd
@@ -123,7 +124,7 @@ def following(found: SweepRecord) -> str:
         if task.best and c.task == task.task and c.found and c.setting == task.best.setting
     ]
     if not best:
-        return f"optimize sweep {found.name}.toml"
+        return f"optimize sweep {shlex.quote(found.file)}"
     return max(best, key=lambda c: c.found.val.score if c.found else 0.0).command
 
 

@@ -68,8 +68,8 @@ def plan_lines(plan: SynthesisPlan) -> list[str]:
         f"Plan: {plan.rows} rows beside the {plan.there} there are. At most {plan.written} are "
         f"written, a call each; those that pass the other checks are labelled {plan.asked} times "
         f"without their own outputs in view. At most {plan.calls:,} calls (cap {plan.cap:,}; an "
-        f"answer that cannot be read is asked for once more), {plan.tokens / 1e6:.1f} M tokens "
-        f"({usd})."
+        f"answer that cannot be read is asked for once more), some {plan.tokens / 1e6:.1f} M "
+        f"tokens ({usd}): labelling shows other rows than writing, more or fewer."
     ]
     if plan.labels:
         few = sorted(plan.labels, key=lambda label: -plan.labels[label])

@@ -98,14 +98,27 @@ def _helped(report: Report) -> str:
 def headline(report: Report) -> str:
     """The first line: the verdict, and whether a baseline without an LM makes weights needless."""
     verdict = report.verdict.upper().replace("_", " ")
-    if report.decision and report.decision.matched:
-        return f"{verdict}. No LM needed? {report.decision.baseline} does as well as the tuned LM."
+    decision = report.decision
+    if decision and decision.matched and decision.over_baseline:
+        name, gain = decision.baseline, decision.over_baseline
+        if gain.mean <= 0:
+            return f"{verdict}. No LM needed? {name} does as well as the tuned LM."
+        shown = f"{gain.n} test rows do not show that the tuned LM beats {name}"
+        return f"{verdict}. No LM needed? {shown}."
     return verdict
 
 
+def met(report: Report) -> str:
+    """What is known of the target. A score on test that is at it is chance where val rows do not
+    say the same.
+    """
+    if report.target_met:
+        return "met"
+    return "not shown to be met" if report.final.score >= report.target else "not met"
+
+
 def verdict_line(report: Report) -> str:
-    met = "met" if report.target_met else "not met"
-    return f"Target {report.target} {met} on test: {report.final.with_n}."
+    return f"Target {report.target} {met(report)}; on test: {report.final.with_n}."
 
 
 def spent(report: Report) -> str:
@@ -121,12 +134,12 @@ def terminal(report: Report, details: bool = False) -> RenderableType:
 
     details: everything else the report knows, before that.
     """
-    met = "bold green" if report.target_met else "bold yellow"
+    style = "bold green" if report.target_met else "bold yellow"
     scores = sections.test_scores(report)
     more = "" if details else f" Everything else: optimize report {report.task} --details"
     return Group(
         *([_all_sections(report)] if details else []),
-        Text(headline(report), style=met),
+        Text(headline(report), style=style),
         "",
         Text(scores.title, style="bold"),
         table(scores),
@@ -134,7 +147,7 @@ def terminal(report: Report, details: bool = False) -> RenderableType:
         bullets(warnings(report), "!", "bold red"),
         bullets(why(report)),
         "",
-        Text(verdict_line(report), style=met),
+        Text(verdict_line(report), style=style),
         Text(f"{spent(report)}. LM {report.lm}, teacher {report.teacher}.{more}", style="dim"),
         *([Text(f"Page: {report.page}", style="dim")] if report.page else []),
         Text(f"Next: {report.next}", style="bold"),
@@ -225,7 +238,7 @@ def checks(
     """
     rows = ", ".join(f"{count} {side}" for side, count in found.rows.items())
     problems = sum(f.count for f in found.findings if f.problem)
-    end = f"Fix {problems} things in devsets/{name} first." if problems else f"Next: {following}"
+    end = f"Fix the {problems} things above first." if problems else f"Next: {following}"
     return Group(
         Text(f"{name}: {rows} rows, all fit the signature. Target {target}."),
         bullets(preflight_sentences(found, target)),

@@ -171,7 +171,11 @@ def monitor_end(found: MonitorRecord) -> str:
     rows = f"add the labelled rows to devsets/{found.task}, then optimize run {found.task}"
     following = {
         "ok": "Nothing to do.",
-        "relabel": "Next: label the rows named above.",
+        "relabel": "Next: label the rows named above."
+        if found.to_label
+        else f"Next: collect and label more such rows; these {found.asked} do not tell."
+        if found.asked >= found.labelled
+        else f"Next: the same with --ask {found.labelled}: that many of them are labelled.",
         "re-optimize": f"Next: {rows}",
         "retrain": f"Next: {rows}, and optimize finetune {found.task} where the gate opens",
     }

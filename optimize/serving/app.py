@@ -87,7 +87,7 @@ class Service:
             try:
                 if await to_thread.run_sync(self.following.look):
                     self._told()
-            except Exception as error:  # a store that fails for a while must not end the service
+            except (Exception, UserCodeError) as error:  # what fails for a while must not end it
                 self.metrics.reloads_failed.inc()
                 log.error("The champion was not loaded anew: %s", usercode.told(error))
 

@@ -13,6 +13,7 @@ import urllib.request
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
@@ -81,6 +82,9 @@ def client(root: Path) -> Any:
     for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = tracking_uri(root)
+    password = urlsplit(uri).password  # as it stands there, and as errors may spell it
+    keep_secret(password)
+    keep_secret(password and unquote(password))
     local = not is_shared()
     folder = root / "mlruns"
     try:
@@ -109,7 +113,7 @@ def client(root: Path) -> Any:
         more = " If the file is damaged, move it away: a new one is made." if local else ""
         raise WorkbenchError(
             f"The MLflow store {shown_uri(root)} cannot be opened: "
-            f"{redacted(str(error)).splitlines()[0].rstrip('.')}.{more}"
+            f"{_plain(redacted(str(error))).splitlines()[0].rstrip('.')}.{more}"
         ) from error
 
 

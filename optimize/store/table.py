@@ -14,7 +14,7 @@ import dspy
 from optimize import files
 from optimize.data.rows import row_hash
 from optimize.program.program import Program
-from optimize.scoring.evaluation import Evaluation
+from optimize.scoring.evaluation import Evaluation, Outcome
 
 FILE = "examples.json"
 TAG = {"mlflow.loggedArtifacts": json.dumps([{"path": FILE, "type": "table"}])}
@@ -41,9 +41,9 @@ def row_table(program: Program, rows: Sequence[dspy.Example], evaluation: Evalua
         "error": [o.error for _, o in pairs],
         "row": [row_hash(task, e)[:12] for e, _ in pairs],
         "seconds": [round(o.seconds, 3) for _, o in pairs],
-        "tokens_in": [o.usage.tokens_in for _, o in pairs],
-        "tokens_out": [o.usage.tokens_out for _, o in pairs],
-        "cost_usd": [o.usage.cost_usd for _, o in pairs],
+        "tokens_in": [_each(o.usage.tokens_in, o) for _, o in pairs],
+        "tokens_out": [_each(o.usage.tokens_out, o) for _, o in pairs],
+        "cost_usd": [_each(o.usage.cost_usd, o) for _, o in pairs],
         "confidence": [o.confidence for _, o in pairs],
         "format": [program.format] * len(pairs),
         "demos": [len(d) for d in demos],
@@ -51,3 +51,9 @@ def row_table(program: Program, rows: Sequence[dspy.Example], evaluation: Evalua
     }
     cells = list(zip(*table.values(), strict=True))
     return json.dumps({"columns": list(table), "data": cells}, ensure_ascii=False, default=str)
+
+
+def _each(used: float | None, outcome: Outcome) -> float | None:
+    """Of one answer, where a row was asked repeatedly."""
+    many = outcome.asked_anew
+    return used / many if used is not None and many > 1 else used

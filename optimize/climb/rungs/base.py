@@ -17,7 +17,7 @@ from optimize.lm.dspy_door import uncompiled
 from optimize.lm.embedder import Embedder
 from optimize.lm.metered import MeteredLM
 from optimize.lm.room import room_of
-from optimize.program.program import Program, render
+from optimize.program.program import Program, prompts
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import differences
@@ -180,10 +180,10 @@ class Context:
 
 
 def fits(program: Program, rows: Sequence[dspy.Example]) -> bool:
-    """Whether the whole prompt is one that the task LM can read, for each of these rows."""
+    """Whether each step's whole prompt is one that the task LM can read, for each of the rows."""
     room = room_of(dspy.settings.lm)
-    prompts = (render(program, row) for row in rows)
-    return all(room.fits(prompt, prompt.count("\n--- ") + 1) for prompt in prompts)
+    sent = (prompt for row in rows for prompt in prompts(program, row))
+    return all(room.fits(prompt, prompt.count("\n--- ") + 1) for prompt in sent)
 
 
 def fitting(candidates: list[Program], rows: Sequence[dspy.Example]) -> list[Program]:

@@ -4,6 +4,8 @@ step, so that the same command after a crash goes on with the same batch.
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import threading
 import time
 import uuid
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from optimize.errors import JobLeft, WorkbenchError
 from optimize.files import write_whole
-from optimize.lm.batch.http import FIRST_PAUSE, LAST_PAUSE, TRIES, Silent
+from optimize.lm.batch.http import FIRST_PAUSE, LAST_PAUSE, TRIES, Gone, Silent
 from optimize.lm.batch.provider import Provider, provider_of
 from optimize.lm.kept import Kept
 from optimize.lm.post import Letter, Reply
@@ -21,6 +23,7 @@ from optimize.stopping import wait
 
 MOST, MOST_BYTES = 50_000, 90_000_000  # requests of a batch; providers take a little more
 FIRST_POLL, LAST_POLL = 2.0, 60.0  # seconds between two looks at a batch, growing by half
+KEYS = ("authorization:", "x-api-key:", "openai-")  # headers that say whose a request is
 LOT = 500  # answers kept at once
 PRICE = 0.5  # of what a call costs, at both providers
 Told = Callable[[int, int, str], None]  # answered so far, of how many, and how it stands
@@ -46,7 +49,7 @@ class Box:
 
     def __init__(self, path: Path, told: Told, minutes: float | None = None) -> None:
         self._replies = Kept(path.with_name(f"{path.name}.replies.db"))
-        self._record = path.with_name(f"{path.name}.json")
+        self._path = path
         self._told, self._end = told, time.monotonic() + 60 * minutes if minutes else None
         self._lock = threading.Lock()
         self._waiting: dict[str, bytes] = {}
@@ -57,7 +60,9 @@ class Box:
             status, _, body = found.partition(b" ")
             return Reply(int(status), body)
         with self._lock:
-            self._provider = self._provider or provider_of(letter.url, letter.headers)
+            if not self._provider:
+                self._provider = provider_of(letter.url, letter.headers)
+                self._record = self._path.with_name(f"{self._path.name}.{_account(letter)}.json")
             self._waiting[letter.id] = letter.body
         return None
 
@@ -77,11 +82,22 @@ class Box:
         Raises WorkbenchError in the provider's words, and JobLeft on Ctrl-C.
         """
         assert self._provider
-        sent = self._begun_before(self._provider) or self._begun(self._provider, most)
-        came = self._collect(sent, self._provider)
-        self._record.unlink()
+        came = self._came_before(self._provider)
+        if came is None:
+            came = self._collect(self._begun(self._provider, most), self._provider)
+        self._record.unlink(missing_ok=True)
         self.forget()
         return came
+
+    def _came_before(self, provider: Provider) -> int | None:
+        """How many replies an earlier command's batch has brought; None where there is none, or the
+        provider has forgotten it.
+        """
+        sent = self._begun_before(provider)
+        try:
+            return self._collect(sent, provider) if sent else None
+        except Gone:
+            return None
 
     def _begun_before(self, provider: Provider) -> Sent | None:
         """The batch on record, also where a crash came before its id was; None: there is none."""
@@ -168,7 +184,17 @@ class Box:
         self._replies.clear()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self._replies.path}{suffix}").unlink(missing_ok=True)
-        self._record.unlink(missing_ok=True)
+        for record in self._path.parent.glob(f"{glob.escape(self._path.name)}.*.json"):
+            record.unlink(missing_ok=True)
+
+
+def _account(letter: Letter) -> str:
+    """Tells one provider's account from another, and from another provider; no key can be read in
+    it.
+    """
+    own = sorted(f"{name.lower()}: {value}" for name, value in letter.headers.items())
+    told = "\n".join([letter.url, *(line for line in own if line.startswith(KEYS))])
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
 def _as_many(waiting: Mapping[str, bytes], most: int) -> Iterator[tuple[str, bytes]]:

@@ -67,6 +67,10 @@ class Api:
         return path if path.startswith(("http://", "https://")) else f"{self.base}{path}"
 
 
+class Gone(WorkbenchError):
+    """The provider, or this account there, knows nothing of it."""
+
+
 class Silent(WorkbenchError):
     """A provider that does not answer now."""
 
@@ -76,7 +80,9 @@ def _check(found: Any, problem: str) -> None:
     if found.status_code in (401, 403):
         raise LmRefused(f"The provider's batch API refuses the key or the account: {problem}")
     if found.status_code not in LATER:
-        raise WorkbenchError(f"The provider's batch API refuses a request: {problem}")
+        raise (Gone if found.status_code == 404 else WorkbenchError)(
+            f"The provider's batch API refuses a request: {problem}"
+        )
 
 
 def _said(found: Any) -> str:

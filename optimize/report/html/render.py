@@ -16,7 +16,7 @@ from optimize.report.html.policy import policy
 from optimize.report.page import Page, slice_gains
 from optimize.report.sections import Section
 from optimize.report.sentences import change_sentences, percent, preflight_sentences
-from optimize.report.text import headline, spent, verdict_line, warnings, why
+from optimize.report.text import headline, met, spent, verdict_line, warnings, why
 from optimize.report.untrusted import visible
 
 SHOWN = 12  # slices
@@ -84,9 +84,11 @@ def _verdict(page: Page) -> dict[str, Any]:
             f"{final.score:.2f}",
             f"[{final.low:.2f}, {final.high:.2f}], {final.n} rows",
         ),
-        Fact("Target", f"{report.target:g}", "met" if report.target_met else "not met"),
+        Fact("Target", f"{report.target:g}", met(report)),
         Fact(
-            "Chance that it is met",
+            "Chance that the best prompt program meets it"
+            if report.decision
+            else "Chance that it is met",
             percent(n.chance),
             "by the judging rows"
             + ("" if n.on_test is None else f"; {percent(n.on_test)} by the test rows"),
