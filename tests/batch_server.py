@@ -88,7 +88,9 @@ class BatchServer:
             return {"data": newest, "has_more": False}
         if parts == ["batches"]:
             return self.told(self.create(json.loads(body), anthropic), anthropic)
-        batch = next(batch for batch in self.batches if batch.id == parts[1])
+        batch = next((batch for batch in self.batches if batch.id == parts[1]), None)
+        if batch is None:
+            return JSONResponse({"error": {"message": "no such batch"}}, status_code=404)
         if parts[2:] == ["cancel"]:
             batch.ends, batch.looks, batch.answered = "cancelled", self.looks, 0
         if parts[2:] == ["results"]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from optimize.commands.init import config_text
-from optimize.config import RunConfig, find_root, load_config
+from optimize.config import RunConfig, command_line, find_root, load_config
 from optimize.errors import WorkbenchError
 
 SECRET = "sk-do-not-show"
@@ -52,6 +52,18 @@ def test_a_flag_beats_the_environment_which_beats_the_file(
     assert config.seed == expected
     # what one source leaves out, the next gives
     assert config.in_flight == (4 if toml is None else 7)
+
+
+def test_what_is_given_in_place_of_the_files_own_is_printed_also_where_it_is_a_default(
+    project: Path,
+) -> None:
+    (project / "optimize.toml").write_text('lm = "openai/gpt-4.1-mini"\nrepeats = 3\nseed = 2\n')
+    config = load_config(lm="embedded", repeats=1, seed=2)
+    said = "optimize run t --lm embedded --seed 2 --repeats 1"
+    assert command_line("run", "t", config.given) == said
+    assert command_line("run", "t", config.model_copy(update={"threads": 2}).given) == (
+        "optimize run t --lm embedded --threads 2 --seed 2 --repeats 1"
+    )
 
 
 def test_a_hosted_lm_is_asked_more_at_once() -> None:

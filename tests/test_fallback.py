@@ -200,7 +200,7 @@ def test_the_next_step_after_a_tuning(
     assert name == "ui" or (flags["--lm"], flags["--api-base"]) == ("openai/painter", ADDRESS)
     assert "none" not in words, "the key is never printed"
     assert name != "finetune" or flags["--backend"] == "openai"
-    assert ("more labelled val rows" in found.first) is (name == "run")
+    assert ("more labelled rows" in found.first) is (name == "run")
 
 
 def test_the_handoff_is_kept_with_the_run(report: Report, project: Path) -> None:
@@ -237,6 +237,17 @@ def test_a_handoff_is_of_the_lm_that_the_last_climb_asked(
     assert "optimize finetune paint --backend openai --lm openai/painter" in found.stdout
     other = optimize(project, "handoff", "paint", "--lm", "openai/other")
     assert other.returncode == 2 and "The last climb was on LM 'openai/painter'" in other.stderr
+
+
+def test_a_gate_of_another_target_is_refused_with_the_climb_that_tells(
+    report: Report, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTIMIZE_API_KEY", "none")
+    for command in (("gate",), ("handoff",), ("finetune", "--backend", "openai")):
+        found = optimize(project, *command, "paint", "--target", "0.5")
+        said = " ".join(found.stderr.split())
+        assert found.returncode == 2 and f"judged by its target {report.target:g}" in said
+        assert "optimize run paint --lm openai/painter" in said and "--target 0.5" in said
 
 
 def test_the_command_checks_a_handoff(report: Report, project: Path) -> None:

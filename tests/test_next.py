@@ -22,7 +22,7 @@ import typer
 from optimize.cli import app
 from optimize.climb.observer import Observer
 from optimize.commands.new import write_task
-from optimize.commands.next_step import next_step
+from optimize.commands.next_step import Step, next_step
 from optimize.commands.session import Session, open_session
 from optimize.config import TAKES, RunConfig, command_line, load_config
 from optimize.errors import WorkbenchError
@@ -71,7 +71,8 @@ def test_a_command_carries_the_flags_of_the_run_as_far_as_it_takes_them(name: st
     if name == "run":
         flags = {k: v for k, v in found.items() if k in RunConfig.model_fields}
         again = load_config(**flags | {"api_key": "secret"})
-        assert again == config.model_copy(update={"finetune": "openai"}), "the same run again"
+        same = config.model_copy(update={"finetune": "openai"})
+        assert again.model_dump() == same.model_dump(), "the same run again"
 
 
 def test_what_is_a_default_is_left_out() -> None:
@@ -123,10 +124,34 @@ def test_the_next_command_of_every_verdict_is_one_that_works(
     if step.command != "optimize ui":
         name = shlex.split(step.command)[1]
         found = values(step.command)
-        for knob in set(TAKES[name]) & set(session.config.given) - {"max_calls"}:
+        # more rows are wanted: all there are
+        other = {"max_calls", *(("val_rows", "test_rows") if case == "indecisive" else ())}
+        for knob in set(TAKES[name]) & set(session.config.given) - other:
             given = session.config.given[knob]
             assert found[knob] in (given, [given]), knob  # addresses may be several
     assert str(step).count(step.command) == 1
+
+
+def test_more_rows_are_those_left_out_else_as_many_as_a_divided_set_needs(
+    report: Report,  # noqa: F811
+    made: Callable[..., Session],
+) -> None:
+    numbers = report.numbers.model_copy(
+        update={"rows_needed": 1000, "best": report.numbers.best.model_copy(update={"n": 100})}
+    )
+    changed = {"verdict": "indecisive", "task": "paint", "numbers": numbers}
+    changed |= {"gate": closed(report, "indecisive")}
+
+    def step(session: Session) -> Step:
+        known = report.model_copy(update=changed | {"knobs": session.config.given})
+        return next_step(known, session)
+
+    cut = step(made(val_rows=8, test_rows=8))
+    assert (
+        "--val-rows" not in cut.command and "rows that were left out" in cut.note and not cut.first
+    )
+    whole = step(made(val_rows=None, test_rows=None))  # 15 % of new rows are val
+    assert whole.first == "add some 6000 more labelled rows to devsets/paint"
 
 
 def works(command: str, root: Path) -> None:

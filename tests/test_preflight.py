@@ -201,6 +201,8 @@ def test_what_a_run_may_cost(tiny: Tiny, review_rows: Rows) -> None:
         "unknown price" in line
         for line in preflight_sentences(checked(task, lm="openai/nobody-knows"), 0.9)
     )
+    capped = preflight_sentences(checked(task, budget_usd=1, max_minutes=9), 0.9)
+    assert any("--budget-usd 1 and --max-minutes 9 may end it earlier" in line for line in capped)
     assert any(
         "a full climb takes --max-calls" in line and "it is 100" in line
         for line in preflight_sentences(checked(task, max_calls=100), 0.9)
@@ -230,8 +232,14 @@ def test_a_cap_that_is_too_small_is_told_before_the_first_call(
 def test_where_rows_leave_hardly_a_lever_its_calls_fewer_rows_are_advised(
     tiny: Tiny, review_rows: Rows
 ) -> None:
-    task = tiny(rows=review_rows)
-    splits, config = load_splits(task), RunConfig(max_calls=220)
+    words = [row["text"] for row in review_rows]
+    many = [
+        {**row, "text": f"{row['text']} {words[-n]} {n * 7919}"}
+        for n in range(4)
+        for row in review_rows
+    ]
+    task = tiny(rows=many)
+    splits, config = load_splits(task), RunConfig(max_calls=420)
     found = preflight(task, splits, config)
     few = found.cost.plan.fewer_rows
     assert few and few.val < len(splits.val) and few.test < len(splits.test)
@@ -240,6 +248,22 @@ def test_where_rows_leave_hardly_a_lever_its_calls_fewer_rows_are_advised(
     cut = preflight(task, splits.at_most(few.val, few.test), config).cost.plan
     assert cut.paid == few.rungs and len(cut.paid) > len(found.cost.plan.paid)
     assert preflight(task, splits, RunConfig(max_calls=2000)).cost.plan.fewer_rows is None
+
+
+def test_a_plan_counts_every_step_of_a_program(tiny: Tiny, review_rows: Rows) -> None:
+    class Steps(dspy.Module):
+        def __init__(self, signature: type[dspy.Signature]) -> None:
+            super().__init__()
+            self.first = dspy.Predict("text -> short")
+            self.last = dspy.Predict(signature)
+
+        def forward(self, text: str) -> Any:
+            return self.last(text=self.first(text=text).short)
+
+    task = tiny(rows=review_rows)
+    once = checked(task).cost.plan
+    twice = checked(replace(task, program=Steps)).cost.plan
+    assert twice.least == 2 * once.least and twice.enough > 1.8 * once.enough
 
 
 def test_no_lm_is_asked(tiny: Tiny, review_rows: Rows) -> None:

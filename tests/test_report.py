@@ -23,7 +23,7 @@ from optimize.report.chart import draw, names
 from optimize.report.record import AttemptRecord, Report, TestRecord, VerdictRecord
 from optimize.report.sections import sections
 from optimize.report.sentences import verdict_sentences
-from optimize.report.text import decision, duration, markdown, terminal
+from optimize.report.text import decision, duration, headline, markdown, terminal, verdict_line
 from optimize.scoring.failures import Diagnosis, Failures
 from optimize.stats.records import GainRecord, ScoreRecord
 
@@ -243,7 +243,20 @@ def test_a_tuned_lm_that_a_baseline_matches_is_told_in_the_first_line() -> None:
     decision_ = report.decision and report.decision.model_copy(update=level)
     report = report.model_copy(update={"decision": decision_})
     for text in (shown(terminal(report)), markdown(report)):
-        assert "No LM needed? nearest neighbour" in text.splitlines()[0]
+        first = text.splitlines()[0]
+        assert "No LM needed?" in first and "rows do not show that the tuned LM beats" in first
+    level |= {"over_baseline": gained(-0.01)}
+    decision_ = report.decision and report.decision.model_copy(update=level)
+    assert "nearest neighbour does as well" in headline(
+        report.model_copy(update={"decision": decision_})
+    )
+
+
+def test_a_score_at_the_target_is_not_called_below_it_where_val_says_less() -> None:
+    high = plateau().test.model_copy(update={"prompt": score(0.95)})
+    report = plateau(verdict="indecisive", target_met=False, test=high)
+    assert "not shown to be met; on test: 0.95" in verdict_line(report)
+    assert "not met; on test" in verdict_line(plateau(target_met=False))
 
 
 def test_a_baseline_as_good_as_the_program_is_said() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from optimize.finetune.gate import GateRecord, gate
 from optimize.finetune.steps import unlabelled
 from optimize.program.program import Program, parse_program, student
 from optimize.report.record import ClimbRecord, Report
-from optimize.store.read import last_run
+from optimize.store.read import NoRun, last_run
 from optimize.task import Task, load_task
 
 
@@ -99,14 +100,13 @@ OF_CLIMB = (*TASK_LM, "judge_lm", "judge_api_base")
 
 def config_of_climb(root: Path, task: str, given: Mapping[str, Any]) -> RunConfig:
     """The configuration of a session on the LM and the judge of the task's last climb, where no
-    other LM is named.
-
-    Raises WorkbenchError where there is no climb.
+    other LM is named, and where there is one: the first may still be under way.
     """
-    report, _ = last_run(root, task)
-    if given.get("lm") not in (None, report.lm):
-        return load_config(root, **given)
-    return load_config(root, knobs_of(report), **given)
+    with suppress(NoRun):
+        report, _ = last_run(root, task)
+        if given.get("lm") in (None, report.lm):
+            return load_config(root, knobs_of(report), **given)
+    return load_config(root, **given)
 
 
 def knobs_of(report: Report) -> dict[str, Any]:
