@@ -240,6 +240,14 @@ class RunConfig(BaseSettings):
 
 
 LIMITS = ("max_calls", "max_tokens", "budget_usd", "max_minutes")
+
+
+def caps(config: RunConfig) -> list[str]:
+    """The caps that are given, as flags."""
+    given = {cap: getattr(config, cap) for cap in LIMITS}
+    return [f"--{cap.replace('_', '-')} {n}" for cap, n in given.items() if n is not None]
+
+
 _JUDGING = ("judge_lm", "judge_api_base")
 _ASKING = ("lm", "api_base", "context", *LIMITS, "threads", "timeout", "temperature", *_JUDGING)
 _LEARNING = (

@@ -157,7 +157,8 @@ def test_who_is_the_champion(
     if won is not None:
         told = [1.0] * abs(won) + [0.0] * (n - abs(won))
         gain = paired_gain([0.0] * n, told) if won >= 0 else paired_gain(told, [0.0] * n)
-    assert takes_over(dict(zip(names, (rows, n), strict=True)), tags, gain) is takes
+    shared = gain.n if gain else 0
+    assert takes_over(dict(zip(names, (rows, n), strict=True)), tags, gain, shared) is takes
 
 
 @pytest.mark.parametrize(

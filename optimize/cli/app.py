@@ -318,23 +318,25 @@ def session(task: str, flags: dict[str, Any], watch: Any = None, after_climb: bo
     """What a use case works with. after_climb: on the LM of the task's last climb, where no other
     is named.
     """
-    root, config = project(flags)
+    root, config = project(flags, task if after_climb else "")
     from optimize.climb.observer import Observer
-    from optimize.commands.gate import config_of_climb
     from optimize.commands.session import open_session
 
-    if after_climb:
-        config = config_of_climb(root, task, flags)
     return open_session(root, task, config, watch or Observer())
 
 
-def project(flags: dict[str, Any]) -> tuple[Path, Any]:
-    """The project's root and the configuration.
+def project(flags: dict[str, Any], climbed: str = "") -> tuple[Path, Any]:
+    """The project's root and the configuration. climbed: the task whose last climb's LM, judge and
+    target hold where no others are named.
 
     The environment is set before DSPy or MLflow are imported.
     """
     from optimize.config import find_root, load_config
 
-    config = load_config(**flags)
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    return find_root(), config
+    root = find_root()
+    if not climbed:
+        return root, load_config(**flags)
+    from optimize.commands.gate import config_of_climb
+
+    return root, config_of_climb(root, climbed, flags)

@@ -62,7 +62,7 @@ def gate(
     """Whether TASK may be fine-tuned, criterion by criterion, and what would open the gate."""
 
     def work() -> int:
-        root, config = project({"target": target, "waive": waive})
+        root, config = project({"target": target, "waive": waive}, task)
         from optimize.commands.gate import gate_last
         from optimize.report.text import criteria
 
@@ -210,7 +210,7 @@ def finetune(
 def _dry_run(task: str, backend: str, flags: dict[str, Any]) -> int:
     if backend != "trl":
         raise typer.BadParameter("--dry-run shows what --backend trl would run")
-    root, config = project(flags)
+    root, config = project(flags, task)
     from optimize.commands.finetune import dry_run
     from optimize.report.training import planned
 

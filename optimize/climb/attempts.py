@@ -176,7 +176,7 @@ def _pulled(
 ) -> Program:
     """What the rung makes of the incumbent within its share. Raises what tells that it did not."""
     assert incumbent.program
-    rung = _asking_once(rung, incumbent)
+    rung = _asking_once(rung, incumbent, setup.repeats)
     calls, rows = max(1.0, incumbent.calls), len(setup.splits.val)
     asked, search = rows * setup.repeats, min(setup.search, len(learn) // 3)
     test = setup.repeats * len(setup.splits.test)
@@ -198,18 +198,22 @@ def _pulled(
         setup.splits.synthetic,
     )
     shown = partial(watch.scored, note="LM calls at most")
-    with setup.meter.share(min(int(budget * SLACK), left - then), shown):
+    with setup.meter.share(min(int(budget * SLACK), left - then, left), shown):
         return rung.pull(incumbent.program, context)
 
 
-def _asking_once(rung: Rung, incumbent: Attempt) -> Rung:
+def _asking_once(rung: Rung, incumbent: Attempt, repeats: int) -> Rung:
     """The rung as dear as its program will be: another format ends the second call for each chat
     answer that cannot be parsed.
     """
-    program = incumbent.program
-    assert program
-    twice = program.format == "chat" and incumbent.calls >= 2 * len(program.predictors())
-    return replace(rung, dearer=rung.dearer / 2) if rung.family == "format" and twice else rung
+    program, evaluation = incumbent.program, incumbent.evaluation
+    assert program and evaluation
+    # without what a judge was asked
+    asked = sum(o.usage.asked for o in evaluation.outcomes) / len(evaluation.outcomes) / repeats
+    single = type(program.inner) in (dspy.Predict, dspy.ChainOfThought)
+    if rung.family != "format" or program.format != "chat" or not single or asked < 2:
+        return rung
+    return replace(rung, dearer=1 - asked / 2 / incumbent.calls)
 
 
 def _raced(setup: Setup, program: Program, incumbent: Attempt, watch: Observer) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from optimize.climb.attempts import Setup, baseline, on_record, tried_rung
 from optimize.climb.judging import compared, still_reached
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import Rung
-from optimize.climb.rungs.base import searched
+from optimize.climb.rungs.base import least_calls, searched
 from optimize.climb.verdict import (
     Decision,
     History,
@@ -24,7 +24,6 @@ from optimize.climb.verdict import (
 from optimize.data.judging_rows import lent
 from optimize.data.rows import row_hash
 from optimize.errors import BudgetExhausted, WorkbenchError
-from optimize.program.program import student
 from optimize.scoring.evaluate import evaluate
 from optimize.scoring.evaluation import Evaluation
 
@@ -124,8 +123,7 @@ class _Climbing:
         self.attempts = [baseline(setup, watch)]
         self.incumbent = self.attempts[0]
         share = setup.left(self.incumbent, self.incumbent) // max(1, rungs)
-        # at one call a step, as most formats take
-        val = setup.repeats * self.val * max(1, len(student(setup.task).predictors()))
+        val = setup.repeats * self.val * least_calls(setup.task)
         self.setup = replace(setup, search=searched(len(self.learn), share - val))
 
     @property

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from optimize.climb.rungs import ladder
-from optimize.climb.rungs.base import searched, share
+from optimize.climb.rungs.base import least_calls, searched, share
 from optimize.config import RunConfig
 from optimize.data.judging_rows import lent
 from optimize.data.rows import Splits
-from optimize.program.program import student
 from optimize.stats.records import Record
 from optimize.task import Task
 
@@ -34,7 +33,8 @@ class FewerRows(Record):
 
 
 class Plan(Record):
-    """least: calls without which val and test rows cannot be asked. enough: with these hardly a
+    """least: calls without which val and test rows cannot be asked, a step each: some programs take
+    but one of theirs. enough: with these hardly a
     rung is skipped for want of them.
     """
 
@@ -75,9 +75,8 @@ def _shared_out(task: Task, splits: Splits, config: RunConfig, after: int) -> Pl
     """
     rungs = [rung for rung in ladder(splits) if not rung.unfit(task)]
     val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)
-    judge, steps = int(bool(task.judge)), max(1, len(student(task).predictors()))
-    each = steps + judge
-    fixed = (2 * steps + judge) * (val + test) + each * test + after
+    judge, each = int(bool(task.judge)), least_calls(task)
+    fixed = (2 * each - judge) * (val + test) + each * test + after
     left, learn = config.max_calls - fixed, len(lent(task, splits)[0])
 
     def needed(search: int) -> list[int]:
@@ -92,6 +91,6 @@ def _shared_out(task: Task, splits: Splits, config: RunConfig, after: int) -> Pl
         left -= calls
     return Plan(
         rungs=found,
-        least=each * (val + 2 * test),
+        least=(1 + judge) * (val + 2 * test),
         enough=fixed + sum(needed(searched(learn))),
     )

@@ -15,7 +15,7 @@ from optimize.climb.gold import gold_findings
 from optimize.climb.plan import Plan, planned
 from optimize.climb.rungs.demos import MANY
 from optimize.climb.verdict import SAME
-from optimize.config import LIMITS, RunConfig
+from optimize.config import RunConfig, caps
 from optimize.data.baselines import CONSTANT, cross_validated
 from optimize.data.inputs import input_text
 from optimize.data.labels import agreement, judge, random_share
@@ -220,11 +220,7 @@ def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostReco
         usd=max(tokens_in * into + tokens_out * out for into, out in known)
         if len(known) == len(prices)
         else None,
-        others=[
-            f"--{cap.replace('_', '-')} {value:g}"
-            for cap in LIMITS
-            if cap != "max_calls" and (value := getattr(config, cap)) is not None
-        ],
+        others=caps(config)[1:],  # the first is the one on calls
         plan=planned(task, splits, config, after),
     )
 

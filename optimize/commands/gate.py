@@ -110,9 +110,12 @@ def config_of_climb(root: Path, task: str, given: Mapping[str, Any]) -> RunConfi
 
 
 def knobs_of(report: Report) -> dict[str, Any]:
-    """Which LM a climb asked, and who judged, as the configuration has it."""
-    recorded = {knob: report.knobs[knob] for knob in OF_CLIMB if knob in report.knobs}
-    return recorded | {"lm": report.lm}
+    """Which LM a climb asked, who judged, and its target, as the configuration has it; what the
+    climb did not name is a default, whatever the project's file says by now.
+    """
+    defaults = {knob: RunConfig.model_fields[knob].default for knob in OF_CLIMB}
+    known = {knob: report.knobs[knob] for knob in OF_CLIMB if knob in report.knobs}
+    return defaults | known | {"lm": report.lm, "target": report.target}
 
 
 def last_climb(session: Session) -> LastClimb:
@@ -150,6 +153,6 @@ def _check_target(climb: ClimbRecord, config: RunConfig) -> None:
         again = command_line("run", climb.task, climb.knobs | {"target": config.target})
         raise WorkbenchError(
             f"The last climb of {climb.task!r} was judged by its target {climb.target:g}; whether "
-            f"prompting reaches {config.target:g} it does not say. What was answered is cached: "
-            f"{again}"
+            f"prompting reaches {config.target:g} it does not say. Leave out --target, or climb "
+            f"for that one (what was answered is cached): {again}"
         )

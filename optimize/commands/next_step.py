@@ -129,15 +129,13 @@ def _more_rows(report: Report, session: Session) -> Step:
     """Those that the command left out; else new ones, of which a set that is one file gives a share
     to val.
     """
-    again = command_line("run", report.task, report.knobs | {"val_rows": None, "test_rows": None})
-    splits = session.splits
-    if splits.whole:
-        more = [
-            f"{left} {side}"
-            for side in ("val", "test")
-            if (left := len(splits.whole.sides()[side]) - len(splits.sides()[side]))
-        ]
-        return Step(again, note=f"with the {' and '.join(more)} rows that were left out")
+    splits, side = session.splits, "test" if report.verdict == "unconfirmed" else "val"
+    whole = len((splits.whole or splits).sides()[side])
+    again = command_line("run", report.task, report.knobs | {f"{side}_rows": None})
+    if left := whole - len(splits.sides()[side]):
+        # said by a flag, since the project's file may say otherwise
+        more = command_line("run", report.task, report.knobs | {f"{side}_rows": whole})
+        return Step(more, note=f"with the {left} {side} rows that were left out")
     needed, judged = report.numbers.rows_needed, report.numbers.best.n
     if not needed:
         return Step(again, f"add labelled rows to devsets/{report.task}")

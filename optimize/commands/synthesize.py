@@ -19,7 +19,7 @@ from optimize.climb.rungs.base import fits
 from optimize.commands.lock import task_lock
 from optimize.commands.session import Session
 from optimize.commands.synthesizing.checks import ASKED, Checks, Written, outcomes
-from optimize.config import LIMITS
+from optimize.config import caps
 from optimize.data.judging_rows import lent
 from optimize.data.synthetic import (
     Mark,
@@ -189,8 +189,8 @@ def _written(writing: Writing, draws: list[Draw], found: Synthesis) -> Synthesis
         rate = max(LEAST, tally["kept"] / tally["written"]) if tally["written"] else HOPE
         size = min(math.ceil(missing / rate), len(left), session.meter.remaining() // EACH)
         if size < 1:
-            cap = f"the caps on calls, tokens, dollars or minutes ({_caps(session)}) leave too few"
-            ended = cap if left else f"{len(draws)} candidates were tried, {TRIES} a row"
+            short = f"too few calls are left under {' '.join(caps(session.config))}"
+            ended = short if left else f"{len(draws)} candidates were tried, {TRIES} a row"
             break
         batch, left = left[:size], left[size:]
         judged = checks.judged(candidates(writing, batch), known)
@@ -208,13 +208,6 @@ def _written(writing: Writing, draws: list[Draw], found: Synthesis) -> Synthesis
     told = {label: (n["written"], n["kept"]) for label, n in labels.items()}
     total = found.total + tally["kept"]
     return found.model_copy(update={**tally, "labels": told, "ended": ended, "total": total})
-
-
-def _caps(session: Session) -> str:
-    given = {cap: getattr(session.config, cap) for cap in LIMITS}
-    return ", ".join(
-        f"--{cap.replace('_', '-')} {value:g}" for cap, value in given.items() if value is not None
-    )
 
 
 def candidates(writing: Writing, draws: Sequence[Draw]) -> list[Written]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import dspy
 
+from optimize.climb.rungs.base import least_calls
 from optimize.commands.session import Session
 from optimize.errors import BudgetExhausted, ShareExhausted, UserCodeError, WorkbenchError
 from optimize.finetune.steps import TraceCount, Traces, count, right_calls, unlabelled
@@ -31,7 +32,7 @@ def steps(session: Session) -> int:
 
 def scored_calls(session: Session) -> int:
     """The same with its score: a judge takes one more."""
-    return steps(session) + bool(session.task.judge)
+    return least_calls(session.task)
 
 
 def trace_calls(session: Session) -> int:

@@ -297,12 +297,16 @@ def prompts(program: Program, example: dspy.Example) -> list[str]:
 
     def ask(step: dspy.Predict) -> list[dict[str, Any]]:
         given = {name: inputs.get(name, UNKNOWN) for name in step.signature.input_fields}
-        return first_prompt(lambda: step(**given))
+        try:
+            return first_prompt(lambda: step(**given))
+        except Exception:  # a field that takes no text, a history for one: not to be shown
+            return []
 
     with dspy.context(adapter=program.adapter_for(inputs), warn_on_type_mismatch=False):
-        later = [ask(step) for step in steps]
-    asked = [messages for messages in later if messages[:1] != first[:1]]
-    return [_as_text(messages) for messages in (first, *asked[-len(steps) + 1 :])]
+        asked = [ask(step) for step in steps]
+    asked_first = next((n for n, messages in enumerate(asked) if messages[:1] == first[:1]), 0)
+    del asked[asked_first]
+    return [_as_text(messages) for messages in (first, *filter(None, asked))]
 
 
 def _as_text(messages: list[dict[str, Any]]) -> str:

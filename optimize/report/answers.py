@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -163,7 +162,7 @@ class Csv(_Lines):
     """
 
     def written(self) -> Iterator[Written]:
-        csv.field_size_limit(sys.maxsize)  # whatever was written is read
+        csv.field_size_limit(2**31 - 1)  # whatever was written is read
         records = (next(csv.reader(io.StringIO(text, newline=""))) for text in self._records())
         header = list(self.columns.all)
         for number, cells in enumerate(records):

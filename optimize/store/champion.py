@@ -130,9 +130,9 @@ def champion_tags(store: Any, task: str) -> Mapping[str, str]:
     return dict(version.tags) if version else {}
 
 
-def gain_over(store: Any, task: str, test: RowScores) -> Gain | None:
-    """The gain of `final` over the champion on the test rows that both were asked; None where
-    there is no champion, or it keeps no such scores.
+def gain_over(store: Any, task: str, test: RowScores) -> tuple[Gain | None, int]:
+    """The gain of `final` over the champion on the test rows that both were asked, and how many
+    those are; None where there is no champion, or it keeps no such scores.
     """
     from mlflow.exceptions import MlflowException
 
@@ -140,27 +140,33 @@ def gain_over(store: Any, task: str, test: RowScores) -> Gain | None:
         version = store.get_model_version_by_alias(task, CHAMPION)
         found: RowScores = Found(store, version.run_id, task, CHAMPION).read(TEST_SCORES, RowScores)
         known = dict(zip(found.rows, found.programs["final"], strict=True))
-        return paired_gain([known.get(row) for row in test.rows], test.programs["final"])
-    return None
+        both = known.keys() & set(test.rows)
+        gain = paired_gain([known.get(row) for row in test.rows], test.programs["final"])
+        return gain, len(both)
+    return None, 0
 
 
-def takes_over(new: Mapping[str, Any], champion: Mapping[str, str], gain: Gain | None) -> bool:
+def takes_over(
+    new: Mapping[str, Any], champion: Mapping[str, str], gain: Gain | None, shared: int
+) -> bool:
     """Whether a version becomes the champion: judged on other rows, on more test rows, or better
     than the champion on as many, by more than a standard error.
 
     Train rows that were added make no other judges: a version that was asked all of the champion's
     test rows is held against it. That is the step of the Ladder without parameters (Blum & Hardt
     2015): test rows that many versions are held against release a new best only where it is more
-    than their noise. gain: over the champion, paired. A trial with a handful of test rows must not
-    replace what was judged on all of them, nor a version on more rows one that is surely better on
-    those of both.
+    than their noise. A trial with a handful of test rows must not replace what was judged on all of
+    them, nor a version on more rows one that is surely better on those of both.
+
+    gain: over the champion, paired. shared: test rows that both were asked, whether or not their
+    calls failed.
     """
     if not {"data_hash", "test_rows"} <= champion.keys():
         return True
     rows, _, _ = str(new["data_hash"]).partition(":")  # what follows says how many were used
     known = int(champion["test_rows"])
     same = champion["data_hash"].startswith(rows)
-    if not same and (gain is None or gain.n < known):
+    if not same and shared < known:
         return True
     if int(new["test_rows"]) != known:
         return int(new["test_rows"]) > known and (gain is None or gain.high >= 0)

@@ -10,7 +10,7 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -82,9 +82,10 @@ def client(root: Path) -> Any:
     for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = tracking_uri(root)
-    password = urlsplit(uri).password  # as it stands there, and as errors may spell it
-    keep_secret(password)
-    keep_secret(password and unquote(password))
+    with suppress(ValueError):  # what urllib cannot read, SQLAlchemy may
+        password = urlsplit(uri).password  # as it stands there, and as errors may spell it
+        keep_secret(password)
+        keep_secret(password and unquote(password))
     local = not is_shared()
     folder = root / "mlruns"
     try:

@@ -136,15 +136,15 @@ def rounded(value: float) -> float:
     return round(value, 4) if abs(value) >= 0.01 else float(f"{value:.3g}")
 
 
-def version_tags(report: Report) -> dict[str, str]:
-    """What a registered version says of itself; `takes_over` reads some of it."""
+def version_tags(report: Report, test_rows: int) -> dict[str, str]:
+    """What a registered version says of itself; `takes_over` reads some of it. test_rows: that it
+    was asked.
+    """
     final: ScoreRecord = report.final
     tags: dict[str, Any] = {"verdict": report.verdict, "lm": report.lm, "target": report.target}
     scores = {"test_score": final.score, "test_low": final.low, "test_high": final.high}
     tags |= {name: rounded(score) for name, score in scores.items()}
-    # rows asked: a failed call leaves a version judged on the same rows
-    asked = round(final.n / final.coverage) if final.coverage else 0
-    tags |= {"test_rows": asked, "data_hash": report.data_hash}
+    tags |= {"test_rows": test_rows, "data_hash": report.data_hash}
     return {name: str(value) for name, value in tags.items()}
 
 

@@ -205,13 +205,13 @@ class Run(Observer):
         version = made.version
         told = f"{run.info.run_name}. Its run has the report."
         self.client.update_model_version(self.task, version, told)
-        tags = shown.version_tags(report)
+        tags = shown.version_tags(report, len(test.rows))
         for name, value in tags.items():
             self.client.set_model_version_tag(self.task, version, name, value)
         kept = self._keep_prompts(program, f"kept: {run.info.run_name}")
         with one_at_a_time(self.client, self.task):
             known = champion_tags(self.client, self.task)
-            if takes_over(tags, known, gain_over(self.client, self.task, test)):
+            if takes_over(tags, known, *gain_over(self.client, self.task, test)):
                 crown(self.client, self.task, made)
                 prompts.mark(self.client, kept, CHAMPION)
 

@@ -17,7 +17,7 @@ from optimize.lm.dspy_door import uncompiled
 from optimize.lm.embedder import Embedder
 from optimize.lm.metered import MeteredLM
 from optimize.lm.room import room_of
-from optimize.program.program import Program, prompts
+from optimize.program.program import Program, prompts, student
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import differences
@@ -42,6 +42,13 @@ def searched(train: int, calls: int = 0) -> int:
     that.
     """
     return min(train // 3, MOST_SEARCH, max(SEARCH, calls // WANTED))
+
+
+def least_calls(task: Task) -> int:
+    """LM calls that one answer of the task's program takes at least, with its score: a judge takes
+    one more.
+    """
+    return max(1, len(student(task).predictors())) + bool(task.judge)
 
 
 def share(needs: Sequence[int], left: int) -> int:

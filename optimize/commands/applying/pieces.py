@@ -65,7 +65,10 @@ def answer_piece(program: Program, rows: Iterable[Given], path: Path, threads: i
         for row, found in answers(program, source, threads):
             ours = {columns.confidence: found.confidence, columns.error: found.error or None}
             name = row_id(fields.input_fields, row)
-            out.write(found.outputs | ours | {columns.row_id: name})
+            # a failed row has its columns too
+            out.write(
+                dict.fromkeys(columns.outputs) | found.outputs | ours | {columns.row_id: name}
+            )
 
 
 def answered(

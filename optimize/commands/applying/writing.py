@@ -14,12 +14,14 @@ from optimize.commands.applying.answering import Answer, Answered
 from optimize.data.stream import Given, row_id
 from optimize.errors import WorkbenchError
 from optimize.files import plain, unused
+from optimize.lm.weights import sha256
 from optimize.report.answers import Columns, Out, columns_of, foreign
 from optimize.task import Task
 
 NAMES = 20  # of columns left out that are told
 ERRORS = 3  # that are told
 SUGGESTED = "suggested"  # what the LM has answered
+BESIDE = "part", "sha256"  # the review file to be, and what was written there last
 
 
 @dataclass
@@ -97,7 +99,7 @@ class Review:
     def __init__(self, path: Path, below: float | None, inputs: Iterable[str]) -> None:
         self.path, self.below, self.inputs, self.count = path, below, list(inputs), 0
         self._columns = columns_of(self.inputs, [SUGGESTED])
-        self._part = path.with_name(f"{path.name}.part")
+        self._part, self._known = (path.with_name(f"{path.name}.{kind}") for kind in BESIDE)
         self._file = self._part.open("w", encoding="utf-8") if below is not None else None
 
     def add(self, row: Given, name: str, answer: Answer) -> None:
@@ -119,19 +121,11 @@ class Review:
         if not caught_up:
             self._part.unlink()
             return
-        if not _begins_with(self._part, self.path):
+        written = self._known.read_text() if self._known.is_file() else ""
+        if self.path.exists() and sha256(self.path) != written:
             self.path.rename(unused(self.path))
         self._part.replace(self.path)
-
-
-def _begins_with(path: Path, beginning: Path) -> bool:
-    """Whether a file begins with what another one holds; one that is not there holds nothing."""
-    if not beginning.exists():
-        return True
-    if not path.exists() or path.stat().st_size < beginning.stat().st_size:
-        return False
-    with path.open("rb") as whole, beginning.open("rb") as part:
-        return all(whole.read(len(lot)) == lot for lot in iter(lambda: part.read(1 << 20), b""))
+        self._known.write_text(sha256(self.path))
 
 
 def judged(pilot: list[Answered]) -> list[Answered]:

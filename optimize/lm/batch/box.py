@@ -5,11 +5,11 @@ step, so that the same command after a crash goes on with the same batch.
 from __future__ import annotations
 
 import glob
-import hashlib
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from optimize.errors import JobLeft, WorkbenchError
@@ -23,7 +23,6 @@ from optimize.stopping import wait
 
 MOST, MOST_BYTES = 50_000, 90_000_000  # requests of a batch; providers take a little more
 FIRST_POLL, LAST_POLL = 2.0, 60.0  # seconds between two looks at a batch, growing by half
-KEYS = ("authorization:", "x-api-key:", "openai-")  # headers that say whose a request is
 LOT = 500  # answers kept at once
 PRICE = 0.5  # of what a call costs, at both providers
 Told = Callable[[int, int, str], None]  # answered so far, of how many, and how it stands
@@ -60,9 +59,7 @@ class Box:
             status, _, body = found.partition(b" ")
             return Reply(int(status), body)
         with self._lock:
-            if not self._provider:
-                self._provider = provider_of(letter.url, letter.headers)
-                self._record = self._path.with_name(f"{self._path.name}.{_account(letter)}.json")
+            self._provider = self._provider or provider_of(letter.url, letter.headers)
             self._waiting[letter.id] = letter.body
         return None
 
@@ -84,30 +81,38 @@ class Box:
         assert self._provider
         came = self._came_before(self._provider)
         if came is None:
-            came = self._collect(self._begun(self._provider, most), self._provider)
-        self._record.unlink(missing_ok=True)
+            came = self._brought(self._begun(self._provider, most), self._provider)
         self.forget()
         return came
 
     def _came_before(self, provider: Provider) -> int | None:
-        """How many replies an earlier command's batch has brought; None where there is none, or the
-        provider has forgotten it.
+        """How many replies an earlier command's batch has brought; None where there is none. One
+        that this account does not know is left alone: it may be another's.
         """
-        sent = self._begun_before(provider)
-        try:
-            return self._collect(sent, provider) if sent else None
-        except Gone:
-            return None
+        for record in self._records():
+            known = Sent.model_validate_json(record.read_bytes())
+            with suppress(Gone):
+                if sent := self._with_batch(known, provider):
+                    return self._brought(sent, provider)
+        return None
 
-    def _begun_before(self, provider: Provider) -> Sent | None:
-        """The batch on record, also where a crash came before its id was; None: there is none."""
-        if not self._record.is_file():
-            return None
-        sent = Sent.model_validate_json(self._record.read_bytes())
+    def _brought(self, sent: Sent, provider: Provider) -> int:
+        came = self._collect(sent, provider)
+        self._record(sent).unlink(missing_ok=True)
+        return came
+
+    def _with_batch(self, sent: Sent, provider: Provider) -> Sent | None:
+        """With the batch's id, also where a crash came before it was noted; None: there is none."""
         if sent.batch is None and sent.file is not None:
             sent = sent.model_copy(update={"batch": self._found(provider, sent)})
             self._note(sent)
         return sent if sent.batch else None
+
+    def _records(self) -> list[Path]:
+        return sorted(self._path.parent.glob(f"{glob.escape(self._path.name)}.*.json"))
+
+    def _record(self, sent: Sent) -> Path:
+        return self._path.with_name(f"{self._path.name}.{sent.label[:8]}.json")
 
     def _found(self, provider: Provider, sent: Sent) -> str | None:
         return provider.find(sent.label, str(sent.file), sent.count, sent.began)
@@ -151,7 +156,7 @@ class Box:
         except KeyboardInterrupt:
             raise JobLeft(batch, lambda: provider.cancel(batch)) from None
         if state.problem:
-            self._record.unlink()  # whoever asks again wants a new one
+            self._record(sent).unlink()  # whoever asks again wants a new one
             raise WorkbenchError(f"Batch {batch} has {state.status}: {state.problem}.")
         return self._keep(provider, batch)
 
@@ -177,24 +182,15 @@ class Box:
         raise AssertionError
 
     def _note(self, sent: Sent) -> None:
-        write_whole(self._record, sent.model_dump_json(indent=1) + "\n")
+        write_whole(self._record(sent), sent.model_dump_json(indent=1) + "\n")
 
     def close(self) -> None:
         """All is answered: nothing is kept."""
         self._replies.clear()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self._replies.path}{suffix}").unlink(missing_ok=True)
-        for record in self._path.parent.glob(f"{glob.escape(self._path.name)}.*.json"):
+        for record in self._records():
             record.unlink(missing_ok=True)
-
-
-def _account(letter: Letter) -> str:
-    """Tells one provider's account from another, and from another provider; no key can be read in
-    it.
-    """
-    own = sorted(f"{name.lower()}: {value}" for name, value in letter.headers.items())
-    told = "\n".join([letter.url, *(line for line in own if line.startswith(KEYS))])
-    return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
 def _as_many(waiting: Mapping[str, bytes], most: int) -> Iterator[tuple[str, bytes]]:
