@@ -305,7 +305,7 @@ def test_a_review_file_in_which_a_person_has_written_is_kept(tmp_path: Path) -> 
         for _ in range(1 + more):
             review.add(row, "r1", Answer({"mood": "good"}, 0.5))
         review.close(caught_up=True)
-    assert len(read(path)) == 3 and sorted(p.name for p in tmp_path.iterdir()) == [path.name]
+    assert len(read(path)) == 3 and not list(tmp_path.glob("*.1"))
     assert read(path)[0]["error"] == "b" and read(path)[0]["predicted_error"] is None
     path.write_text('{"text": "a", "mood": "mine"}\n')
     for caught_up in (False, True):

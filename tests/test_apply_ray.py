@@ -99,6 +99,17 @@ def test_a_piece_goes_on_behind_its_last_whole_record(tmp_path: Path, tiny: Any)
         answer_piece(program, rows.between(3, 8), path, 1)
 
 
+def test_a_row_that_failed_does_not_stop_those_behind_it(tmp_path: Path, tiny: Any) -> None:
+    rows, path = Rows(parquet(tmp_path / "in.parquet", 4)), Piece(0, 4).path(tmp_path)
+    good = "[[ ## mood ## ]]\ngood\n[[ ## completed ## ]]"
+    program, said = student(tiny()), iter([good, "none", "none", good, good])
+    program.lm = dspy.LM("any/lm", engine=Says(said), cache=False)
+    answer_piece(program, rows.between(0, 3), path, 1)
+    answer_piece(program, rows.between(0, 4), path, 1)
+    told = [bool(answer.error) for _, answer in answered(program, rows.between(0, 4), path, 0)]
+    assert told == [False, True, False, False]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

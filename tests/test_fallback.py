@@ -235,6 +235,12 @@ def test_a_handoff_is_of_the_lm_that_the_last_climb_asked(
     found = optimize(project, "handoff", "paint")
     assert found.returncode == 0, found.stderr
     assert "optimize finetune paint --backend openai --lm openai/painter" in found.stdout
+    file = project / "optimize.toml"  # what it says by now is not what the climb asked
+    file.write_text('lm = "openai/new"\napi_base = "http://127.0.0.1:9/v1"\ntarget = 0.3\n')
+    again = optimize(project, "handoff", "paint")
+    assert again.returncode == 0 and "--lm openai/painter" in again.stdout, again.stderr
+    assert optimize(project, "gate", "paint").returncode == 0
+    file.unlink()
     other = optimize(project, "handoff", "paint", "--lm", "openai/other")
     assert other.returncode == 2 and "The last climb was on LM 'openai/painter'" in other.stderr
 

@@ -74,6 +74,27 @@ def test_every_steps_prompt_is_shown_and_no_lm_is_asked(booking: Task) -> None:
     assert not program.predictors()[1].lm.history
 
 
+def test_a_step_that_cannot_be_shown_is_left_out_and_equal_steps_are_both_shown(
+    booking: Task,
+) -> None:
+    class Talk(dspy.Module):
+        def __init__(self, signature: type[dspy.Signature]) -> None:
+            super().__init__()
+            self.first, self.again = dspy.Predict(signature), dspy.Predict(signature)
+            self.last = dspy.Predict(signature.prepend("so_far", dspy.InputField(), dspy.History))
+
+        def forward(self, request: str) -> dspy.Prediction:
+            self.first(request=request)
+            self.again(request=request)
+            return self.last(request=request, so_far=dspy.History(messages=[]))
+
+    row, demo, *_ = load_splits(booking).train
+    program = student(replace(booking, program=Talk))
+    assert len(prompts(program, row)) == 2
+    program.predictors()[1].demos = [demo]
+    assert [demo.request in text for text in prompts(program, row)] == [False, True]
+
+
 def look_up(query: str) -> str:
     """What the encyclopedia says."""
     return f"{query} is a village."
