@@ -139,18 +139,19 @@ def test_more_rows_are_those_left_out_else_as_many_as_a_divided_set_needs(
     numbers = report.numbers.model_copy(
         update={"rows_needed": 1000, "best": report.numbers.best.model_copy(update={"n": 100})}
     )
-    changed = {"verdict": "indecisive", "task": "paint", "numbers": numbers}
-    changed |= {"gate": closed(report, "indecisive")}
+    changed = {"task": "paint", "numbers": numbers, "gate": closed(report, "indecisive")}
 
-    def step(session: Session) -> Step:
-        known = report.model_copy(update=changed | {"knobs": session.config.given})
-        return next_step(known, session)
+    def step(verdict: str, session: Session) -> Step:
+        now = {"verdict": verdict, "knobs": session.config.given}
+        return next_step(report.model_copy(update=changed | now), session)
 
-    cut = step(made(val_rows=8, test_rows=8))
-    assert (
-        "--val-rows" not in cut.command and "rows that were left out" in cut.note and not cut.first
-    )
-    whole = step(made(val_rows=None, test_rows=None))  # 15 % of new rows are val
+    session = made(val_rows=None, test_rows=8)
+    rows = len(session.splits.whole.test) if session.splits.whole else 0
+    cut = step("unconfirmed", session)
+    assert values(cut.command)["test_rows"] == rows and not cut.first
+    assert f"with the {rows - 8} test rows that were left out" in cut.note
+    assert step("indecisive", session).first, "test rows decide nothing there"
+    whole = step("indecisive", made(val_rows=None, test_rows=None))  # 15 % of new rows are val
     assert whole.first == "add some 6000 more labelled rows to devsets/paint"
 
 

@@ -33,8 +33,8 @@ class FewerRows(Record):
 
 
 class Plan(Record):
-    """least: calls without which val and test rows cannot be asked, at one a row: some programs take
-    but one of their steps. enough: with these hardly a rung is skipped for want of them.
+    """least: calls without which val and test rows cannot be asked, at one a row: some programs
+    take but one of their steps. enough: with these hardly a rung is skipped for want of them.
     """
 
     rungs: list[PlannedRung]

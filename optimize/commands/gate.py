@@ -28,8 +28,7 @@ def gate_last(root: Path, name: str, config: RunConfig) -> tuple[GateRecord, str
     on where it is open.
     """
     task, (report, _) = load_task(name, root), last_run(root, name)
-    climb = report.climb
-    _check_target(climb, config)
+    climb = _aimed(report.climb, config)
     knobs = climb.knobs | {k: v for k, v in config.given.items() if k in ("target", "waive")}
     following = (
         command_line("handoff", name, knobs)
@@ -133,8 +132,7 @@ def last_climb(session: Session) -> LastClimb:
         raise WorkbenchError(
             f"The last climb was on LM {report.lm!r}, not {config.lm!r}; give --lm {report.lm}."
         )
-    climb = report.climb
-    _check_target(climb, config)
+    climb = _aimed(report.climb, config)
     session = replace(session, task=replace(session.task, target=climb.target))
     text, where = run.text("prompt_program.json"), f"prompt_program.json of run {run.id}"
     tokens = session.task.max_tokens
@@ -147,12 +145,19 @@ def last_climb(session: Session) -> LastClimb:
     return LastClimb(session, report, judged, best)
 
 
-def _check_target(climb: ClimbRecord, config: RunConfig) -> None:
-    """Raises WorkbenchError for another target than the climb's: its verdict says nothing of it."""
-    if config.target not in (None, climb.target):
+def _aimed(climb: ClimbRecord, config: RunConfig) -> ClimbRecord:
+    """The climb at the target asked for. What stays below a target stays below a higher one; of any
+    other its verdict says nothing.
+
+    Raises WorkbenchError for such a one.
+    """
+    if config.target in (None, climb.target):
+        return climb
+    if climb.verdict != "plateau" or config.target < climb.target:
         again = command_line("run", climb.task, climb.knobs | {"target": config.target})
         raise WorkbenchError(
             f"The last climb of {climb.task!r} was judged by its target {climb.target:g}; whether "
             f"prompting reaches {config.target:g} it does not say. Leave out --target, or climb "
             f"for that one (what was answered is cached): {again}"
         )
+    return climb.model_copy(update={"target": config.target})

@@ -64,7 +64,8 @@ def first_prompt(run: Callable[[], object]) -> list[dict[str, Any]]:
             raise _Heard(inputs.get("messages") or given)
 
     try:
-        with dspy.context(lm=dspy.BaseLM("listener"), callbacks=[Listener()]):
+        quiet = {"callbacks": [Listener()], "warn_on_type_mismatch": False}
+        with dspy.context(lm=dspy.BaseLM("listener"), **quiet):
             run()
     except _Heard as heard:
         return heard.messages

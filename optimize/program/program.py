@@ -302,7 +302,7 @@ def prompts(program: Program, example: dspy.Example) -> list[str]:
         except Exception:  # a field that takes no text, a history for one: not to be shown
             return []
 
-    with dspy.context(adapter=program.adapter_for(inputs), warn_on_type_mismatch=False):
+    with dspy.context(adapter=program.adapter_for(inputs)):
         asked = [ask(step) for step in steps]
     asked_first = next((n for n, messages in enumerate(asked) if messages[:1] == first[:1]), 0)
     del asked[asked_first]
