@@ -25,6 +25,7 @@ FILE = "optimize.toml"
 # the knobs that say which task LM, and how it answers
 NO_ADDRESS = "none"  # as an address: the LM is its provider's
 TASK_LM = ("lm", "api_base", "context", "temperature")
+JUDGE_LM = ("judge_lm", "judge_api_base")
 # whose file is read, while a configuration is made
 _root: ContextVar[Path | None] = ContextVar("root", default=None)
 Finetune = Literal["bundle", "lora", "trl", "openai", "never"]
@@ -197,6 +198,7 @@ class RunConfig(BaseSettings):
         listed = isinstance(given, list | tuple) and all(isinstance(g, str) for g in given)
         return ",".join(given) or None if listed else given  # type: ignore[arg-type]
 
+    # the knobs that were given in place of what file or environment say
     _instead: frozenset[str] = PrivateAttr(default=frozenset())
 
     @property
@@ -248,8 +250,7 @@ def caps(config: RunConfig) -> list[str]:
     return [f"--{cap.replace('_', '-')} {n}" for cap, n in given.items() if n is not None]
 
 
-_JUDGING = ("judge_lm", "judge_api_base")
-_ASKING = ("lm", "api_base", "context", *LIMITS, "threads", "timeout", "temperature", *_JUDGING)
+_ASKING = ("lm", "api_base", "context", *LIMITS, "threads", "timeout", "temperature", *JUDGE_LM)
 _LEARNING = (
     *("method", "replay", "finetune_base", "epochs", "grid", "gpus"),
     *("no_regression_on", "waive"),
@@ -260,7 +261,7 @@ _CLIMBING = ("embedder", "embedder_api_base", "val_rows", "test_rows")
 TAKES: dict[str, tuple[str, ...]] = {
     "check": (
         *("target", "lm", "teacher", "api_base", "teacher_api_base", "context", *LIMITS),
-        *_JUDGING,
+        *JUDGE_LM,
         *("repeats",),
         *(
             "headroom",

@@ -9,8 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import dspy
 import pytest
@@ -19,10 +18,10 @@ from typer.testing import CliRunner
 
 from optimize.cli import app
 from optimize.climb.observer import Observer
+from optimize.climb.rungs.base import least_calls
 from optimize.climb.verdict import History, Tried, decide
 from optimize.commands.init import write_project
 from optimize.commands.session import Session, open_session
-from optimize.commands.traces import scored_calls
 from optimize.config import RunConfig
 from optimize.data.gold import Unscorable, scores_alone
 from optimize.errors import WorkbenchError
@@ -302,5 +301,4 @@ def opened(root: Path, base: str, **knobs: Any) -> Session:
 
 def test_a_judges_calls_are_planned_with_a_tuning(tiny: Callable[..., Task]) -> None:
     judged = replace(tiny(), judge="fair")
-    with_it, without = (SimpleNamespace(task=task) for task in (judged, tiny()))
-    assert scored_calls(cast(Any, with_it)) == 1 + scored_calls(cast(Any, without)) == 2
+    assert least_calls(judged) == 1 + least_calls(tiny()) == 2

@@ -14,7 +14,7 @@ import dspy
 from optimize import usercode
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import Context, Rung, Skip, Starved
-from optimize.climb.rungs.base import SEARCH, share
+from optimize.climb.rungs.base import SEARCH, share, steps
 from optimize.climb.verdict import COVERAGE, Tried, errors_asked, is_cheaper, promotes
 from optimize.data.rows import Splits
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
@@ -114,8 +114,7 @@ def baseline(setup: Setup, watch: Observer) -> Attempt:
     try:
         evaluation = evaluate(program, setup.splits.val, setup.asking(watch))
     except BudgetExhausted as error:
-        steps = max(1, len(program.predictors()))
-        need = 2 * steps * setup.repeats * len(setup.splits.val)
+        need = 2 * steps(setup.task) * setup.repeats * len(setup.splits.val)
         raise WorkbenchError(
             f"{error} Not even the baseline fits: it needs up to {need} calls."
         ) from None

@@ -58,11 +58,6 @@ class CostRecord(Record):
     others: list[str] = []  # noqa: RUF012 (frozen)
     plan: Plan
 
-    @property
-    def caps(self) -> str:
-        """The other caps, as the end of a sentence."""
-        return f"; {' and '.join(self.others)} may end it earlier" if self.others else ""
-
 
 class Preflight(Record):
     """What is known before the first call."""

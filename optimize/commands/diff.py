@@ -54,13 +54,15 @@ def diff(root: Path, first: str, second: str | None = None) -> Difference:
 def _before(name: str, run: Found, after: RungRun) -> RungRun:
     """What a program is held against where no other is named."""
     tried = rungs(run)
-    if not split_rung(name)[1] and (first := tried[0].rung) != BASELINE:
+    if split_rung(name)[1]:
+        return built_on(after.rung, tried)
+    if (first := tried[0].rung) != BASELINE:
         raise WorkbenchError(
             f"Run {name!r} went on from an earlier climb: its first program is {first!r}, not "
             f"{BASELINE!r}. Name two: optimize diff RUN~rung {name} (`optimize runs "
             f"{run.task}` lists them)."
         )
-    return built_on(after.rung, tried) if split_rung(name)[1] else tried[0]
+    return tried[0]
 
 
 def _paired(before: list[RowRecord], after: list[RowRecord]) -> list[tuple[RowRecord, RowRecord]]:

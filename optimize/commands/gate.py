@@ -11,7 +11,7 @@ from typing import Any
 from optimize.commands.session import Session
 from optimize.commands.traces import Traced, traced
 from optimize.commands.tune import tuned_lm
-from optimize.config import TASK_LM, RunConfig, command_line, load_config
+from optimize.config import JUDGE_LM, TASK_LM, RunConfig, command_line, load_config
 from optimize.errors import WorkbenchError
 from optimize.finetune import finetune_command, untrainable
 from optimize.finetune.criteria.case import Case
@@ -94,9 +94,6 @@ class LastClimb:
     best: Program
 
 
-OF_CLIMB = (*TASK_LM, "judge_lm", "judge_api_base")
-
-
 def config_of_climb(root: Path, task: str, given: Mapping[str, Any]) -> RunConfig:
     """The configuration of a session on the LM and the judge of the task's last climb, where no
     other LM is named, and where there is one: the first may still be under way.
@@ -112,9 +109,11 @@ def knobs_of(report: Report) -> dict[str, Any]:
     """Which LM a climb asked, who judged, and its target, as the configuration has it; what the
     climb did not name is a default, whatever the project's file says by now.
     """
-    defaults = {knob: RunConfig.model_fields[knob].default for knob in OF_CLIMB}
-    known = {knob: report.knobs[knob] for knob in OF_CLIMB if knob in report.knobs}
-    return defaults | known | {"lm": report.lm, "target": report.target}
+    recorded = {
+        knob: report.knobs.get(knob, RunConfig.model_fields[knob].default)
+        for knob in (*TASK_LM, *JUDGE_LM)
+    }
+    return recorded | {"lm": report.lm, "target": report.target}
 
 
 def last_climb(session: Session) -> LastClimb:

@@ -11,8 +11,8 @@ from typing import Any
 
 from optimize import lm as lms
 from optimize.climb.attempts import CLOCK
+from optimize.climb.rungs.base import least_calls
 from optimize.commands.session import Session
-from optimize.commands.traces import scored_calls
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.lora.needs import Needs, duration
 from optimize.finetune.lora.recipe import GridPoint, GridRecord, Recipe, choose, grid
@@ -221,4 +221,4 @@ def _seconds_left(session: Session) -> float:
 
 
 def val_calls(session: Session) -> int:
-    return session.config.repeats * scored_calls(session) * len(session.splits.val)
+    return session.config.repeats * least_calls(session.task) * len(session.splits.val)

@@ -13,8 +13,8 @@ from typing import Any
 import dspy
 
 from optimize import lm as lms
+from optimize.climb.rungs.base import least_calls, steps
 from optimize.commands.session import Session
-from optimize.commands.traces import scored_calls, steps
 from optimize.data.inputs import input_texts
 from optimize.data.split import apart_from
 from optimize.errors import WorkbenchError
@@ -65,9 +65,9 @@ def lessons(session: Session, pupil: Pupil) -> list[TrainingRow]:
 def lesson_calls(session: Session) -> int:
     """LM calls that making the rows takes, beside the traces."""
     splits, config = session.splits, session.config
-    train = scored_calls(session) * len(splits.train)
+    train = least_calls(session.task) * len(splits.train)
     alone = not unlabelled(student(session.task))
-    agreed = steps(session) * SAMPLES * len(splits.unlabelled) if alone else 0
+    agreed = steps(session.task) * SAMPLES * len(splits.unlabelled) if alone else 0
     asked = {"sft": 0, "dpo": train, "kto": train, "distill": train + agreed}
     return asked[config.method] + replays(config, len(splits.train), session.root)
 

@@ -30,7 +30,7 @@ from optimize.scoring.evaluate import evaluate
 from optimize.scoring.evaluation import Evaluation, Outcome
 from optimize.scoring.metrics import scoring_labelled
 from optimize.stats.intervals import LEVEL, Interval, known, mean_interval
-from optimize.stats.judge import corrected
+from optimize.stats.judge import corrected, of_people
 from optimize.stats.records import ScoreRecord
 from optimize.stats.two_samples import drop_shown, mean_change
 from optimize.task import PLACE, Task
@@ -41,12 +41,13 @@ MOST_TO_LABEL = 200
 
 @dataclass(frozen=True)
 class New:
-    """Newly collected rows. known: how many more there were that the devset has already. asked:
-    those that the LM answers, the labelled ones first.
+    """Newly collected rows. known: how many more there were that the devset has already. labelled:
+    how many have labels. asked: those that the LM answers, the labelled ones first.
     """
 
     rows: Rows
     known: int
+    labelled: int
     asked: Rows
 
 
@@ -76,11 +77,12 @@ def _new(session: Session, path: Path, most: int) -> New:
         )
     drawn = random.Random(session.config.seed).sample(fresh, len(fresh))
     drawn.sort(key=lambda row: not is_labelled(task, row))
-    return New(fresh, len(rows) - len(fresh), drawn[:most])
+    labels = sum(is_labelled(task, row) for row in fresh)
+    return New(fresh, len(rows) - len(fresh), labels, drawn[:most])
 
 
 def _asked(found: InUse, config: RunConfig, new: New) -> Evaluation:
-    session, count = found.session, sum(is_labelled(found.session.task, e) for e in new.rows)
+    session, count = found.session, new.labelled
     if not new.asked:
         session.watch.noted(monitor_plan(len(new.rows), count, 0, 0, 0.0))
         return Evaluation(())
@@ -105,8 +107,7 @@ def _record(found: InUse, new: New, recorded: Recorded, evaluation: Evaluation) 
     judged: Labelled | None = numbers.pop("judged", None)
     reached = found.report.target_met
     drifted = any(test.drifted for test in tests)
-    labels = sum(is_labelled(task, e) for e in new.rows)
-    whole = len(new.asked) >= labels  # else asking what is labelled comes first
+    whole = len(new.asked) >= new.labelled  # else asking what is labelled comes first
     verdict = watched(judged, drifted, found.tuned, reached, task.least_gain)
     return MonitorRecord(
         task=task.name,
@@ -117,7 +118,7 @@ def _record(found: InUse, new: New, recorded: Recorded, evaluation: Evaluation) 
         tuned=found.tuned,
         verdict=verdict,
         rows=len(new.rows),
-        labelled=labels,
+        labelled=new.labelled,
         known=new.known,
         asked=len(new.asked),
         failed=evaluation.missing,
@@ -152,7 +153,7 @@ def _score(
         "chance": judged.chance,
         "worse": judged.worse,
         "missed": judged.missed,
-        "drop_shown": min(1.0, drop / judge.youden.mean) if judge else drop,
+        "drop_shown": of_people(drop, judge),
         "by_label": _by_label(found.session.task, recorded, scored),
     }
 
@@ -193,7 +194,7 @@ def _to_label(found: InUse, recorded: Recorded, new: New) -> list[str]:
     chosen for being odd would make the score look worse than it is.
     """
     task, before = found.session.task, known(recorded.scores)
-    mean, have = mean_interval(before).mean, len([e for e in new.rows if is_labelled(task, e)])
+    mean, have = mean_interval(before).mean, new.labelled
     wanted = next(
         (n for n in range(LEAST, MOST_TO_LABEL) if drop_shown(mean, len(before), n) <= DROP),
         MOST_TO_LABEL,

@@ -9,8 +9,7 @@ from typing import Any
 from optimize.climb.verdict import COVERAGE
 from optimize.commands.session import Session
 from optimize.config import LIMITS, command_line
-from optimize.data.judging_rows import JUDGING
-from optimize.data.split import SHARES
+from optimize.data.judging_rows import judging_share
 from optimize.finetune import finetune_command, untrainable
 from optimize.finetune.forgetting import replayable, replays
 from optimize.report.record import Report
@@ -141,7 +140,6 @@ def _more_rows(report: Report, session: Session) -> Step:
         return Step(again, f"add labelled rows to devsets/{report.task}")
     some = f"some {needed - judged} more labelled val rows"
     if not splits.given:
-        # train rows judge beside val, at most half of them, and only up to JUDGING in all
-        share = SHARES["val"] + (SHARES["train"] / 2 if needed <= JUDGING else 0)
-        some = f"some {math.ceil((needed - judged) / share)} more labelled rows"
+        rows = math.ceil((needed - judged) / judging_share(needed))
+        some = f"some {rows} more labelled rows"
     return Step(again, f"add {some} to devsets/{report.task}")

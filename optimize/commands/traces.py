@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import dspy
 
-from optimize.climb.rungs.base import least_calls
+from optimize.climb.rungs.base import steps
 from optimize.commands.session import Session
 from optimize.errors import BudgetExhausted, ShareExhausted, UserCodeError, WorkbenchError
 from optimize.finetune.steps import TraceCount, Traces, count, right_calls, unlabelled
@@ -25,22 +25,12 @@ class Traced:
     count: TraceCount
 
 
-def steps(session: Session) -> int:
-    """LM calls that one answer of the task's program takes at least."""
-    return max(1, len(student(session.task).predictors()))
-
-
-def scored_calls(session: Session) -> int:
-    """The same with its score: a judge takes one more."""
-    return least_calls(session.task)
-
-
 def trace_calls(session: Session) -> int:
     """LM calls that the traces may take; none where the rows label every step."""
     if not unlabelled(student(session.task)):
         return 0
     rows = len(session.splits.train) + len(session.splits.val)
-    return LOOPS * steps(session) * rows
+    return LOOPS * steps(session.task) * rows
 
 
 def traced(session: Session, best: Program) -> Traced:

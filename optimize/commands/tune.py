@@ -12,11 +12,12 @@ import dspy
 
 from optimize import lm as lms
 from optimize.climb.observer import Attempt
+from optimize.climb.rungs.base import least_calls
 from optimize.climb.verdict import WEIGHTS
 from optimize.commands.grid import chosen, grid_calls, val_calls
 from optimize.commands.lessons import Pupil, lesson_calls, lessons, rehearsal
 from optimize.commands.session import Session
-from optimize.commands.traces import Traced, scored_calls
+from optimize.commands.traces import Traced
 from optimize.commands.tuned_levers import lever_calls, levered
 from optimize.config import RunConfig
 from optimize.data.inputs import input_text
@@ -134,7 +135,7 @@ def held_against(
         attempts.append(replace(attempt, usage=usage, seconds=took))
         start, before = time.perf_counter(), session.meter.usage()
     forgotten = tuple(_forgetting(session, trained.tuned))
-    after = 2 * session.config.repeats * scored_calls(session) * len(session.splits.ood)
+    after = 2 * session.config.repeats * least_calls(session.task) * len(session.splits.ood)
     built = levered(session, f"{by}, levers", better(attempts), prompt_val, after)
     attempts.append(built.attempt)
     return Tuned(
@@ -178,7 +179,7 @@ def _calls_then(session: Session) -> int:
     rows = len(session.splits.val) + len(session.splits.test)
     others = sum(len(splits.val) for _, splits in session.no_regression_on)
     rows += len(session.splits.ood)
-    asked = scored_calls(session) * session.config.repeats * rows
+    asked = least_calls(session.task) * session.config.repeats * rows
     both = asked + len(forgetting.questions(session.root)) + others
     return 2 * both + lever_calls(session)
 

@@ -12,9 +12,9 @@ import dspy
 from optimize.climb.climb import on_top
 from optimize.climb.observer import Attempt
 from optimize.climb.rungs import ON_TUNED
+from optimize.climb.rungs.base import least_calls
 from optimize.climb.verdict import WEIGHTS
 from optimize.commands.session import Session
-from optimize.commands.traces import scored_calls
 from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import paired_gain
 
@@ -68,7 +68,7 @@ def levered(
 
 def lever_calls(session: Session) -> int:
     """LM calls that all levers take which fit the task."""
-    rows = session.config.repeats * len(session.splits.val) * scored_calls(session)
+    rows = session.config.repeats * len(session.splits.val) * least_calls(session.task)
     fitting = [rung for rung in ON_TUNED if not rung.unfit(session.task)]
     return sum(rung.judged(rows) + ASIDE for rung in fitting)
 

@@ -7,10 +7,18 @@ from collections import Counter
 import dspy
 
 from optimize.data.rows import Splits, near_groups, row_hash
+from optimize.data.split import SHARES
 from optimize.task import Task
 
 JUDGING = 200  # rows that judge, val among them: they find most plateaus 10 points below the target
 Rows = tuple[dspy.Example, ...]
+
+
+def judging_share(needed: int) -> float:
+    """Which part of newly labelled rows judges, where so many judge in all and the tool divides
+    them: val's, and as many of train's as `lent` takes.
+    """
+    return SHARES["val"] + (SHARES["train"] / 2 if needed <= JUDGING else 0.0)
 
 
 def lent(task: Task, splits: Splits) -> tuple[Rows, Rows]:

@@ -58,14 +58,12 @@ def first_prompt(run: Callable[[], object]) -> list[dict[str, Any]]:
     module has of its own.
     """
 
-    class Listener(BaseCallback):
-        def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-            given = [{"role": "user", "content": inputs.get("prompt")}]
-            raise _Heard(inputs.get("messages") or given)
+    def noted(inputs: dict[str, Any]) -> BaseException:
+        given = [{"role": "user", "content": inputs.get("prompt")}]
+        return _Heard(inputs.get("messages") or given)
 
     try:
-        quiet = {"callbacks": [Listener()], "warn_on_type_mismatch": False}
-        with dspy.context(lm=dspy.BaseLM("listener"), **quiet):
+        with _stopping(noted), dspy.context(warn_on_type_mismatch=False):
             run()
     except _Heard as heard:
         return heard.messages
@@ -82,12 +80,19 @@ class _Heard(BaseException):
 @contextmanager
 def refusing(error: BaseException) -> Iterator[None]:
     """Raise `error` as soon as an LM is asked within, be it the one in context or any other."""
+    with _stopping(lambda inputs: error):
+        yield
 
-    class Refuse(BaseCallback):
+
+@contextmanager
+def _stopping(error_of: Callable[[dict[str, Any]], BaseException]) -> Iterator[None]:
+    """Raise what is made of an LM call's inputs in its place."""
+
+    class Stop(BaseCallback):
         def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-            raise error
+            raise error_of(inputs)
 
-    with dspy.context(lm=dspy.BaseLM("refused"), callbacks=[Refuse()]):
+    with dspy.context(lm=dspy.BaseLM("never asked"), callbacks=[Stop()]):
         yield
 
 

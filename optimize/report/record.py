@@ -22,7 +22,7 @@ from optimize.lm.usage import Usage
 from optimize.scoring.evaluation import Evaluation
 from optimize.scoring.failures import Diagnosis
 from optimize.stats.intervals import Interval, differences, smallest_gain
-from optimize.stats.judge import Confusion, of_the_judge
+from optimize.stats.judge import Confusion, of_people, of_the_judge
 from optimize.stats.records import GainRecord, Record, ScoreRecord
 
 
@@ -157,14 +157,11 @@ class VerdictRecord(Record):
             constant=history.constant,
             rung_calls=history.rung_calls,
             rows_needed=decision.rows,
-            smallest_gain=_visible(smallest_gain(len(found), max(moved, 1 / len(found))), history),
+            smallest_gain=of_people(
+                smallest_gain(len(found), max(moved, 1 / len(found))), history.judge
+            ),
             **said,
         )
-
-
-def _visible(gain: float, history: History) -> float:
-    """A gain of the judge's scores as one of true ones, where a judge gave them."""
-    return min(1.0, gain / history.judge.youden.mean) if history.judge else gain
 
 
 class HeadroomRecord(Record):

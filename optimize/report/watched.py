@@ -165,17 +165,21 @@ def _limits(found: MonitorRecord) -> list[str]:
     ]
 
 
+def _relabel(found: MonitorRecord) -> str:
+    if found.to_label:
+        return "label the rows named above"
+    if found.asked < found.labelled:
+        return f"the same with --ask {found.labelled}: that many of them are labelled"
+    return f"collect and label more such rows; these {found.asked} do not tell"
+
+
 def monitor_end(found: MonitorRecord) -> str:
     cost = "unknown price" if found.cost_usd is None else f"${found.cost_usd:.2f}"
     spent = f"{found.lm_calls} LM calls ({cost}), {duration(found.seconds)}."
     rows = f"add the labelled rows to devsets/{found.task}, then optimize run {found.task}"
     following = {
         "ok": "Nothing to do.",
-        "relabel": "Next: label the rows named above."
-        if found.to_label
-        else f"Next: collect and label more such rows; these {found.asked} do not tell."
-        if found.asked >= found.labelled
-        else f"Next: the same with --ask {found.labelled}: that many of them are labelled.",
+        "relabel": f"Next: {_relabel(found)}.",
         "re-optimize": f"Next: {rows}",
         "retrain": f"Next: {rows}, and optimize finetune {found.task} where the gate opens",
     }

@@ -71,6 +71,11 @@ class Confusion:
         return replace(mean_change(*passes), n=self.n)
 
 
+def of_people(difference: float, judge: Confusion | None) -> float:
+    """A difference of scores by people, from one of a judge's, where one gave them."""
+    return min(1.0, difference / judge.youden.mean) if judge else difference
+
+
 def corrected(raw: Interval, judge: Confusion | None) -> Interval:
     """The score that people would give, from the share that the judge passes.
 

@@ -44,11 +44,14 @@ def searched(train: int, calls: int = 0) -> int:
     return min(train // 3, MOST_SEARCH, max(SEARCH, calls // WANTED))
 
 
+def steps(task: Task) -> int:
+    """LM calls that one answer of the task's program takes at least."""
+    return max(1, len(student(task).predictors()))
+
+
 def least_calls(task: Task) -> int:
-    """LM calls that one answer of the task's program takes at least, with its score: a judge takes
-    one more.
-    """
-    return max(1, len(student(task).predictors())) + bool(task.judge)
+    """The same with its score: a judge takes one more."""
+    return steps(task) + bool(task.judge)
 
 
 def share(needs: Sequence[int], left: int) -> int:

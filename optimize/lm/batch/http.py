@@ -80,9 +80,8 @@ def _check(found: Any, problem: str) -> None:
     if found.status_code in (401, 403):
         raise LmRefused(f"The provider's batch API refuses the key or the account: {problem}")
     if found.status_code not in LATER:
-        raise (Gone if found.status_code == 404 else WorkbenchError)(
-            f"The provider's batch API refuses a request: {problem}"
-        )
+        kind = Gone if found.status_code == 404 else WorkbenchError
+        raise kind(f"The provider's batch API refuses a request: {problem}")
 
 
 def _said(found: Any) -> str:
