@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dspy
+from dspy.evaluate.metrics import f1_score
 
 from optimize.files import read_jsonl
 from optimize.task import Score, Task
@@ -70,6 +71,30 @@ def public_set(name: str) -> PublicSet:
         ),
         *sides,
     )
+
+
+def hotpotqa() -> PublicSet:
+    """Questions that need two passages, which are given; the answer's words are scored."""
+    passages = {row["id"]: row["text"] for row in read_set("hotpotqa", "corpus")}
+    asked = {
+        file: [
+            dspy.Example(
+                question=row["question"],
+                passages="\n".join(passages[name] for name in row["supporting"]),
+                answer=row["answer"],
+            ).with_inputs("question", "passages")
+            for row in read_set("hotpotqa", file)
+        ]
+        for file in ("train", "dev", "test")
+    }
+    signature = dspy.Signature("question, passages -> answer", "Answer in a few words.")
+    task = Task(signature=signature, metric=_words, name="hotpotqa", max_tokens=24)
+    return PublicSet(task, (*asked["train"], *asked["dev"]), tuple(asked["test"]))
+
+
+def _words(example: dspy.Example, prediction: dspy.Prediction) -> Score:
+    value = float(f1_score(prediction.answer or "", example.answer))
+    return Score(value, "" if value == 1 else f"The right answer is {example.answer!r}.")
 
 
 def _signature(question: str, labels: tuple[str, ...]) -> type[dspy.Signature]:

@@ -20,7 +20,7 @@ from typing import Any
 import dspy
 
 from bench.printed import printed
-from bench.public_sets import NAMES, PublicSet, public_set
+from bench.public_sets import NAMES, PublicSet, hotpotqa, public_set
 from optimize import lm as lms
 from optimize.catalogue import EMBEDDED
 from optimize.climb.rungs import Context
@@ -28,16 +28,19 @@ from optimize.climb.rungs.base import fresh, hushed
 from optimize.climb.rungs.demos import SOME, nearest
 from optimize.climb.rungs.search import candidates
 from optimize.config import RunConfig
+from optimize.data.rows import load_splits
 from optimize.lm.meter import Meter
 from optimize.program.program import Program, student
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.scoring.metrics import feedback_metric, float_metric
 from optimize.stats.intervals import mean_interval, paired_gain
+from optimize.task import load_task
 
 FILE = Path(__file__).parent / "search.jsonl"
 SETS = ("clinc_domain10", "banking77_12")
-# rows to draw demos from, to compare candidates on, to score the winner on
-POOL, SEARCH, TEST = 80, 40, 100
+# rows to draw demos from, to compare candidates on; at most, to score the winner on
+ROWS = dict.fromkeys(NAMES, (80, 40)) | {"hotpotqa": (40, 20), "extract": (80, 40)}
+TEST = 100
 DSPY_CANDIDATES = 8
 RACED = 16  # candidates of our own search
 GEPA_CALLS = 480  # of the metric, about what the other two take
@@ -121,19 +124,29 @@ METHODS: dict[str, Search] = {
 }
 
 
+def loaded(name: str) -> PublicSet:
+    """A set of labels, hotpotqa with its passages given, or a task of this project."""
+    if name in NAMES or name == "hotpotqa":
+        return hotpotqa() if name == "hotpotqa" else public_set(name)
+    task = load_task(name, FILE.parents[1])
+    splits = load_splits(task)
+    return PublicSet(task, (*splits.train, *splits.val), splits.test)
+
+
 def measured(data: PublicSet, method: str, seed: int, lm_name: str) -> dict[str, Any]:
     """One search from a fresh cache: the calls it asked for, and its winner's scores on the
     held-out rows.
     """
-    rows = random.Random(seed).sample(data.learn, POOL + SEARCH)
-    pool, search = rows[:POOL], rows[POOL:]
+    most, compared = ROWS[data.task.name]
+    rows = random.Random(seed).sample(data.learn, most + compared)
+    pool, search = rows[:most], rows[most:]
     meter = Meter(100_000)
     with tempfile.TemporaryDirectory() as folder:
         lms.configure(Path(folder))
         config = RunConfig(lm=lm_name)
         lm, teacher = (
             lms.resolve(lm_name, None, config, meter, tokens)
-            for tokens in (24, lms.PROPOSAL_TOKENS)
+            for tokens in (data.task.max_tokens, lms.PROPOSAL_TOKENS)
         )
         context = Context(data.task, tuple(rows), teacher, 100_000, 1.0, 4, seed)
         program = student(data.task)
@@ -157,11 +170,11 @@ def main() -> None:
     parser.add_argument("--lm", default=EMBEDDED)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--sets", nargs="+", choices=NAMES, default=SETS)
+    parser.add_argument("--sets", nargs="+", choices=ROWS, default=SETS)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     done = [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.is_file() else []
-    sets = {name: public_set(name) for name in given.sets}
+    sets = {name: loaded(name) for name in given.sets}
     for seed in range(given.seeds):
         for name, data in sets.items():
             for method in given.methods:
@@ -172,7 +185,7 @@ def main() -> None:
                         file.write(json.dumps(done[-1]) + "\n")
     asked = [d for d in done if d["seed"] < given.seeds and d["lm"] == given.lm]
     rows = [row(asked, name, method) for name in given.sets for method in given.methods]
-    printed(rows, f"{given.lm}, {given.seeds} seeds, {TEST} held-out rows", given.json)
+    printed(rows, f"{given.lm}, {given.seeds} seeds, at most {TEST} held-out rows", given.json)
 
 
 def row(done: list[dict[str, Any]], task: str, method: str) -> dict[str, str | float]:

@@ -59,7 +59,7 @@ class Header:
     @property
     def token_bytes(self) -> int:
         heads = int(self._of("attention.head_count", 1))
-        each = self.width // heads
+        each = self.width // max(1, heads)  # no attention in state-space models
         keys = self._of("attention.key_length", each) + self._of("attention.value_length", each)
         shared = int(self._of("attention.head_count_kv", heads))
         return int(HALF * self._of("block_count", 0) * shared * keys)

@@ -93,6 +93,11 @@ class Task:
         return self.root / "devsets" / self.name
 
     @property
+    def declared(self) -> bool:
+        """Whether somebody has said that weights tuned for it will be kept up."""
+        return self.stability == "stable" and bool(self.owner)
+
+    @property
     def corpus(self) -> Path | None:
         """The task's passages, where it has any: JSONL rows of id, title, text."""
         path = self.folder / "corpus.jsonl"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import math
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+CONTAINER = "/sys/fs/cgroup"
 _above: ContextVar[tuple[threading.Event, ...]] = ContextVar("above", default=())
 
 
@@ -27,17 +31,35 @@ def cores() -> set[int]:
 
 
 def usable_cores() -> int:
-    return len(cores())
+    """How many, a container's share of them included."""
+    quota, _, period = _of_container("cpu.max").partition(" ")
+    own = len(cores())
+    return min(own, math.ceil(int(quota) / int(period))) if quota.isdecimal() else own
 
 
 def free_memory() -> int:
-    """Bytes that a process may still take; where the system does not tell, 4 GiB."""
+    """Bytes that a process may still take, within its container's limit; where the system does not
+    tell, 4 GiB.
+    """
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             told = dict(line.split(":", 1) for line in file)
-        return int(told["MemAvailable"].split()[0]) * 1024
+        free = int(told["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        return 4 << 30
+        free = 4 << 30
+    most, taken = _of_container("memory.max"), _of_container("memory.current")
+    if not (most.isdecimal() and taken.isdecimal()):
+        return free
+    # pages of files that were read count as taken, and are given up on demand
+    given_up = dict(line.split() for line in _of_container("memory.stat").splitlines())
+    return min(free, max(0, int(most) - int(taken) + int(given_up.get("inactive_file", 0))))
+
+
+def _of_container(name: str) -> str:
+    """What control groups (version 2) say of this container; empty where there are none."""
+    with contextlib.suppress(OSError):
+        return Path(CONTAINER, name).read_text(encoding="ascii").strip()
+    return ""
 
 
 def own_memory() -> int:

@@ -133,8 +133,9 @@ def test_a_close_program_that_may_be_at_the_target_keeps_a_plateau_from_being_sa
     ("same", "constant", "varied", "expected"),
     [
         (0.2, 0.3, True, "plateau"),
-        (0.95, 0.3, True, "degenerate"),  # one answer to all rows
+        (0.95, -1.0, True, "degenerate"),  # one answer to all rows
         (0.2, 0.5, True, "degenerate"),  # no better than one answer to all rows
+        (0.95, 0.3, True, "plateau"),  # most rows have one label, and it tells the others
         (0.95, 0.5, False, "plateau"),  # nearly all rows have the same right answer
     ],
 )

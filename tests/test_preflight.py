@@ -181,7 +181,7 @@ def test_raters_that_fail_are_a_clear_error(tiny: Tiny, review_rows: Rows) -> No
 def test_what_a_dev_set_can_see(tiny: Tiny, review_rows: Rows) -> None:
     found = checked(tiny(rows=review_rows))
     assert found.rows["val"] == 18 and found.smallest_gain == pytest.approx(0.346, abs=0.005)
-    assert found.rows_to_see["5%"] > 4 * found.rows_to_see["10%"] * 0.9
+    assert found.rows_to_see["0.05"] > 4 * found.rows_to_see["0.10"] * 0.9
 
 
 def test_what_a_run_may_cost(tiny: Tiny, review_rows: Rows) -> None:
@@ -274,7 +274,7 @@ def test_no_lm_is_asked(tiny: Tiny, review_rows: Rows) -> None:
             raise AssertionError("the checks asked an LM")
 
     with dspy.context(lm=Never([])):
-        checks(checked(tiny(rows=review_rows)), 0.9, "tiny", "optimize run tiny")
+        checks(checked(tiny(rows=review_rows)), 0.9, "tiny", "Next: optimize run tiny")
 
 
 def test_all_rows_that_do_not_fit_are_named_at_once(

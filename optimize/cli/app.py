@@ -66,12 +66,16 @@ OptionalTask = Annotated[
         show_default=False,
     ),
 ]
-Target = Annotated[float | None, typer.Option(help="score to reach, 0…1; default: the task's own")]
+Target = Annotated[
+    float | None,
+    typer.Option(help="score to reach, 0…1; default: the task's own, after a climb the climb's"),
+]
 Lm = Annotated[
     str | None,
     typer.Option(
         autocompletion=complete.lms,
-        help="embedded, gguf:PATH, or a DSPy model string such as openai/gpt-4.1-mini",
+        help="a name from `optimize lm list`, gguf:PATH, or a DSPy model string such as "
+        "openai/gpt-4.1-mini; default: the small one in the process, after a climb the climb's",
     ),
 ]
 Teacher = Annotated[
@@ -105,7 +109,7 @@ MaxCalls = Annotated[
 ]
 MaxTokens = Annotated[int | None, typer.Option(help="the same for tokens, read and written")]
 BudgetUsd = Annotated[float | None, typer.Option(help="the same for US dollars")]
-MaxMinutes = Annotated[float | None, typer.Option(help="the same for minutes of the clock")]
+MaxMinutes = Annotated[float | None, typer.Option(help="stop after so many minutes")]
 Seed = Annotated[int | None, typer.Option(help="seed of every random choice")]
 Threads = Annotated[int | None, typer.Option(help="LM calls in flight")]
 Timeout = Annotated[
@@ -143,7 +147,7 @@ Replay = Annotated[
 ValRows = Annotated[
     int | None, typer.Option(help="use at most so many val rows: faster, and less can be told")
 ]
-TestRows = Annotated[int | None, typer.Option(help="the same for test rows")]
+TestRows = Annotated[int | None, typer.Option(help="use at most so many test rows")]
 Embedder = Annotated[
     str | None,
     typer.Option(help="find rows and passages by meaning too: minilm, gguf:PATH, or openai/MODEL"),
@@ -157,7 +161,7 @@ Context = Annotated[
 Temperature = Annotated[float | None, typer.Option(help="of the task LM, 0…2")]
 Repeats = Annotated[
     int | None,
-    typer.Option(help="ask each val and test row so often: tells the LM's noise from the sample's"),
+    typer.Option(help="ask each row this many times: tells the LM's noise from the sample's"),
 ]
 Waive = Annotated[
     str | None,
@@ -306,11 +310,11 @@ def reported(
     guarded(output.debug, work)
 
 
-def print_report(found: Any, output: Output) -> int:
-    """Show a report; the command's exit code."""
+def print_report(found: Any, output: Output, run: str = "") -> int:
+    """Show a report, that of the run of this name; the command's exit code."""
     from optimize.report.text import terminal
 
-    print_found(found, terminal(found, output.details), output.json)
+    print_found(found, terminal(found, output.details, run), output.json)
     return 0 if found.target_met else 1
 
 

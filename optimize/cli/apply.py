@@ -81,7 +81,7 @@ def apply(
     address: Annotated[
         str | None,
         typer.Option(
-            help="with --ray: of a Ray cluster that is up; default: one here, as long as it takes"
+            help="with --ray: address of a running Ray cluster; default: one is started here"
         ),
     ] = None,
     lm: Lm = None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from optimize.cli import complete
 from optimize.cli.app import (
     ApiBase,
     BudgetUsd,
@@ -26,7 +27,6 @@ from optimize.cli.app import (
     MaxTokens,
     Method,
     NoRegressionOn,
-    OptionalTask,
     Output,
     Repeats,
     Replay,
@@ -43,6 +43,7 @@ from optimize.cli.app import (
     example,
     guarded,
     knobs,
+    named,
     print_found,
     print_report,
     project,
@@ -75,7 +76,16 @@ def gate(
 
 @app.command(epilog=example("optimize handoff tickets --pairs"))
 def handoff(
-    task: OptionalTask = None,
+    task: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TASK",
+            parser=named,
+            autocompletion=complete.tasks,
+            help="the task; not needed with --verify",
+            show_default=False,
+        ),
+    ] = None,
     pairs: Annotated[
         bool,
         typer.Option(

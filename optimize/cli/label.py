@@ -44,7 +44,7 @@ def label(
         int, typer.Option(min=8, max=2000, help="rows that the programs are asked at most")
     ] = 200,
     no_lm: Annotated[
-        bool, typer.Option("--no-lm", help="ask no LM: choose rows by being unlike alone")
+        bool, typer.Option("--no-lm", help="ask no LM: choose only by how different rows are")
     ] = False,
     page: Annotated[
         bool, typer.Option("--page", help="label on a page in the browser, on this machine alone")

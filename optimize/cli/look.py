@@ -105,7 +105,7 @@ def report(
         found, kept = reported(find_root(), run)
         asked = {form: path for form, path in forms.items() if path}
         if not asked:
-            return print_report(found, Output(json, details))
+            return print_report(found, Output(json, details), run)
         from optimize.commands.report import export, page_of
 
         page = page_of(found, kept)

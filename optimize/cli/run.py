@@ -65,7 +65,7 @@ Finetune = Annotated[
 
 RowsToCome = Annotated[
     int | None,
-    typer.Option("--rows", min=1, help="also: what so many rows would take of the best program"),
+    typer.Option("--rows", min=1, help="also estimate what answering so many rows would cost"),
 ]
 
 
@@ -111,7 +111,7 @@ def check(
         root, config = project(flags)
         from optimize.climb.observer import Observer
         from optimize.commands.costs import costs
-        from optimize.commands.run import checked
+        from optimize.commands.run import checked, low_cap
         from optimize.commands.session import open_session
         from optimize.config import command_line
         from optimize.report.costs import Checked, costs_shown
@@ -119,13 +119,14 @@ def check(
 
         session = open_session(root, task, config, Observer(), asks=False)
         found = checked(session)
-        following = command_line("run", task, config.given)
+        problem = low_cap(session, found)
+        following = problem or f"Next: {command_line('run', task, config.given)}"
         applying = costs(session, rows) if rows else None
         more = costs_shown(applying, task) if applying else []
         shown = checks(found, session.target, task, following, details, more)
         whole = Checked(**vars(found), applying=applying) if applying else found
         print_found(whole, shown, json)
-        return 1 if any(f.problem for f in found.findings) else 0
+        return 1 if problem or any(f.problem for f in found.findings) else 0
 
     guarded(debug, work)
 

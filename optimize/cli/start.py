@@ -85,7 +85,7 @@ def new(
 
 Rows = Annotated[
     int,
-    typer.Option(min=1, help="usable synthetic rows the task is to have, those there are included"),
+    typer.Option(min=1, help="how many usable synthetic rows are wanted, those there are included"),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="the plan and the first prompt; asks no LM")

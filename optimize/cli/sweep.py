@@ -21,7 +21,9 @@ def sweep(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="of a Ray cluster that is up; default: one here, as long as it takes"),
+        typer.Option(
+            help="of a running Ray cluster; default: one is started here for this command"
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,

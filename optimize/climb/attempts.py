@@ -158,7 +158,8 @@ def tried_rung(
     except Skip as skip:
         attempt = replace(attempt, skipped=str(skip), starved=isinstance(skip, Starved))
     except (BudgetExhausted, ShareExhausted) as error:
-        attempt = replace(attempt, error=str(error))
+        ended = isinstance(error, BudgetExhausted)  # by a cap: it was not tried to its end
+        attempt = replace(attempt, error=str(error), starved=ended)
     except Exception as error:  # a rung that crashes is an outcome; the climb goes on
         attempt = replace(attempt, error=usercode.told(error))
     return replace(attempt, usage=setup.meter.usage() - spent, seconds=time.perf_counter() - start)

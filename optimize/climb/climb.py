@@ -59,19 +59,20 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
 
     A rung whose share of the calls is too small comes again at the end, with what others left.
     """
+    rungs = [rung.priced(setup.task) for rung in rungs]
     unfit = {rung.name: rung.unfit(setup.task) for rung in rungs}
     climbing = _Climbing(setup, sum(not why for why in unfit.values()), watch)
     queue, deferred = list(rungs), set[str]()
     while True:
         while queue and (why := unfit[queue[0].name]):
             climbing.add(Attempt(queue[0].name, queue.pop(0).family, skipped=why))
-        decision = climbing.decided(len(queue))
+        decision = climbing.decided(sum(not unfit[rung.name] for rung in queue))
         if decision.verdict != "improving":
             break
         rung = queue.pop(0)
         watch.started(rung.name)
         attempt = climbing.tried(rung, [r for r in queue if not unfit[r.name]])
-        if attempt.starved and rung.name not in deferred:
+        if attempt.skipped and attempt.starved and rung.name not in deferred:
             deferred.add(rung.name)
             queue.append(rung)
             watch.noted(f"{rung.name} comes again at the end: {attempt.skipped}")
@@ -123,8 +124,8 @@ class _Climbing:
         self.attempts = [baseline(setup, watch)]
         self.incumbent = self.attempts[0]
         share = setup.left(self.incumbent, self.incumbent) // max(1, rungs)
-        val = setup.repeats * self.val * least_calls(setup.task)
-        self.setup = replace(setup, search=searched(len(self.learn), share - val))
+        rows = share // least_calls(setup.task) - setup.repeats * self.val
+        self.setup = replace(setup, search=searched(len(self.learn), rows))
 
     @property
     def scored(self) -> list[Attempt]:

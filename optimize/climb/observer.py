@@ -18,7 +18,7 @@ class Attempt:
     """One rung's outcome against the incumbent of its time. gain: paired, on val; None for the
     baseline.
 
-    skipped or error say why there is no evaluation; starved: it was skipped for want of LM calls.
+    skipped or error say why there is no evaluation; starved: that was want of LM calls.
     promoted: it became the incumbent. calls: LM calls an example takes. beyond: its outcomes on
     judging rows beyond val, where it was asked on some.
     """

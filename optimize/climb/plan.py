@@ -72,7 +72,7 @@ def _shared_out(task: Task, splits: Splits, config: RunConfig, after: int) -> Pl
     """As optimize/climb/attempts.py does it: two calls for each step of the chat baseline's rows,
     one for those of the others; a judge takes one an answer.
     """
-    rungs = [rung for rung in ladder(splits) if not rung.unfit(task)]
+    rungs = [rung.priced(task) for rung in ladder(splits) if not rung.unfit(task)]
     val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)
     judge, each = int(bool(task.judge)), least_calls(task)
     fixed = (2 * each - judge) * (val + test) + each * test + after
@@ -81,7 +81,7 @@ def _shared_out(task: Task, splits: Splits, config: RunConfig, after: int) -> Pl
     def needed(search: int) -> list[int]:
         return [rung.needs(val, test, search, each) for rung in rungs]
 
-    needs = needed(searched(learn, left // max(1, len(rungs)) - each * val))
+    needs = needed(searched(learn, left // max(1, len(rungs)) // each - val))
     found = []
     for number, rung in enumerate(rungs):
         calls = share(needs[number:], left) - rung.on_test(test, each)

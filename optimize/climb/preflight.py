@@ -13,7 +13,8 @@ from optimize import usercode
 from optimize.climb.findings import Finding, labels_of, row_findings
 from optimize.climb.gold import gold_findings
 from optimize.climb.plan import Plan, planned
-from optimize.climb.rungs.demos import MANY
+from optimize.climb.rungs.demos import FEW, MANY
+from optimize.climb.rungs.passages import SIZES
 from optimize.climb.verdict import SAME
 from optimize.config import RunConfig, caps
 from optimize.data.baselines import CONSTANT, cross_validated
@@ -23,6 +24,7 @@ from optimize.data.rows import Splits, near_groups
 from optimize.files import to_json, to_text
 from optimize.lm.embedder import Embedder
 from optimize.program.program import THOUGHT, prompts, student
+from optimize.program.retrieval import read_corpus
 from optimize.stats.intervals import commonest, known, mean_interval, rows_to_see, smallest_gain
 from optimize.stats.records import Record, ScoreRecord
 from optimize.task import GUIDE, Task, choices
@@ -123,7 +125,7 @@ def preflight(
         random_labels=ScoreRecord.of(share) if share else None,
         agreement=_agreement(task, splits),
         smallest_gain=smallest_gain(len(splits.val), DIFFER),
-        rows_to_see={f"{margin:.0%}": rows_to_see(margin, DIFFER) for margin in MARGINS},
+        rows_to_see={f"{margin:.2f}": rows_to_see(margin, DIFFER) for margin in MARGINS},
         baselines={name: ScoreRecord.of(mean_interval(known(row))) for name, row in found.items()},
         constant=_constant(found, len(splits.val)),
         varied=_varied(task, splits),
@@ -141,13 +143,13 @@ def _unused(task: Task, config: RunConfig) -> list[str]:
         )
     if not task.guide:
         notes.append(
-            f"No {GUIDE}: what people who label go by is the cheapest lever, and is not written "
-            f"down. `optimize guide {task.name}` drafts one."
+            f"No {GUIDE}: the rules that people label by are not written down. In the prompt they "
+            f"are the cheapest lever; `optimize guide {task.name}` drafts them."
         )
     if not config.embedder:
         notes.append(
-            "Rows alike are found by their words; with --embedder minilm or openai/MODEL by "
-            "meaning too (`optimize lm pull minilm`)."
+            "Similar rows are found by shared words; `--embedder minilm` (after `optimize lm pull "
+            "minilm`) or `--embedder openai/MODEL` finds them by meaning too."
         )
     return notes
 
@@ -204,9 +206,11 @@ def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostReco
     """
     calls = config.max_calls
     tokens_in = calls * _longest_prompt(task, splits, config)
-    tokens_out = calls * (task.max_tokens + THOUGHT)
     judge = [(config.judge_lm, config.judge_api_base)] if task.judge and config.judge_lm else []
-    prices = [lms.price(name, base) for name, base in (*config.lms, *judge)]
+    asked = (*config.lms, *judge)
+    longest = task.max_tokens + THOUGHT
+    tokens_out = calls * max(lms.answer_tokens(*lm, longest) for lm in asked)
+    prices = [lms.price(*lm) for lm in asked]
     known = [price for price in prices if price]
     return CostRecord(
         calls=calls,
@@ -221,11 +225,15 @@ def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostReco
 
 
 def _longest_prompt(task: Task, splits: Splits, config: RunConfig) -> int:
-    """Tokens of a prompt with the guide and as many demos as a rung may draw, or as the LM has room
-    for.
+    """Tokens of a prompt with the guide, and as many demos as a rung may draw, or a few that show
+    their passages; or as many as the LM has room for.
     """
     program = student(task)
     bare = max(len(prompt) for row in splits.val[:20] for prompt in prompts(program, row))
     rows = sorted(sum(len(to_text(row[name])) for name in task.fields) for row in splits.train)
-    whole = bare + len(task.guide) + sum(rows[-MANY:])
+    shown = sum(rows[-MANY:])
+    if task.corpus:
+        longest = max(map(len, read_corpus(task.corpus).values()), default=0)
+        shown = max(shown, sum(rows[-FEW:]) + SIZES[-1] * (1 + FEW) * longest)
+    whole = bare + len(task.guide) + shown
     return min(whole // CHARS_A_TOKEN, lms.prompt_tokens(config, task.max_tokens))

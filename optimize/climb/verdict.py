@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from optimize.stats.intervals import POWER, Interval, known, paired_gain
+from optimize.stats.intervals import POWER, Interval, known, mean_interval, paired_gain
 from optimize.stats.judge import Confusion, chance_at_least, corrected, of_the_judge
 from optimize.stats.winner import Corrected, corrected_best
 
@@ -198,9 +198,10 @@ def decide(history: History) -> Decision:
     optimism = raw.optimism / judge.youden.mean if judge else raw.optimism
     score = Corrected(corrected(raw.interval, judge), optimism, raw.k)
     reached = chance_at_least(target, known(best.scores), judge, -raw.optimism)
-    chance = max(
-        [reached, *(chance_at_least(target, known(tried[n].scores), judge) for n in close[1:])]
-    )
+    chances = [
+        (chance_at_least(target, known(tried[n].scores), judge), tried[n].scores) for n in close[1:]
+    ]
+    chance, hardest = max([(reached, best.scores), *chances], key=lambda found: found[0])
 
     def decision(verdict: Verdict, rows: int | None = None, lacking: str = "") -> Decision:
         return Decision(verdict, score, reached, chance, rows, lacking)
@@ -214,17 +215,22 @@ def decide(history: History) -> Decision:
         return decision("improving" if history.budget_left else "budget")
     if lacking := _lacking(tried):
         return decision("exhausted", lacking=lacking)
-    fixed = of_the_judge(raw.interval, judge) if judge else 0.0
     if chance <= ERROR:
         return decision("degenerate" if is_degenerate(best, history) else "plateau")
-    return decision("indecisive", rows=_rows_needed(score.interval, target, fixed))
+    unsure = raw.interval if hardest is best.scores else mean_interval(known(hardest))
+    fixed = of_the_judge(unsure, judge) if judge else 0.0
+    return decision("indecisive", rows=_rows_needed(corrected(unsure, judge), target, fixed))
 
 
 def is_degenerate(best: Tried, history: History) -> bool:
     """Whether the best program does not read its input: it answers nearly every row the same, or
     scores no better than a constant answer.
     """
-    return history.varied and (best.same >= SAME or best.mean(history.val) <= history.constant)
+    if not history.varied:
+        return False
+    if history.constant < 0:
+        return best.same >= SAME
+    return best.mean(history.val) <= history.constant
 
 
 def confirmed(decision: Decision, on_test: float, reads: int) -> Decision:
@@ -274,15 +280,15 @@ def _lacking(tried: Sequence[Tried]) -> str:
     return ""
 
 
-def _rows_needed(best: Interval, target: float, fixed: float) -> int | None:
-    """Judging rows on which a score as far from the target as this one would be told from it in
-    four cases of five; None where no advice helps. fixed: the part of the standard error that rows
-    do not lessen.
+def _rows_needed(found: Interval, target: float, fixed: float) -> int | None:
+    """Judging rows on which a score as far from the target as this one, of the program that keeps
+    the verdict open, would be told from it in four cases of five; None where no advice helps.
+    fixed: the part of the standard error that rows do not lessen.
     """
     from scipy.stats import norm
 
-    far, sure = abs(best.mean - target), 1 - ERROR if best.mean < target else SURE
+    far, sure = abs(found.mean - target), 1 - ERROR if found.mean < target else SURE
     errors = float(norm.ppf(sure) + norm.ppf(POWER))
     room = (far / errors) ** 2 - fixed**2
-    rows = math.ceil(best.n * (best.error**2 - fixed**2) / room) if room > 0 else math.inf
-    return int(rows) if best.n < rows <= MOST_ROWS * best.n else None
+    rows = math.ceil(found.n * (found.error**2 - fixed**2) / room) if room > 0 else math.inf
+    return int(rows) if found.n < rows <= MOST_ROWS * found.n else None

@@ -98,10 +98,9 @@ def adopt(session: Session, found: Returned) -> Report:
     asked = session.splits.at_most(rows["val"], rows["test"])
     check_returned(found.folder, found.manifest, program, asked)
     tuned = found.served.partition("/")[2] if found.served else _weights(session, found)
-    session = session.held_against_people()
+    check_reachable(session.config)
     with task_lock(session, "adopt") as session:
-        last = last_climb(session)
-        check_reachable(session.config)
+        last = last_climb(session.held_against_people())
         if found.served:
             _check_served(session, tuned)
         return settle_tuned(last, "adopt", lambda run: _trained(run, last, tuned, program))

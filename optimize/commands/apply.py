@@ -159,8 +159,14 @@ class _AtWork:
         return resumed, forecast
 
     def _pilot(self, resumed: int) -> int:
-        """Rows to ask before the rest is forecast: none where workers have begun with them."""
-        if self.wish.ray and not self.wish.pilot and (resumed or self._has_pieces()):
+        """Rows to ask before the rest is forecast: none where workers have begun with them, or a
+        batch that is out holds them.
+        """
+        if self.wish.pilot:
+            return BATCH_PILOT if self.wish.batch else PILOT
+        if self.wish.ray and (resumed or self._has_pieces()):
+            return 0
+        if self.wish.batch and any(beside(self.wish.out, "batch").glob("*.json")):
             return 0
         return BATCH_PILOT if self.wish.batch else PILOT
 

@@ -37,10 +37,9 @@ def finetune_last(session: Session) -> Report:
             f"{session.config.finetune!r} trains nothing: {', '.join(BACKENDS)}. `optimize "
             "handoff` writes rows for trainers elsewhere."
         )
-    session = session.held_against_people()
+    check_reachable(session.config)
     with task_lock(session, "finetune") as session:
-        last = last_climb(session)
-        check_reachable(session.config)
+        last = last_climb(session.held_against_people())
         return settle_tuned(
             last, "finetune", lambda run: train(last.session, run, last.best, last.judged.traced)
         )

@@ -22,9 +22,9 @@ from optimize.finetune import PREFERRING
 from optimize.finetune.forgetting import replayable, replays
 from optimize.finetune.steps import Traces, right_calls, unlabelled
 from optimize.finetune.training_rows import TrainingRow, chat_rows, preferences
+from optimize.lm.endpoint import warm
 from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, student
-from optimize.program.votes import warm
 from optimize.scoring.evaluate import evaluate
 from optimize.task import Score
 from optimize.threads import in_threads

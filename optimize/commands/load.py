@@ -53,9 +53,8 @@ def load_program(
 
     Args:
         name: a task, for the best program in the project's store: the version of the registered
-            model that has the alias `champion` (a run gives it to its program if that was judged on
-            other rows than the champion, or scored at least as well on as many test rows or more).
-            Or the path of a saved program, a .json file such as a report names; its task is found
+            model that has the alias `champion` (docs/using.md says when a run takes it over). Or
+            the path of a saved program, a .json file such as a report names; its task is found
             by name in programs/.
         lm: the LM to ask, as a `dspy.LM` or by name ("embedded", "gguf:PATH", "openai/…"). Without
             it a program with tuned weights runs on these; any other runs on the LM that DSPy is
@@ -71,11 +70,14 @@ def load_program(
 
 @dataclass(frozen=True)
 class Saved:
-    """A program's file: its text, what to call it in an error, and its task."""
+    """A program's file: its text, what to call it in an error, and its task. elsewhere: it may be
+    anybody's, so that an address it names gets no key that the project does not give it.
+    """
 
     text: str
     where: str
     task: Task
+    elsewhere: bool = False
 
     @property
     def config(self) -> RunConfig:
@@ -88,7 +90,11 @@ class Saved:
         """
         given = {name: value for name, value in flags.items() if value is not None}
         known = {} if "lm" in given else optimized_on(self.text)
-        return load_config(self.task.root, known, **given)
+        found = load_config(self.task.root, known, **given)
+        address = None if "api_base" in given else known.get("api_base")
+        if self.elsewhere and address and address != load_config(self.task.root).api_base:
+            return found.model_copy(update={"api_key": None})
+        return found
 
 
 def ready(found: Saved, lm: dspy.BaseLM | str | None = None, meter: Meter | None = None) -> Program:
@@ -136,7 +142,8 @@ def saved(name: str | Path, root: Path | None) -> Saved:
         raise WorkbenchError(f"{path} is not a saved program: it names no task.") from None
     around = [root.resolve()] if root else [find_root(path.parent), find_root()]
     fitting = [r for r in around if (r / "programs" / f"{known}.py").is_file()]
-    return Saved(text, str(path), load_task(known, (fitting or around)[0]))
+    task = load_task(known, (fitting or around)[0])
+    return Saved(text, str(path), task, not path.is_relative_to(task.root.resolve() / "mlruns"))
 
 
 def optimized_on(text: str) -> dict[str, Any]:

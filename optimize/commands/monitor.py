@@ -55,7 +55,8 @@ def monitor(found: InUse, config: RunConfig, path: Path, most: int) -> MonitorRe
     """most: rows that the LM is asked at most, those with labels before a random sample of the
     others.
     """
-    with task_lock(found.session.held_against_people(), "monitor") as session:
+    with task_lock(found.session, "monitor") as session:
+        session = session.held_against_people()
         found = replace(found, session=session)
         new = _new(session, path, most)
         recorded = found.recorded()  # what the new rows are held against, before a call

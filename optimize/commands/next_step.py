@@ -48,7 +48,7 @@ def next_step(report: Report, session: Session) -> Step:
     elif report.gate.open:
         return _tune_or_hand_off(report, session)
     elif report.verdict == "reached":
-        return Step(look)
+        return Step(look, note=f'or use it: optimize try {report.task} "…", optimize apply')
     twice = command_line("run", report.task, report.knobs | _twice(session))
     check = command_line("check", report.task, report.knobs)
     return {
@@ -136,6 +136,9 @@ def _more_rows(report: Report, session: Session) -> Step:
         more = command_line("run", report.task, report.knobs | {f"{side}_rows": whole})
         return Step(more, note=f"with the {left} {side} rows that were left out")
     needed, judged = report.numbers.rows_needed, report.numbers.best.n
+    if not needed and side == "val":
+        note = "what goes wrong; another --lm or --target decides sooner than more rows"
+        return Step(f"optimize failures {report.task}", note=note)
     if not needed:
         return Step(again, f"add labelled rows to devsets/{report.task}")
     some = f"some {needed - judged} more labelled val rows"

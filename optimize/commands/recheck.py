@@ -62,7 +62,8 @@ def recheck(found: InUse, configs: Sequence[RunConfig]) -> RecheckRecord:
         if config.batch:
             with found.asking(config):
                 check_scored_batch(found.program(config), config)
-    with task_lock(found.session.held_against_people(), "recheck") as session:
+    with task_lock(found.session, "recheck") as session:
+        session = session.held_against_people()
         found = replace(found, session=session)
         recorded = _few(found.recorded(), configs[0].test_rows)
         rows = [row_hash(session.task, row) for row in recorded.rows]

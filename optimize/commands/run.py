@@ -13,6 +13,7 @@ import dspy
 from optimize.climb.climb import Climb, climb
 from optimize.climb.preflight import Preflight, preflight
 from optimize.climb.rungs import Rung, ladder
+from optimize.climb.rungs.base import steps
 from optimize.climb.verdict import confirmed, contenders, without_headroom
 from optimize.commands.finish import Findings, settle, surviving
 from optimize.commands.gate import judge
@@ -24,7 +25,7 @@ from optimize.commands.session import Both, Session, tracked_run
 from optimize.commands.since import since_last_run
 from optimize.commands.traces import Traced, trace_calls
 from optimize.commands.tune import tune, tuning_calls
-from optimize.errors import BudgetExhausted, WorkbenchError
+from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
 from optimize.finetune import BACKENDS
 from optimize.finetune.handoff.bundle import Material
 from optimize.lm.reach import check_reachable
@@ -59,12 +60,13 @@ def run(session: Session, rungs: Sequence[Rung] | None = None) -> Report:
     check_cap(session, found_before)
     for line in preflight_sentences(found_before, session.target):
         session.watch.noted(line)
-    session = session.held_against_people()
-    with (
-        task_lock(session, "run") as session,
-        tracked_run(session, "run") as tracked,
-        dspy.context(lm=session.lm),
-    ):
+    with task_lock(session, "run") as session:
+        session = session.held_against_people()
+        return _run(session, rungs, found_before)
+
+
+def _run(session: Session, rungs: Sequence[Rung], found_before: Preflight) -> Report:
+    with tracked_run(session, "run") as tracked, dspy.context(lm=session.lm):
         if changed := since_last_run(session.home, session.task.name, tracked.id):
             session.watch.noted(changed)
         finetune = session.config.finetune
@@ -102,22 +104,30 @@ def _climbed(
 
 def checked(session: Session) -> Preflight:
     """All checks that need no LM call, with what a run of this session may cost."""
-    given = session.task, session.splits, session.config, calls_after(session)
+    judged = len(session.judge.rows) if session.judge else 0
+    given = session.task, session.splits, session.config, calls_after(session) + judged
     return preflight(*given, session.embedder)
 
 
 def check_cap(session: Session, found: Preflight) -> None:
     """Raises WorkbenchError for a cap that would be spent and leave no report."""
+    if problem := low_cap(session, found):
+        raise WorkbenchError(f"{problem} No call was made.")
+
+
+def low_cap(session: Session, found: Preflight) -> str:
+    """What is wrong with such a cap; empty where it suffices."""
     cap, least = session.config.max_calls, found.cost.plan.least
     judged = len(session.judge.rows) if session.judge else 0
-    if cap < least + judged:
-        more = f", and its judge {judged} for the answers that people have judged" if judged else ""
-        val, test = (found.rows[side] for side in ("val", "test"))
-        raise WorkbenchError(
-            f"--max-calls {cap} cannot pay for the rows: {val} val rows once and {test} test rows "
-            f"for two programs take {least} calls{more}. Give more, or use fewer with --val-rows "
-            "and --test-rows. No call was made."
-        )
+    if cap >= least + judged:
+        return ""
+    more = f", and its judge {judged} for the answers that people have judged" if judged else ""
+    val, test = (found.rows[side] for side in ("val", "test"))
+    return (
+        f"--max-calls {cap} cannot pay for the rows: {val} val rows once and {test} test rows "
+        f"for two programs take {least} calls{more}. Give more, or use fewer with --val-rows "
+        "and --test-rows."
+    )
 
 
 def _confirmed(
@@ -192,16 +202,19 @@ def _judge_record(session: Session, found: Climb) -> JudgeRecord | None:
 def calls_after(session: Session) -> int:
     """LM calls to keep for what comes after the climb, beside the test rows."""
     finetune = session.config.finetune
-    traces = trace_calls(session) if finetune != "never" else 0
+    # a hand-off's traces can be made later as well: nothing is kept for a gate that stays closed
+    waits = finetune == "bundle" and not (session.task.declared or session.config.waive)
+    traces = 0 if finetune == "never" or waits else trace_calls(session)
     tuning = tuning_calls(session) if finetune in BACKENDS else 0
     return traces + tuning + _headroom_calls(session)
 
 
 def _headroom_calls(session: Session) -> int:
-    if not session.config.headroom:
+    if not session.config.headroom or session.judge:
         return 0
-    # a chat answer may take two calls
-    return 2 * calls_needed(len(session.splits.val), session.config.teacher is not None)
+    # a chat answer may take two calls a step
+    each, teacher = 2 * steps(session.task), session.config.teacher is not None
+    return each * calls_needed(len(session.splits.val), teacher)
 
 
 def _with_headroom(session: Session, found: Climb) -> tuple[Climb, HeadroomRecord | None]:
@@ -210,14 +223,23 @@ def _with_headroom(session: Session, found: Climb) -> tuple[Climb, HeadroomRecor
     """
     if not session.config.headroom or found.decision.verdict == "reached":
         return found, None
+    if session.judge:
+        session.watch.noted(
+            "The headroom is not known: the best of several answers that a judge rates is often "
+            "one that it passes by mistake."
+        )
+        return found, None
     assert found.best.program
     session.watch.started("headroom")
     teacher = session.teacher if session.config.teacher else None
     single = found.best.program.deepcopy()
     single.votes = 0  # the best of several answers, not of several votes
+    asking = replace(session.asking, repeats=1)
     try:
-        room = headroom(single, session.splits.val, teacher, session.asking)
-    except (WorkbenchError, BudgetExhausted) as error:  # the climb stands without it
+        with session.meter.share(_headroom_calls(session)):
+            room = headroom(single, session.splits.val, teacher, asking)
+    # the climb stands without it
+    except (WorkbenchError, BudgetExhausted, ShareExhausted) as error:
         session.watch.noted(f"The headroom is not known: {error}")
         return found, None
     record = HeadroomRecord(

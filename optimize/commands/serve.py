@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from optimize.commands.load import load_program
+from optimize.commands.load import ready, saved
 from optimize.program.exported import answer
 from optimize.program.folder import PROGRAM
 from optimize.program.program import Program
@@ -21,7 +22,9 @@ class Served:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.program: Program = load_program(folder / PROGRAM, root=folder)
+        # whoever serves a model has chosen it, and the key
+        found = replace(saved(folder / PROGRAM, folder), elsewhere=False)
+        self.program: Program = ready(found)
 
     def predict(self, asked: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The outputs for each row of a table, or for each of some dicts of inputs.

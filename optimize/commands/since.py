@@ -9,7 +9,7 @@ from optimize.store.read import params_since
 
 # what answers or their scores depend on, as runs keep it, and as people say it
 WATCHED = {
-    "data_hash": "rows",
+    "data_hash": "rows or their judge",
     "synthetic_rows": "synthetic rows",
     "task_file": "programs/{task}.py",
     "lm": "LM",

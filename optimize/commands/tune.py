@@ -200,7 +200,8 @@ def _out_of_distribution(session: Session, best: Program, tuned: Attempt) -> Pai
         with dspy.context(lm=lms.telling(session.lm)):
             try:
                 found.append(evaluate(program, session.splits.ood, asking))
-            except BudgetExhausted as error:  # the judgement does not rest on them
+            # the judgement does not rest on them
+            except (WorkbenchError, BudgetExhausted) as error:
                 session.watch.noted(f"The ood rows were not asked: {error}")
                 return None
     return found[0], found[1]

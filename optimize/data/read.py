@@ -160,7 +160,7 @@ def read_hub(task: Task) -> dict[str, list[Placed]]:
     sides = {
         name: next((found[a] for a in alias if a in found), None) for name, alias in NAMES.items()
     }
-    if not all(sides.values()):
+    if not all(sides.values()):  # check says so: load_splits
         sides = {"rows": datasets.concatenate_datasets(list(found.values()))}
     return {
         name: _examples(

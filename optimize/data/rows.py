@@ -90,6 +90,10 @@ def load_splits(task: Task) -> Splits:
     train, and move no other row. Raises WorkbenchError naming file, line and field.
     """
     placed, notes = (read_hub(task), ()) if task.data else read_folder(task)
+    if task.data and "rows" in placed:
+        notes = (
+            f"{task.data} has no train, validation and test splits: all its rows are divided anew.",
+        )
     places: dict[str, tuple[str, ...]] = {}
     hashes: dict[int, str] = {}
     picked = read_labelled(task)

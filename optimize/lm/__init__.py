@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from optimize.lm.named import (
         PROPOSAL_TOKENS,
         adapted_lm,
+        answer_tokens,
         ask,
         check_name,
         configure,
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "PROPOSAL_TOKENS", "adapted_lm", "ask", "check_name", "configure", "gguf_path", "local_lm",
+    "PROPOSAL_TOKENS", "adapted_lm", "answer_tokens", "ask", "check_name", "configure",
+    "gguf_path", "local_lm",
     "price", "prompt_tokens", "resolve", "retires", "task_lm", "teacher_lm", "telling",
 ]  # fmt: skip
 

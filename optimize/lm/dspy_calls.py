@@ -29,7 +29,11 @@ MOST_REPEATS = 1000  # of one call; `--repeats` allows 20
 MOST_WAIT = 60.0  # seconds before a request is made again, whatever the server asks for
 OUR_NAME = re.compile(r"endpoint-[0-9a-f]{12}/")
 TOO_MUCH = (429, 503, 529)  # status of an endpoint that is asked too much
+FORBIDDEN = 403
 CUT = "length"  # how DSPy says that an answer ran into max_tokens
+
+
+_answered: set[str] = set()  # models that have answered in this process
 
 
 class Watch(Protocol):
@@ -92,6 +96,7 @@ class _Request:
             if isinstance(error, ProviderError) and error.status == 200:
                 raise dspy.LMServerError(error.message, model=self.lm.model) from error
             raise
+        _answered.add(self.lm.model)
         self.watch.answered(self.lm, time.perf_counter() - start)
 
     def _check(self) -> None:
@@ -100,7 +105,8 @@ class _Request:
         """
         result = self.state.result
         result.outputs = [_without_keys(output) for output in result.outputs]
-        if any(map(_content, result.outputs)) or self.watch.runs_here(self.lm):
+        own_word = self.watch.runs_here(self.lm) and not any(map(_thoughts, result.outputs))
+        if any(map(_content, result.outputs)) or own_word:
             return
         if refusal := _refusal(self.state.response):
             result.outputs = [refusal]
@@ -109,7 +115,7 @@ class _Request:
             # DSPy prices answers that are kept; this one was paid as well
             args = self.lm, result, self.state.response, self.provider, self.request
             execution._price_result(*args)
-        self.watch.paid(self.lm, result.usage, result.cost)
+        _told_paid(self.watch, self.lm, result)
         self.results.remove(result)
         self.state.completed = self.state.recorded = False
         if getattr(self.state.response, "finish_reason", "") == CUT:
@@ -224,7 +230,9 @@ def _refusals(watch: Watch, lm: Any) -> Iterator[None]:
     except dspy.LMError as error:
         error.message = _plainly(error.message)
         error.args = tuple(_plainly(a) if isinstance(a, str) else a for a in error.args)
-        if isinstance(error, dspy.LMAuthError | dspy.LMBillingError):
+        # a gateway's 403 to one text among others is about that text
+        of_text = getattr(error, "status", None) == FORBIDDEN and lm.model in _answered
+        if isinstance(error, dspy.LMAuthError | dspy.LMBillingError) and not of_text:
             watch.refused(lm, str(error).strip())
         raise
 
@@ -241,8 +249,12 @@ def _placed(watch: Watch, lm: Any, call: Any, asynchronous: bool) -> None:
         known = call.kwargs.get("rollout_id") or lm.kwargs.get("rollout_id") or 0
         place = MOST_REPEATS * known + rollout
         call.legacy["rollout_id"] = call.kwargs["rollout_id"] = place
+    if {"max_tokens", "max_completion_tokens"} <= call.legacy.keys():
+        # the first is this call's own; a reasoning model's room is under the other name
+        call.kwargs.pop("max_tokens", None)
+        del call.legacy["max_tokens"]
     call.place = ""
-    if call.cache:
+    if call.cache and (dspy.cache.enable_disk_cache or dspy.cache.enable_memory_cache):
         request = call.key(lm, asynchronous)
         call.place = cache_key(dspy.cache, request, execution.IGNORED_CACHE_KEYS)
 
@@ -251,11 +263,16 @@ def _told(watch: Watch, lm: Any, call: Any, result: Any) -> Any:
     if result.cache_hit:
         watch.cached(lm, call.n, call.place)
     else:
-        post = posted()
-        if post and result.cost is not None:
-            result.cost *= post.price
-        watch.paid(lm, result.usage, result.cost)
+        _told_paid(watch, lm, result)
     return result
+
+
+def _told_paid(watch: Watch, lm: Any, result: Any) -> None:
+    """What comes by post costs a part of the price."""
+    post = posted()
+    if post and result.cost is not None:
+        result.cost *= post.price
+    watch.paid(lm, result.usage, result.cost)
 
 
 def _without_keys(output: Any) -> Any:
@@ -269,6 +286,11 @@ def _content(output: Any) -> bool:
     if not isinstance(output, dict):
         return bool(str(output or "").strip())
     return bool(str(output.get("text") or "").strip() or output.get("tool_calls"))
+
+
+def _thoughts(output: Any) -> bool:
+    """Whether a thinking model's thoughts came apart from an answer."""
+    return isinstance(output, dict) and bool(output.get("reasoning_content"))
 
 
 def _refusal(response: Any) -> str:

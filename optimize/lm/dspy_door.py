@@ -211,6 +211,13 @@ def input_tokens(provider: str, model: str) -> int | None:
     return int(known) if known else None
 
 
+def thinks(provider: str, model: str) -> bool:
+    """Whether the model thinks before it answers unless told not to, by the same list: Anthropic's
+    do so only when asked to.
+    """
+    return "claude" not in model and bool(model_info(provider, model).get("supports_reasoning"))
+
+
 def retirement(provider: str, model: str) -> date | None:
     """The day on which the provider retires it, from the same list; None where it has none."""
     with suppress(ValueError):

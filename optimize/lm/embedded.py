@@ -101,6 +101,7 @@ def _start(weights: Path, adapter: Path | None, context: int, endpoint: Endpoint
     if read_header(weights).embeds:
         params.embedding = True
         params.n_batch = params.n_ubatch = context  # a text is read in one piece
+    params.enable_reasoning = 0  # thoughts would use up an answer's room; a lever asks for them
     params.cache_ram_mib = 256  # the default lets the prompt cache grow to gigabytes
     params.port = int(endpoint.url.rsplit(":", 1)[1].split("/")[0])
     params.api_keys = [endpoint.key]

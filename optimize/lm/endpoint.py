@@ -15,17 +15,35 @@ from dspy.lm15 import (
     register_provider,
 )
 
+from optimize.lm.dspy_door import thinks
+
 Made = TypeVar("Made", bound=dspy.BaseLM)
 THINKING = 16_000  # tokens for the thoughts of a reasoning model and its answer
 
 
 def hosted(kind: Callable[..., Made], name: str, **options: Any) -> Made:
-    """The LM of a provider, with these options as far as it takes them."""
+    """The LM of a provider, with these options as far as it takes them. One that thinks has room
+    for that, as its thoughts count as part of the answer.
+    """
+    roomy = {**options, "max_tokens": max(THINKING, options["max_tokens"])}
     try:
-        return kind(name, **options)
-    except dspy.LMError:  # a reasoning model that sets its own temperature and needs room to think
-        room = max(THINKING, options["max_tokens"])
-        return kind(name, **{**options, "temperature": None, "max_tokens": room})
+        found = kind(name, **options)
+        own_temperature = "max_completion_tokens" in found.kwargs  # DSPy's for OpenAI's
+    except dspy.LMError:
+        own_temperature = True
+    if own_temperature:
+        return kind(name, **{**roomy, "temperature": None})
+    provider, _, model = name.partition("/")
+    return kind(name, **roomy) if thinks(provider, model) else found
+
+
+def warm(lm: Made, heat: float, **options: Any) -> Made:
+    """The LM at that temperature; a reasoning model, which takes none, as it is: it answers
+    otherwise each time anyway.
+    """
+    own = lm.kwargs.get("temperature")
+    found: Made = lm.copy(**options | ({} if own is None else {"temperature": heat}))
+    return found
 
 
 def declare_endpoint(model: str, url: str, identity: str | None = None) -> str:

@@ -80,13 +80,22 @@ class Kept:
         file.execute(
             "CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, time INTEGER, value BLOB)"
         )
-        if self.size() > self._most:
+        if _held(file) > self._most:
             with suppress(sqlite3.OperationalError), file:  # another process is at it
                 file.execute(
                     "DELETE FROM kept WHERE rowid IN "
                     "(SELECT rowid FROM kept ORDER BY rowid LIMIT (SELECT count(*) / 10 FROM kept))"
                 )
         return file
+
+
+def _held(file: sqlite3.Connection) -> int:
+    """Bytes that are in use: what was deleted leaves room in the file, and does not shrink it."""
+    pages, free, each = (
+        file.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * each)
 
 
 def _rows(statement: str, keys: list[str], file: sqlite3.Connection) -> list[tuple[str, bytes]]:

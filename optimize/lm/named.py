@@ -22,8 +22,8 @@ from optimize.gguf_header import read_header
 from optimize.lm import answers, embedded, embedder, reach, vectors, weights
 from optimize.lm.addresses import addresses, is_group
 from optimize.lm.answers import AnswerCache
-from optimize.lm.dspy_door import retirement, token_prices
-from optimize.lm.endpoint import declare_endpoint, hosted
+from optimize.lm.dspy_door import HistorylessLM, retirement, token_prices
+from optimize.lm.endpoint import declare_endpoint, hosted, warm
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, count_others
 from optimize.lm.pool import declare_pool
@@ -50,7 +50,7 @@ def configure(root: Path, meter: Meter | None = None) -> None:
 
 def task_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
     found = resolve(config.lm, config.api_base, config, meter, max_tokens)
-    return found.copy(temperature=config.temperature) if config.temperature else found
+    return warm(found, config.temperature) if config.temperature else found
 
 
 def telling(lm: MeteredLM) -> MeteredLM:
@@ -94,7 +94,8 @@ def resolve(
         # another address never gets OpenAI's key
         key = config.api_key.get_secret_value() if config.api_key else "none"
         reached = _declared(name.split("/", 1)[1], api_base, key)
-        return MeteredLM(reached, meter=meter, any_schema=True, api_key=key, **options)
+        # a gateway's reasoning model, known by its name, has the same limits as at its provider
+        return hosted(MeteredLM, reached, meter=meter, any_schema=True, api_key=key, **options)
     return hosted(MeteredLM, name, meter=meter, **options)
 
 
@@ -149,6 +150,17 @@ def prompt_tokens(config: RunConfig, max_tokens: int) -> int:
     if is_local(config.lm) and (path := gguf_path(config.lm)):
         return embedded.context_of(path, config.context) - max_tokens
     return hosted_tokens(config.lm)
+
+
+def answer_tokens(name: str, api_base: str | None, asked: int) -> int:
+    """Tokens that an answer of this LM may take, its thoughts included, where so many are asked
+    for.
+    """
+    if is_local(name) or "/" not in name:
+        return asked
+    reached = f"endpoint/{name.split('/', 1)[1]}" if api_base else name
+    given = hosted(HistorylessLM, reached, temperature=0.0, max_tokens=asked).kwargs
+    return int(given.get("max_completion_tokens") or given["max_tokens"])
 
 
 def gguf_path(name: str) -> Path | None:

@@ -146,8 +146,10 @@ def _strict(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     strict = {key: _strict(value) for key, value in schema.items() if key != "default"}
-    if isinstance(properties := schema.get("properties"), dict):
-        strict |= {"required": list(properties), "additionalProperties": False}
+    for names in schema.keys() & {"properties", "$defs"}:  # whose keys are no words of JSON Schema
+        strict[names] = {name: _strict(value) for name, value in schema[names].items()}
+    if "properties" in schema:
+        strict |= {"required": list(schema["properties"]), "additionalProperties": False}
     return strict
 
 

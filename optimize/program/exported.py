@@ -95,5 +95,6 @@ def _lm(state: Mapping[str, Any], task: Task) -> dspy.BaseLM:
     if base:
         model = name.removeprefix("gguf:") if inside else name.partition("/")[2]
         key = os.environ.get("OPTIMIZE_API_KEY", "none")
-        return EndpointLM(declare_endpoint(model, addresses(base)[0].url), api_key=key, **options)
+        reached = declare_endpoint(model, addresses(base)[0].url)
+        return hosted(EndpointLM, reached, api_key=key, **options)
     return hosted(HistorylessLM, name, **options)

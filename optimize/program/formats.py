@@ -18,8 +18,9 @@ from optimize.program.compact_format import CompactAdapter
 
 Signature = type[dspy.Signature]
 NULL = "null"
-# what a thinking model says to itself, where its server leaves it in the answer
-THOUGHTS = re.compile(r"^\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", re.DOTALL)
+# what a thinking model says to itself, where its server leaves it in the answer; some templates
+# write the opening tag into the prompt
+THOUGHTS = re.compile(r"^\s*(?:<think(?:ing)?>)?.*?</think(?:ing)?>\s*", re.DOTALL)
 
 
 class Nulls(OwnFallback):

@@ -9,6 +9,7 @@ from typing import Any
 import dspy
 
 from optimize.files import plain, to_json
+from optimize.lm.endpoint import warm
 
 HEAT = 0.7  # temperature of the answers beside the first one
 
@@ -16,14 +17,6 @@ HEAT = 0.7  # temperature of the answers beside the first one
 def sampled(lm: dspy.LM, number: int) -> dspy.LM:
     """The LM as it is for number 0; else warm, with a place of its own in the cache."""
     return warm(lm, HEAT, rollout_id=number) if number else lm
-
-
-def warm(lm: dspy.LM, heat: float, **options: Any) -> dspy.LM:
-    """The LM at that temperature; a reasoning model, which takes none, as it is: it answers
-    otherwise each time anyway.
-    """
-    own = lm.kwargs.get("temperature")
-    return lm.copy(**options | ({} if own is None else {"temperature": heat}))
 
 
 def elected(

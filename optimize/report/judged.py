@@ -41,7 +41,7 @@ def judge_sentences(report: Report) -> list[str]:
     return [
         *out,
         "The correction takes the judge to err on these programs' answers as it does on those that "
-        "people judged, and on one program as on another: docs/judge.md.",
+        "people judged, and on one program as on another.",
     ]
 
 

@@ -131,7 +131,7 @@ def recheck_sentences(found: RecheckRecord, today: date) -> list[str]:
     if found.test_reads > 1:
         out += [
             f"These test rows have judged {found.test_reads} programs and LMs by now, so more is "
-            "asked of them each time. Fresh test rows would tell more: docs/rows.md."
+            "asked of them each time. Newly labelled rows, drawn at random, would tell more."
         ]
     return out + [
         retirement_sentence(lm.lm, lm.retires, today, found.task) for lm in found.lms if lm.retires
@@ -150,7 +150,7 @@ def _told(found: RecheckRecord, lm: RecheckedLm) -> str:
         what += ", though it is surely worse than on record"
     other = ""
     if lm.other_answers is not None:
-        other = f" Answered otherwise than on record: {lm.other_answers} rows."
+        other = f" {lm.other_answers} rows are answered differently than before."
     if lm.score.coverage < COVERAGE:
         what = f"only {lm.score.coverage:.0%} of the rows have an answer, since calls failed"
     return f"{found.name(lm)}: {what}. {lm.gain} on {lm.gain.n} rows, {lm.gain.changed}.{other}"
@@ -190,7 +190,7 @@ def _undecided(found: RecheckRecord, lm: RecheckedLm) -> str:
         return f"Next: once it answers again, optimize recheck {found.task} {lm.flags}"
     if lm.chance <= ERROR:
         return "It is below its target, and not shown to be worse than on record."
-    return f"Next: label more rows for devsets/{found.task}; docs/monitor.md."
+    return f"Next: label more rows, drawn at random, for devsets/{found.task}."
 
 
 def recheck_plan(rows: int, lms: int, calls: int, usd: float | None, reads: int) -> str:

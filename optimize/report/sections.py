@@ -114,7 +114,10 @@ def _asked(report: Report) -> Section:
         ]
         for role, used in report.roles.items()
     ]
-    columns = ("LM as", "calls", "failed", "known", "tokens in", "cached", "tokens out", "cost")
+    columns = (
+        *("LM as", "calls", "failed", "from our cache"),
+        *("tokens in", "cached by the provider", "tokens out", "cost"),
+    )
     return Section("What LMs were asked", (), columns, rows)
 
 
@@ -123,11 +126,11 @@ def _gain(found: GainRecord | None) -> str:
 
 
 def _gate(report: Report) -> Section:
-    marks = {True: "met", None: "mind", False: "not met"}
+    marks = {True: "met", None: "warning", False: "not met"}
     rows = [[c.name, c.value, c.threshold, marks[c.passed]] for c in report.gate.criteria]
     waived = [f"Waived: {report.gate.waived}."] if report.gate.waived else []
     title = f"Fine-tuning: the gate is {'open' if report.gate.open else 'closed'}"
-    return Section(title, waived, ("criterion", "found", "asked", ""), rows)
+    return Section(title, waived, ("criterion", "found", "required", ""), rows)
 
 
 def _tuning(report: Report) -> list[Section]:
@@ -217,7 +220,7 @@ def _costs(found: EffectsRecord | None) -> tuple[Sequence[str], Sequence[Sequenc
     rows.append(["training, seconds", "", f"{found.train_seconds:.0f}"])
     pays = str(found.pays_after) if found.pays_after else "never: an answer takes no less time"
     if found.price_before and found.price_after:
-        rows.append(["answers until that is made up for", "", pays])
+        rows.append(["answers until the training has paid for itself", "", pays])
     return ("", "best prompt", "tuned"), rows
 
 
@@ -252,7 +255,7 @@ def _doubts(report: Report) -> list[str]:
     if n.test_reads > 1:
         out += [
             f"These test rows have judged {n.test_reads} programs by now, so more is asked of "
-            "them. Fresh test rows would tell more: docs/rows.md."
+            "them. Newly labelled rows, drawn at random, would tell more."
         ]
     if (coverage := min(s.coverage for s in (n.best, test.zero_shot, test.prompt))) < 1:
         out += [

@@ -269,7 +269,7 @@ def preflight_sentences(found: Preflight, target: float) -> list[str]:
     out.append(
         f"{found.rows['val']} val rows show a gain of {found.smallest_gain:.2f} or more with "
         "80 % probability "
-        f"(if two programs differ on a quarter of the rows); a gain of {needed} rows."
+        f"(if two programs differ on a quarter of the rows); one of {needed} rows."
     )
     if found.baselines:
         out.append(

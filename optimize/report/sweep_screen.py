@@ -24,7 +24,7 @@ def sweep_shown(found: SweepRecord) -> RenderableType:
         bullets([swept.spent_sentence(found), swept.read_sentence(found)]),
         Text(f"{found.outcome}.", style=style),
         Text(f"Page: {found.page}", style="dim"),
-        Text(f"Next: {swept.following(found)}", style="bold"),
+        *(Text(f"Next: {command}", style="bold") for command in swept.following(found)),
     )
 
 

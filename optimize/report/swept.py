@@ -115,17 +115,18 @@ def _seeds_sentence(found: TaskRecord) -> str:
     )
 
 
-def following(found: SweepRecord) -> str:
-    """The command that makes the best of all a champion: its answers are cached."""
-    best = [
-        c
-        for task in found.tasks
-        for c in found.cells
-        if task.best and c.task == task.task and c.found and c.setting == task.best.setting
-    ]
-    if not best:
-        return f"optimize sweep {shlex.quote(found.file)}"
-    return max(best, key=lambda c: c.found.val.score if c.found else 0.0).command
+def following(found: SweepRecord) -> list[str]:
+    """The commands that make the best of each task its champion: its answers are cached."""
+    commands = []
+    for task in found.tasks:
+        best = [
+            (c.found.val.score, c.command)
+            for c in found.cells
+            if task.best and c.task == task.task and c.found and c.setting == task.best.setting
+        ]
+        if best:
+            commands.append(max(best)[1])
+    return commands or [f"optimize sweep {shlex.quote(found.file)}"]
 
 
 def cells_section(found: Sequence[CellRecord]) -> Section:

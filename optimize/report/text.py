@@ -129,14 +129,14 @@ def spent(report: Report) -> str:
     return f"{report.lm_calls} LM calls ({cost}), {duration(report.seconds)}"
 
 
-def terminal(report: Report, details: bool = False) -> RenderableType:
+def terminal(report: Report, details: bool = False, run: str = "") -> RenderableType:
     """The end of a run as a person reads it, on one screen: verdict, scores, why, next command.
 
-    details: everything else the report knows, before that.
+    details: everything else the report knows, before that. run: its name; default: its task's last.
     """
     style = "bold green" if report.target_met else "bold yellow"
     scores = sections.test_scores(report)
-    more = "" if details else f" Everything else: optimize report {report.task} --details"
+    more = "" if details else f" Everything else: optimize report {run or report.task} --details"
     return Group(
         *([_all_sections(report)] if details else []),
         Text(headline(report), style=style),
@@ -233,12 +233,12 @@ def checks(
     details: bool = False,
     more: Sequence[RenderableType] = (),
 ) -> RenderableType:
-    """The checks as a person reads them; following: the command that comes next, details: every
+    """The checks as a person reads them; following: what comes next, details: every
     example of every finding, more: what else was asked for.
     """
     rows = ", ".join(f"{count} {side}" for side, count in found.rows.items())
     problems = sum(f.count for f in found.findings if f.problem)
-    end = f"Fix the {problems} things above first." if problems else f"Next: {following}"
+    end = f"Fix the {problems} things above first." if problems else following
     return Group(
         Text(f"{name}: {rows} rows, all fit the signature. Target {target}."),
         bullets(preflight_sentences(found, target)),
@@ -259,7 +259,7 @@ def criteria(found: GateRecord, following: str) -> RenderableType:
 
     following: the command that goes on where it is open.
     """
-    table = Table("", "criterion", "found", "asked", box=None, pad_edge=False)
+    table = Table("", "criterion", "found", "required", box=None, pad_edge=False)
     for c in found.criteria:
         mark = {True: "✓", None: "!", False: "✗"}[c.passed]
         table.add_row(

@@ -52,10 +52,17 @@ class Asking:
     spread: Spread = in_threads
 
 
-def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Asking) -> Evaluation:
+def evaluate(
+    program: dspy.Module,
+    examples: Sequence[dspy.Example],
+    asking: Asking,
+    before: tuple[Outcome, ...] | None = None,
+) -> Evaluation:
     """The program's outcomes on the examples; those whose call failed are asked once more when all
     others are done.
 
+    before: those of examples that it was asked earlier, which come first; a few examples are then
+    one look of several, and tell nothing yet of how calls fare.
     Raises WorkbenchError when most calls fail: that is no evaluation.
     """
     repeats, place = asking.repeats, ANEW * asking.anew
@@ -72,18 +79,19 @@ def evaluate(program: dspy.Module, examples: Sequence[dspy.Example], asking: Ask
             f"A cap left room for {asked} of {len(found)} answers: too few for a score. What was "
             f"answered is kept, and the same command with a higher cap goes on. {capped_by}"
         )
-    if len(failed) - capped > asked / 2:
-        first = found[failed[0]].error
+    earlier = before or ()
+    all_asked, all_failed = asked + len(earlier), len(failed) - capped
+    all_failed += sum(outcome.score is None for outcome in earlier)
+    if all_failed > all_asked / 2 and (before is None or all_asked >= FEWEST):
+        first = next(o.error for o in (*earlier, *found) if o.score is None and not o.capped)
         raise WorkbenchError(
-            f"{len(failed)} of {len(found)} calls failed, so there is no score. The first: {first}"
+            f"{all_failed} of {all_asked} calls failed, so there is no score. The first: {first}"
         )
     again = _outcomes(program, [jobs[n] for n in failed], asking, lambda done: None)
     for n, outcome in zip(failed, again, strict=True):
         found[n] = outcome
-    return Evaluation(
-        tuple(_together(found[n : n + repeats]) for n in range(0, len(found), repeats)),
-        asking.task.confusion,
-    )
+    each = (_together(found[n : n + repeats]) for n in range(0, len(found), repeats))
+    return Evaluation((*earlier, *each), asking.task.confusion)
 
 
 def race(
@@ -108,9 +116,8 @@ def race(
         def shown(done: int, _: int, seen: int = seen) -> None:
             asking.progress(seen + done, len(examples))
 
-        so_far += evaluate(
-            program, examples[seen : seen + block], replace(asking, progress=shown)
-        ).outcomes
+        more, told = examples[seen : seen + block], replace(asking, progress=shown)
+        so_far = evaluate(program, more, told, so_far).outcomes
         both = differences(incumbent.scores, [o.score for o in so_far])
         calls = sum(o.asked for o in so_far) / len(so_far) / asking.repeats
         if hopeless(both, len(examples) - (len(so_far) - len(both)), errors(calls)):

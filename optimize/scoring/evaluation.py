@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import variance
+from statistics import fmean, variance
 from typing import Any
 
 from optimize.lm.usage import Usage
@@ -71,6 +71,11 @@ class Evaluation:
     def interval(self) -> Interval:
         """Of the scores as they were given, by which programs are ranked."""
         return mean_interval(self.known)
+
+    @property
+    def mean(self) -> float:
+        """The same without its ends; 0 where no call has been answered yet."""
+        return fmean(self.known or [0.0])
 
     @property
     def score(self) -> Interval:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -42,9 +43,12 @@ def keep(store: Any, experiment: str, program: Program, message: str) -> list[Ve
 
 
 def prompt_name(program: Program, step: str) -> str:
-    """What the prompt of a predictor is called; a task's own name is its model's."""
+    """What the prompt of a predictor is called, in letters that MLflow's registry takes and can
+    search for; a task's own name is its model's.
+    """
     single = len(program.predictors()) == 1
-    return f"{program.task.name}.{'prompt' if single else step}"
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", step).strip("_")
+    return f"{program.task.name}.{'prompt' if single else plain}"
 
 
 def mark(store: Any, prompts: Sequence[Version], alias: str) -> None:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optimize.climb.rungs import demos, instructions, tuned
-from optimize.climb.rungs.base import BOOTSTRAP, PASSES, Context, Skip, Starved
+from optimize.climb.rungs.base import (
+    BOOTSTRAP,
+    PASSES,
+    Context,
+    Skip,
+    Starved,
+    least_calls,
+    steps,
+)
 from optimize.climb.rungs.guide import guide, without_guide
 from optimize.climb.rungs.output_format import output_format
 from optimize.climb.rungs.passages import passages, without_corpus
@@ -47,6 +55,13 @@ class Rung:
     passes: int = PASSES
     once: int = 0
     dearer: float = 1
+
+    def priced(self, task: Task) -> Rung:
+        """With its price for this task: a judge is asked about the answer that is given alone."""
+        if not task.judge or self.dearer <= 1:
+            return self
+        own, whole = steps(task), least_calls(task)
+        return replace(self, dearer=(self.dearer * own + whole - own) / whole)
 
     def on_test(self, test: int, calls: float = 1.0) -> int:
         """LM calls that its program takes more for so many test rows than what it is made of."""

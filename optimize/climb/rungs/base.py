@@ -37,11 +37,11 @@ SURE = 3.0
 BOOTSTRAP = 24
 
 
-def searched(train: int, calls: int = 0) -> int:
-    """On how many of so many train rows a rung compares its candidates, if it has so many calls for
-    that.
+def searched(train: int, answers: int = 0) -> int:
+    """On how many of so many train rows a rung compares its candidates, if it has the calls for so
+    many answers.
     """
-    return min(train // 3, MOST_SEARCH, max(SEARCH, calls // WANTED))
+    return min(train // 3, MOST_SEARCH, max(SEARCH, answers // WANTED))
 
 
 def steps(task: Task) -> int:
@@ -142,7 +142,7 @@ class Context:
         ]
         for left in reversed(range(rounds)):
             upto = math.ceil(len(rows) / 2**left)
-            alive = sorted(self._asked(alive, rows[:upto]), key=lambda look: -look[1].interval.mean)
+            alive = sorted(self._asked(alive, rows[:upto]), key=lambda look: -look[1].mean)
             if left:
                 leader = alive[0][1].scores
                 lasting = [
@@ -169,8 +169,8 @@ class Context:
         def ask(look: tuple[Program, Evaluation]) -> tuple[Program, Evaluation] | WorkbenchError:
             candidate, so_far = look
             try:
-                more = evaluate(candidate, rows[len(so_far.outcomes) :], asking)
-                return candidate, Evaluation(so_far.outcomes + more.outcomes)
+                more = rows[len(so_far.outcomes) :]
+                return candidate, evaluate(candidate, more, asking, so_far.outcomes)
             except WorkbenchError as error:
                 return error
 
@@ -185,15 +185,29 @@ class Context:
         return (
             candidates[0]
             if len(candidates) == 1
-            else max(self.compare(candidates, rows), key=lambda c: c[1].interval.mean)[0]
+            else max(self.compare(candidates, rows), key=lambda c: c[1].mean)[0]
         )
 
 
 def fits(program: Program, rows: Sequence[dspy.Example]) -> bool:
-    """Whether each step's whole prompt is one that the task LM can read, for each of the rows."""
+    """Whether each step's whole prompt is one that the task LM can read, for each of the rows; but
+    for those that leave no room for anything beside them.
+    """
+    return all(_read(program, row) or not _read(bare(program), row) for row in rows)
+
+
+def _read(program: Program, row: dspy.Example) -> bool:
     room = room_of(dspy.settings.lm)
-    sent = (prompt for row in rows for prompt in prompts(program, row))
-    return all(room.fits(prompt, prompt.count("\n--- ") + 1) for prompt in sent)
+    return all(room.fits(p, p.count("\n--- ") + 1) for p in prompts(program, row))
+
+
+def bare(program: Program) -> Program:
+    """The program without what it shows beside its input."""
+    copy = fresh(program)
+    copy.guide = copy.neighbours = None
+    for predictor in copy.predictors():
+        predictor.demos = []
+    return copy
 
 
 def fitting(candidates: list[Program], rows: Sequence[dspy.Example]) -> list[Program]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import random
 
+import dspy
+
 from optimize.climb.rungs.base import Context, fitting, fresh
 from optimize.climb.rungs.demos import FEW, spread, with_fitting, with_nearest
-from optimize.program.program import Program
+from optimize.program.program import Program, student
 from optimize.program.retrieval import Passages
 from optimize.task import Task
 
@@ -15,10 +17,13 @@ SIZES = (1, 3)
 
 
 def without_corpus(task: Task) -> str:
-    return "" if task.corpus else "the task has no corpus.jsonl"
+    if not task.corpus:
+        return "the task has no corpus.jsonl"
+    own = type(student(task).inner)
+    return "" if own in (dspy.Predict, dspy.ChainOfThought) else "its program asks for none"
 
 
-def passages(student: Program, context: Context) -> Program:
+def passages(incumbent: Program, context: Context) -> Program:
     """The k best passages at call time, with the demos there are, with drawn ones and with the
     nearest.
 
@@ -32,7 +37,7 @@ def passages(student: Program, context: Context) -> Program:
     drawn = spread(pool, context.task, FEW, random.Random(context.seed))
     candidates = []
     for k, finder in itertools.product(sizes, context.finders):
-        candidate = fresh(student)
+        candidate = fresh(incumbent)
         candidate.use_passages(Passages(k, corpus, finder))
         candidates += [
             candidate,

@@ -18,10 +18,11 @@ from optimize.data.read import read_row
 from optimize.data.split import folded
 from optimize.data.synthetic import faults
 from optimize.errors import UserCodeError, WorkbenchError
+from optimize.lm.endpoint import warm
 from optimize.program.guide import Guide
 from optimize.program.program import Program, student
 from optimize.program.retrieval import Neighbours, Passages
-from optimize.program.votes import HEAT, warm
+from optimize.program.votes import HEAT
 from optimize.program.writing import Draw, label_values
 from optimize.scoring.evaluate import FEWEST, Asking, evaluate
 from optimize.scoring.evaluation import Outcome

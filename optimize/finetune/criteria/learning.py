@@ -148,7 +148,7 @@ def annotators(case: Case) -> Criterion | None:
 
 
 def declared(task: Task, case: Case, waived: str | None) -> Criterion:
-    declared = task.stability == "stable" and bool(task.owner)
+    declared = task.declared
     value = (
         f"{task.stability or 'stability not said'}, "
         f"{'owner ' + task.owner if task.owner else 'no owner'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from optimize.climb.preflight import DIFFER
+from optimize.climb.rungs.passages import without_corpus
 from optimize.climb.verdict import CONFIRMED, contradicts_plateau
 from optimize.finetune import finetune_command
 from optimize.finetune.criteria.case import Case, Criterion
@@ -76,7 +77,7 @@ def test_rows(case: Case) -> Criterion | None:
 
 
 def retrieval(task: Task, case: Case) -> Criterion | None:
-    if not task.corpus:
+    if not task.corpus or without_corpus(task):
         return None
     passed = "retrieval" in case.families
     return Criterion(
