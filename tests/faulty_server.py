@@ -61,6 +61,7 @@ FAULTS: dict[str, Callable[[str, str], Any]] = {
     "429": lambda model, key: refused(429, "slow down"),
     "429, in a day": lambda model, key: refused(429, "slow down", **{"Retry-After": "86400"}),
     "401": lambda model, key: refused(401, f"Incorrect API key provided: {key}"),
+    "403": lambda model, key: refused(403, "Your input was flagged."),
     "too long": lambda model, key: refused(
         400, "This model's maximum context length is 8192 tokens.", "context_length_exceeded"
     ),

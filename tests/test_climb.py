@@ -20,7 +20,7 @@ from typing import Literal
 
 import dspy
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 
 from optimize import lm as lms
 from optimize.climb.attempts import SLACK, Setup, baseline, tried_rung
@@ -28,12 +28,12 @@ from optimize.climb.climb import Climb, climb
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import LADDER, Context, Rung, Skip, Starved
 from optimize.climb.rungs.base import PASSES, searched
-from optimize.climb.rungs.demos import spread, with_demos
+from optimize.climb.rungs.demos import spread, with_demos, with_fitting
 from optimize.climb.rungs.output_format import output_format
 from optimize.config import RunConfig
 from optimize.data.judging_rows import lent
 from optimize.data.rows import Splits
-from optimize.errors import UserCodeError, WorkbenchError
+from optimize.errors import BudgetExhausted, UserCodeError, WorkbenchError
 from optimize.lm.meter import Meter
 from optimize.program.guide import Guide
 from optimize.program.program import Program, student
@@ -97,6 +97,8 @@ def painter() -> FastAPI:
     async def complete(request: Request) -> dict[str, object]:
         body = await request.json()
         app.state.calls += 1
+        if "unanswerable" in body["messages"][-1]["content"]:
+            raise HTTPException(400, "flagged")
         colour = answer(body["messages"])
         schema = json.dumps(body.get("response_format") or {})
         text = f"[[ ## colour ## ]]\n{colour}\n\n[[ ## completed ## ]]"
@@ -512,3 +514,44 @@ def test_a_cap_below_the_baseline_is_told_before_the_climb(setup: Setup) -> None
             LADDER,
             Observer(),
         )
+
+
+def test_a_row_that_no_call_answers_costs_no_lever(setup: Setup, tmp_path: Path) -> None:
+    """Candidates are compared on one row, then two: the first may be the one."""
+    context = Context(TASK, setup.splits.train, setup.teacher, 4000, 1.0, 4, 0)
+    pool, search = context.halves()
+    refused = dspy.Example(thing="unanswerable", colour="red").with_inputs("thing")
+    taught = with_demos(student(TASK), spread(pool, TASK, 6, random.Random(0)))
+    bare = [student(TASK) for _ in range(15)]
+    others = sorted(search, key=lambda e: "brick" in e.thing)  # on which red is right unseen
+    assert context.best([*bare, taught], [refused, *others]) is taught
+
+
+def test_a_lever_that_a_cap_ends_was_not_tried(setup: Setup) -> None:
+    """So nothing says that every lever was."""
+
+    def capped(program: Program, context: Context) -> Program:
+        raise BudgetExhausted("The cap of 9 minutes is reached (--max-minutes).")
+
+    rungs = [Rung("own", "demos", lambda program, context: program), Rung("c", "demos", capped)]
+    found = climb(replace(setup, target=0.999), rungs, Observer())
+    assert [a.rung for a in found.attempts] == ["zero_shot", "own", "c"]
+    assert found.decision.verdict == "budget" and found.history.rungs_left == 1
+
+
+def test_levers_that_can_do_nothing_are_not_counted_as_left(setup: Setup) -> None:
+    never = [Rung(f"never {n}", "demos", output_format, lambda task: "not for it") for n in "ab"]
+    small = replace(setup, meter=Meter(3 * len(setup.splits.val) + 2 * len(setup.splits.test)))
+    small.teacher.meter = small.meter
+    found = climb(replace(small, target=0.999), [never[0], RUNGS["votes"], never[1]], Observer())
+    assert found.decision.verdict == "budget" and found.history.rungs_left == 1
+
+
+def test_one_row_that_leaves_no_room_shortens_nothing_for_the_others(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, search = Context(TASK, setup.splits.train, setup.teacher, 4000, 1.0, 4, 0).halves()
+    long = dspy.Example(thing="brick " * 9000, colour="red").with_inputs("thing")
+    demos = [example(n) for n in range(12)]
+    assert len(with_fitting(student(TASK), demos, search).predictors()[0].demos) == 12
+    assert len(with_fitting(student(TASK), demos, [*search, long]).predictors()[0].demos) == 12

@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any, Literal
 
 import dspy
+import jsonschema
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
@@ -250,3 +251,14 @@ def test_what_is_shown_as_an_answer_is_read_back(
     assert COMPACT.parse(asked, shown) == outputs
     if schema := answer_schema(asked):
         pytest.importorskip("jsonschema").validate(TypeAdapter(Any).validate_json(shown), schema)
+
+
+def test_a_field_may_be_called_as_a_word_of_json_schema() -> None:
+    class Param(BaseModel):
+        name: str
+        default: str | None = None
+
+    asked = dspy.Signature({"text": (str, dspy.InputField()), "param": (Param, dspy.OutputField())})
+    schema = answer_schema(asked)
+    jsonschema.validate({"name": "size", "default": "1"}, schema)
+    assert set(schema["required"]) == set(schema["properties"]) == {"name", "default"}

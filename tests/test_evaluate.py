@@ -232,3 +232,19 @@ def test_the_lms_own_words_are_kept_cached_or_not(adder: tuple[Adder, Program]) 
         found = evaluate(adder[1], ROWS[2:3], Asking(TASK, threads=1)).outcomes[0]
         assert found.said == (words,)
     assert adder[0].asked[2] == 1
+
+
+def test_one_look_of_several_is_judged_with_those_before_it(adder: tuple[Adder, Program]) -> None:
+    """A row that no call can answer must not end what others have been asked, nor what begins."""
+    adder[0].refused.update({0: 99, 12: 99})
+    asking = Asking(TASK, threads=1)
+    found = evaluate(adder[1], ROWS[:1], asking, ())
+    assert found.scores == (None,) and found.mean == 0.0
+    longer = evaluate(adder[1], ROWS[1:3], asking, found.outcomes)
+    assert longer.scores == (None, 1.0, 1.0) and longer.mean == 1.0
+    incumbent = evaluate(adder[1], ROWS[:13], asking)
+    raced = race(adder[1], incumbent, ROWS[:13], asking, lambda calls: -1.0)
+    assert raced.scores[12] is None, "the last block is one row"
+    adder[0].refused.update(dict.fromkeys(range(20, 26), 99))
+    with pytest.raises(WorkbenchError, match="7 of 9 calls failed"):
+        evaluate(adder[1], ROWS[20:26], asking, longer.outcomes)

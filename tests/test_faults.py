@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from tests.faulty_server import FAULTS, Asked, faulty_app
 from tests.test_cli import optimize
 from tests.test_lm import colour_task, rows, served
 
-LASTING = ("401", "too long", "refusal", "429, in a day", "echo", "echo in the answer")
+LASTING = ("401", "403", "too long", "refusal", "429, in a day", "echo", "echo in the answer")
 PASSING = [fault for fault in FAULTS if fault not in LASTING]
 RED = "[[ ## colour ## ]]\nred\n\n[[ ## completed ## ]]"
 
@@ -126,6 +127,29 @@ def test_a_refused_key_ends_everything_at_once() -> None:
         with dspy.context(lm=ours(url, Meter(99))), pytest.raises(LmRefused, match="the key"):
             evaluate(student(task), rows(*map(str, range(40))), Asking(task, threads=4))
     assert len(app.state.log) <= 8, "those in flight"
+
+
+def test_a_text_that_a_gateway_forbids_is_missing_and_the_others_go_on() -> None:
+    app = faulty_app(lambda text: RED, lambda asked: "403" * ("rose" in asked.text))
+    with served(app) as url:
+        task = colour_task()
+        lm = lms.resolve("openai/guarded", url + "/v1", RunConfig(), Meter(99), 40)
+        with dspy.context(lm=lm), pytest.raises(LmRefused, match="flagged"):
+            evaluate(student(task), rows("rose"), Asking(task, threads=1))  # it has never answered
+        with dspy.context(lm=lm):
+            found = evaluate(student(task), rows("fire", "rose", "blood"), Asking(task, threads=1))
+    assert found.scores == (1.0, None, 1.0)
+
+
+def test_equal_calls_that_are_not_kept_are_answered_side_by_side() -> None:
+    """As in a service, where nobody would find the first one's answer."""
+    app = faulty_app(lambda text: "fine", lambda asked: "", seconds=0.5)
+    with served(app) as url, ThreadPoolExecutor(4) as threads:
+        lm = ours(url, Meter(9))
+        dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+        start = time.monotonic()
+        assert list(threads.map(lm, ["hello"] * 4)) == [["fine"]] * 4
+    assert len(app.state.log) == 4 and time.monotonic() - start < 1.9
 
 
 def test_a_program_in_use_is_told_of_a_refused_key_by_dspys_own_error() -> None:

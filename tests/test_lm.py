@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,9 @@ from fastapi import FastAPI, Request, Response
 from optimize import lm as lms
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted, ShareExhausted, StoreFailed, WorkbenchError
-from optimize.lm import embedded, weights
+from optimize.lm import embedded, metered, weights
+from optimize.lm.kept import Kept
+from optimize.lm.limits import Limits
 from optimize.lm.meter import Meter
 from optimize.program.program import student
 from optimize.scoring.evaluate import Asking, evaluate
@@ -323,3 +326,58 @@ def test_the_key_of_an_endpoint_is_never_saved(
 def test_a_name_that_is_no_lm_says_what_to_use(name: str) -> None:
     with pytest.raises(WorkbenchError, match=r"optimize lm list|DSPy model string"):
         lms.resolve(name, None, RunConfig(), Meter(1), 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "tokens", "temperature"),
+    [
+        ("openai/gpt-4.1-mini", None, 40, 0.5),
+        ("gemini/gemini-2.5-flash", None, 16_000, 0.5),  # its thoughts count as answer
+        ("openai/gpt-5-mini", None, 16_000, None),  # and it takes no temperature
+        ("openai/gpt-5-mini", "http://127.0.0.1:9/v1", 16_000, None),  # nor behind a gateway
+        ("anthropic/claude-sonnet-4-5", None, 40, 0.5),  # thinks only when asked to
+    ],
+)
+def test_models_that_think_have_the_room_for_it(
+    name: str, base: str | None, tokens: int, temperature: float | None
+) -> None:
+    lm = lms.task_lm(RunConfig(lm=name, api_base=base, temperature=0.5), Meter(9), 40)
+    given = lm.kwargs.get("max_tokens") or lm.kwargs["max_completion_tokens"]
+    assert (given, lm.kwargs.get("temperature")) == (tokens, temperature)
+    assert lms.answer_tokens(name, base, 40) == tokens
+
+
+def test_a_call_with_a_room_of_its_own_reaches_a_reasoning_model() -> None:
+    """Which is told its room under another name; two of them would be refused."""
+    app = chat_app(lambda text: "fine")
+    with served(app) as url:
+        lm = lms.resolve("openai/gpt-5-mini", url + "/v1", RunConfig(), Meter(9), 40)
+        assert lm("Hello?", max_tokens=700) == ["fine"]
+    (sent,) = app.state.bodies
+    rooms = {sent.get(name) for name in ("max_tokens", "max_completion_tokens")}
+    assert rooms - {None} == {16_000} and "temperature" not in sent
+
+
+def test_an_answer_that_dspy_cannot_price_costs_what_the_list_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = {"prompt_tokens": 1000, "completion_tokens": 10}
+    watch, known = metered._Watch(), dspy.LM("openai/gpt-4.1-mini")
+    meter = Meter(9, Limits(usd=1.0))
+    monkeypatch.setattr(metered, "_others", meter)
+    watch.paid(known, told, None)
+    assert meter.usage().cost == pytest.approx(1000 * 4e-7 + 10 * 1.6e-6)
+    for unknown, tokens in ((dspy.LM("openai/nobody-knows"), told), (known, {})):
+        with pytest.raises(BudgetExhausted, match="costs is not known, so --budget-usd"):
+            watch.paid(unknown, tokens, None)
+
+
+def test_a_full_cache_loses_its_oldest_tenth_once(tmp_path: Path) -> None:
+    """The file does not shrink by that, and must not be taken for full again."""
+    path = tmp_path / "kept.db"
+    Kept(path).put({f"{n:04}": bytes(1000) for n in range(420)})
+    with closing(sqlite3.connect(path)) as file:
+        (pages,) = file.execute("PRAGMA page_count").fetchone()
+        (each,) = file.execute("PRAGMA page_size").fetchone()
+    most = int(0.95 * pages * each)
+    assert [Kept(path, most).count() for _ in range(4)] == [378] * 4

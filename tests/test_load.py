@@ -210,3 +210,21 @@ def test_a_task_without_a_run_is_not_run_yet(project: Path) -> None:
     (known,) = overview(project).tasks
     assert known.verdict is None and known.problem is None and known.rows["val"]
     assert "not run yet" in tasks_section(overview(project)).rows[0]
+
+
+def test_an_address_that_a_program_from_elsewhere_names_gets_no_key(
+    project: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTIMIZE_API_KEY", "sk-mine")
+    own = project / "mlruns" / "best.json"  # as a run writes it
+    own.parent.mkdir()
+    own.write_bytes(saved.read_bytes())
+
+    def key(path: Path) -> object:
+        program = load_program(path, root=project)
+        assert isinstance(program, Program) and isinstance(program.lm, MeteredLM)
+        return program.lm.kwargs["api_key"]
+
+    assert (key(saved), key(own)) == ("none", "sk-mine")
+    (project / "optimize.toml").write_text(f'lm = "openai/any"\napi_base = "{LM["api_base"]}"\n')
+    assert key(saved) == "sk-mine", "the project says that this address is its own"

@@ -116,6 +116,9 @@ def test_thoughts_are_no_part_of_an_answer(form: str) -> None:
     said, doubted = ({"answer": colour, "tone": "dark"} for colour in ("blue", "red"))
     thought = f"<think>\nIs it red? {written(form, doubted)}\n</think>\n\n"
     assert FORMATS[form].parse(asked, thought + written(form, said)) == said
+    # some templates write the opening tag into the prompt
+    cut = thought.removeprefix("<think>")
+    assert FORMATS[form].parse(asked, cut + written(form, said)) == said
 
 
 # --- rows ---

@@ -319,3 +319,13 @@ def test_promotion(gain: Interval, cheaper: bool, expected: bool) -> None:
 def test_a_tenth_fewer_calls_are_cheaper() -> None:
     """One call that was asked for again must not make a program the dearer one."""
     assert is_cheaper(1.0, 1.2) and not is_cheaper(1.0, 1.0 + 1 / 48)
+
+
+def test_rows_needed_are_those_of_the_program_that_keeps_the_verdict_open() -> None:
+    """The best one is surely below the target; another, on fewer rows, is not."""
+    surely = replace(FLAT[1], scores=scores(200, 400))
+    unsure = replace(FLAT[2], scores=tuple(reversed(scores(56, 100))))
+    found = verdict((surely, unsure, FLAT[3]), 0.62)
+    assert found.verdict == "indecisive" and found.rows and found.rows > 100
+    alone = verdict((unsure, FLAT[3], FLAT[1]), 0.62)
+    assert found.rows == pytest.approx(alone.rows or 0, rel=0.3)

@@ -14,6 +14,8 @@ import pytest
 
 from optimize.climb.findings import LEAKS
 from optimize.climb.preflight import Preflight, preflight
+from optimize.climb.rungs import LADDER
+from optimize.climb.rungs.passages import without_corpus
 from optimize.config import RunConfig
 from optimize.data.baselines import baseline_scores
 from optimize.data.rows import load_splits
@@ -266,6 +268,21 @@ def test_a_plan_counts_every_step_of_a_program(tiny: Tiny, review_rows: Rows) ->
     once = checked(task).cost.plan
     twice = checked(replace(task, program=Steps)).cost.plan
     assert twice.least == once.least and twice.enough > 1.8 * once.enough
+    for steps, plan in ((task, once), (replace(task, program=Steps), twice)):
+        again = checked(steps, max_calls=plan.enough).cost.plan
+        assert again.paid == [r.rung for r in again.rungs], "with what is advised all can be tried"
+
+
+def test_a_judge_is_asked_about_the_elected_answer_alone(tiny: Tiny) -> None:
+    votes, judged = LADDER[-1], replace(tiny(), judge="critic")
+    assert votes.priced(tiny()).judged(10) == 50
+    assert votes.priced(judged).judged(10, calls=2) == 60, "five answers and one verdict a row"
+
+
+def test_passages_are_no_lever_where_the_program_asks_for_none(tiny: Tiny) -> None:
+    task = tiny(corpus=[{"id": "a", "title": "A", "text": "An A."}])
+    steps = replace(task, program=lambda signature: dspy.ReAct(signature, tools=[]))
+    assert not without_corpus(task) and "asks for none" in without_corpus(steps)
 
 
 def test_no_lm_is_asked(tiny: Tiny, review_rows: Rows) -> None:

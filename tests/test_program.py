@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +24,8 @@ from optimize.program.formats import FORMATS
 from optimize.program.guide import Guide, rules
 from optimize.program.program import PASSAGES, Program, read_program, render, save, student
 from optimize.program.retrieval import Neighbours, Passages
+from optimize.program.template import templates
+from optimize.store.prompts import prompt_name
 from optimize.task import Task
 from tests.conftest import Says
 
@@ -345,3 +349,17 @@ def test_votes_are_samples_of_their_own_and_the_first_is_the_answer_there_was(
         with one_example(repeat=1):
             program(text="so so")
         assert meter.usage().calls == 10, "asked again, each of them is asked anew"
+
+
+def test_prompts_of_a_dict_of_steps_have_names_that_a_registry_can_search(tiny: Tiny) -> None:
+    class Routed(dspy.Module):
+        def __init__(self, signature: type[dspy.Signature]) -> None:
+            super().__init__()
+            self.steps = {"a/b": dspy.Predict(signature), "c d": dspy.Predict(signature)}
+
+        def forward(self, text: str) -> dspy.Prediction:
+            return self.steps["a/b"](text=text)
+
+    program = student(replace(tiny(), program=Routed))
+    names = {prompt_name(program, step) for step in templates(program)}
+    assert len(names) == 2 and all(re.fullmatch(r"[\w.-]+", name) for name in names), names

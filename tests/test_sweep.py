@@ -288,7 +288,7 @@ def test_lms_are_compared_on_the_rows_that_both_answered() -> None:
         usd=0.0,
     )
     assert not record.target_met and record.outcome == "2 of 6 cells at the target"
-    assert following(record) == "optimize run t --lm big --seed 1"
+    assert following(record) == ["optimize run t --lm big --seed 1"]
     page = sweep_page(record, "today")
     assert "Cost against quality" in page and "Seed by seed" in page and "<script" not in page
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from optimize import threads
 from optimize.threads import in_threads
 
 
@@ -59,3 +61,19 @@ def test_an_error_ends_what_other_jobs_have_begun() -> None:
     with pytest.raises(KeyboardInterrupt):
         list(in_threads(lambda work: work(), [interrupted, candidate], 2))
     assert len(done) < 1000
+
+
+def test_a_containers_share_of_cores_and_memory_is_all_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, free = threads.usable_cores(), threads.free_memory()
+    monkeypatch.setattr(threads, "CONTAINER", str(tmp_path))
+    assert threads.usable_cores() == whole, "no control group"
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    (tmp_path / "memory.max").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("2000000\n")
+    (tmp_path / "memory.stat").write_text("anon 1500000\ninactive_file 400000\n")
+    assert threads.usable_cores() == 1 and threads.free_memory() == 1_400_000
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert threads.usable_cores() == whole and threads.free_memory() > free / 2

@@ -18,7 +18,7 @@ from optimize import lm as lms
 from optimize.catalogue import Model
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
-from optimize.gguf_header import read_header
+from optimize.gguf_header import Header, read_header
 from optimize.lm import embedded, weights
 from optimize.lm.meter import Meter
 from tests.test_lm import served
@@ -140,3 +140,9 @@ def test_a_call_holds_as_much_as_the_model_was_trained_to_read() -> None:
         1000,
         8192,
     ]
+
+
+def test_a_model_without_attention_keeps_no_keys() -> None:
+    told = {"embedding_length": 768, "block_count": 24, "attention.head_count": 0}
+    header = Header({"general.architecture": "mamba"} | {f"mamba.{k}": v for k, v in told.items()})
+    assert header.token_bytes == 0

@@ -67,7 +67,8 @@ def run(session: Session, rungs: Sequence[Rung] | None = None) -> Report:
 
 def _run(session: Session, rungs: Sequence[Rung], found_before: Preflight) -> Report:
     with tracked_run(session, "run") as tracked, dspy.context(lm=session.lm):
-        if changed := since_last_run(session.home, session.task.name, tracked.id):
+        last = session.home, session.task.name, tracked.id
+        if changed := since_last_run(*last, session.judge is not None):
             session.watch.noted(changed)
         finetune = session.config.finetune
         found, climbed, tested = _climbed(session, tracked, rungs, found_before)

@@ -9,7 +9,7 @@ from optimize.store.read import params_since
 
 # what answers or their scores depend on, as runs keep it, and as people say it
 WATCHED = {
-    "data_hash": "rows or their judge",
+    "data_hash": "rows",
     "synthetic_rows": "synthetic rows",
     "task_file": "programs/{task}.py",
     "lm": "LM",
@@ -32,9 +32,9 @@ def _all_rows(data_hash: str | None) -> str:
     return re.sub(r":\d+:\d+(?=$|:)", "", data_hash or "")
 
 
-def since_last_run(root: Path, task: str, run: str) -> str:
+def since_last_run(root: Path, task: str, run: str, judged: bool = False) -> str:
     """A sentence on what is another in this run than in the task's last one, finished or not; empty
-    where nothing is, or there was none.
+    where nothing is, or there was none. judged: an LM judge scores, whose name is in that of rows.
     """
     now, before = params_since(root, task, run)
     changed = []
@@ -44,6 +44,8 @@ def since_last_run(root: Path, task: str, run: str) -> str:
             continue
         if name == "data_hash" and _all_rows(old) == _all_rows(new):
             said = "how many val and test rows are used"
+        elif name == "data_hash" and judged:
+            said = "rows, or their judge"
         known = "" if name in HASHED else f" ({old or 'none'} before, {new or 'none'} now)"
         changed.append(said.format(task=task) + known)
     if not changed:
