@@ -40,7 +40,7 @@ def bar_width(width: int) -> int:
 def heading(width: int) -> Text:
     scale = "val score, 0 to 1"[: bar_width(width)].ljust(bar_width(width))
     numbers = f"{'':>5}{'gain':>7}{'calls':>8}{'cost':>9}{'time':>9}"
-    return fitting(Text(f"{'  rung':{NAME}}{scale}{numbers}", style="dim"), width)
+    return fitting(Text(f"{'  lever':{NAME}}{scale}{numbers}", style="dim"), width)
 
 
 def rung_line(record: AttemptRecord, target: float | None, width: int) -> Text:
