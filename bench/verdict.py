@@ -32,7 +32,8 @@ from optimize.climb.verdict import (
     promotes,
 )
 from optimize.scoring.evaluate import BLOCK
-from optimize.stats.intervals import at_least, paired_gain
+from optimize.stats.intervals import paired_gain
+from optimize.stats.judge import chance_at_least
 from optimize.stats.race import hopeless
 
 SIZES = (20, 30, 50, 100, 200, 400)
@@ -93,7 +94,7 @@ def ours(climb: Climb, rivals: tuple[tuple[float, ...], ...] = (), reads: int = 
         tried = list(history.tried)
     assert history
     found, best = decide(history), contenders(history.tried, climb.val)[0]
-    on_test = at_least(climb.target, tests[best])
+    on_test = chance_at_least(climb.target, tests[best], None)
     said: str = confirmed(found, on_test, reads).verdict
     if said == "plateau" and contradicts_plateau(on_test):
         said = "contradicted"

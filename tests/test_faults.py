@@ -20,12 +20,11 @@ import dspy
 import pytest
 
 from optimize import lm as lms
-from optimize.commands.load import Unlimited
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted, LmRefused, StoreFailed, WorkbenchError
 from optimize.lm import dspy_calls
 from optimize.lm.limits import Limits
-from optimize.lm.meter import Meter
+from optimize.lm.meter import Meter, Summing
 from optimize.lm.metered import MeteredLM, count_others
 from optimize.lm.pool import pool_of
 from optimize.program.program import student
@@ -156,7 +155,7 @@ def test_a_program_in_use_is_told_of_a_refused_key_by_dspys_own_error() -> None:
     """A service catches Exceptions; a BaseException would end its threads."""
     app = faulty_app(lambda text: RED, lambda asked: "401")
     with served(app) as url, pytest.raises(dspy.LMAuthError):
-        ours(url, Unlimited())("Hello?")
+        ours(url, Summing())("Hello?")
 
 
 def test_a_server_that_wants_to_be_asked_tomorrow_is_not_waited_for() -> None:

@@ -28,7 +28,7 @@ from optimize.errors import WorkbenchError
 from optimize.program.program import student
 from optimize.report.record import Report
 from optimize.scoring.evaluate import evaluate
-from optimize.stats.intervals import Gain, Interval, at_least, mean_interval, paired_gain, wilson
+from optimize.stats.intervals import Gain, Interval, mean_interval, paired_gain, wilson
 from optimize.stats.judge import (
     Confusion,
     chance_at_least,
@@ -61,7 +61,9 @@ def test_a_nearly_perfect_judge_changes_nearly_nothing() -> None:
     found = corrected(raw, perfect)
     assert (found.mean, found.low, found.high) == pytest.approx((0.7, raw.low, raw.high), abs=1e-3)
     scores = [1.0] * 56 + [0.0] * 24
-    assert chance_at_least(0.65, scores, perfect) == pytest.approx(at_least(0.65, scores), abs=1e-3)
+    assert chance_at_least(0.65, scores, perfect) == pytest.approx(
+        chance_at_least(0.65, scores, None), abs=1e-3
+    )
     gain = paired_gain(scores, scores[::-1])
     assert corrected_gain(gain, perfect).low == pytest.approx(gain.low, abs=1e-3)
     assert corrected(raw, None) == raw and corrected_gain(gain, None) == gain

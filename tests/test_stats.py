@@ -12,7 +12,7 @@ import pytest
 
 from optimize.stats.intervals import (
     Interval,
-    at_least,
+    above,
     mean_interval,
     paired_gain,
     power,
@@ -84,19 +84,19 @@ def test_the_probability_of_being_at_a_target_is_jeffreys_posterior(
     angle = (np.arange(200_000) + 0.5) / 200_000 * np.pi / 2
     weight = np.sin(angle) ** (2 * right) * np.cos(angle) ** (2 * wrong)
     expected = weight[np.sin(angle) ** 2 >= target].sum() / weight.sum()
-    assert at_least(target, [1.0] * right + [0.0] * wrong) == pytest.approx(expected, abs=1e-4)
+    assert above(target, [1.0] * right + [0.0] * wrong) == pytest.approx(expected, abs=1e-4)
 
 
 def test_graded_scores_are_at_their_own_mean_in_half_of_the_cases() -> None:
-    assert at_least(0.6, [0.3, 0.5, 0.7, 0.9]) == pytest.approx(0.5)
+    assert above(0.6, [0.3, 0.5, 0.7, 0.9]) == pytest.approx(0.5)
     # by hand: t(3) is 3.1824 at 97.5 %, the standard error 0.1291
-    assert at_least(0.6 - 3.1824 * 0.1291, [0.3, 0.5, 0.7, 0.9]) == pytest.approx(0.975, abs=1e-3)
+    assert above(0.6 - 3.1824 * 0.1291, [0.3, 0.5, 0.7, 0.9]) == pytest.approx(0.975, abs=1e-3)
 
 
 def test_a_shift_moves_the_mean() -> None:
     scores = [1.0] * 8 + [0.0] * 2
-    assert at_least(0.7, scores, -0.1) == pytest.approx(at_least(0.7, [1.0] * 7 + [0.0] * 3))
-    assert at_least(0.7, [0.3, 0.5, 0.7, 0.9], 0.1) == pytest.approx(0.5)
+    assert above(0.7, scores, -0.1) == pytest.approx(above(0.7, [1.0] * 7 + [0.0] * 3))
+    assert above(0.7, [0.3, 0.5, 0.7, 0.9], 0.1) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("rate", [0.03, 0.2, 0.5, 0.9, 0.98])
@@ -107,7 +107,7 @@ def test_how_often_a_program_below_the_target_is_said_to_be_surely_at_it(
     """A program exactly at the target is called so with 90 % in about one case of ten; exact."""
     from scipy.stats import binom
 
-    said = [at_least(rate, [1.0] * right + [0.0] * (n - right)) >= 0.9 for right in range(n + 1)]
+    said = [above(rate, [1.0] * right + [0.0] * (n - right)) >= 0.9 for right in range(n + 1)]
     wrong = sum(binom.pmf(right, n, rate) for right in range(n + 1) if said[right])
     assert wrong < 0.16
 

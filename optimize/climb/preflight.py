@@ -23,6 +23,7 @@ from optimize.data.labels import agreement, judge, random_share
 from optimize.data.rows import Splits, near_groups
 from optimize.files import to_json, to_text
 from optimize.lm.embedder import Embedder
+from optimize.lm.room import CHARS_A_TOKEN
 from optimize.program.program import THOUGHT, prompts, student
 from optimize.program.retrieval import read_corpus
 from optimize.stats.intervals import commonest, known, mean_interval, rows_to_see, smallest_gain
@@ -33,7 +34,6 @@ from optimize.task import GUIDE, Task, choices
 # measured
 DIFFER = 0.25
 MARGINS = (0.05, 0.1)
-CHARS_A_TOKEN = 4  # of English, on most tokenizers
 NOISY = 0.15  # share of labels that look drawn at random from which they are told
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,30 +14,11 @@ from optimize import lm as lms
 from optimize.config import TASK_LM, RunConfig, find_root, load_config
 from optimize.errors import WorkbenchError
 from optimize.files import read_text
-from optimize.lm.meter import Meter, Role
+from optimize.lm.meter import Meter, Summing
 from optimize.lm.reach import check_reachable
 from optimize.program.program import Program, parse_program
 from optimize.store.champion import champion
 from optimize.task import Task, load_task
-
-
-class Unlimited(Meter):
-    """A service runs for months: its calls are not capped, and nothing is kept of them."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.maxsize)
-
-    def begin(self, answers: int, key: str) -> None:
-        pass
-
-    def find(self, answers: int, key: str) -> None:
-        pass
-
-    def add(self, seconds: float, **numbers: float) -> None:
-        pass
-
-    def part(self, role: Role) -> Meter:
-        return self
 
 
 def load_program(
@@ -101,7 +81,7 @@ def ready(found: Saved, lm: dspy.BaseLM | str | None = None, meter: Meter | None
     """The program with the LM that it will ask; as `load_program` has it. meter: counts and caps
     its calls; None: they are not capped.
     """
-    task, config, meter = found.task, found.config, meter or Unlimited()
+    task, config, meter = found.task, found.config, meter or Summing()
     pinned = _pinned(lm, task, meter)
 
     def tuned_lm(tuned: str) -> dspy.BaseLM:

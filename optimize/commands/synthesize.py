@@ -32,6 +32,7 @@ from optimize.data.synthetic import (
 )
 from optimize.errors import WorkbenchError
 from optimize.lm.reach import check_reachable
+from optimize.lm.room import CHARS_A_TOKEN
 from optimize.program.program import Program, render
 from optimize.program.retrieval import read_corpus
 from optimize.program.writing import Draw, asked, drawn, label_of, wanted_labels, writer
@@ -45,7 +46,6 @@ HOPE = 0.5  # share of candidates that survive, until it is known; never taken t
 LEAST = 0.2
 # LM calls that a candidate may take: an answer that cannot be read is asked for twice
 EACH = 2 * (1 + ASKED)
-CHARS_A_TOKEN = 4
 
 
 @dataclass(frozen=True)

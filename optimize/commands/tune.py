@@ -22,8 +22,7 @@ from optimize.commands.tuned_levers import lever_calls, levered
 from optimize.config import RunConfig
 from optimize.data.inputs import input_text
 from optimize.errors import BudgetExhausted, WorkbenchError
-from optimize.finetune import forgetting as forgetting
-from optimize.finetune import trainer
+from optimize.finetune import forgetting, trainer
 from optimize.finetune.effects import Pair
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import GENERAL, GENERAL_TOKENS, Answers, ForgettingRecord

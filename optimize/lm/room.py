@@ -13,7 +13,8 @@ from optimize.lm.embedded import Endpoint
 
 # a hosted LM reads more, but each call pays for it; what is not known to read so much gets less
 MOST, UNKNOWN = 12_000, 6_000
-CHARS_A_TOKEN = 3  # of a hosted LM, on the careful side: JSON and numbers take more than prose
+CHARS_A_TOKEN = 4  # of English, on most tokenizers
+CAREFUL = 3  # the same where a prompt must fit: JSON and numbers take more tokens than prose
 TURN = 8  # tokens that a chat template may add to each message, which the tokenizer is not shown
 _local: dict[str, Room] = {}
 
@@ -35,7 +36,7 @@ class Room:
     @property
     def chars(self) -> int:
         """Characters that fit in any case but for odd ones; to size a prompt before it is made."""
-        return self.tokens * CHARS_A_TOKEN
+        return self.tokens * CAREFUL
 
 
 def room_of(lm: dspy.BaseLM | None) -> Room:
@@ -67,4 +68,4 @@ def local_room(endpoint: Endpoint, tokens: int) -> Room:
 
 
 def _estimated(text: str) -> int:
-    return -(-len(text) // CHARS_A_TOKEN)
+    return -(-len(text) // CAREFUL)

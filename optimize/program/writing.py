@@ -16,6 +16,7 @@ from typing import Any, get_args
 import dspy
 
 from optimize.files import to_text
+from optimize.lm.room import CAREFUL
 from optimize.program.program import Program
 from optimize.task import Score, Task, choices
 
@@ -30,7 +31,6 @@ STYLES = (
     "with a detail that does not matter",
     "as an expert would",
 )
-CHARS_A_TOKEN = 3  # on the careful side
 ROOM, MOST_ROOM = 100, 2000  # tokens of a new row
 
 
@@ -146,7 +146,7 @@ def writer(task: Task, rows: Sequence[dspy.Example]) -> Program:
         fields[field] = (info.annotation, dspy.OutputField(**known))
     signature = dspy.make_signature(fields, "Write one new row, as the brief asks.")
     longest = max(sum(len(to_text(e[f])) for f in written) for e in rows)
-    room = min(MOST_ROOM, ROOM + longest // CHARS_A_TOKEN)
+    room = min(MOST_ROOM, ROOM + longest // CAREFUL)
     made = replace(
         task, signature=signature, metric=lambda row, answer: Score(1.0), program=dspy.Predict
     )

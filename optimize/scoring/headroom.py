@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import dspy
 
+from optimize.lm.endpoint import warm
 from optimize.program.program import Program
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.stats.intervals import Interval, mean_interval
@@ -41,7 +42,7 @@ def headroom(
     What no answer of several gets right, no choice of words will likely bring out (pass@k: Chen et
     al., 2021).
     """
-    with dspy.context(lm=dspy.settings.lm.copy(temperature=TEMPERATURE)):
+    with dspy.context(lm=warm(dspy.settings.lm, TEMPERATURE)):
         asked = evaluate(program, examples, replace(asking, repeats=ANSWERS))
     most = mean_interval([max(o.repeats) for o in asked.outcomes if o.repeats])
     best = corrected(most, asked.judge)

@@ -12,7 +12,6 @@ import dspy
 
 from optimize.data.inputs import input_text
 from optimize.files import to_json
-from optimize.stats.intervals import differences
 from optimize.stats.records import GainRecord, Record
 from optimize.task import Task
 
@@ -72,7 +71,7 @@ def by_slice(
         both = [
             (b, a) for b, a in zip(first, second, strict=True) if b is not None and a is not None
         ]
-        if len(differences(first, second)) >= LEAST:
+        if len(both) >= LEAST:
             means = (sum(side) / len(both) for side in zip(*both, strict=True))
             out.append(
                 SliceRecord(

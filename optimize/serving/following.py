@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optimize.commands.load import Saved, Unlimited, asked_lm, ready
+from optimize.commands.load import Saved, asked_lm, ready
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
 from optimize.program.program import Program, signature_hash
@@ -69,6 +69,6 @@ class Following:
         number, run = str(version.version), version.run_id  # type: ignore[attr-defined]
         text = Found(self.store, run, self.task, run).text("program.json")
         kept = Saved(text, f"program.json of run {run}", load_task(self.task, self.root))
-        meter = Unlimited()
+        meter = Summing()
         program = ready(kept, asked_lm(kept, self.knobs, meter), meter)
         return Serving(program, kept.configured(**self.knobs), number, run)

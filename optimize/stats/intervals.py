@@ -54,19 +54,14 @@ def wilson(mean: float, n: int, level: float = LEVEL) -> Interval:
     return Interval(mean, max(0.0, min(low, mean)), min(1.0, max(high, mean)), n)
 
 
-def at_least(target: float, scores: Sequence[float], shift: float = 0.0) -> float:
-    """Probability that the true mean of which these scores in [0, 1] are a sample is `target` or
-    more.
+def above(targets: Any, scores: Sequence[float], shift: float = 0.0) -> Any:
+    """Probability that the true mean of which these scores in [0, 1] are a sample is `targets` or
+    more, for one or an array of them.
 
     Right-or-wrong scores: the Beta posterior under Jeffreys' prior (Brown, Cai & DasGupta 2001).
     Graded ones: Student's t around the mean, which is the posterior under the prior 1/sd. shift:
     added to the mean, as where it is known to be too high. Raises ValueError without scores.
     """
-    return float(above(target, scores, shift))
-
-
-def above(targets: Any, scores: Sequence[float], shift: float = 0.0) -> Any:
-    """at_least for each of an array of targets."""
     from scipy.stats import beta, t
 
     n = len(scores)

@@ -136,7 +136,8 @@ def corrected_gain(raw: Difference, judge: Confusion | None) -> Difference:
 def chance_at_least(
     target: float, scores: Sequence[float], judge: Confusion | None, shift: float = 0.0
 ) -> float:
-    """optimize.stats.intervals.at_least for what people would say, from a judge's scores.
+    """Probability that the true mean is `target` or more; of what people would say, where the
+    scores are a judge's.
 
     A true score of t makes the judge pass t·sensitivity + (1−t)·(1−specificity) of the answers. The
     probability that it passes so many, averaged over the Beta posteriors of sensitivity and

@@ -16,8 +16,8 @@ from optimize.report.prices import Price
 from optimize.report.rows import Answers, RowTable
 from optimize.store.read import TEST_ROWS, Found
 from optimize.store.rungs import rungs
+from optimize.store.table import GOLD
 
-GOLD = "gold "  # before a field's name in the table of an attempt
 VERSIONS = ("optimize", "dspy", "mlflow")
 Table = Mapping[str, list[Any]]  # a column by name
 

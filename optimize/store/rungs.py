@@ -12,9 +12,8 @@ from optimize.errors import WorkbenchError, did_you_mean
 from optimize.report.record import Report
 from optimize.report.rungs import RowRecord
 from optimize.store.read import Found, NoRun, find_run
+from optimize.store.table import GOLD
 from optimize.store.tags import PARENT
-
-GOLD = "gold "  # before the name of an output, in the table of rows
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from optimize.scoring.evaluation import Evaluation, Outcome
 
 FILE = "examples.json"
 TAG = {"mlflow.loggedArtifacts": json.dumps([{"path": FILE, "type": "table"}])}
+GOLD = "gold "  # before the name of an output: what the row says, not what was answered
 SHOWN, DEMO_CHARS = 2, 400  # of a row's demos
 
 
@@ -29,7 +30,7 @@ def row_table(program: Program, rows: Sequence[dspy.Example], evaluation: Evalua
         name: [files.to_text(e[name]) for e, _ in pairs] for name in task.signature.input_fields
     }
     table |= {
-        f"gold {name}": [files.to_text(e[name]) for e, _ in pairs]
+        f"{GOLD}{name}": [files.to_text(e[name]) for e, _ in pairs]
         for name in task.signature.output_fields
     }
     demos = [program.demos_for(dict(e.inputs())) for e, _ in pairs]

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from optimize.climb.preflight import CHARS_A_TOKEN
 from optimize.errors import WorkbenchError
 from optimize.files import read_jsonl, read_text
 from optimize.finetune.gate import GateRecord
+from optimize.lm.room import CHARS_A_TOKEN
 from optimize.stats.records import Record, ScoreRecord
 
 FILE = "manifest.json"
