@@ -313,6 +313,7 @@ def test_a_row_beyond_a_fields_constraints_is_told(
             r"rows\.csv row 1: field 'mood' is missing; the row has text, label",
         ),
         ("text,mood\nfine,good\n,bad\n", r"rows\.csv row 2: field 'text'.* is empty"),
+        ("text,mood\nfine,good\nbad\n", r"rows\.csv row 2: it has 1 cells, and the header 2"),
         ("", r"rows\.csv is empty\. Write one row with the fields text, mood"),
         ("text,mood\n", r"rows\.csv is empty\. Write one row with the fields text, mood"),
         ("text,mood\ncafé,good\n".encode("latin-1"), r"rows\.csv.*UTF-8"),

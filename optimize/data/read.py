@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from optimize.data.fields import closed_set, field_type, is_optional
+from optimize.data.stream import Rows
 from optimize.errors import WorkbenchError, did_you_mean, shown
-from optimize.files import read_jsonl, read_text
+from optimize.files import read_jsonl
 from optimize.task import PLACE, Task, choices
 
-FORMATS = {"jsonl": "json", "csv": "csv", "parquet": "parquet"}
+FORMATS = "jsonl", "csv", "parquet"
 NAMES = {"train": ("train",), "val": ("val", "validation", "dev"), "test": ("test",)}
 CHOICES = 15  # named in an error
 ERRORS = 5  # rows that do not fit are named one by one up to so many
@@ -104,11 +103,10 @@ def is_labelled(task: Task, row: dspy.Example) -> bool:
 
 def _raw(task: Task, path: Path) -> list[tuple[str, Any]]:
     """Each row as it stands in the file, with its place."""
-    # line by line: `datasets` would guess at dates and lose the line numbers
     if path.suffix == ".jsonl":
         rows = [(f"{path}:{number}", row) for number, row in read_jsonl(path)]
     else:
-        rows = [(f"{path} row {number}", row) for number, row in enumerate(_read_table(path), 1)]
+        rows = list(_read_table(path))
     if not rows:
         raise WorkbenchError(
             f"{path} is empty. Write one row with the fields {', '.join(task.fields)} a line."
@@ -116,35 +114,12 @@ def _raw(task: Task, path: Path) -> list[tuple[str, Any]]:
     return rows
 
 
-def _read_table(path: Path) -> list[dict[str, Any]]:
+def _read_table(path: Path) -> Iterator[tuple[str, Any]]:
     """CSV, every cell as text, or Parquet."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    is_csv = path.suffix == ".csv"
-    if is_csv and len(read_text(path).split("\n", 1)[-1].strip()) == 0:
-        return []
-    options: dict[str, Any] = {}
-    if is_csv:  # text, or `datasets` makes 7 of 007 and nothing of NA
-        header = next(csv.reader(io.StringIO(read_text(path))))
-        options = {
-            "features": datasets.Features({name: datasets.Value("string") for name in header}),
-            "keep_default_na": False,
-        }
-    try:
-        return list(
-            datasets.load_dataset(
-                FORMATS[path.suffix[1:]],
-                data_files=str(path),
-                split="train",
-                keep_in_memory=True,
-                **options,
-            )
-        )
-    except Exception as error:
-        raise WorkbenchError(
-            f"{path} cannot be read: {_first_line(error.__cause__ or error)}"
-        ) from error
+    for number, row in enumerate(Rows(path), 1):
+        if row.problem:
+            raise WorkbenchError(f"{path.parent / row.problem}")
+        yield f"{path} row {number}", row.columns
 
 
 def read_hub(task: Task) -> dict[str, list[Placed]]:

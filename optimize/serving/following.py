@@ -11,6 +11,7 @@ from typing import Any
 from optimize.commands.load import Saved, asked_lm, ready
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
+from optimize.lm.meter import Summing
 from optimize.program.program import Program, signature_hash
 from optimize.store.champion import champion, present
 from optimize.store.read import Found
