@@ -19,7 +19,7 @@ from optimize.config import RunConfig
 from optimize.data.stream import Given
 from optimize.errors import BudgetExhausted, JobLeft, LmRefused, WorkbenchError
 from optimize.lm.batch import box as boxes
-from optimize.lm.batch.box import Box
+from optimize.lm.batch.box import Box, is_out
 from optimize.lm.batch.http import Silent
 from optimize.lm.limits import Limits
 from optimize.lm.meter import Summing
@@ -190,6 +190,7 @@ def test_the_same_command_after_a_crash_goes_on_with_the_same_batch(
         with pytest.raises(Killed):
             case.colours()
     case.again()
+    assert is_out(case.folder / "out.batch"), "so that nothing of it is asked apart"
     assert case.colours() == RIGHT
     assert (len(case.provider.batches), case.paid(), case.provider.direct) == (1, COUNT, [])
 
@@ -314,8 +315,8 @@ def test_the_command_asks_a_pilot_and_then_batches(
     assert (told["answered"], told["resumed"], told["calls"]) == (50, 24, 26)
     assert [row["row_id"] for row in read("out.jsonl")] == [f"r{n}" for n in range(50)]
     assert (len(provider.direct), [len(b.requests) for b in provider.batches]) == (
-        8,
-        [20, 20, 20, 2],
+        4,
+        [20, 20, 20, 6],
     )
     assert {path.name for path in Path().iterdir()} == {
         *("in.jsonl", "out.jsonl", "out.jsonl.about.json"),

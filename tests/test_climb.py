@@ -27,7 +27,7 @@ from optimize.climb.attempts import SLACK, Setup, baseline, tried_rung
 from optimize.climb.climb import Climb, climb
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import LADDER, Context, Rung, Skip, Starved
-from optimize.climb.rungs.base import PASSES, searched
+from optimize.climb.rungs.base import PASSES, fits, searched
 from optimize.climb.rungs.demos import spread, with_demos, with_fitting
 from optimize.climb.rungs.output_format import output_format
 from optimize.config import RunConfig
@@ -37,6 +37,7 @@ from optimize.errors import BudgetExhausted, UserCodeError, WorkbenchError
 from optimize.lm.meter import Meter
 from optimize.program.guide import Guide
 from optimize.program.program import Program, student
+from optimize.program.retrieval import Passages
 from optimize.stats.intervals import Gain
 from optimize.task import Score, Task
 from tests.test_lm import completion, served
@@ -555,3 +556,13 @@ def test_one_row_that_leaves_no_room_shortens_nothing_for_the_others(
     demos = [example(n) for n in range(12)]
     assert len(with_fitting(student(TASK), demos, search).predictors()[0].demos) == 12
     assert len(with_fitting(student(TASK), demos, [*search, long]).predictors()[0].demos) == 12
+
+
+def test_passages_that_leave_no_room_are_no_candidate(setup: Setup, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    long = {"id": "a", "title": "Brick", "text": "brick " * 9000}
+    corpus.write_text(json.dumps(long) + "\n")
+    _, search = Context(TASK, setup.splits.train, setup.teacher, 4000, 1.0, 4, 0).halves()
+    shown = student(TASK)
+    shown.use_passages(Passages(1, corpus, None))
+    assert fits(student(TASK), search) and not fits(shown, search)

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +24,14 @@ from fastapi import FastAPI, Request, Response
 
 from optimize import lm as lms
 from optimize.config import RunConfig
-from optimize.errors import BudgetExhausted, ShareExhausted, StoreFailed, WorkbenchError
-from optimize.lm import embedded, metered, weights
+from optimize.errors import (
+    BudgetExhausted,
+    LmRefused,
+    ShareExhausted,
+    StoreFailed,
+    WorkbenchError,
+)
+from optimize.lm import dspy_calls, embedded, weights
 from optimize.lm.kept import Kept
 from optimize.lm.limits import Limits
 from optimize.lm.meter import Meter
@@ -358,18 +364,35 @@ def test_a_call_with_a_room_of_its_own_reaches_a_reasoning_model() -> None:
     assert rooms - {None} == {16_000} and "temperature" not in sent
 
 
-def test_an_answer_that_dspy_cannot_price_costs_what_the_list_says(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_answer_that_dspy_cannot_price_costs_what_the_list_says() -> None:
     told = {"prompt_tokens": 1000, "completion_tokens": 10}
-    watch, known = metered._Watch(), dspy.LM("openai/gpt-4.1-mini")
-    meter = Meter(9, Limits(usd=1.0))
-    monkeypatch.setattr(metered, "_others", meter)
-    watch.paid(known, told, None)
-    assert meter.usage().cost == pytest.approx(1000 * 4e-7 + 10 * 1.6e-6)
-    for unknown, tokens in ((dspy.LM("openai/nobody-knows"), told), (known, {})):
-        with pytest.raises(BudgetExhausted, match="costs is not known, so --budget-usd"):
-            watch.paid(unknown, tokens, None)
+    known = dspy_calls._listed("openai/gpt-4.1-mini", told)
+    assert known == pytest.approx(1000 * 4e-7 + 10 * 1.6e-6)
+    for name in ("openai/nobody-knows", "endpoint-0123456789ab/gpt-4.1-mini", "claude-code/opus"):
+        assert dspy_calls._listed(name, told) is None
+    assert dspy_calls._listed("openai/gpt-4.1-mini", {}) is None
+
+
+def test_a_budget_that_can_no_longer_be_kept_to_ends_the_command() -> None:
+    """The price is known, and the server does not say how many tokens there were."""
+    app = chat_app(lambda text: "fine")
+    with served(app) as url:
+        for limits in (Limits(), Limits(usd=1.0)):
+            lm = lms.resolve("openai/any", url + "/v1", RunConfig(), Meter(9, limits), 40)
+            ends = pytest.raises(LmRefused, match="costs is not known, so --budget-usd")
+            with ends if limits.usd else nullcontext():
+                lm(f"Hello, {limits}?")
+
+
+def test_a_models_thoughts_have_their_room_in_every_call() -> None:
+    app = chat_app(lambda text: "fine")
+    with served(app) as url:
+        lm = lms.resolve("openai/any", url + "/v1", RunConfig(), Meter(9), 9000)
+        lm("No thoughts.", max_tokens=700)
+        lm.thinking = 9000
+        lm.copy()("Thoughts.", max_tokens=700)
+    rooms = [body.get("max_tokens") or body["max_completion_tokens"] for body in app.state.bodies]
+    assert rooms == [700, 9000]
 
 
 def test_a_full_cache_loses_its_oldest_tenth_once(tmp_path: Path) -> None:

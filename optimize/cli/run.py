@@ -124,7 +124,7 @@ def check(
         applying = costs(session, rows) if rows else None
         more = costs_shown(applying, task) if applying else []
         shown = checks(found, session.target, task, following, details, more)
-        whole = Checked(**vars(found), applying=applying) if applying else found
+        whole = Checked(**vars(found), low_cap=problem, applying=applying)
         print_found(whole, shown, json)
         return 1 if problem or any(f.problem for f in found.findings) else 0
 

@@ -213,7 +213,7 @@ def _asking_once(rung: Rung, incumbent: Attempt, repeats: int) -> Rung:
     single = type(program.inner) in (dspy.Predict, dspy.ChainOfThought)
     if rung.family != "format" or program.format != "chat" or not single or asked < 2:
         return rung
-    return replace(rung, dearer=1 - asked / 2 / incumbent.calls)
+    return replace(rung, dearer=0.5)
 
 
 def _raced(setup: Setup, program: Program, incumbent: Attempt, watch: Observer) -> dict[str, Any]:

@@ -219,7 +219,9 @@ def decide(history: History) -> Decision:
         return decision("degenerate" if is_degenerate(best, history) else "plateau")
     unsure = raw.interval if hardest is best.scores else mean_interval(known(hardest))
     fixed = of_the_judge(unsure, judge) if judge else 0.0
-    return decision("indecisive", rows=_rows_needed(corrected(unsure, judge), target, fixed))
+    rows = _rows_needed(corrected(unsure, judge), target, fixed)
+    # as many more as that program needs, beside those that the best one has answered
+    return decision("indecisive", rows=rows and rows + raw.interval.n - unsure.n)
 
 
 def is_degenerate(best: Tried, history: History) -> bool:

@@ -24,7 +24,7 @@ from optimize.commands.applying.writing import Review, Writer, judged
 from optimize.commands.session import check_price
 from optimize.data.stream import Given, Rows
 from optimize.errors import BudgetExhausted, WorkbenchError
-from optimize.lm.batch.box import PRICE, Box
+from optimize.lm.batch.box import PRICE, Box, is_out
 from optimize.lm.limits import Limits
 from optimize.lm.meter import Summing
 from optimize.lm.usage import Usage
@@ -166,7 +166,7 @@ class _AtWork:
             return BATCH_PILOT if self.wish.batch else PILOT
         if self.wish.ray and (resumed or self._has_pieces()):
             return 0
-        if self.wish.batch and any(beside(self.wish.out, "batch").glob("*.json")):
+        if self.wish.batch and is_out(beside(self.wish.out, "batch")):
             return 0
         return BATCH_PILOT if self.wish.batch else PILOT
 

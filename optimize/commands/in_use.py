@@ -168,7 +168,8 @@ def cost(program: Program, rows: Sequence[dspy.Example], config: RunConfig) -> C
     some = rows[:PRICED_ON]
     tokens = fmean(len(text) for row in some for text in prompts(program, row)) / CHARS_A_TOKEN
     share = PRICE if config.batch else 1.0
-    each = tokens * price[0] + program.task.max_tokens * price[1]
+    answer = lms.answer_tokens(config.lm, config.api_base, program.task.max_tokens)
+    each = tokens * price[0] + answer * price[1]
     return Cost(calls, calls * share * each)
 
 

@@ -123,7 +123,7 @@ def saved(name: str | Path, root: Path | None) -> Saved:
     around = [root.resolve()] if root else [find_root(path.parent), find_root()]
     fitting = [r for r in around if (r / "programs" / f"{known}.py").is_file()]
     task = load_task(known, (fitting or around)[0])
-    return Saved(text, str(path), task, not path.is_relative_to(task.root.resolve() / "mlruns"))
+    return Saved(text, str(path), task, not path.is_relative_to((task.root / "mlruns").resolve()))
 
 
 def optimized_on(text: str) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def _more_rows(report: Report, session: Session) -> Step:
         more = command_line("run", report.task, report.knobs | {f"{side}_rows": whole})
         return Step(more, note=f"with the {left} {side} rows that were left out")
     needed, judged = report.numbers.rows_needed, report.numbers.best.n
-    if not needed and side == "val":
+    if not needed and report.verdict == "indecisive":
         note = "what goes wrong; another --lm or --target decides sooner than more rows"
         return Step(f"optimize failures {report.task}", note=note)
     if not needed:

@@ -96,7 +96,8 @@ def _climbed(
     known = {"rivals": memory.rivals, "constant": checks.constant, "varied": checks.varied}
     setup = session.setup(calls_after(session), **known)
     found = climb(setup, rungs, Both(tracked, session.watch))
-    found, room = _with_headroom(session, found)
+    left = setup.left(found.attempts[0], found.best) + _headroom_calls(session)
+    found, room = _with_headroom(session, found, left)
     assert found.best.program
     tested = on_test(session, {"zero_shot": student(session.task), "prompt": found.best.program})
     found, said = _confirmed(session, found, tested["prompt"], memory)
@@ -203,11 +204,10 @@ def _judge_record(session: Session, found: Climb) -> JudgeRecord | None:
 def calls_after(session: Session) -> int:
     """LM calls to keep for what comes after the climb, beside the test rows."""
     finetune = session.config.finetune
-    # a hand-off's traces can be made later as well: nothing is kept for a gate that stays closed
-    waits = finetune == "bundle" and not (session.task.declared or session.config.waive)
-    traces = 0 if finetune == "never" or waits else trace_calls(session)
+    if finetune == "never" or not (session.task.declared or session.config.waive):
+        return _headroom_calls(session)  # the gate stays closed
     tuning = tuning_calls(session) if finetune in BACKENDS else 0
-    return traces + tuning + _headroom_calls(session)
+    return trace_calls(session) + tuning + _headroom_calls(session)
 
 
 def _headroom_calls(session: Session) -> int:
@@ -218,9 +218,11 @@ def _headroom_calls(session: Session) -> int:
     return each * calls_needed(len(session.splits.val), teacher)
 
 
-def _with_headroom(session: Session, found: Climb) -> tuple[Climb, HeadroomRecord | None]:
+def _with_headroom(
+    session: Session, found: Climb, left: int
+) -> tuple[Climb, HeadroomRecord | None]:
     """The climb with its verdict in the light of what prompting may bring out at best, where that
-    was asked for.
+    was asked for. left: LM calls that it may take.
     """
     if not session.config.headroom or found.decision.verdict == "reached":
         return found, None
@@ -237,7 +239,7 @@ def _with_headroom(session: Session, found: Climb) -> tuple[Climb, HeadroomRecor
     single.votes = 0  # the best of several answers, not of several votes
     asking = replace(session.asking, repeats=1)
     try:
-        with session.meter.share(_headroom_calls(session)):
+        with session.meter.share(left):
             room = headroom(single, session.splits.val, teacher, asking)
     # the climb stands without it
     except (WorkbenchError, BudgetExhausted, ShareExhausted) as error:

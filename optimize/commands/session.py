@@ -180,12 +180,17 @@ def open_session(
 
 def check_price(config: RunConfig) -> None:
     """Raises WorkbenchError for a budget that nobody could hold."""
-    for lm, base in config.lms if config.budget_usd else ():
-        if lms.price(lm, base) is None:
-            raise WorkbenchError(
-                f"The price of LM {lm!r} is not known, so --budget-usd cannot be kept to. Use "
-                "--max-calls or --max-tokens in its place. No call was made."
-            )
+    if not config.budget_usd:
+        return
+    unknown = [f"LM {lm!r}" for lm, base in config.lms if lms.price(lm, base) is None]
+    embedder = embedder_of(config)
+    if embedder and not embedder.priced:
+        unknown.append(f"embedder {embedder.name!r}")
+    if unknown:
+        raise WorkbenchError(
+            f"The price of {unknown[0]} is not known, so --budget-usd cannot be kept to. Use "
+            "--max-calls or --max-tokens in its place. No call was made."
+        )
 
 
 def check_method(config: RunConfig, task: Task) -> None:

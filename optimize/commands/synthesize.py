@@ -162,8 +162,9 @@ def _plan(writing: Writing, draws: Sequence[Draw]) -> SynthesisPlan:
     task, calls = session.task, len(draws) * (1 + ASKED)
     shown = len(writing.prompt(draws[0])) if draws else 0
     tokens_in = calls * shown // CHARS_A_TOKEN
-    tokens_out = calls * task.max_tokens
-    price = lms.price(*session.config.lms[-1])
+    teacher = session.config.lms[-1]
+    tokens_out = calls * lms.answer_tokens(*teacher, task.max_tokens)
+    price = lms.price(*teacher)
     return SynthesisPlan(
         rows=writing.missing,
         there=len(session.splits.synthetic),

@@ -118,7 +118,7 @@ def _read_table(path: Path) -> Iterator[tuple[str, Any]]:
     """CSV, every cell as text, or Parquet."""
     for number, row in enumerate(Rows(path), 1):
         if row.problem:
-            raise WorkbenchError(f"{path.parent / row.problem}")
+            raise WorkbenchError(f"{path.parent}/{row.problem}")
         yield f"{path} row {number}", row.columns
 
 

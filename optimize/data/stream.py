@@ -120,7 +120,7 @@ def _csv(path: Path) -> Iterator[Given]:
             header = next(rows, [])
             if len(set(header)) < len(header):
                 raise WorkbenchError(f"{path}: two columns of its header have the same name.")
-            for number, cells in enumerate((row for row in rows if row), 1):
+            for number, cells in enumerate(filter(_filled, rows), 1):
                 place = f"{path.name} row {number}"
                 if len(cells) == len(header):
                     yield Given(place, dict(zip(header, cells, strict=True)))
@@ -135,17 +135,31 @@ def _csv(path: Path) -> Iterator[Given]:
             raise WorkbenchError(f"{path} is no CSV after row {number}: {error}.") from None
 
 
+def _filled(row: list[str]) -> bool:
+    """No blank line."""
+    return len(row) > 1 or any(cell.strip() for cell in row)
+
+
 def _parquet(path: Path, start: int = 0, stop: int = sys.maxsize) -> Iterator[Given]:
     file = _parquet_file(path)
     sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
     begins = list(accumulate(sizes, initial=0))
     groups = [n for n, size in enumerate(sizes) if begins[n] < stop and start < begins[n] + size]
     number = begins[groups[0]] if groups else 0
-    for lot in file.iter_batches(batch_size=LOT, row_groups=groups):
+    for lot in _lots(path, file, groups):
         inside = lot.slice(max(0, start - number), max(0, stop - max(start, number)))
         for place, row in enumerate(inside.to_pylist(), max(start, number) + 1):
             yield Given(f"{path.name} row {place}", row)
         number += lot.num_rows
+
+
+def _lots(path: Path, file: Any, groups: list[int]) -> Iterator[Any]:
+    import pyarrow
+
+    try:
+        yield from file.iter_batches(batch_size=LOT, row_groups=groups)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise WorkbenchError(f"{path} cannot be read as Parquet: {error}.") from error
 
 
 def _parquet_file(path: Path) -> Any:

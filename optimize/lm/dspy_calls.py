@@ -19,7 +19,7 @@ from dspy.clients import execution
 from dspy.lm15 import ProviderError, RateLimitError, ServerError, TimeoutError, TransportError
 
 from optimize.lm.addresses import Address
-from optimize.lm.dspy_door import cache_key, engine_at, engine_by_post
+from optimize.lm.dspy_door import cache_key, engine_at, engine_by_post, token_prices
 from optimize.lm.pool import elsewhere, one_call, pool_of
 from optimize.lm.post import posted
 from optimize.secrets import redacted
@@ -30,6 +30,7 @@ MOST_WAIT = 60.0  # seconds before a request is made again, whatever the server 
 OUR_NAME = re.compile(r"endpoint-[0-9a-f]{12}/")
 TOO_MUCH = (429, 503, 529)  # status of an endpoint that is asked too much
 FORBIDDEN = 403
+SUBSCRIBED = ("claude-code", "openai-codex")  # paid by the month, not by the token
 CUT = "length"  # how DSPy says that an answer ran into max_tokens
 
 
@@ -231,8 +232,9 @@ def _refusals(watch: Watch, lm: Any) -> Iterator[None]:
         error.message = _plainly(error.message)
         error.args = tuple(_plainly(a) if isinstance(a, str) else a for a in error.args)
         # a gateway's 403 to one text among others is about that text
-        of_text = getattr(error, "status", None) == FORBIDDEN and lm.model in _answered
-        if isinstance(error, dspy.LMAuthError | dspy.LMBillingError) and not of_text:
+        key = isinstance(error, dspy.LMAuthError)
+        of_text = key and getattr(error, "status", None) == FORBIDDEN and lm.model in _answered
+        if (key and not of_text) or isinstance(error, dspy.LMBillingError):
             watch.refused(lm, str(error).strip())
         raise
 
@@ -249,10 +251,11 @@ def _placed(watch: Watch, lm: Any, call: Any, asynchronous: bool) -> None:
         known = call.kwargs.get("rollout_id") or lm.kwargs.get("rollout_id") or 0
         place = MOST_REPEATS * known + rollout
         call.legacy["rollout_id"] = call.kwargs["rollout_id"] = place
-    if {"max_tokens", "max_completion_tokens"} <= call.legacy.keys():
-        # the first is this call's own; a reasoning model's room is under the other name
-        call.kwargs.pop("max_tokens", None)
-        del call.legacy["max_tokens"]
+    own = call.kwargs.get("max_tokens")
+    if own and own < getattr(lm, "thinking", 0):  # the LM's own room holds its thoughts as well
+        del call.kwargs["max_tokens"]
+        call.legacy.pop("max_tokens")
+        call.legacy |= {k: v for k, v in lm.kwargs.items() if k == "max_tokens"}
     call.place = ""
     if call.cache and (dspy.cache.enable_disk_cache or dspy.cache.enable_memory_cache):
         request = call.key(lm, asynchronous)
@@ -261,6 +264,7 @@ def _placed(watch: Watch, lm: Any, call: Any, asynchronous: bool) -> None:
 
 def _told(watch: Watch, lm: Any, call: Any, result: Any) -> Any:
     if result.cache_hit:
+        _answered.add(lm.model)
         watch.cached(lm, call.n, call.place)
     else:
         _told_paid(watch, lm, result)
@@ -269,10 +273,24 @@ def _told(watch: Watch, lm: Any, call: Any, result: Any) -> Any:
 
 def _told_paid(watch: Watch, lm: Any, result: Any) -> None:
     """What comes by post costs a part of the price."""
+    if result.cost is None:  # DSPy prices no answer whose service tier it does not know
+        result.cost = _listed(lm.model, result.usage)
     post = posted()
     if post and result.cost is not None:
         result.cost *= post.price
     watch.paid(lm, result.usage, result.cost)
+
+
+def _listed(name: str, usage: dict[str, Any]) -> float | None:
+    """US dollars by the list of prices; None where it has none for this LM, or the server has not
+    told how many tokens there were.
+    """
+    provider, _, model = name.partition("/")
+    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if OUR_NAME.match(name) or provider in SUBSCRIBED or read is None or written is None:
+        return None
+    prices = token_prices(provider, model)
+    return float(prices[0] * read + prices[1] * written) if prices else None
 
 
 def _without_keys(output: Any) -> Any:

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +29,9 @@ from optimize.lm.addresses import Address
 from optimize.lm.post import Letter, Post, Reply, Unanswered, copy_posted
 
 __all__ = ["Cache"]
+THINKING = 16_000  # tokens for the thoughts of a reasoning model and its answer
+# read when a price or a context is first looked up: the list that is installed, and no download
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 _CARRIED = "optimize"  # our key in DSPy's settings
 
 
@@ -198,6 +203,7 @@ def uncompiled(program: dspy.Module) -> None:
     program._compiled = False
 
 
+@cache
 def token_prices(provider: str, model: str) -> tuple[float, float] | None:
     """US dollars a token in and out, from the list that comes with DSPy; None where it has none."""
     found = model_info(provider, model)
@@ -211,11 +217,15 @@ def input_tokens(provider: str, model: str) -> int | None:
     return int(known) if known else None
 
 
-def thinks(provider: str, model: str) -> bool:
-    """Whether the model thinks before it answers unless told not to, by the same list: Anthropic's
-    do so only when asked to.
+@cache
+def thinking_tokens(provider: str, model: str) -> int:
+    """Tokens for the thoughts and the answer of a model that thinks unless told not to, by the same
+    list; 0 for others: Anthropic's do so only when asked to.
     """
-    return "claude" not in model and bool(model_info(provider, model).get("supports_reasoning"))
+    known = model_info(provider, model)
+    if "claude" in model or not known.get("supports_reasoning"):
+        return 0
+    return min(THINKING, int(known.get("max_output_tokens") or THINKING))
 
 
 def retirement(provider: str, model: str) -> date | None:

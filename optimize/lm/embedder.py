@@ -117,6 +117,10 @@ class Embedder:
         note_embedded(len(texts), self._cost(tokens))
         return [v / max(float(np.linalg.norm(v)), 1e-12) for v in vectors]
 
+    @property
+    def priced(self) -> bool:
+        return self._cost(0) is not None
+
     def _cost(self, tokens: int) -> float | None:
         """US dollars; None where the price is not known."""
         if self.local:

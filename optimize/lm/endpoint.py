@@ -15,26 +15,28 @@ from dspy.lm15 import (
     register_provider,
 )
 
-from optimize.lm.dspy_door import thinks
+from optimize.lm.dspy_door import THINKING, thinking_tokens
 
 Made = TypeVar("Made", bound=dspy.BaseLM)
-THINKING = 16_000  # tokens for the thoughts of a reasoning model and its answer
 
 
 def hosted(kind: Callable[..., Made], name: str, **options: Any) -> Made:
     """The LM of a provider, with these options as far as it takes them. One that thinks has room
     for that, as its thoughts count as part of the answer.
     """
-    roomy = {**options, "max_tokens": max(THINKING, options["max_tokens"])}
     try:
         found = kind(name, **options)
         own_temperature = "max_completion_tokens" in found.kwargs  # DSPy's for OpenAI's
-    except dspy.LMError:
+    except dspy.LMError:  # a reasoning model that sets its own temperature and needs room to think
         own_temperature = True
-    if own_temperature:
-        return kind(name, **{**roomy, "temperature": None})
     provider, _, model = name.partition("/")
-    return kind(name, **roomy) if thinks(provider, model) else found
+    room = THINKING if own_temperature else thinking_tokens(provider, model)
+    if room:
+        heat = {"temperature": None} if own_temperature else {}
+        most = max(room, options["max_tokens"])
+        found = kind(name, **{**options, **heat, "max_tokens": most})
+        found.thinking = room
+    return found
 
 
 def warm(lm: Made, heat: float, **options: Any) -> Made:

@@ -16,9 +16,9 @@ from typing import Any
 
 import dspy
 
-from optimize.errors import BudgetExhausted, LmRefused
+from optimize.errors import LmRefused
 from optimize.lm.dspy_calls import watch_calls
-from optimize.lm.dspy_door import HistorylessLM, token_prices
+from optimize.lm.dspy_door import HistorylessLM
 from optimize.lm.meter import Meter, Role
 from optimize.turns import turns
 
@@ -108,8 +108,6 @@ def note_embedded(texts: int, cost: float | None) -> None:
     """Texts were embedded, for so many US dollars; None: nobody knows."""
     if _others:
         _others.spend(embedded=texts, cost=cost or 0.0, unpriced=int(cost is None))
-        if cost is None:
-            _check_priced([_others], "the embedder")
 
 
 @cache  # once a process
@@ -149,8 +147,6 @@ class _Watch:
 
     def paid(self, lm: dspy.BaseLM, usage: dict[str, Any], cost: float | None) -> None:
         paid = 0.0 if isinstance(lm, MeteredLM) and lm.local else cost
-        if paid is None:  # DSPy prices no answer whose service tier it does not know
-            paid = _listed(lm, usage)
         read_before = usage.get("prompt_tokens_details") or {}
         for meter in _meters(lm):
             meter.spend(
@@ -161,8 +157,11 @@ class _Watch:
                 cost=paid or 0.0,
                 unpriced=int(paid is None),
             )
-        if paid is None:
-            _check_priced(_meters(lm), lm.model)
+        if paid is None and any(meter.limits.usd is not None for meter in _meters(lm)):
+            raise LmRefused(
+                f"What {lm.model} costs is not known, so --budget-usd cannot be kept to. Use "
+                "--max-calls or --max-tokens in its place."
+            )
 
     def refused(self, lm: dspy.BaseLM, told: str) -> None:
         """No other call of a run will fare better, and DSPy's optimizers would count each as a
@@ -175,26 +174,6 @@ class _Watch:
 
     def runs_here(self, lm: dspy.BaseLM) -> bool:
         return isinstance(lm, MeteredLM) and lm.local
-
-
-def _listed(lm: dspy.BaseLM, usage: dict[str, Any]) -> float | None:
-    """US dollars by the list of prices; None where it has none for this LM, or the server has not
-    told how many tokens there were.
-    """
-    prices = token_prices(*lm.model.split("/", 1)) if "/" in lm.model else None
-    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if prices is None or read is None or written is None:
-        return None
-    return float(prices[0] * read + prices[1] * written)
-
-
-def _check_priced(meters: list[Meter], asked: str) -> None:
-    """Raises BudgetExhausted where a cap on money can no longer be kept to."""
-    if any(meter.limits.usd is not None for meter in meters):
-        raise BudgetExhausted(
-            f"What {asked} costs is not known, so --budget-usd cannot be kept to. Use --max-calls "
-            "or --max-tokens in its place."
-        )
 
 
 def _turn_over() -> float:

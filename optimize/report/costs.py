@@ -40,9 +40,12 @@ class Costs(Record):
 
 
 class Checked(Preflight):
-    """The checks, with what the program would cost in use where that was asked."""
+    """The checks, with what is wrong with the cap on calls, and what the program would cost in use
+    where that was asked.
+    """
 
-    applying: Costs
+    low_cap: str = ""
+    applying: Costs | None = None
 
 
 def costs_shown(found: Costs, task: str) -> list[RenderableType]:

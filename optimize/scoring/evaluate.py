@@ -80,8 +80,8 @@ def evaluate(
             f"answered is kept, and the same command with a higher cap goes on. {capped_by}"
         )
     earlier = before or ()
-    all_asked, all_failed = asked + len(earlier), len(failed) - capped
-    all_failed += sum(outcome.score is None for outcome in earlier)
+    all_asked, all_failed = asked + repeats * len(earlier), len(failed) - capped
+    all_failed += repeats * sum(outcome.score is None for outcome in earlier)
     if all_failed > all_asked / 2 and (before is None or all_asked >= FEWEST):
         first = next(o.error for o in (*earlier, *found) if o.score is None and not o.capped)
         raise WorkbenchError(
@@ -117,7 +117,7 @@ def race(
             asking.progress(seen + done, len(examples))
 
         more, told = examples[seen : seen + block], replace(asking, progress=shown)
-        so_far = evaluate(program, more, told, so_far).outcomes
+        so_far = evaluate(program, more, told, so_far or None).outcomes
         both = differences(incumbent.scores, [o.score for o in so_far])
         calls = sum(o.asked for o in so_far) / len(so_far) / asking.repeats
         if hopeless(both, len(examples) - (len(so_far) - len(both)), errors(calls)):

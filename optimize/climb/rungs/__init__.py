@@ -13,8 +13,6 @@ from optimize.climb.rungs.base import (
     Context,
     Skip,
     Starved,
-    least_calls,
-    steps,
 )
 from optimize.climb.rungs.guide import guide, without_guide
 from optimize.climb.rungs.output_format import output_format
@@ -45,7 +43,8 @@ class Rung:
 
     unfit: why it can do nothing for a task, known before a call is spent; empty where it can.
     passes: over the rows that compare candidates, and `once` examples beside them, with which it
-    can do something. dearer: how many times as many calls its program makes for an example.
+    can do something. dearer: how many times as many calls its program makes for an example; judge:
+    those of a judge beside them, who is asked about the answer that is given alone.
     """
 
     name: str
@@ -55,21 +54,19 @@ class Rung:
     passes: int = PASSES
     once: int = 0
     dearer: float = 1
+    judge: int = 0
 
     def priced(self, task: Task) -> Rung:
-        """With its price for this task: a judge is asked about the answer that is given alone."""
-        if not task.judge or self.dearer <= 1:
-            return self
-        own, whole = steps(task), least_calls(task)
-        return replace(self, dearer=(self.dearer * own + whole - own) / whole)
+        """With what an answer to this task takes beside the program's own calls."""
+        return replace(self, judge=int(bool(task.judge)))
 
     def on_test(self, test: int, calls: float = 1.0) -> int:
         """LM calls that its program takes more for so many test rows than what it is made of."""
-        return math.ceil(calls * (self.dearer - 1) * test)
+        return math.ceil((self.dearer - 1) * (calls - self.judge) * test)
 
     def judged(self, val: int, calls: float = 1.0) -> int:
         """LM calls that so many val rows take, at `calls` an example."""
-        return math.ceil(calls * self.dearer * val)
+        return math.ceil((self.dearer * (calls - self.judge) + self.judge) * val)
 
     def needs(self, val: int, test: int, search: int, calls: float = 1.0) -> int:
         """LM calls with which it can do something, those included that it leaves to the test rows.

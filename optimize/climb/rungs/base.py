@@ -202,12 +202,10 @@ def _read(program: Program, row: dspy.Example) -> bool:
 
 
 def bare(program: Program) -> Program:
-    """The program without what it shows beside its input."""
-    copy = fresh(program)
-    copy.guide = copy.neighbours = None
-    for predictor in copy.predictors():
-        predictor.demos = []
-    return copy
+    """The program without what it shows beside its input, in its format."""
+    plain = student(program.task)
+    plain.format = program.format
+    return plain
 
 
 def fitting(candidates: list[Program], rows: Sequence[dspy.Example]) -> list[Program]:

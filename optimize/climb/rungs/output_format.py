@@ -36,7 +36,7 @@ def output_format(student: Program, context: Context) -> Program:
         )
 
     compared = context.compare(sorted(candidates, key=length), rows)
-    _, best = max(compared, key=lambda found: found[1].interval.mean)
+    _, best = max(compared, key=lambda found: found[1].mean)
     gains = [paired_gain(evaluation.scores, best.scores) for _, evaluation in compared]
     return min(
         (found for found, gain in zip(compared, gains, strict=True) if gain.mean <= gain.error),

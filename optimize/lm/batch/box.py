@@ -38,6 +38,11 @@ class Sent(Record):
     batch: str | None = None
 
 
+def is_out(path: Path) -> bool:
+    """Whether a box of this path holds batches that are out, or replies that nobody has read."""
+    return any(path.parent.glob(f"{glob.escape(path.name)}.*"))
+
+
 class Box:
     """The post of one command: replies that have come, and requests that wait for one.
 
