@@ -101,7 +101,7 @@ def test_one_at_a_time_is_within(
 
     def work() -> None:
         nonlocal inside, most
-        with shared.one_at_a_time(store, "review"):
+        with shared.one_at_a_time(store, "review", project):
             inside += 1
             most = max(most, inside)
             threading.Event().wait(0.05)

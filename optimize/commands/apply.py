@@ -85,7 +85,8 @@ def _cap(meter: Summing, found: Found, wish: Wish, total: int) -> None:
     config = found.config
     check_price(config)
     steps = len(found.program.predictors()) * max(1, found.program.votes)
-    calls = wish.flags.get("max_calls") or CALLS * steps * total
+    own = "max_calls" in config.model_fields_set  # by a flag, the environment or the file
+    calls = config.max_calls if own else CALLS * steps * total
     meter.cap(calls, Limits(config.max_tokens, config.budget_usd, config.max_minutes))
 
 

@@ -10,6 +10,7 @@ import dspy
 from optimize.commands.in_use import InUse
 from optimize.data.drift import MOST, inputs_drift, words_drift
 from optimize.data.inputs import input_text
+from optimize.data.rows import row_hash
 from optimize.files import to_text
 from optimize.report.monitor import DriftTest
 from optimize.report.rows import Answers
@@ -27,7 +28,9 @@ def drift(
     """The tests that can be made, each allowing for all, and what they have seen beside."""
     session = found.session
     task, seed = session.task, session.config.seed
-    sides = session.splits.sides()
+    chosen = session.splits.chosen  # no random sample
+    train = [e for e in session.splits.train if not chosen or row_hash(task, e) not in chosen]
+    sides = session.splits.sides() | {"train": train}
     learnt, held = (
         [input_text(task, e) for name in names for e in sides[name]]
         for names in (("train", "val"), ("test",))
@@ -41,7 +44,8 @@ def drift(
         {"kind": "unknown words", "n": len(texts), "p": words.p, **means},
     ]
     shares: dict[str, tuple[float, float]] = {}
-    if kept := found.answered():
+    # what another LM answers, and how sure it is, says nothing of the rows
+    if session.config.lm == found.lm and (kept := found.answered()):
         given = [o for _, o in answered if o.score is not None]
         shares, more = _answers(task, kept[1], given, seed)
         tests += more

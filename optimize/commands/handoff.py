@@ -56,7 +56,7 @@ def bundle(
         **report.test.baselines,
     }
     before = {f"{name}, test": score for name, score in test.items()}
-    cannot = untrainable(session.config)
+    cannot, knobs = untrainable(session.config), report.knobs | session.config.given
     facts = Facts(
         lm=report.lm,
         target=report.target,
@@ -68,7 +68,7 @@ def bundle(
         before={"best prompt program, val": report.numbers.best, **before},
         finetune=f"# not in the project itself: {cannot}"
         if cannot
-        else f"{finetune_command(report.task, report.knobs)}      # in the project itself",
+        else f"{finetune_command(report.task, knobs)}      # in the project itself",
     )
     folder = session.folder("handoff")
     try:

@@ -16,7 +16,7 @@ from optimize import lm as lms
 from optimize.climb.observer import Observer
 from optimize.commands.load import optimized_on
 from optimize.commands.session import Session, check_price, open_session
-from optimize.config import NO_ADDRESS, RunConfig, load_config
+from optimize.config import JUDGE_LM, NO_ADDRESS, RunConfig, load_config
 from optimize.data.rows import row_hash
 from optimize.errors import WorkbenchError
 from optimize.lm.batch.box import PRICE
@@ -129,10 +129,11 @@ def in_use(
     load_task(name, root)
     run = champion(root, name)
     text = run.text("program.json")
-    recorded = optimized_on(text)
+    recorded, climbed = optimized_on(text), _climbed(run)
     configs = []
     for lm, base in asked:
         own = {k: v for k, v in recorded.items() if lm is None or k == "temperature"}
+        own |= {"target": climbed.target} if climbed else {}
         given = flags | {"lm": lm, "api_base": base}
         config = load_config(root, own, **given).model_copy(update=CLIMBING)
         if base == NO_ADDRESS:
@@ -141,9 +142,32 @@ def in_use(
         check_price(config)
         check_reachable(config)
         configs.append(config)
-    session = open_session(root, name, configs[0].model_copy(update=WHOLE), watch)
+    judged = _judged_by(climbed) if climbed and climbed.judge else {}
+    session = open_session(root, name, configs[0].model_copy(update=WHOLE | judged), watch)
+    if climbed and climbed.judge and session.judge and session.judge.told != climbed.judge.judge:
+        raise WorkbenchError(
+            f"The best program of {name!r} was judged by {climbed.judge.judge}; now that would be "
+            f"{session.judge.told}. Their scores do not compare: `optimize run {name}` again."
+        )
     lm = str(recorded.get("lm") or load_config(root).lm)
     return InUse(session, run, text, lm), configs
+
+
+def _climbed(run: Found) -> Report | None:
+    """The report of its climb, as far as this version reads it."""
+    with suppress(WorkbenchError):
+        found: Report = run.read("report.json", Report)
+        return found
+    return None
+
+
+def _judged_by(report: Report) -> dict[str, Any]:
+    """The knobs by which a session opens the judge that a climb had."""
+    knobs = report.knobs
+    teacher = knobs.get("teacher") or report.lm
+    base = knobs.get("teacher_api_base" if knobs.get("teacher") else "api_base")
+    own = {"teacher": teacher, "teacher_api_base": base}
+    return own | {knob: knobs.get(knob) for knob in JUDGE_LM}
 
 
 @dataclass(frozen=True)

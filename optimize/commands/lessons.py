@@ -103,7 +103,7 @@ def _distilled(session: Session, pupil: Pupil) -> list[TrainingRow]:
     differs between samples that agree, so nothing tells a good step there.
     """
     asking, best = replace(session.asking, repeats=1), pupil.best
-    if unlabelled(best):
+    if unlabelled(pupil.short):
         with dspy.context(lm=session.teacher):
             session.watch.started("teacher on train")
             calls = right_calls(best, session.splits.train, asking)

@@ -41,11 +41,13 @@ MOST_TO_LABEL = 200
 
 @dataclass(frozen=True)
 class New:
-    """Newly collected rows. known: how many more there were that the devset has already. labelled:
-    how many have labels. asked: those that the LM answers, the labelled ones first.
+    """Newly collected rows. every: those that the devset has already among them. known: how many
+    these are. labelled: how many have labels. asked: those that the LM answers, the labelled ones
+    first.
     """
 
     rows: Rows
+    every: Rows
     known: int
     labelled: int
     asked: Rows
@@ -58,6 +60,11 @@ def monitor(found: InUse, config: RunConfig, path: Path, most: int) -> MonitorRe
     with task_lock(found.session, "monitor") as session:
         session = session.held_against_people()
         found = replace(found, session=session)
+        if config.lm != found.lm:
+            session.watch.noted(
+                f"The score on record is that of LM {found.lm}: what follows of scores compares "
+                "LMs as well as rows."
+            )
         new = _new(session, path, most)
         recorded = found.recorded()  # what the new rows are held against, before a call
         record = _record(found, new, recorded, _asked(found, config, new))
@@ -79,7 +86,7 @@ def _new(session: Session, path: Path, most: int) -> New:
     drawn = random.Random(session.config.seed).sample(fresh, len(fresh))
     drawn.sort(key=lambda row: not is_labelled(task, row))
     labels = sum(is_labelled(task, row) for row in fresh)
-    return New(fresh, len(rows) - len(fresh), labels, drawn[:most])
+    return New(fresh, rows, len(rows) - len(fresh), labels, drawn[:most])
 
 
 def _asked(found: InUse, config: RunConfig, new: New) -> Evaluation:
@@ -102,7 +109,8 @@ def _record(found: InUse, new: New, recorded: Recorded, evaluation: Evaluation) 
     session, task = found.session, found.session.task
     usage = session.meter.usage()
     answered = list(zip(new.asked, evaluation.outcomes, strict=True))
-    tests, seen = drift(found, new.rows, answered)
+    # inputs that recur are on both sides, or the new ones would look like another kind
+    tests, seen = drift(found, new.every, answered)
     scored = [(e, o) for e, o in answered if is_labelled(task, e)]
     numbers = _score(found, recorded, scored)
     judged: Labelled | None = numbers.pop("judged", None)

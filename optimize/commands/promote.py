@@ -58,6 +58,8 @@ def rollback(root: Path, task: str, reason: str = "") -> Promoted:
 
     Raises WorkbenchError where none is on record.
     """
+    from mlflow.exceptions import MlflowException
+
     load_task(task, root)
     store = client(root)
     now = present(store, task)
@@ -69,7 +71,15 @@ def rollback(root: Path, task: str, reason: str = "") -> Promoted:
             f"No champion of {task!r} before version {now.version} is on record. `optimize runs "
             f"{task}` lists its runs, and `optimize promote RUN` takes any of them."
         )
-    _change(root, store, store.get_model_version(task, before.version), "rolled back", reason)
+    try:
+        version = store.get_model_version(task, before.version)
+    except MlflowException as error:
+        raise WorkbenchError(
+            f"Version {before.version} of model {task!r}, the champion before, is not there any "
+            f"more: {error.message} `optimize promote RUN` takes any other run of `optimize runs "
+            f"{task}`."
+        ) from None
+    _change(root, store, version, "rolled back", reason)
     return _promoted(root, task, now.run_id, None)
 
 
@@ -85,7 +95,7 @@ def _change(root: Path, store: Any, version: Any, how: How, reason: str) -> None
     asked = dspy.LM("openai/unasked")
     # before anything is changed: one that no longer fits the task would fail in production
     program = parse_program(load_task(task, root), text, f"run {run.id}", lambda tuned: asked)
-    with one_at_a_time(store, task):
+    with one_at_a_time(store, task, root):
         crown(store, task, version, how, reason)
     if reason:
         store.set_model_version_tag(task, version.version, BECAUSE, reason)

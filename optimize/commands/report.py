@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from optimize.errors import WorkbenchError
+from optimize.files import write_whole
 from optimize.report.chart import draw
 from optimize.report.html.render import html
 from optimize.report.page import Page, assemble
@@ -26,10 +27,10 @@ def page_of(report: Report, run: Found) -> Page:
 def export(page: Page, form: str, given: Path | None) -> list[Path]:
     """Write the run in that form (see ENDINGS); the files written.
 
-    given: where to; None: a file in the current folder, named after the task. Raises WorkbenchError
+    given: where to; None: a file in the current folder, named TASK-report. Raises WorkbenchError
     where that cannot be written.
     """
-    path = given or Path(f"{page.report.task}{ENDINGS[form]}")
+    path = given or Path(f"{page.report.task}-report{ENDINGS[form]}")
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"cannot be written: no folder {path.parent}"
         raise WorkbenchError(f"{path} {what}. Name a file.")
@@ -37,12 +38,12 @@ def export(page: Page, form: str, given: Path | None) -> list[Path]:
         if form == "md":
             picture = path.with_suffix(".png")
             picture.write_bytes(_picture(page.report))
-            path.write_text(pull_request(page, picture.name), encoding="utf-8")
+            write_whole(path, pull_request(page, picture.name))
             return [path, picture]
         if form == "csv":  # the mark tells spreadsheets that it is UTF-8
-            path.write_text(spreadsheet(page), encoding="utf-8-sig", newline="")
+            write_whole(path, f"\ufeff{spreadsheet(page)}")
         else:
-            path.write_text(html(page), encoding="utf-8")
+            write_whole(path, html(page))
     except OSError as error:
         raise WorkbenchError(f"{path} cannot be written: {error.strerror}.") from None
     return [path]

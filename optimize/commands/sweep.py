@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 
 from optimize.climb.observer import Observer
@@ -41,6 +42,7 @@ def plan(sweep: Sweep) -> PlannedSweep:
     spent and leave no report.
     """
     known: dict[tuple[str, str], Plan] = {}
+    judges: dict[str, set[str]] = defaultdict(set)
     found = []
     for cell in sweep.cells:
         config, task = cell.config, cell.task
@@ -51,8 +53,12 @@ def plan(sweep: Sweep) -> PlannedSweep:
                 session = open_session(sweep.root, task, config, Observer(), asks=False)
             except WorkbenchError as error:
                 raise WorkbenchError(f"{sweep.path}, cell {cell.number}: {error}") from None
-            after = calls_after(session)
-            known[key] = planned(session.task, session.splits, config, after)
+            judged = 0
+            if session.judge:
+                judged = len(session.judge.rows)
+                judges[task].add(session.judge.told)
+            plan = planned(session.task, session.splits, config, calls_after(session) + judged)
+            known[key] = plan.model_copy(update={"least": plan.least + judged})
         cap = min(config.max_calls, sweep.file.budget.calls or config.max_calls)
         most, least = min(cap, known[key].enough), known[key].least
         if cap < least:
@@ -74,6 +80,12 @@ def plan(sweep: Sweep) -> PlannedSweep:
                 outcome=record.outcome,
             )
         )
+    for task, told in judges.items():
+        if len(told) > 1:
+            raise WorkbenchError(
+                f"{sweep.path}: the cells of {task!r} would be judged by {' and by '.join(told)}; "
+                "their scores would not compare. Name one judge_lm in [grid]. No call was made."
+            )
     share, budget = sweep.file.share, sweep.file.budget
     return PlannedSweep(
         name=sweep.name,

@@ -109,9 +109,10 @@ def train(session: Session, tracked: Run, best: Program, traced: Traced | None) 
             tuned: str = training.train(job, log)
         epochs = tuple(training.curve(tuned, out))
         log.trained(tuned, epochs)
-    # an adapter that was there has cost as much
-    seconds = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))
-    return Trained(tuned, backend, pupil.short, start, before, seconds, epochs, *counts)
+    # an adapter that was there has cost as much; a provider's queue is no training
+    took = max(time.perf_counter() - start, sum(epoch.seconds for epoch in epochs))
+    known = None if backend == "openai" else took
+    return Trained(tuned, backend, pupil.short, start, before, known, epochs, *counts)
 
 
 def base_of(config: RunConfig) -> str:

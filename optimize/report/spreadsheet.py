@@ -32,7 +32,8 @@ def spreadsheet(page: Page) -> str:
 
 
 def _columns(table: RowTable, names: list[str]) -> Iterator[tuple[str, list[str]]]:
-    yield from ((name, found) for name, found in table.inputs.items())
+    for name, found in table.inputs.items():
+        yield f"input {name}" if name in ("side", "row") else name, found
     yield from ((f"gold {name}", found) for name, found in table.gold.items())
     for name in names:
         yield from _answers(name, table.programs.get(name), list(table.gold))

@@ -14,6 +14,7 @@ from pydantic import Field
 from optimize.report.prices import Price, pareto
 from optimize.report.record import InUseRecord
 from optimize.stats.intervals import LEVEL, known, mean_interval, paired_gain
+from optimize.stats.judge import Confusion, corrected, corrected_gain
 from optimize.stats.records import GainRecord, Record, ScoreRecord
 
 
@@ -58,6 +59,7 @@ class CellFound(Record):
         description="content hash of a test row → score of the program kept"
     )
     price: Price | None = Field(description="of an answer; null: the cache had answered all")
+    judge: Confusion | None = Field(None, description="how the judge of these scores errs")
 
 
 class CellRecord(Record):
@@ -160,7 +162,11 @@ def _task(task: str, cells: Sequence[CellRecord]) -> TaskRecord:
         (s for s in groups if known([*rows[s].values()])), key=lambda s: -_val(groups[s])
     )
     front = pareto([(s, price_of(groups[s]), fmean(known([*rows[s].values()]))) for s in order])
-    settings = [_setting(s, groups[s], rows[s], s in front, _behind(rows, order, s)) for s in order]
+    judge = next((c.found.judge for c in done if c.found), None)
+    settings = [
+        _setting(s, groups[s], rows[s], s in front, _behind(rows, order, s, judge), judge)
+        for s in order
+    ]
     return TaskRecord(
         task=task,
         target=max((c.found.target for c in done if c.found), default=math.nan),
@@ -183,6 +189,7 @@ def _setting(
     rows: Mapping[str, float | None],
     on_front: bool,
     behind: GainRecord | None,
+    judge: Confusion | None,
 ) -> SettingRecord:
     found = [c.found for c in cells if c.found]
     scores, some = [f.test for f in found], known(list(rows.values()))
@@ -192,7 +199,7 @@ def _setting(
         scores=scores,
         spread=stdev(s.score for s in scores) if len(scores) > 1 else None,
         val=_val(cells),
-        test=ScoreRecord.of(mean_interval(some), len(some) / len(rows)),
+        test=ScoreRecord.of(corrected(mean_interval(some), judge), len(some) / len(rows)),
         met=sum(f.target_met for f in found),
         calls=sum(c.calls for c in cells),
         usd=sum(c.usd for c in cells),
@@ -217,7 +224,10 @@ def price_of(cells: Iterable[CellRecord]) -> Price | None:
 
 
 def _behind(
-    rows: Mapping[str, Mapping[str, float | None]], order: Sequence[str], setting: str
+    rows: Mapping[str, Mapping[str, float | None]],
+    order: Sequence[str],
+    setting: str,
+    judge: Confusion | None,
 ) -> GainRecord | None:
     """Against the best, at a level that allows for all such comparisons (Bonferroni)."""
     best = rows[order[0]]
@@ -227,6 +237,6 @@ def _behind(
     level = 1 - (1 - LEVEL) / (len(order) - 1)
     pair = [best[r] for r in shared], [rows[setting][r] for r in shared]
     try:
-        return GainRecord.of(paired_gain(*pair, level))
+        return GainRecord.of(corrected_gain(paired_gain(*pair, level), judge))
     except ValueError:  # no row that both have answered
         return None

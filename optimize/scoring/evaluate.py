@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
@@ -90,7 +90,8 @@ def evaluate(
     again = _outcomes(program, [jobs[n] for n in failed], asking, lambda done: None)
     for n, outcome in zip(failed, again, strict=True):
         found[n] = outcome
-    each = (_together(found[n : n + repeats]) for n in range(0, len(found), repeats))
+    names = asking.task.signature.output_fields
+    each = (_together(found[n : n + repeats], names) for n in range(0, len(found), repeats))
     return Evaluation((*earlier, *each), asking.task.confusion)
 
 
@@ -180,7 +181,7 @@ def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
 
 def taken_confidence(prediction: dspy.Prediction, task: Task) -> float | None:
     """The probability of all the tokens that an LM wrote, one after the other, as it told them with
-    the prediction; None where it told none.
+    the prediction; None where it told none, or wrote more than the answer.
 
     They are taken out of the prediction, since a metric may compare all that is in it.
     """
@@ -188,13 +189,15 @@ def taken_confidence(prediction: dspy.Prediction, task: Task) -> float | None:
         return None
     told = prediction[LOGPROBS]
     del prediction[LOGPROBS]
+    if set(prediction.keys()) - task.fields.keys():  # reasoning, say, whose words are no answer
+        return None
     tokens = told["content"] if told else None
     return math.exp(math.fsum(token["logprob"] for token in tokens)) if tokens else None
 
 
-def _together(repeats: Sequence[Outcome]) -> Outcome:
+def _together(repeats: Sequence[Outcome], outputs: Iterable[str]) -> Outcome:
     """One example's outcomes as one: the mean of the scores there are, the first answer, all that
-    was spent.
+    was spent. outputs: names of what is an answer; steps before it may be put otherwise.
     """
     if len(repeats) == 1:
         return repeats[0]
@@ -203,7 +206,8 @@ def _together(repeats: Sequence[Outcome]) -> Outcome:
     first = next((o for o in repeats if o.score is not None), repeats[0])
     usage = reduce(add, (o.usage for o in repeats))
     scoring = reduce(add, (o.scoring for o in repeats))
-    same = [o.answer == first.answer for o in repeats if o.score is not None]
+    said = [[o.answer.get(n) for n in outputs] for o in (first, *repeats) if o.score is not None]
+    same = [one == said[0] for one in said[1:]]
     sure = first.confidence if first.confidence is not None or not same else sum(same) / len(same)
     anew = [o for o in repeats if o.asked_anew]
     return replace(

@@ -109,9 +109,9 @@ def _shown(sitting: Sitting) -> dict[str, Any]:
 
 def _output(task: Task, name: str) -> dict[str, Any]:
     field = task.signature.output_fields[name]
-    labels, _ = by_number(task, name)
-    optional = is_optional(field)
-    return {"name": name, "labels": labels, "kind": kind(task, name), "optional": optional}
+    labels, numbers = by_number(task, name)
+    told = {"labels": labels, "numbered": bool(numbers), "optional": is_optional(field)}
+    return {"name": name, "kind": kind(task, name), **told}
 
 
 def _work(task: Task, row: Work) -> dict[str, Any]:

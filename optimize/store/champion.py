@@ -16,7 +16,7 @@ from optimize.errors import WorkbenchError
 from optimize.stats.intervals import Gain, paired_gain
 from optimize.stats.records import RowScores
 from optimize.store.open import client
-from optimize.store.read import TEST_SCORES, Found, NoRun
+from optimize.store.read import TEST_SCORES, Found, NoRun, judge_of
 
 CHAMPION = "champion"
 NONE_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model, no such alias
@@ -124,21 +124,16 @@ def earlier(log: Sequence[Change], now: str) -> Change | None:
     return others[-1] if others else None
 
 
-def champion_tags(store: Any, task: str) -> Mapping[str, str]:
-    """What the champion was registered with; empty where there is none."""
-    version = present(store, task)
-    return dict(version.tags) if version else {}
+def gain_over(store: Any, champion: Any, new: Found, test: RowScores) -> tuple[Gain | None, int]:
+    """The gain of a run's `final` over the champion on the test rows that both were asked, and how
+    many those are; None where the champion keeps no such scores, or another judge gave them.
 
-
-def gain_over(store: Any, task: str, test: RowScores) -> tuple[Gain | None, int]:
-    """The gain of `final` over the champion on the test rows that both were asked, and how many
-    those are; None where there is no champion, or it keeps no such scores.
+    champion: its version.
     """
-    from mlflow.exceptions import MlflowException
-
-    with suppress(MlflowException, WorkbenchError, KeyError, ValueError):
-        version = store.get_model_version_by_alias(task, CHAMPION)
-        found: RowScores = Found(store, version.run_id, task, CHAMPION).read(TEST_SCORES, RowScores)
+    with suppress(WorkbenchError, KeyError, ValueError):
+        old = Found(store, champion.run_id, new.task, CHAMPION)
+        judge_of(old, new)
+        found: RowScores = old.read(TEST_SCORES, RowScores)
         known = dict(zip(found.rows, found.programs["final"], strict=True))
         both = known.keys() & set(test.rows)
         gain = paired_gain([known.get(row) for row in test.rows], test.programs["final"])
@@ -149,8 +144,9 @@ def gain_over(store: Any, task: str, test: RowScores) -> tuple[Gain | None, int]
 def takes_over(
     new: Mapping[str, Any], champion: Mapping[str, str], gain: Gain | None, shared: int
 ) -> bool:
-    """Whether a version becomes the champion: judged on other rows, on more test rows, or better
-    than the champion on as many, by more than a standard error.
+    """Whether a version becomes the champion: judged on other rows (of those it was asked, fewer
+    than half judged the champion), on more test rows, or better than the champion on as many, by
+    more than a standard error.
 
     Train rows that were added make no other judges: a version that was asked all of the champion's
     test rows is held against it. That is the step of the Ladder without parameters (Blum & Hardt
@@ -166,7 +162,7 @@ def takes_over(
     rows, _, _ = str(new["data_hash"]).partition(":")  # what follows says how many were used
     known = int(champion["test_rows"])
     same = champion["data_hash"].startswith(rows)
-    if not same and shared < known:
+    if not same and 2 * shared < int(new["test_rows"]):
         return True
     if int(new["test_rows"]) != known:
         return int(new["test_rows"]) > known and (gain is None or gain.high >= 0)

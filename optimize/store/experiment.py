@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from optimize.store.open import client, is_shared
+from optimize.errors import WorkbenchError
+from optimize.store.open import client, is_shared, shown_uri
 from optimize.store.tags import NOTE, OF_EXPERIMENT
 
 VIEW = "mlflow.sharedViewState."  # the prefix of the tags that MLflow's UI saves views in
@@ -63,6 +64,12 @@ def experiment(store: Any, root: Path, task: str, tags: Mapping[str, str] | None
         with suppress(MlflowException):  # another machine was faster
             return str(store.create_experiment(task, tags=tags))
         found = store.get_experiment_by_name(task)
+    if found.lifecycle_stage == "deleted":
+        restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        raise WorkbenchError(
+            f"The experiment {task!r} was deleted in MLflow. It comes back with: "
+            f"MLFLOW_TRACKING_URI={shown_uri(root)} {restore}"
+        )
     for name in tags.keys() - found.tags.keys():  # an older version made it
         store.set_experiment_tag(found.experiment_id, name, tags[name])
     return str(found.experiment_id)

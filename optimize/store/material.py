@@ -16,7 +16,7 @@ from optimize.report.prices import Price
 from optimize.report.rows import Answers, RowTable
 from optimize.store.read import TEST_ROWS, Found
 from optimize.store.rungs import rungs
-from optimize.store.table import GOLD
+from optimize.store.table import GOLD, INPUT
 
 VERSIONS = ("optimize", "dspy", "mlflow")
 Table = Mapping[str, list[Any]]  # a column by name
@@ -59,7 +59,7 @@ def _rows(tables: Mapping[str, Table]) -> RowTable | None:
     fields = [name.removeprefix(GOLD) for name in gold]
     return RowTable(
         rows=whole["row"],
-        inputs={name: whole[name] for name in inputs},
+        inputs={name.removeprefix(INPUT): whole[name] for name in inputs},
         gold={name: whole[GOLD + name] for name in fields},
         programs={rung: _answers(table, fields) for rung, table in tables.items()},
     )

@@ -65,7 +65,7 @@ def _plain(uri: str) -> str:
 
 def is_shared() -> bool:
     """Whether the store may be written to from other projects and machines."""
-    return "MLFLOW_TRACKING_URI" in os.environ
+    return bool(os.environ.get("MLFLOW_TRACKING_URI"))
 
 
 def client(root: Path) -> Any:

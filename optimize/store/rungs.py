@@ -12,7 +12,7 @@ from optimize.errors import WorkbenchError, did_you_mean
 from optimize.report.record import Report
 from optimize.report.rungs import RowRecord
 from optimize.store.read import Found, NoRun, find_run
-from optimize.store.table import GOLD
+from optimize.store.table import GOLD, INPUT
 from optimize.store.tags import PARENT
 
 
@@ -49,7 +49,7 @@ def _row(cells: dict[str, Any], inputs: list[str]) -> RowRecord:
         answer = json.loads(answer)
     return RowRecord(
         row=cells["row"],
-        inputs={name: str(cells[name]) for name in inputs},
+        inputs={name.removeprefix(INPUT): str(cells[name]) for name in inputs},
         gold={n.removeprefix(GOLD): str(v) for n, v in cells.items() if n.startswith(GOLD)},
         answer=answer if isinstance(answer, dict) else {"answer": answer},
         score=cells["score"],

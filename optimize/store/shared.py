@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from optimize import stopping
 from optimize.errors import WorkbenchError
 from optimize.store.open import is_shared
@@ -30,15 +32,17 @@ def project_id(root: Path) -> str:
 
 
 @contextmanager
-def one_at_a_time(store: Any, task: str) -> Iterator[None]:
-    """Among all that write to a shared store only one is within, for a task; the others wait.
+def one_at_a_time(store: Any, task: str, root: Path) -> Iterator[None]:
+    """Among all that write to a store only one is within, for a task; the others wait. root: the
+    project's, whose own store a lock of files guards.
 
     Two that choose a champion at once would both take over from the one before, and the last to
     write would win, however bad it is. A registered model's name is what a store gives to one
     alone. Raises WorkbenchError after ten minutes.
     """
-    if not is_shared():  # the task's lock is enough
-        yield
+    if not is_shared():
+        with FileLock(root / "mlruns" / f"{task}{HELD}.lock"):
+            yield
         return
     name, mine = f"{task}{HELD}", uuid.uuid4().hex
     _take(store, name, mine)

@@ -18,6 +18,11 @@ from optimize.scoring.evaluation import Evaluation, Outcome
 
 FILE = "examples.json"
 TAG = {"mlflow.loggedArtifacts": json.dumps([{"path": FILE, "type": "table"}])}
+OWN = (
+    *("lm_text", "answer", "score", "feedback", "error", "row", "seconds", "tokens_in"),
+    *("tokens_out", "cost_usd", "confidence", "format", "demos", "first demos"),
+)
+INPUT = "input "  # before the name of an input that is called as one of these
 GOLD = "gold "  # before the name of an output: what the row says, not what was answered
 SHOWN, DEMO_CHARS = 2, 400  # of a row's demos
 
@@ -27,7 +32,8 @@ def row_table(program: Program, rows: Sequence[dspy.Example], evaluation: Evalua
     task = program.task
     pairs = list(zip(rows, evaluation.outcomes, strict=False))
     table: dict[str, list[Any]] = {
-        name: [files.to_text(e[name]) for e, _ in pairs] for name in task.signature.input_fields
+        f"{INPUT}{name}" if name in OWN else name: [files.to_text(e[name]) for e, _ in pairs]
+        for name in task.signature.input_fields
     }
     table |= {
         f"{GOLD}{name}": [files.to_text(e[name]) for e, _ in pairs]

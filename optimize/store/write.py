@@ -33,7 +33,7 @@ from optimize.report.watched import monitor_sentences
 from optimize.stats.records import RowScores
 from optimize.stopping import closing
 from optimize.store import prompts, shown, table
-from optimize.store.champion import CHAMPION, champion_tags, crown, gain_over, takes_over
+from optimize.store.champion import CHAMPION, crown, gain_over, present, takes_over
 from optimize.store.experiment import experiment
 from optimize.store.model import register
 from optimize.store.open import client, is_shared
@@ -59,7 +59,7 @@ class Run(Observer):
     def __init__(
         self, root: Path, task: str, command: str, config: Mapping[str, Any], splits: Splits
     ) -> None:
-        self.client = client(root)
+        self.client, self.root = client(root), root
         self.splits = splits
         self.config = config
         self.lm = {knob: config[knob] for knob in TASK_LM if knob in config}
@@ -209,9 +209,10 @@ class Run(Observer):
         for name, value in tags.items():
             self.client.set_model_version_tag(self.task, version, name, value)
         kept = self._keep_prompts(program, f"kept: {run.info.run_name}")
-        with one_at_a_time(self.client, self.task):
-            known = champion_tags(self.client, self.task)
-            if takes_over(tags, known, *gain_over(self.client, self.task, test)):
+        with one_at_a_time(self.client, self.task, self.root):
+            champion = present(self.client, self.task)
+            held = gain_over(self.client, champion, self.found, test) if champion else (None, 0)
+            if takes_over(tags, dict(champion.tags) if champion else {}, *held):
                 crown(self.client, self.task, made)
                 prompts.mark(self.client, kept, CHAMPION)
 

@@ -137,9 +137,10 @@ def _found(sweep: Sweep, cell: Cell, purse: SharedPurse, watch: Observer) -> dic
     home = sweep.home(cell)
     own = Own(home, sweep.root if sweep.file.cache == "project" else home, purse)
     try:
+        check_budget(sweep, cell.config)
+        # the judge is the project's, wherever its runs are
+        session = open_session(sweep.root, cell.task, cell.config, watch, own=own)
         with _own_store():
-            check_budget(sweep, cell.config)
-            session = open_session(sweep.root, cell.task, cell.config, watch, own=own)
             watch.counts(session.meter, session.config.in_flight)
             report = run(session)
             return {"found": _kept(home, report)}
@@ -166,6 +167,7 @@ def _kept(home: Path, report: Report) -> CellFound:
         gate_open=report.gate.open,
         rows=dict(zip(scores.rows, scores.programs["final"], strict=True)),
         price=material(stored).prices.get(report.numbers.rung),
+        judge=report.judge.confusion if report.judge else None,
     )
 
 

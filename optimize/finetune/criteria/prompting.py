@@ -97,13 +97,19 @@ def kind_of_failure(task: Task, case: Case) -> Criterion:
     passed = share < OUTSIDE_SHARE
     worst = next((k for k in kinds if k.kind in OUTSIDE), None)
     look = case.command("check" if worst and worst.kind == "labels" else "run", task)
+    fits = f"What fits is {worst.lever}." if worst and not passed else ""
+    if fits and worst and worst.kind == "knowledge" and "retrieval" in case.families:
+        fits = (
+            "Passages were tried and did not help: mend the corpus, or find them by meaning "
+            "(--embedder), then run again."
+        )
     return Criterion(
         name="kind of failure",
         passed=passed,
         value=", ".join(f"{k.kind} {k.count}" for k in kinds) or "none",
         threshold=f"less than {OUTSIDE_SHARE:.0%} of the points lost to {', '.join(OUTSIDE)}",
         source="the best prompt program's val rows",
-        advice=f"What fits is {worst.lever}." if worst and not passed else "",
+        advice=fits,
         command=look if worst and not passed else "",
     )
 

@@ -108,21 +108,23 @@ def read(folder: Path) -> Manifest:
         ) from None
 
 
+RECIPES = "recipes"
 OUT = "out"  # where the recipes put what they train
 
 
 def verify(folder: Path, trained: bool = False) -> list[str]:
     """What of the manifest does not hold, a sentence each; empty where all does.
 
-    trained: the folder comes back from a trainer, who may have added files anywhere; the recipes
-    add theirs in OUT alone.
+    trained: the folder comes back from a trainer, who may have added files anywhere (the recipes
+    add theirs in OUT alone), and have set recipes to a base and a machine.
     """
     found = read(folder)
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {FILE}
     wrong = [f"{name} is missing." for name in sorted(found.files.keys() - there)]
     added = [] if trained else sorted(there - found.files.keys())
     wrong += [f"{name} is not in the manifest." for name in added if Path(name).parts[0] != OUT]
-    for name in sorted(found.files.keys() & there):
+    own = {n for n in found.files if trained and Path(n).parts[0] in (RECIPES, "README.md")}
+    for name in sorted((found.files.keys() & there) - own):
         if record(folder / name) != found.files[name]:
             wrong.append(f"{name} was changed after it was written.")
     if wrong:
@@ -158,7 +160,7 @@ def _asked(row: Any) -> str | None:
     if (
         not messages
         or [m.get("role") for m in messages[-2:]] != ["user", "assistant"]
-        or not messages[-1].get("content")
+        or not isinstance(messages[-1].get("content"), str)
     ):
         return None
     return prompt_of(row)

@@ -124,6 +124,9 @@ def _from_peft(source: Path, base: Path, manifest: Manifest, out: Path) -> Path:
     return target
 
 
+ANSWERS = ("completion", "chosen", "rejected", "gold", "said")  # keys of what is answered
+
+
 def _again(task: str) -> str:
     return f"Climb, hand off and train again: optimize run {task}"
 
@@ -157,8 +160,13 @@ def _forms(program: Program, rows: Any) -> Iterator[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
+    """All that is asked in a row: its answers may well be equal to what another row asks."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
+    elif isinstance(value, list):
+        for inner in value:
             yield from _texts(inner)
+    elif isinstance(value, dict) and value.get("role") != "assistant":
+        for name, inner in value.items():
+            if name not in ANSWERS:
+                yield from _texts(inner)

@@ -7,11 +7,12 @@ from optimize.finetune.lora.needs import Needs
 from optimize.threads import free_memory
 
 
-def free_room() -> int:
-    """Bytes, of the GPU where there is one."""
+def free_room(gpu: bool = True) -> int:
+    """Bytes, of the GPU where there is one and it is used."""
     import torch
 
-    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else free_memory()
+    on_gpu = gpu and torch.cuda.is_available()
+    return int(torch.cuda.mem_get_info()[0]) if on_gpu else free_memory()
 
 
 def lacking(expected: Needs, free: int) -> str:
@@ -25,7 +26,7 @@ def lacking(expected: Needs, free: int) -> str:
     )
 
 
-def check_room(expected: Needs) -> None:
+def check_room(expected: Needs, gpu: bool = True) -> None:
     """Raises WorkbenchError where the training would take more memory than there is."""
-    if told := lacking(expected, free_room()):
+    if told := lacking(expected, free_room(gpu)):
         raise WorkbenchError(told)

@@ -15,6 +15,7 @@ from optimize.lm import embedded
 from optimize.turns import my_turn
 
 ASKED = 4  # prompts
+FEWEST = 20  # rows that must be readable, where there are so many
 TOLD = 400  # characters of a sample's prompt, from its end
 APART = 1.0  # nats of the likeliest token, in the mean; a row order gone wrong makes it 5 and more
 
@@ -22,9 +23,10 @@ APART = 1.0  # nats of the likeliest token, in the mean; a row order gone wrong 
 class ServedLM:
     """The engine's own chat template and tokenizer: what is learned is what it will read."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, context: int | None = None) -> None:
+        """context: tokens that it may read, as where it answers."""
         self.path = path
-        self._endpoint = embedded.serve(path)
+        self._endpoint = embedded.serve(path, None, context)
         self._end = int(read_header(path).values["tokenizer.ggml.eos_token_id"])
 
     def rows(self, row: dict[str, Any]) -> list[EncodedRow]:
@@ -93,7 +95,7 @@ def readable(
     """The rows, each with its token ids, without those that the LM could not read where it is
     served.
 
-    Raises WorkbenchError where there are none.
+    Raises WorkbenchError where hardly any are left.
     """
     found = [(row, engine.rows(row)) for row in rows]
     sizes = [max(map(len, read)) for _, read in found]
@@ -103,8 +105,9 @@ def readable(
             f"{left} of {len(found)} {kind} rows are longer than the {context} tokens that the LM "
             f"may read (the longest has {max(sizes)})"
         )
-        if not fitting:
-            raise WorkbenchError(f"All {told}. Allow more by --context, or shorten the rows.")
+        if len(fitting) < min(FEWEST, len(found)):
+            few = f", and {len(fitting)} are too few to learn from" if fitting else ""
+            raise WorkbenchError(f"{told}{few}. Allow more by --context, or shorten the rows.")
         say(f"{told}: they are left out of the training. --context allows more.")
     return fitting
 

@@ -168,7 +168,7 @@ class Trainings:
 
     @cached_property
     def _lm(self) -> ServedLM:
-        return ServedLM(self.path)
+        return ServedLM(self.path, self.job.config.context)
 
     @cached_property
     def _served(self) -> Served:

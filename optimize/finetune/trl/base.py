@@ -75,7 +75,8 @@ class ServedBase:
 
         Raises WorkbenchError where base and served LM are not the same, or memory does not suffice.
         """
-        engine, served, known = ServedLM(self.path), Served(self.path), load_config(self.base)
+        engine = ServedLM(self.path, self.context)
+        served, known = Served(self.path), load_config(self.base)
         taught = readable(engine, rows, self.context, "train", say)
         judged = readable(engine, val, self.context, "val", say)
         self._check_tokens([*taught, *judged])
@@ -88,7 +89,7 @@ class ServedBase:
         judging = sum(len(found[0]) for _, found in judged)
         paired = sum(len(one) for _, found in taught if len(found) > 1 for one in found)
         where, size = expected(known, read, judging, where, epochs, paired)
-        check_room(size)
+        check_room(size, where.gpus > 0)
         model = load_model(self.base, known, served)
         modules = {n: one.weight.detach().numpy() for n, one in linear(model, 0).items()}
         found = served.places(modules, known.num_hidden_layers, head_width(known))

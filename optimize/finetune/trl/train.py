@@ -91,12 +91,17 @@ def train(job: TrainingJob, log: TrainingLog | None = None) -> str:
     if target.is_file():
         return str(target)
     served = served_base(base, config) if local else None
+    # what was trained and not served yet is served now, whatever memory that has taken since
+    trained = all(
+        (folder / s.out / trl_lora.WEIGHTS).is_file() for s in _stages(base, config, where)
+    )
     if served:
         found = served.checked(rows, val, where, config.epochs, job.say)
         rows, val, where = found.rows, found.val, found.where
     else:
         where, size = expected_of(base, rows, val, where, config.epochs)
-        check_room(size)
+        if not trained:
+            check_room(size, where.gpus > 0)
         job.say(told(size, where))
     written(folder, rows, val, base, config, where)
     stages = _stages(base, config, where)

@@ -104,6 +104,7 @@ def _axolotl(base: str | None, epochs: int, seed: int) -> dict[str, Any]:
 
 
 def _llamafactory(base: str | None, epochs: int, seed: int) -> dict[str, Any]:
+    template = next((t for kind, t in TEMPLATES.items() if kind in (base or "")), None)
     return {
         "model_name_or_path": base or UNKNOWN,
         "stage": "sft",
@@ -115,7 +116,8 @@ def _llamafactory(base: str | None, epochs: int, seed: int) -> dict[str, Any]:
         "dataset_dir": "recipes",
         "dataset": "handoff_train",
         "eval_dataset": "handoff_val",
-        "template": next((t for kind, t in TEMPLATES.items() if kind in (base or "")), "default"),
+        # without one LLaMA-Factory takes the tokenizer's own
+        **({"template": template} if template else {}),
         "cutoff_len": LONGEST,
         "per_device_train_batch_size": BATCH,
         "num_train_epochs": epochs,
