@@ -105,9 +105,13 @@ def readable(
             f"{left} of {len(found)} {kind} rows are longer than the {context} tokens that the LM "
             f"may read (the longest has {max(sizes)})"
         )
-        if len(fitting) < min(FEWEST, len(found)):
-            few = f", and {len(fitting)} are too few to learn from" if fitting else ""
-            raise WorkbenchError(f"{told}{few}. Allow more by --context, or shorten the rows.")
+        if not fitting:
+            raise WorkbenchError(f"All {told}. Allow more by --context, or shorten the rows.")
+        if len(fitting) < FEWEST <= len(found):
+            raise WorkbenchError(
+                f"{told}, and {len(fitting)} are too few to learn from. Allow more by --context, "
+                "or shorten the rows."
+            )
         say(f"{told}: they are left out of the training. --context allows more.")
     return fitting
 
