@@ -24,6 +24,7 @@ from optimize.commands.session import open_session
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
 from optimize.finetune.handoff.manifest import read, record, verify
+from optimize.finetune.handoff.returned import _texts
 from optimize.report.record import Report
 from optimize.store.open import client
 from optimize.store.read import last_run
@@ -306,3 +307,12 @@ def test_a_tuned_lm_that_is_served_is_held_against_a_base_in_this_process(
     program = load_program(str(root / report.program), root=root)
     assert program(thing="abcd").colour == COLOURS[1], "where it was asked, it is asked again"
     assert load_program("paint", root=root)(thing="abc").colour == COLOURS[0]
+
+
+def test_an_answer_that_is_what_another_row_asks_is_no_test_row() -> None:
+    """As where names are spelt out: IBM is the answer to one row, and the input of another."""
+    chat = {"messages": [{"role": "user", "content": "Intl Business Machines"},
+                         {"role": "assistant", "content": "IBM"}]}  # fmt: skip
+    pair = {"prompt": chat["messages"][:1], "chosen": "IBM", "rejected": "Intel"}
+    for row in (chat, pair, {"prompt": "Intl Business Machines", "completion": "IBM"}):
+        assert set(_texts(row)) - {"user"} == {"Intl Business Machines"}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,18 @@ def test_a_probability_is_that_of_all_tokens_and_none_where_none_is_told(
     ).outcomes
     assert outcome.confidence == (sure and pytest.approx(sure))
     assert outcome.answer == {"mood": "good"} and outcome.score == 1.0
+
+
+def test_words_before_an_answer_are_no_part_of_how_sure_it_is(tiny: Tiny) -> None:
+    class Reasoning(dspy.Module):
+        said = iter("abcd")
+
+        def forward(self, **inputs: Any) -> dspy.Prediction:
+            told = {"content": [{"logprob": -9.0}]}
+            return dspy.Prediction(mood="good", reasoning=next(self.said), logprobs=told)
+
+    task = replace(tiny(), metric=lambda row, found: float(found.mood == row.mood))
+    rows = [dspy.Example(text="x", mood="good").with_inputs("text")]
+    (once,) = evaluate(Reasoning(), rows, Asking(task, threads=1)).outcomes
+    (often,) = evaluate(Reasoning(), rows, Asking(task, threads=1, repeats=3)).outcomes
+    assert once.confidence is None and often.confidence == 1.0, "the same answer each time"

@@ -254,6 +254,11 @@ def test_whatever_is_changed_in_a_handoff_is_found(
         "chat/train.jsonl was changed after it was written."
     ]
     assert found(lambda: (folder / "program.json").unlink()) == ["program.json is missing."]
+    recipe = folder / "recipes" / "axolotl.yaml"
+    assert found(lambda: recipe.write_text("base_model: mine\n")) == [
+        "recipes/axolotl.yaml was changed after it was written."
+    ]
+    assert verify(folder, trained=True) == [], "whoever trains sets a base and a machine"
     assert found(lambda: (folder / "extra.jsonl").write_text("{}")) == [
         "extra.jsonl is not in the manifest."
     ]
@@ -283,15 +288,15 @@ def test_whatever_is_changed_in_a_handoff_is_found(
     [
         ("embedded", "HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2"),
         ("qwen2.5-coder-0.5b", "Qwen/Qwen2.5-Coder-0.5B-Instruct", "qwen"),
-        ("openai/gpt-4.1-mini", "set/your-base-model", "default"),
+        ("openai/gpt-4.1-mini", "set/your-base-model", None),  # the tokenizer's own
     ],
 )
 def test_the_base_is_named_as_a_trainer_knows_it(
-    lm: str, base: str, template: str, tmp_path: Path
+    lm: str, base: str, template: str | None, tmp_path: Path
 ) -> None:
     write_recipes(tmp_path, base_of(lm), 4, 0, pairs=False)
     found = yaml.safe_load((tmp_path / "recipes" / "llamafactory.yaml").read_text())
-    assert (found["model_name_or_path"], found["template"]) == (base, template)
+    assert (found["model_name_or_path"], found.get("template")) == (base, template)
 
 
 @pytest.mark.parametrize(
@@ -377,3 +382,14 @@ def test_programs_with_unlabelled_steps_are_refused(
     ):
         write_bundle(tmp_path / "bundle", student(task), load_splits(task), FACTS)
     assert list(tmp_path.glob("bundle*")) == [], "nothing half-written"
+
+
+def test_an_empty_answer_is_an_answer(tiny: Tiny, tmp_path: Path) -> None:
+    class Phone(dspy.Signature):
+        text: str = dspy.InputField()
+        phone: str = dspy.OutputField()
+
+    rows = [{"text": f"call number {n * 7919}", "phone": str(n) * (n % 2)} for n in range(80)]
+    task = tiny(Phone, rows=rows)
+    write_bundle(tmp_path / "out", student(task), load_splits(task), FACTS)
+    assert verify(tmp_path / "out") == []

@@ -18,6 +18,7 @@ from optimize.commands.applying import batches
 from optimize.commands.init import write_project
 from optimize.commands.new import write_task
 from optimize.lm.batch import box as boxes
+from optimize.store.champion import champion
 from optimize.store.listing import listed
 from tests.batch_server import BatchServer
 from tests.stored import stored_run
@@ -299,3 +300,26 @@ def test_rows_that_cannot_be_monitored(
     if content is not None:
         (tmp_path / name).write_text(content)
     assert says in told("monitor", str(tmp_path / name), "--api-base", url)
+
+
+def test_the_target_is_that_of_the_climb(at: Any, project: Path) -> None:
+    """Which a flag had set, whatever the task's file says."""
+    report = json.loads(champion(project, "review").text("report.json"))
+    url, _ = at(judge)
+    assert asked("recheck", "--api-base", url)["target"] == report["target"]
+
+
+def test_inputs_that_recur_are_of_the_same_kind(at: Any, tmp_path: Path, project: Path) -> None:
+    url, bodies = at(judge)
+    known = [json.loads(line) for line in (project / "devsets/review/rows.jsonl").open()]
+    again = random.Random(3).choices(known, k=150)
+    path = written(tmp_path / "new.jsonl", [*again, *reviews(random.Random(4), 10)])
+    found = asked("monitor", path, "--ask", "0", "--api-base", url)
+    assert (found["verdict"], found["known"], found["rows"]) == ("ok", 150, 10) and not bodies
+
+
+def test_another_lm_is_no_other_kind_of_rows(at: Any, tmp_path: Path) -> None:
+    url, _ = at(judge)
+    path = written(tmp_path / "new.jsonl", reviews(random.Random(5), 40))
+    found = asked("monitor", path, "--lm", "openai/another", "--api-base", url)
+    assert {test["kind"] for test in found["tests"]} == {"inputs", "unknown words"}

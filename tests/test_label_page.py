@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import dspy
 import httpx
 import pytest
 
@@ -17,7 +19,7 @@ from optimize.commands.label import Chosen
 from optimize.commands.labelling import Sitting
 from optimize.report.labelling import Choice, ChosenRow
 from optimize.serving.guard import Guard
-from optimize.serving.labelling import MOST, application
+from optimize.serving.labelling import MOST, _output, application
 from optimize.serving.metrics import Metrics
 from optimize.task import load_task
 from tests.browser import BROWSER, browsing
@@ -52,6 +54,17 @@ def page(sitting: Sitting) -> Iterator[tuple[httpx.Client, list[str]]]:
     guarded: Any = Guard(app, Metrics(), "", True, MOST)
     with served(guarded) as url, httpx.Client(base_url=url, timeout=20) as client:
         yield client, ends
+
+
+def test_labels_that_are_numbers_are_typed_as_they_are(project: Path) -> None:
+    """A key's number is no place in the list then."""
+    task = load_task("review", project)
+    named = _output(task, "verdict")
+    rated = dspy.Signature(
+        {"text": (str, dspy.InputField()), "n": (Literal[0, 1, 2], dspy.OutputField())}
+    )
+    numbers = _output(replace(task, signature=rated), "n")
+    assert named["numbered"] and not numbers["numbered"] and numbers["labels"] == ["0", "1", "2"]
 
 
 def kept(sitting: Sitting) -> list[dict[str, Any]]:

@@ -141,6 +141,7 @@ def test_a_task_gives_the_program_of_its_champion(
         (("a:24:8", 8), "a", 80, 0, True),
         (("a", 80), "b", 80, None, True),  # other rows, other scores
         (("a", 80), "b", 80, 1, False),  # other train rows, the same test rows
+        (("a", 80), "b", 8, 8, False),  # the same, and a trial on a few of them
         (("a:24:8", 8), "a:30:8", 8, 6, True),
         (("a:24:8", 8), "a", 80, -8, False),  # more rows, but surely worse on those of both
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import dspy
 import pytest
 from fastapi import FastAPI
 from mlflow.exceptions import MlflowException
@@ -19,7 +22,13 @@ from optimize.climb.observer import Attempt
 from optimize.commands.new import write_task
 from optimize.commands.session import load_task_and_rows
 from optimize.config import RunConfig
-from optimize.store.open import client
+from optimize.errors import WorkbenchError
+from optimize.program.program import student
+from optimize.scoring.evaluation import Evaluation, Outcome
+from optimize.store.experiment import experiment
+from optimize.store.open import client, is_shared, tracking_uri
+from optimize.store.rungs import _row
+from optimize.store.table import row_table
 from optimize.store.write import Run
 from tests.faulty_server import faulty_app
 from tests.test_cli import optimize
@@ -126,3 +135,35 @@ def test_what_could_not_be_written_down_is_no_secret(project: Path) -> None:
         run.client.delete_experiment(run.experiment)
         run.finished(attempt)
         run.finished(attempt)
+
+
+def test_inputs_called_as_a_column_of_the_table_keep_their_values(tiny: Callable[..., Any]) -> None:
+    class Judged(dspy.Signature):
+        answer: str = dspy.InputField()
+        score: str = dspy.InputField()
+        verdict: str = dspy.OutputField()
+
+    row = dspy.Example(answer="It is red.", score="high", verdict="pass").with_inputs(
+        "answer", "score"
+    )
+    program = student(tiny(Judged))
+    outcome = Outcome(1.0, {"verdict": "pass"})
+    table = json.loads(row_table(program, [row], Evaluation((outcome,))))
+    (cells,) = table["data"]
+    whole = dict(zip(table["columns"], cells, strict=True))
+    found = _row(whole, table["columns"][:2])
+    assert found.inputs == {"answer": "It is red.", "score": "high"} and found.score == 1.0
+
+
+def test_an_empty_address_is_no_shared_store(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert not is_shared() and tracking_uri(project).startswith("sqlite:")
+
+
+def test_an_experiment_deleted_in_mlflow_says_how_it_comes_back(project: Path) -> None:
+    store = client(project)
+    store.delete_experiment(experiment(store, project, "review"))
+    with pytest.raises(WorkbenchError, match=r"mlflow experiments restore --experiment-id \d+$"):
+        experiment(store, project, "review")
