@@ -87,7 +87,12 @@ def is_written_to_files(project: Path) -> None:
     """The run after the fact, from the store alone."""
     asked = CliRunner().invoke(app, ["report", "review~0", "--html", "--csv", "r.csv", "--md"])
     assert asked.exit_code == 0, asked.output
-    assert asked.stdout.split() == ["review.html", "review.md", "review.png", "r.csv"]
+    assert asked.stdout.split() == [
+        "review-report.html",
+        "review-report.md",
+        "review-report.png",
+        "r.csv",
+    ]
     rows = list(csv.DictReader((project / "r.csv").open(encoding="utf-8-sig")))
     report, run = reported(project, "review")
     assert len(rows) == report.rows["test"] + report.rows["val"]
@@ -95,9 +100,9 @@ def is_written_to_files(project: Path) -> None:
     assert sum(kept) / len(kept) == pytest.approx(report.test.prompt.score)
     found = assemble(report, material(run))
     assert {step.rung for step in found.steps} <= set(found.prompts) and found.versions["dspy"]
-    text = (project / "review.html").read_text(encoding="utf-8")
+    text = (project / "review-report.html").read_text(encoding="utf-8")
     assert all(f'"{row["row"]}"' in text for row in rows)
-    assert (project / "review.png").read_bytes().startswith(b"\x89PNG")
+    assert (project / "review-report.png").read_bytes().startswith(b"\x89PNG")
     nowhere = CliRunner().invoke(app, ["report", "review", "--html", "no/such/folder.html"])
     assert nowhere.exit_code == 2 and "no folder" in nowhere.output
 

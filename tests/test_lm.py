@@ -374,7 +374,7 @@ def test_an_answer_that_dspy_cannot_price_costs_what_the_list_says() -> None:
 
 
 def test_a_budget_that_can_no_longer_be_kept_to_ends_the_command() -> None:
-    """The price is known, and the server does not say how many tokens there were."""
+    """As where a metric asks an LM of its own, whose price nobody has looked up before."""
     app = chat_app(lambda text: "fine")
     with served(app) as url:
         for limits in (Limits(), Limits(usd=1.0)):

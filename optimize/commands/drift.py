@@ -9,7 +9,7 @@ import dspy
 
 from optimize.commands.in_use import InUse
 from optimize.data.drift import MOST, inputs_drift, words_drift
-from optimize.data.inputs import input_text
+from optimize.data.inputs import input_text, input_texts
 from optimize.data.rows import row_hash
 from optimize.files import to_text
 from optimize.report.monitor import DriftTest
@@ -23,9 +23,16 @@ Rows = Sequence[dspy.Example]
 
 
 def drift(
-    found: InUse, rows: Rows, answered: Sequence[tuple[dspy.Example, Outcome]]
+    found: InUse,
+    rows: Rows,
+    known: frozenset[tuple[str, ...]],
+    answered: Sequence[tuple[dspy.Example, Outcome]],
 ) -> tuple[list[DriftTest], dict[str, Any]]:
-    """The tests that can be made, each allowing for all, and what they have seen beside."""
+    """The tests that can be made, each allowing for all, and what they have seen beside.
+
+    known: inputs that came again, of which `rows` has none: what recurs is left out on both sides,
+    or the devset would have it alone and the new rows look like another kind.
+    """
     session = found.session
     task, seed = session.task, session.config.seed
     chosen = session.splits.chosen  # no random sample
@@ -36,7 +43,13 @@ def drift(
         for names in (("train", "val"), ("test",))
     )
     texts = [input_text(task, e) for e in rows]
-    inputs = inputs_drift([*learnt, *held], texts, seed)
+    once = [
+        input_text(task, e)
+        for side in sides.values()
+        for e in side
+        if input_texts(task, e) not in known
+    ]
+    inputs = inputs_drift(once, texts, seed)
     words = words_drift(learnt, held, texts, seed)
     means: dict[str, Any] = {"before": words.known, "after": words.new}
     tests: list[dict[str, Any]] = [

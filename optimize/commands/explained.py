@@ -35,9 +35,10 @@ def explained(error: BaseException, root: Path | None = None) -> tuple[str, int]
         return f"Error: {error} {more}", MISTAKE
     if isinstance(error, OSError) and error.errno in MACHINE:
         return f"Error: {error.strerror}: {error.filename}.", MISTAKE
-    if type(error).__module__ == "mlflow.exceptions":  # imported by whoever raised it
-        return f"Error: MLflow's store: {str(error)[:300]} What was answered is cached.", MISTAKE
     from optimize import usercode  # imports DSPy
+
+    if type(error).__module__ == "mlflow.exceptions":  # imported by whoever raised it
+        return f"Error: MLflow's store: {usercode.told(error)[:300]}", MISTAKE
 
     if found := usercode.users(error, root or find_root()):
         more = "Mend it and give the same command again: what was answered is cached."

@@ -14,6 +14,7 @@ from optimize.errors import WorkbenchError
 from optimize.finetune import finetune_command, untrainable
 from optimize.finetune.handoff.bundle import Material, write_bundle
 from optimize.finetune.handoff.manifest import Facts, Manifest
+from optimize.lm.reach import check_reachable
 from optimize.program.program import Program
 from optimize.report.record import Report
 from optimize.scoring.evaluate import evaluate
@@ -28,6 +29,7 @@ def handoff_last(session: Session, pairs: bool) -> tuple[Path, Manifest]:
     """
     if pairs:
         check_one_step(session.task, "--pairs", "Leave --pairs out.")
+        check_reachable(session.config)
     with task_lock(session, "handoff") as session:
         last = last_climb(session)
         session, traced = last.session, last.judged.traced

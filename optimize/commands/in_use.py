@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +16,7 @@ from optimize import lm as lms
 from optimize.climb.observer import Observer
 from optimize.commands.load import optimized_on
 from optimize.commands.session import Session, check_price, open_session
-from optimize.config import JUDGE_LM, NO_ADDRESS, RunConfig, load_config
+from optimize.config import NO_ADDRESS, RunConfig, load_config
 from optimize.data.rows import row_hash
 from optimize.errors import WorkbenchError
 from optimize.lm.batch.box import PRICE
@@ -63,6 +63,20 @@ class InUse:
     def tuned(self) -> bool:
         """Whether it has weights of its own."""
         return self.report.final is self.report.test.tuned
+
+    def held_against_people(self) -> InUse:
+        """The same with its judge's errors known, where it has a judge: asks that one.
+
+        Raises WorkbenchError where it is not the one of the climb.
+        """
+        now, before = self.session.judge, self.report.judge
+        if now and before and now.told != before.judge:
+            name = self.session.task.name
+            raise WorkbenchError(
+                f"The best program of {name!r} was judged by {before.judge}; now that would be "
+                f"{now.told}. Their scores do not compare: `optimize run {name}` again."
+            )
+        return replace(self, session=self.session.held_against_people())
 
     def program(self, config: RunConfig) -> Program:
         """The program for the LM of that configuration. Tuned weights fit the LM that they were
@@ -133,7 +147,7 @@ def in_use(
     configs = []
     for lm, base in asked:
         own = {k: v for k, v in recorded.items() if lm is None or k == "temperature"}
-        own |= {"target": climbed.target} if climbed else {}
+        own |= {"target": climbed.target, **_judge_of(climbed, flags)} if climbed else {}
         given = flags | {"lm": lm, "api_base": base}
         config = load_config(root, own, **given).model_copy(update=CLIMBING)
         if base == NO_ADDRESS:
@@ -142,13 +156,7 @@ def in_use(
         check_price(config)
         check_reachable(config)
         configs.append(config)
-    judged = _judged_by(climbed) if climbed and climbed.judge else {}
-    session = open_session(root, name, configs[0].model_copy(update=WHOLE | judged), watch)
-    if climbed and climbed.judge and session.judge and session.judge.told != climbed.judge.judge:
-        raise WorkbenchError(
-            f"The best program of {name!r} was judged by {climbed.judge.judge}; now that would be "
-            f"{session.judge.told}. Their scores do not compare: `optimize run {name}` again."
-        )
+    session = open_session(root, name, configs[0].model_copy(update=WHOLE), watch)
     lm = str(recorded.get("lm") or load_config(root).lm)
     return InUse(session, run, text, lm), configs
 
@@ -161,13 +169,14 @@ def _climbed(run: Found) -> Report | None:
     return None
 
 
-def _judged_by(report: Report) -> dict[str, Any]:
-    """The knobs by which a session opens the judge that a climb had."""
-    knobs = report.knobs
-    teacher = knobs.get("teacher") or report.lm
-    base = knobs.get("teacher_api_base" if knobs.get("teacher") else "api_base")
-    own = {"teacher": teacher, "teacher_api_base": base}
-    return own | {knob: knobs.get(knob) for knob in JUDGE_LM}
+def _judge_of(report: Report, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The LM of the judge that a climb had, where it is served now; flags say where an LM is."""
+    if not report.judge or flags.get("judge_lm"):
+        return {}
+    lm, knobs = report.judge.judge.rpartition(" on LM ")[2], report.knobs
+    own = flags.get("api_base") or knobs.get("api_base")
+    places = {knobs.get("teacher"): knobs.get("teacher_api_base"), report.lm: own}
+    return {"judge_lm": lm, "judge_api_base": knobs.get("judge_api_base") or places.get(lm)}
 
 
 @dataclass(frozen=True)

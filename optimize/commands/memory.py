@@ -32,8 +32,7 @@ def remembered(session: Session) -> Memory:
     val = [row_hash(task, e) for e in splits.val]
     test = [row_hash(task, e) for e in splits.test]
     climbs = list(earlier_histories(session.home, task.name, val))
-    alike = [climb for climb in climbs if climb.judge == task.confusion]
-    rivals = dict.fromkeys(scores for climb in alike for scores in _aligned(climb, val))
+    rivals = dict.fromkeys(scores for climb in climbs for scores in _aligned(climb, val))
     different = frozenset(climb.tried for climb in climbs)  # a fine-tune run repeats its climb's
     return Memory(different, tuple(rivals), frozenset(tests_read(session, test)))
 

@@ -41,14 +41,14 @@ MOST_TO_LABEL = 200
 
 @dataclass(frozen=True)
 class New:
-    """Newly collected rows. every: those that the devset has already among them. known: how many
-    these are. labelled: how many have labels. asked: those that the LM answers, the labelled ones
+    """Newly collected rows. known: inputs that the devset has already. left_out: how many rows
+    these were. labelled: how many have labels. asked: those that the LM answers, the labelled ones
     first.
     """
 
     rows: Rows
-    every: Rows
-    known: int
+    known: frozenset[tuple[str, ...]]
+    left_out: int
     labelled: int
     asked: Rows
 
@@ -58,8 +58,8 @@ def monitor(found: InUse, config: RunConfig, path: Path, most: int) -> MonitorRe
     others.
     """
     with task_lock(found.session, "monitor") as session:
-        session = session.held_against_people()
-        found = replace(found, session=session)
+        found = replace(found, session=session).held_against_people()
+        session = found.session
         if config.lm != found.lm:
             session.watch.noted(
                 f"The score on record is that of LM {found.lm}: what follows of scores compares "
@@ -86,7 +86,8 @@ def _new(session: Session, path: Path, most: int) -> New:
     drawn = random.Random(session.config.seed).sample(fresh, len(fresh))
     drawn.sort(key=lambda row: not is_labelled(task, row))
     labels = sum(is_labelled(task, row) for row in fresh)
-    return New(fresh, rows, len(rows) - len(fresh), labels, drawn[:most])
+    known = frozenset(input_texts(task, row) for row in rows) & seen
+    return New(fresh, known, len(rows) - len(fresh), labels, drawn[:most])
 
 
 def _asked(found: InUse, config: RunConfig, new: New) -> Evaluation:
@@ -109,8 +110,7 @@ def _record(found: InUse, new: New, recorded: Recorded, evaluation: Evaluation) 
     session, task = found.session, found.session.task
     usage = session.meter.usage()
     answered = list(zip(new.asked, evaluation.outcomes, strict=True))
-    # inputs that recur are on both sides, or the new ones would look like another kind
-    tests, seen = drift(found, new.every, answered)
+    tests, seen = drift(found, new.rows, new.known, answered)
     scored = [(e, o) for e, o in answered if is_labelled(task, e)]
     numbers = _score(found, recorded, scored)
     judged: Labelled | None = numbers.pop("judged", None)
@@ -128,7 +128,7 @@ def _record(found: InUse, new: New, recorded: Recorded, evaluation: Evaluation) 
         verdict=verdict,
         rows=len(new.rows),
         labelled=new.labelled,
-        known=new.known,
+        known=new.left_out,
         asked=len(new.asked),
         failed=evaluation.missing,
         before=ScoreRecord.of(corrected(mean_interval(known(recorded.scores)), task.confusion)),

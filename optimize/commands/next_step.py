@@ -113,11 +113,7 @@ def _after_tuning(report: Report, session: Session) -> Step | None:
     replayed = replays(config, len(session.splits.train), session.root)
 
     def again(**changed: Any) -> str:
-        knobs = report.knobs | changed
-        # a replay takes an --method sft of OpenAI's, and an adopted LM may have no trainer here
-        if untrainable(config.model_copy(update=changed)):
-            return command_line("handoff", report.task, knobs)
-        return finetune_command(report.task, knobs)
+        return finetune_command(report.task, report.knobs | changed)
 
     if regressed and (vetoed or accepted) and replay > replayed == 0:
         note = f"{regressed[0].name} got worse; this keeps more of what the LM could do"

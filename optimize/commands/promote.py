@@ -74,10 +74,11 @@ def rollback(root: Path, task: str, reason: str = "") -> Promoted:
     try:
         version = store.get_model_version(task, before.version)
     except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
         raise WorkbenchError(
             f"Version {before.version} of model {task!r}, the champion before, is not there any "
-            f"more: {error.message} `optimize promote RUN` takes any other run of `optimize runs "
-            f"{task}`."
+            f"more. `optimize promote RUN` takes any other run of `optimize runs {task}`."
         ) from None
     _change(root, store, version, "rolled back", reason)
     return _promoted(root, task, now.run_id, None)

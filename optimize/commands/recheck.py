@@ -63,8 +63,8 @@ def recheck(found: InUse, configs: Sequence[RunConfig]) -> RecheckRecord:
             with found.asking(config):
                 check_scored_batch(found.program(config), config)
     with task_lock(found.session, "recheck") as session:
-        session = session.held_against_people()
-        found = replace(found, session=session)
+        found = replace(found, session=session).held_against_people()
+        session = found.session
         recorded = _few(found.recorded(), configs[0].test_rows)
         rows = [row_hash(session.task, row) for row in recorded.rows]
         anew = len(rechecks(session.root, session.task.name)) + 1

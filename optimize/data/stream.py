@@ -137,7 +137,7 @@ def _csv(path: Path) -> Iterator[Given]:
 
 def _filled(row: list[str]) -> bool:
     """No blank line."""
-    return len(row) > 1 or any(cell.strip() for cell in row)
+    return bool(row) and (len(row) > 1 or not row[0].isspace())
 
 
 def _parquet(path: Path, start: int = 0, stop: int = sys.maxsize) -> Iterator[Given]:

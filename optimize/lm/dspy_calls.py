@@ -30,11 +30,13 @@ MOST_WAIT = 60.0  # seconds before a request is made again, whatever the server 
 OUR_NAME = re.compile(r"endpoint-[0-9a-f]{12}/")
 TOO_MUCH = (429, 503, 529)  # status of an endpoint that is asked too much
 FORBIDDEN = 403
+IN_A_ROW = 10  # of these without an answer between them are about the key
 SUBSCRIBED = ("claude-code", "openai-codex")  # paid by the month, not by the token
 CUT = "length"  # how DSPy says that an answer ran into max_tokens
 
 
-_answered: set[str] = set()  # models that have answered in this process
+_answered: set[str] = set()  # models that have answered in this process, or in the cache
+_forbidden: dict[str, int] = {}  # how many 403s each has given since it last answered
 
 
 class Watch(Protocol):
@@ -98,6 +100,7 @@ class _Request:
                 raise dspy.LMServerError(error.message, model=self.lm.model) from error
             raise
         _answered.add(self.lm.model)
+        _forbidden.pop(self.lm.model, None)
         self.watch.answered(self.lm, time.perf_counter() - start)
 
     def _check(self) -> None:
@@ -234,6 +237,9 @@ def _refusals(watch: Watch, lm: Any) -> Iterator[None]:
         # a gateway's 403 to one text among others is about that text
         key = isinstance(error, dspy.LMAuthError)
         of_text = key and getattr(error, "status", None) == FORBIDDEN and lm.model in _answered
+        if of_text:
+            _forbidden[lm.model] = _forbidden.get(lm.model, 0) + 1
+            of_text = _forbidden[lm.model] < IN_A_ROW
         if (key and not of_text) or isinstance(error, dspy.LMBillingError):
             watch.refused(lm, str(error).strip())
         raise
@@ -251,8 +257,9 @@ def _placed(watch: Watch, lm: Any, call: Any, asynchronous: bool) -> None:
         known = call.kwargs.get("rollout_id") or lm.kwargs.get("rollout_id") or 0
         place = MOST_REPEATS * known + rollout
         call.legacy["rollout_id"] = call.kwargs["rollout_id"] = place
-    own = call.kwargs.get("max_tokens")
-    if own and own < getattr(lm, "thinking", 0):  # the LM's own room holds its thoughts as well
+    own, room = call.kwargs.get("max_tokens"), lm.kwargs.get("max_completion_tokens")
+    # the LM's own room holds its thoughts as well, or is known by another name
+    if own and (room or own < getattr(lm, "thinking", 0)):
         del call.kwargs["max_tokens"]
         call.legacy.pop("max_tokens")
         call.legacy |= {k: v for k, v in lm.kwargs.items() if k == "max_tokens"}

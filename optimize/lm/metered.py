@@ -108,6 +108,8 @@ def note_embedded(texts: int, cost: float | None) -> None:
     """Texts were embedded, for so many US dollars; None: nobody knows."""
     if _others:
         _others.spend(embedded=texts, cost=cost or 0.0, unpriced=int(cost is None))
+        if cost is None:
+            _check_priced([_others], "the embedder")
 
 
 @cache  # once a process
@@ -157,11 +159,8 @@ class _Watch:
                 cost=paid or 0.0,
                 unpriced=int(paid is None),
             )
-        if paid is None and any(meter.limits.usd is not None for meter in _meters(lm)):
-            raise LmRefused(
-                f"What {lm.model} costs is not known, so --budget-usd cannot be kept to. Use "
-                "--max-calls or --max-tokens in its place."
-            )
+        if paid is None:
+            _check_priced(_meters(lm), lm.model)
 
     def refused(self, lm: dspy.BaseLM, told: str) -> None:
         """No other call of a run will fare better, and DSPy's optimizers would count each as a
@@ -174,6 +173,15 @@ class _Watch:
 
     def runs_here(self, lm: dspy.BaseLM) -> bool:
         return isinstance(lm, MeteredLM) and lm.local
+
+
+def _check_priced(meters: list[Meter], asked: str) -> None:
+    """Raises LmRefused where a cap on money can no longer be kept to."""
+    if any(meter.limits.usd is not None for meter in meters):
+        raise LmRefused(
+            f"What {asked} costs is not known, so --budget-usd cannot be kept to. Use --max-calls "
+            "or --max-tokens in its place."
+        )
 
 
 def _turn_over() -> float:

@@ -43,6 +43,9 @@ def load(folder: Path, lm: dspy.BaseLM | None = None) -> Program:
     task = load_task(state["task"], folder)
     asked = lm or _lm(state, task)
     program = parse_program(task, text, str(folder / PROGRAM), lambda tuned: asked)
+    if getattr(asked, "thinking", 0):  # its own room holds its thoughts; a lever's does not
+        for predictor in program.predictors():
+            predictor.config.pop("max_tokens", None)
     program.lm = asked
     return program
 

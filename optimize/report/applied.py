@@ -119,7 +119,9 @@ def _lines(found: Applied) -> list[str]:
     if found.resumed:
         lines += [f"{found.resumed:,} of them were there from an earlier command"]
     if found.below is not None and not found.confident:
-        lines += ["this LM tells no confidence: only rows that failed are to be reviewed"]
+        lines += [
+            "this program or its LM tells no confidence: only rows that failed are to be reviewed"
+        ]
     elif found.below is not None and found.confident < found.answered:
         lines += [f"{found.answered - found.confident:,} answers have no confidence"]
     lines += [f"to review: {found.review}"] if found.review else []

@@ -205,7 +205,7 @@ def answered(found: Answered, prompt: bool) -> RenderableType:
     """The answer first, then what it stands on; prompt: with the prompt before all."""
     made = f"the best program so far, of run {(found.run or '')[:ID]}"
     zero = f"the zero-shot program, nothing is optimized yet: optimize run {found.task}"
-    sure = "not told by this LM"
+    sure = "not told by this program or its LM"
     if found.confidence is not None:
         sure = f"{found.confidence:.2f}, the probability of just these words"
     lines = [f"confidence: {sure}"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
 from statistics import fmean
+from typing import Any
 
 import dspy
 
@@ -195,9 +196,9 @@ def taken_confidence(prediction: dspy.Prediction, task: Task) -> float | None:
     return math.exp(math.fsum(token["logprob"] for token in tokens)) if tokens else None
 
 
-def _together(repeats: Sequence[Outcome], outputs: Iterable[str]) -> Outcome:
+def _together(repeats: Sequence[Outcome], outputs: Mapping[str, Any]) -> Outcome:
     """One example's outcomes as one: the mean of the scores there are, the first answer, all that
-    was spent. outputs: names of what is an answer; steps before it may be put otherwise.
+    was spent. outputs: what is an answer, by name; steps before it may be put otherwise.
     """
     if len(repeats) == 1:
         return repeats[0]
@@ -206,7 +207,11 @@ def _together(repeats: Sequence[Outcome], outputs: Iterable[str]) -> Outcome:
     first = next((o for o in repeats if o.score is not None), repeats[0])
     usage = reduce(add, (o.usage for o in repeats))
     scoring = reduce(add, (o.scoring for o in repeats))
-    said = [[o.answer.get(n) for n in outputs] for o in (first, *repeats) if o.score is not None]
+    said = [
+        [o.answer[n] for n in outputs] if outputs.keys() <= o.answer.keys() else o.answer
+        for o in (first, *repeats)
+        if o.score is not None
+    ]
     same = [one == said[0] for one in said[1:]]
     sure = first.confidence if first.confidence is not None or not same else sum(same) / len(same)
     anew = [o for o in repeats if o.asked_anew]

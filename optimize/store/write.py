@@ -211,7 +211,10 @@ class Run(Observer):
         kept = self._keep_prompts(program, f"kept: {run.info.run_name}")
         with one_at_a_time(self.client, self.task, self.root):
             champion = present(self.client, self.task)
-            held = gain_over(self.client, champion, self.found, test) if champion else (None, 0)
+            rows = self.splits.digest.partition(":")[0]
+            held = (
+                gain_over(self.client, champion, self.found, rows, test) if champion else (None, 0)
+            )
             if takes_over(tags, dict(champion.tags) if champion else {}, *held):
                 crown(self.client, self.task, made)
                 prompts.mark(self.client, kept, CHAMPION)

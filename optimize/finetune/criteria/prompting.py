@@ -98,11 +98,10 @@ def kind_of_failure(task: Task, case: Case) -> Criterion:
     worst = next((k for k in kinds if k.kind in OUTSIDE), None)
     look = case.command("check" if worst and worst.kind == "labels" else "run", task)
     fits = f"What fits is {worst.lever}." if worst and not passed else ""
-    if fits and worst and worst.kind == "knowledge" and "retrieval" in case.families:
-        fits = (
-            "Passages were tried and did not help: mend the corpus, or find them by meaning "
-            "(--embedder), then run again."
-        )
+    tried = "retrieval" in case.families and "passages" not in case.levers
+    if fits and worst and worst.kind == "knowledge" and tried:
+        by_meaning = "" if case.knobs.get("embedder") else ", or find them by meaning (--embedder)"
+        fits = f"Passages were tried and not built on: mend the corpus{by_meaning}, then run again."
     return Criterion(
         name="kind of failure",
         passed=passed,

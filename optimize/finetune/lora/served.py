@@ -109,7 +109,7 @@ def readable(
             raise WorkbenchError(f"All {told}. Allow more by --context, or shorten the rows.")
         if len(fitting) < FEWEST <= len(found):
             raise WorkbenchError(
-                f"{told}, and {len(fitting)} are too few to learn from. Allow more by --context, "
+                f"{told}, and {len(fitting)} are too few. Allow more by --context, "
                 "or shorten the rows."
             )
         say(f"{told}: they are left out of the training. --context allows more.")
