@@ -271,6 +271,7 @@ TAKES: dict[str, tuple[str, ...]] = {
             "finetune_base",
             "grid",
             "no_regression_on",
+            "waive",
             *_CLIMBING,
         ),
     ),

@@ -93,6 +93,7 @@ def check(
     finetune_base: FinetuneBase = None,
     grid: Grid = None,
     no_regression_on: NoRegressionOn = None,
+    waive: Waive = None,
     embedder: Embedder = None,
     embedder_api_base: EmbedderBase = None,
     val_rows: ValRows = None,

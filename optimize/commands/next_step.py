@@ -117,7 +117,11 @@ def _after_tuning(report: Report, session: Session) -> Step | None:
 
     if regressed and (vetoed or accepted) and replay > replayed == 0:
         note = f"{regressed[0].name} got worse; this keeps more of what the LM could do"
-        return Step(again(replay=replay), note=note)
+        changed: dict[str, Any] = {"replay": replay}
+        if untrainable(config.model_copy(update=changed)):  # OpenAI's preferences take no others
+            changed["method"] = "sft"
+        if not untrainable(config.model_copy(update=changed)):
+            return Step(again(**changed), note=note)
     if vetoed:
         fewer = max(1, config.epochs // 2)
         return Step(again(epochs=fewer), note="fewer passes forget less")
