@@ -48,7 +48,7 @@ def stored_run(root: Path, name: str, right: int, **knobs: Any) -> str:
         tracked.finished(Attempt("passages", "retrieval", skipped="the task has no corpus.jsonl"))
         share = right / 10
         score = ScoreRecord(score=share, low=share - 0.1, high=min(1.0, share + 0.1), n=60)
-        report = plateau(task=name, data_hash=splits.digest)
+        report = plateau(task=name, data_hash=splits.digest, target=config["target"])
         test = report.test.model_copy(update={"prompt": score})
         report = report.model_copy(update={"test": test})
         hashes = [row_hash(task, row) for row in splits.test]

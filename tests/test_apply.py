@@ -400,3 +400,12 @@ def test_killed_with_9_it_goes_on_to_the_same_output(server: Server) -> None:
     whole = Path("out.jsonl").read_bytes()
     given("in.jsonl", "-o", "undisturbed.jsonl", *flags)
     assert Path("undisturbed.jsonl").read_bytes() == whole
+
+
+def test_a_cap_of_the_projects_file_holds(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, flags = server()
+    monkeypatch.setattr(applying, "PILOT", 10)
+    write("in.jsonl", rows(60))
+    Path("optimize.toml").write_text("max_calls = 25\n")
+    stopped = given("in.jsonl", "-o", "out.jsonl", *flags, code=2)
+    assert "--max-calls" in stopped.stderr and len(app.state.log) == 25

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 from typer.testing import CliRunner
 
 from optimize.cli import app
+from optimize.commands.explained import explained
 from optimize.store.champion import LONGEST, Change, changes, crown, earlier, present
 from optimize.store.open import client
 from tests.deployed import lm, root, set_right
@@ -105,3 +107,16 @@ def test_the_record_stays_as_short_as_databases_take(root: Path) -> None:
     log = changes(store, "review")
     assert log[-1].version == "2" and earlier(log, "2")
     assert len(store.get_registered_model("review").tags["champion_log"]) <= LONGEST
+
+
+def test_a_version_that_was_deleted_is_told(root: Path) -> None:
+    client(root).delete_model_version("review", "1")
+    told = given("rollback", "review", code=2)
+    assert "Version 1 of model 'review'" in told and "not there any more" in told
+    assert now(root) == 2
+
+
+def test_what_mlflow_says_is_told_without_a_password() -> None:
+    error = MlflowException("API request to http://me:geheim@host/api failed")
+    said, code = explained(error)
+    assert code == 2 and said.startswith("Error: MLflow's store: ") and "geheim" not in said

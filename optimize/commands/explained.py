@@ -38,7 +38,9 @@ def explained(error: BaseException, root: Path | None = None) -> tuple[str, int]
     from optimize import usercode  # imports DSPy
 
     if type(error).__module__ == "mlflow.exceptions":  # imported by whoever raised it
-        return f"Error: MLflow's store: {usercode.told(error)[:300]}", MISTAKE
+        from optimize.store.open import without_password
+
+        return f"Error: MLflow's store: {without_password(usercode.told(error))}", MISTAKE
 
     if found := usercode.users(error, root or find_root()):
         more = "Mend it and give the same command again: what was answered is cached."

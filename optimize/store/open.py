@@ -56,10 +56,11 @@ def tracking_uri(root: Path) -> str:
 
 def shown_uri(root: Path) -> str:
     """The same for people: without a password."""
-    return _plain(tracking_uri(root))
+    return without_password(tracking_uri(root))
 
 
-def _plain(uri: str) -> str:
+def without_password(uri: str) -> str:
+    """An address, or a text that holds one, as people may see it."""
     return re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:…@", uri)
 
 
@@ -114,7 +115,7 @@ def client(root: Path) -> Any:
         more = " If the file is damaged, move it away: a new one is made." if local else ""
         raise WorkbenchError(
             f"The MLflow store {shown_uri(root)} cannot be opened: "
-            f"{_plain(redacted(str(error))).splitlines()[0].rstrip('.')}.{more}"
+            f"{without_password(redacted(str(error))).splitlines()[0].rstrip('.')}.{more}"
         ) from error
 
 
@@ -163,13 +164,13 @@ def _check_server(uri: str) -> None:
         if isinstance(reason, ssl.SSLError):
             return
         raise WorkbenchError(
-            f"No MLflow server answers at {_plain(uri)} ({reason}). Start it, or mend "
+            f"No MLflow server answers at {without_password(uri)} ({reason}). Start it, or mend "
             "MLFLOW_TRACKING_URI. No call was made."
         ) from error
     version = re.match(r"(\d+)\.(\d+)", told)
     if version and not OLDEST <= (int(version[1]), int(version[2])) < BEYOND:
         raise WorkbenchError(
-            f"The MLflow server at {_plain(uri)} is version {told}; optimize works with "
+            f"The MLflow server at {without_password(uri)} is version {told}; optimize works with "
             f"{OLDEST[0]}.{OLDEST[1]} and later ones of {OLDEST[0]}. Nothing was written, no call "
             "was made."
         )
