@@ -27,6 +27,7 @@ from optimize.commands.applying.answering import Answer
 from optimize.commands.applying.writing import Review, Writer
 from optimize.commands.init import write_project
 from optimize.commands.new import write_task
+from optimize.config import find_root
 from optimize.data.stream import Given, Rows, row_id
 from optimize.errors import WorkbenchError
 from optimize.report import shards
@@ -406,6 +407,6 @@ def test_a_cap_of_the_projects_file_holds(server: Server, monkeypatch: pytest.Mo
     app, flags = server()
     monkeypatch.setattr(applying, "PILOT", 10)
     write("in.jsonl", rows(60))
-    Path("optimize.toml").write_text("max_calls = 25\n")
+    (find_root() / "optimize.toml").write_text("max_calls = 25\n")
     stopped = given("in.jsonl", "-o", "out.jsonl", *flags, code=2)
     assert "--max-calls" in stopped.stderr and len(app.state.log) == 25

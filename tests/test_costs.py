@@ -26,7 +26,7 @@ def test_the_champion_is_priced_where_there_is_one(
 ) -> None:
     monkeypatch.chdir(reviewed)
     flags = ["--lm", "openai/gpt-4.1-mini", "--teacher", "openai/gpt-4.1"]
-    assert "applying" not in checked("review", *flags)
+    assert checked("review", *flags)["applying"] is None
     found = Costs(**checked("review", "--rows", "1000", *flags)["applying"])
     assert found.program == "champion" and found.rows == 1000
     own, mini, large = found.lms

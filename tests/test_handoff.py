@@ -382,14 +382,3 @@ def test_programs_with_unlabelled_steps_are_refused(
     ):
         write_bundle(tmp_path / "bundle", student(task), load_splits(task), FACTS)
     assert list(tmp_path.glob("bundle*")) == [], "nothing half-written"
-
-
-def test_an_empty_answer_is_an_answer(tiny: Tiny, tmp_path: Path) -> None:
-    class Phone(dspy.Signature):
-        text: str = dspy.InputField()
-        phone: str = dspy.OutputField()
-
-    rows = [{"text": f"call number {n * 7919}", "phone": str(n) * (n % 2)} for n in range(80)]
-    task = tiny(Phone, rows=rows)
-    write_bundle(tmp_path / "out", student(task), load_splits(task), FACTS)
-    assert verify(tmp_path / "out") == []

@@ -126,7 +126,7 @@ def test_the_next_command_of_every_verdict_is_one_that_works(
         found = values(step.command)
         # more rows are wanted: all there are
         other = {"max_calls", *(("val_rows", "test_rows") if case == "indecisive" else ())}
-        for knob in set(TAKES[name]) & set(session.config.given) - other:
+        for knob in set(TAKES.get(name, ())) & set(session.config.given) - other:
             given = session.config.given[knob]
             assert found[knob] in (given, [given]), knob  # addresses may be several
     assert str(step).count(step.command) == 1
@@ -159,7 +159,7 @@ def works(command: str, root: Path) -> None:
     """It is parsed, and the task and the configuration pass all checks before the first call."""
     parsed(command)
     _, name, *_ = shlex.split(command)
-    if name == "ui":
+    if name not in TAKES:  # one that looks
         return
     flags = {k: v for k, v in values(command).items() if k in RunConfig.model_fields}
     if name == "finetune":
@@ -295,7 +295,7 @@ def test_a_second_command_on_a_task_waits_for_the_first(made: Callable[..., Sess
             assert "secret" not in told and "Waiting" in told
             if sent:
                 command.send_signal(sent)
-                command.wait(timeout=60)
+                command.wait(timeout=180)
                 assert command.returncode == 130
         first.kill()  # a process that died holds nothing
         said = waiting[None].communicate(timeout=120)[1]

@@ -51,7 +51,7 @@ def test_the_server_ends_with_the_command(tmp_path: Path, sent: signal.Signals) 
     if sent is signal.SIGTERM:
         only_this_machine_is_answered(port)
     running.send_signal(sent)
-    assert running.wait(timeout=60) == 130
+    assert running.wait(timeout=180) == 130
     assert within(10, port, False), "the server is still there"
 
 

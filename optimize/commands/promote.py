@@ -22,6 +22,7 @@ from optimize.store.champion import (
     crown,
     earlier,
     present,
+    registered,
     version_of,
 )
 from optimize.store.open import client
@@ -58,8 +59,6 @@ def rollback(root: Path, task: str, reason: str = "") -> Promoted:
 
     Raises WorkbenchError where none is on record.
     """
-    from mlflow.exceptions import MlflowException
-
     load_task(task, root)
     store = client(root)
     now = present(store, task)
@@ -71,15 +70,7 @@ def rollback(root: Path, task: str, reason: str = "") -> Promoted:
             f"No champion of {task!r} before version {now.version} is on record. `optimize runs "
             f"{task}` lists its runs, and `optimize promote RUN` takes any of them."
         )
-    try:
-        version = store.get_model_version(task, before.version)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise WorkbenchError(
-            f"Version {before.version} of model {task!r}, the champion before, is not there any "
-            f"more. `optimize promote RUN` takes any other run of `optimize runs {task}`."
-        ) from None
+    version = registered(store, task, before.version)
     _change(root, store, version, "rolled back", reason)
     return _promoted(root, task, now.run_id, None)
 

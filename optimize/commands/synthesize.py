@@ -15,7 +15,7 @@ from functools import cached_property
 import dspy
 
 from optimize import lm as lms
-from optimize.climb.rungs.base import fits
+from optimize.climb.rungs.base import reads
 from optimize.commands.lock import task_lock
 from optimize.commands.session import Session
 from optimize.commands.synthesizing.checks import ASKED, Checks, Written, outcomes
@@ -100,7 +100,7 @@ class Writing:
         """The draw with as many rows to look at as the teacher has room for."""
         task = self.session.task
         with dspy.context(lm=self.session.teacher):
-            while not fits(self.program, [asked(task, draw)]):
+            while not reads(self.program, asked(task, draw)):
                 if not draw.seeds:
                     raise WorkbenchError(
                         f"The guide of task {task.name!r} alone is longer than the prompts of "

@@ -111,6 +111,21 @@ def crown(store: Any, task: str, version: Any, how: How = "run", reason: str = "
     return new
 
 
+def registered(store: Any, task: str, number: str) -> Any:
+    """A version of the task's model, by its number. Raises WorkbenchError where it was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return store.get_model_version(task, number)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise WorkbenchError(
+            f"Version {number} of model {task!r}, the champion before, is not there any more. "
+            f"`optimize promote RUN` takes any other run of `optimize runs {task}`."
+        ) from None
+
+
 def earlier(log: Sequence[Change], now: str) -> Change | None:
     """The champion before version `now`; what was rolled back is none. None: not on record."""
     stack: list[Change] = []

@@ -193,10 +193,11 @@ def fits(program: Program, rows: Sequence[dspy.Example]) -> bool:
     """Whether each step's whole prompt is one that the task LM can read, for each of the rows; but
     for those that leave no room for anything beside them.
     """
-    return all(_read(program, row) or not _read(bare(program), row) for row in rows)
+    return all(reads(program, row) or not reads(bare(program), row) for row in rows)
 
 
-def _read(program: Program, row: dspy.Example) -> bool:
+def reads(program: Program, row: dspy.Example) -> bool:
+    """Whether the task LM can read each step's whole prompt for this row."""
     room = room_of(dspy.settings.lm)
     return all(room.fits(p, p.count("\n--- ") + 1) for p in prompts(program, row))
 

@@ -160,7 +160,7 @@ def _asked(row: Any) -> str | None:
     if (
         not messages
         or [m.get("role") for m in messages[-2:]] != ["user", "assistant"]
-        or not isinstance(messages[-1].get("content"), str)
+        or not messages[-1].get("content")
     ):
         return None
     return prompt_of(row)
