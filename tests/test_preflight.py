@@ -273,6 +273,19 @@ def test_a_plan_counts_every_step_of_a_program(tiny: Tiny, review_rows: Rows) ->
         assert again.paid == [r.rung for r in again.rungs], "with what is advised all can be tried"
 
 
+def test_the_ceiling_counts_the_thoughts_of_a_model_that_thinks(
+    tiny: Tiny, review_rows: Rows
+) -> None:
+    task = tiny(rows=review_rows)
+    plain, thinking = (
+        checked(task, lm=lm).cost for lm in ("openai/gpt-4.1-mini", "gemini/gemini-2.5-flash")
+    )
+    assert (plain.thinking, thinking.thinking) == (0, 16_000)
+    assert thinking.tokens_out == 16_000 * thinking.calls
+    said = preflight_sentences(checked(task, lm="gemini/gemini-2.5-flash"), 0.9)
+    assert any("16,000 tokens of thoughts and answer" in line for line in said)
+
+
 def test_a_judge_is_asked_about_the_elected_answer_alone(tiny: Tiny) -> None:
     votes, judged = LADDER[-1], replace(tiny(), judge="critic")
     assert votes.priced(tiny()).judged(10) == 50

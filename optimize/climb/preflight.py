@@ -50,7 +50,8 @@ class AgreementRecord(Record):
 
 class CostRecord(Record):
     """The most a run may take by its cap on calls. usd: null where the LM's price is not known.
-    others: caps that may end it earlier, as they are given.
+    others: caps that may end it earlier, as they are given. thinking: tokens of an answer with its
+    thoughts; 0 where no LM thinks.
     """
 
     calls: int
@@ -58,6 +59,7 @@ class CostRecord(Record):
     tokens_out: int
     usd: float | None
     others: list[str] = []  # noqa: RUF012 (frozen)
+    thinking: int = 0
     plan: Plan
 
 
@@ -209,7 +211,8 @@ def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostReco
     judge = [(config.judge_lm, config.judge_api_base)] if task.judge and config.judge_lm else []
     asked = (*config.lms, *judge)
     longest = task.max_tokens + THOUGHT
-    tokens_out = calls * max(lms.answer_tokens(*lm, longest) for lm in asked)
+    answer = max(lms.answer_tokens(*lm, longest) for lm in asked)
+    tokens_out = calls * answer
     prices = [lms.price(*lm) for lm in asked]
     known = [price for price in prices if price]
     return CostRecord(
@@ -220,6 +223,7 @@ def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostReco
         if len(known) == len(prices)
         else None,
         others=caps(config)[1:],  # the first is the one on calls
+        thinking=answer if answer > longest else 0,
         plan=planned(task, splits, config, after),
     )
 

@@ -288,6 +288,11 @@ def _cost_sentences(c: CostRecord) -> list[str]:
         f"A run takes at most {c.calls} LM calls, {c.tokens_in / 1e6:.1f} M tokens in, "
         f"{c.tokens_out / 1e6:.1f} M out ({usd}){earlier}."
     ]
+    if c.thinking:
+        out[0] += (
+            f" That is with {c.thinking:,} tokens of thoughts and answer in each, which few take; "
+            "--budget-usd is a cap."
+        )
     tried = ", ".join(f"{r.rung} {r.calls}" for r in c.plan.rungs if r.calls)
     out.append(f"Its levers in order, with the calls each may take: {tried or 'none'}.")
     if left := [r.rung for r in c.plan.rungs if not r.calls]:
