@@ -56,16 +56,20 @@ TaskName = Annotated[
         help="a file in programs/: its name, or its path",
     ),
 ]
-OptionalTask = Annotated[
-    str | None,
-    typer.Argument(
+
+
+def optional_task(told: str) -> Any:
+    """A TASK that may be left out, with what the help says of it."""
+    return typer.Argument(
         metavar="TASK",
         parser=named,
         autocompletion=complete.tasks,
-        help="one task alone; default: all",
+        help=told,
         show_default=False,
-    ),
-]
+    )
+
+
+OptionalTask = Annotated[str | None, optional_task("one task alone; default: all")]
 Target = Annotated[
     float | None,
     typer.Option(help="score to reach, 0…1; default: the task's own, after a climb the climb's"),

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from optimize.cli import complete
 from optimize.cli.app import (
     ApiBase,
     BudgetUsd,
@@ -43,7 +42,7 @@ from optimize.cli.app import (
     example,
     guarded,
     knobs,
-    named,
+    optional_task,
     print_found,
     print_report,
     project,
@@ -76,16 +75,7 @@ def gate(
 
 @app.command(epilog=example("optimize handoff tickets --pairs"))
 def handoff(
-    task: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="TASK",
-            parser=named,
-            autocompletion=complete.tasks,
-            help="the task; not needed with --verify",
-            show_default=False,
-        ),
-    ] = None,
+    task: Annotated[str | None, optional_task("the task; not needed with --verify")] = None,
     pairs: Annotated[
         bool,
         typer.Option(

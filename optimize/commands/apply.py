@@ -163,11 +163,9 @@ class _AtWork:
         """Rows to ask before the rest is forecast: none where workers have begun with them, or a
         batch that is out holds them.
         """
-        if self.wish.pilot:
-            return BATCH_PILOT if self.wish.batch else PILOT
-        if self.wish.ray and (resumed or self._has_pieces()):
-            return 0
-        if self.wish.batch and is_out(beside(self.wish.out, "batch")):
+        begun = bool(self.wish.ray) and (bool(resumed) or self._has_pieces())
+        begun = begun or (self.wish.batch and is_out(beside(self.wish.out, "batch")))
+        if begun and not self.wish.pilot:
             return 0
         return BATCH_PILOT if self.wish.batch else PILOT
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -47,17 +46,20 @@ class Recorded:
 
 @dataclass(frozen=True)
 class InUse:
-    """text: the program's file. lm: the one that it was optimized on."""
+    """text: the program's file. lm: the one that it was optimized on. climbed: the report of its
+    climb, where this version reads it.
+    """
 
     session: Session
     run: Found
     text: str
     lm: str
+    climbed: Report | None
 
-    @cached_property
+    @property
     def report(self) -> Report:
-        found: Report = self.run.read("report.json", Report)
-        return found
+        """Raises WorkbenchError, which says what to do, where this version does not read it."""
+        return self.climbed or self.run.read("report.json", Report)
 
     @property
     def tuned(self) -> bool:
@@ -158,7 +160,7 @@ def in_use(
         configs.append(config)
     session = open_session(root, name, configs[0].model_copy(update=WHOLE), watch)
     lm = str(recorded.get("lm") or load_config(root).lm)
-    return InUse(session, run, text, lm), configs
+    return InUse(session, run, text, lm, climbed), configs
 
 
 def _climbed(run: Found) -> Report | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from optimize.climb.observer import Observer
 from optimize.climb.plan import Plan, planned
@@ -80,12 +80,7 @@ def plan(sweep: Sweep) -> PlannedSweep:
                 outcome=record.outcome,
             )
         )
-    for task, told in judges.items():
-        if len(told) > 1:
-            raise WorkbenchError(
-                f"{sweep.path}: the cells of {task!r} would be judged by {' and by '.join(told)}; "
-                "their scores would not compare. Name one judge_lm in [grid]. No call was made."
-            )
+    _check_judges(sweep, judges)
     share, budget = sweep.file.share, sweep.file.budget
     return PlannedSweep(
         name=sweep.name,
@@ -94,6 +89,16 @@ def plan(sweep: Sweep) -> PlannedSweep:
         budget_usd=budget.usd,
         **share.model_dump(exclude={"retries"}),
     )
+
+
+def _check_judges(sweep: Sweep, judges: Mapping[str, set[str]]) -> None:
+    """Raises WorkbenchError where the cells of a task would have different judges."""
+    for task, told in judges.items():
+        if len(told) > 1:
+            raise WorkbenchError(
+                f"{sweep.path}: the cells of {task!r} would be judged by {' and by '.join(told)}; "
+                "their scores would not compare. Name one judge_lm in [grid]. No call was made."
+            )
 
 
 def sweep_one(sweep: Sweep, number: int, watch: Observer) -> CellRecord:

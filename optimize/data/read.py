@@ -122,7 +122,8 @@ def _read_table(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"{path} row {number}", row.columns
 
 
-def read_hub(task: Task) -> dict[str, list[Placed]]:
+def read_hub(task: Task) -> tuple[dict[str, list[Placed]], tuple[str, ...]]:
+    """The same of a dataset on the hub."""
     import datasets
 
     assert task.data
@@ -135,15 +136,19 @@ def read_hub(task: Task) -> dict[str, list[Placed]]:
     sides = {
         name: next((found[a] for a in alias if a in found), None) for name, alias in NAMES.items()
     }
-    if not all(sides.values()):  # check says so: load_splits
+    notes: tuple[str, ...] = ()
+    if not all(sides.values()):
         sides = {"rows": datasets.concatenate_datasets(list(found.values()))}
-    return {
+        anew = "has no train, validation and test splits: all its rows are divided anew."
+        notes = (f"{task.data} {anew}",)
+    placed = {
         name: _examples(
             task, ((f"{task.data}/{name} row {n}", row) for n, row in enumerate(rows, 1))
         )
         for name, rows in sides.items()
         if rows is not None
     }
+    return placed, notes
 
 
 def _examples(

@@ -89,11 +89,7 @@ def load_splits(task: Task) -> Splits:
     are; a single `rows` file is split by content hash. Either way rows of `labelled.jsonl` go to
     train, and move no other row. Raises WorkbenchError naming file, line and field.
     """
-    placed, notes = (read_hub(task), ()) if task.data else read_folder(task)
-    if task.data and "rows" in placed:
-        notes = (
-            f"{task.data} has no train, validation and test splits: all its rows are divided anew.",
-        )
+    placed, notes = read_hub(task) if task.data else read_folder(task)
     places: dict[str, tuple[str, ...]] = {}
     hashes: dict[int, str] = {}
     picked = read_labelled(task)

@@ -18,11 +18,7 @@ from optimize.scoring.evaluation import Evaluation, Outcome
 
 FILE = "examples.json"
 TAG = {"mlflow.loggedArtifacts": json.dumps([{"path": FILE, "type": "table"}])}
-OWN = (
-    *("lm_text", "answer", "score", "feedback", "error", "row", "seconds", "tokens_in"),
-    *("tokens_out", "cost_usd", "confidence", "format", "demos", "first demos"),
-)
-INPUT = "input "  # before the name of an input that is called as one of these
+INPUT = "input "  # before the name of an input that is called as a column of the table's own
 GOLD = "gold "  # before the name of an output: what the row says, not what was answered
 SHOWN, DEMO_CHARS = 2, 400  # of a row's demos
 
@@ -31,16 +27,8 @@ def row_table(program: Program, rows: Sequence[dspy.Example], evaluation: Evalua
     """The file's text: a column a field, and what became of each row."""
     task = program.task
     pairs = list(zip(rows, evaluation.outcomes, strict=False))
-    table: dict[str, list[Any]] = {
-        f"{INPUT}{name}" if name in OWN else name: [files.to_text(e[name]) for e, _ in pairs]
-        for name in task.signature.input_fields
-    }
-    table |= {
-        f"{GOLD}{name}": [files.to_text(e[name]) for e, _ in pairs]
-        for name in task.signature.output_fields
-    }
     demos = [program.demos_for(dict(e.inputs())) for e, _ in pairs]
-    table |= {
+    own: dict[str, list[Any]] = {
         "lm_text": ["\n---\n".join(o.said) for _, o in pairs],
         "answer": [files.to_text(o.answer) for _, o in pairs],
         "score": [o.score for _, o in pairs],
@@ -56,6 +44,15 @@ def row_table(program: Program, rows: Sequence[dspy.Example], evaluation: Evalua
         "demos": [len(d) for d in demos],
         "first demos": [files.to_text(d[:SHOWN])[:DEMO_CHARS] for d in demos],
     }
+    table = {
+        f"{INPUT}{name}" if name in own else name: [files.to_text(e[name]) for e, _ in pairs]
+        for name in task.signature.input_fields
+    }
+    table |= {
+        f"{GOLD}{name}": [files.to_text(e[name]) for e, _ in pairs]
+        for name in task.signature.output_fields
+    }
+    table |= own
     cells = list(zip(*table.values(), strict=True))
     return json.dumps({"columns": list(table), "data": cells}, ensure_ascii=False, default=str)
 
