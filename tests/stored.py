@@ -53,7 +53,7 @@ def stored_run(root: Path, name: str, right: int, **knobs: Any) -> str:
         report = report.model_copy(update={"test": test})
         hashes = [row_hash(task, row) for row in splits.test]
         final = [float(n % 10 < right) for n in range(len(hashes))]
-        scores = RowScores(rows=hashes, programs={"final": final})
+        scores = RowScores(rows=hashes, programs={"prompt": final, "final": final})
         tracked.settle(report, best, best)
         tracked.scores("test", scores)
         found = {"prompt": _right(best, splits.test, right)}

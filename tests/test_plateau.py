@@ -156,10 +156,14 @@ def test_a_program_that_does_not_read_its_input_proves_nothing(
         (0.85, 1, "reached"),
         (0.75, 1, "unconfirmed"),
         (0.85, 2, "unconfirmed"),
-        (0.95, 3, "reached"),
+        (0.95, 3, "unconfirmed"),
+        (0.98, 3, "reached"),
+        (None, 1, "unconfirmed"),
     ],
 )
-def test_the_test_rows_must_not_speak_against_it(on_test: float, reads: int, expected: str) -> None:
+def test_the_test_rows_must_not_speak_against_it(
+    on_test: float | None, reads: int, expected: str
+) -> None:
     reached = verdict(FLAT, 0.4)
     assert confirmed(reached, on_test, reads).verdict == expected
     plateau = verdict(FLAT, 0.9)

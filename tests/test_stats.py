@@ -66,12 +66,51 @@ def test_graded_scores_get_an_interval_around_the_mean_within_their_range(
     assert 0 <= found.low < found.mean < found.high <= 1
 
 
-def test_graded_scores_get_students_interval() -> None:
-    """By hand: mean 0.6, sd 0.2582, t(3) 3.1824: 0.6 ± 3.1824 · 0.2582 / 2."""
-    assert bounds(mean_interval([0.3, 0.5, 0.7, 0.9])) == pytest.approx((0.18915, 1.0), abs=5e-5)
-    found = paired_gain([0.2, 0.2, 0.2, 0.2], [0.3, 0.3, 0.4, 0.4])
-    # mean 0.15, sd 0.0577: 0.15 ± 3.1824 · 0.0577 / 2
-    assert bounds(found) == pytest.approx((0.0581, 0.2419), abs=5e-5)
+GRADED = [0.3, 0.5, 0.7, 0.9]
+# by hand, with one more of 0 and one of 1: mean 3.4 / 6, sd 0.3777, so the standard error
+MIDDLE, ERROR = 3.4 / 6, 0.15420
+
+
+def test_graded_scores_get_students_interval_with_two_more() -> None:
+    """t(3) is 3.1824."""
+    low = MIDDLE - 3.1824 * ERROR
+    assert bounds(mean_interval(GRADED)) == pytest.approx((low, 1.0), abs=1e-3)
+    found = paired_gain([0.2] * 4, [0.3, 0.3, 0.4, 0.4])
+    # mean 0.6 / 6, mean square 2.1 / 6: 0.1 ± 3.1824 · √(0.35 − 0.01) / √6
+    assert bounds(found) == pytest.approx((-0.6576, 0.8576), abs=5e-4)
+
+
+@pytest.mark.parametrize("worse", [0.9, 0.67, 0.0])
+def test_one_worse_score_never_makes_the_target_surer(worse: float) -> None:
+    """Of scores that vary little Student's t alone would be all but certain."""
+    best = [1.0] * 20
+    assert above(0.95, [*best[1:], worse]) < above(0.95, best)
+    assert mean_interval([*best[1:], worse]).low < mean_interval(best).low + 0.02
+    assert above(0.1, [0.0] * 11 + [0.05]) > 0.05
+    assert paired_gain([0.0] * 20, [0.0] * 19 + [-0.05]).low < paired_gain([0.0] * 20, best).low
+
+
+@pytest.mark.parametrize(
+    ("gains", "shares"), [((0.1, -1.0, 0.0), (0.2, 0.02, 0.78)), ((0.25, -1, 0), (0.2, 0.05, 0.75))]
+)
+@pytest.mark.parametrize("n", [24, 60, 200])
+def test_one_sided_errors_of_small_gains_bought_with_rare_losses(
+    gains: tuple[float, ...], shares: tuple[float, ...], n: int
+) -> None:
+    """An answer that cannot be read scores 0: a prompt that helps a little everywhere and breaks
+    one row in fifty gains nothing.
+    """
+    rng = np.random.default_rng(7)
+    drawn = rng.choice(gains, p=shares, size=(600, n)).tolist()
+    assert np.mean([paired_gain([0.0] * n, found).low > 0 for found in drawn]) < 0.055
+
+
+@pytest.mark.parametrize("n", [20, 40, 80])
+def test_a_target_that_graded_scores_with_mass_at_their_ends_just_meet(n: int) -> None:
+    rng = np.random.default_rng(8)
+    drawn = rng.choice([0.0, 0.9, 1.0], p=[0.05, 0.15, 0.8], size=(600, n)).tolist()
+    assert np.mean([above(0.935, found) >= 0.9 for found in drawn]) < 0.1
+    assert np.mean([mean_interval(found).low > 0.935 for found in drawn]) < 0.035
 
 
 @pytest.mark.parametrize(("right", "wrong", "target"), [(8, 2, 0.7), (20, 0, 0.9), (0, 20, 0.1)])
@@ -87,16 +126,15 @@ def test_the_probability_of_being_at_a_target_is_jeffreys_posterior(
     assert above(target, [1.0] * right + [0.0] * wrong) == pytest.approx(expected, abs=1e-4)
 
 
-def test_graded_scores_are_at_their_own_mean_in_half_of_the_cases() -> None:
-    assert above(0.6, [0.3, 0.5, 0.7, 0.9]) == pytest.approx(0.5)
-    # by hand: t(3) is 3.1824 at 97.5 %, the standard error 0.1291
-    assert above(0.6 - 3.1824 * 0.1291, [0.3, 0.5, 0.7, 0.9]) == pytest.approx(0.975, abs=1e-3)
+def test_graded_scores_are_at_their_middle_in_half_of_the_cases() -> None:
+    assert above(MIDDLE, GRADED) == pytest.approx(0.5)
+    assert above(MIDDLE - 3.1824 * ERROR, GRADED) == pytest.approx(0.975, abs=1e-3)
 
 
 def test_a_shift_moves_the_mean() -> None:
     scores = [1.0] * 8 + [0.0] * 2
     assert above(0.7, scores, -0.1) == pytest.approx(above(0.7, [1.0] * 7 + [0.0] * 3))
-    assert above(0.7, [0.3, 0.5, 0.7, 0.9], 0.1) == pytest.approx(0.5)
+    assert above(MIDDLE + 0.1, GRADED, 0.1) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("rate", [0.03, 0.2, 0.5, 0.9, 0.98])

@@ -14,10 +14,12 @@ from optimize.data.fields import is_optional
 from optimize.data.inputs import input_texts
 from optimize.data.labels import Judged, duplicates, possible_label_errors
 from optimize.data.rows import Splits, alike, row_hash
+from optimize.data.split import connected
 from optimize.files import to_json
 from optimize.stats.records import Record
 from optimize.task import Task
 
+REPEATS = 0.1  # of a side's rows: fewer that nearly repeat another hardly narrow an interval
 RARE = 0.2  # of an equal share: a label with fewer rows than that is told
 CONFLICTS = "inputs labelled in contradictory ways"
 LEAKS = "pairs of rows with equal or nearly equal inputs on two sides of the split"
@@ -67,7 +69,8 @@ def _rows(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
     where = row_places(task, splits)
     at = [f"{where.get(row_hash(task, e), side)} {shown(task, e)}" for side, e in rows]
     inputs = [input_texts(task, e) for e in examples]
-    found = duplicates(inputs, outputs, [side for side, _ in rows], alike(task, splits))
+    near = alike(task, splits)
+    found = duplicates(inputs, outputs, [side for side, _ in rows], near)
 
     def groups(what: str, groups: Sequence[Sequence[int]], problem: bool = False) -> Finding:
         return listed(what, ["; ".join(at[r] for r in rows) for rows in groups], problem)
@@ -78,6 +81,18 @@ def _rows(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
         groups("rows written more than once", found.same),
         groups("nearly equal inputs with different labels", found.near if task.label else ()),
     ]
+    like = connected(near)
+    for side in ("val", "test"):
+        own = [r for r, (name, _) in enumerate(rows) if name == side]
+        members: dict[int, list[int]] = {}
+        for r in own:
+            members.setdefault(like[r], []).append(r)
+        if len(own) - len(members) > REPEATS * len(own):
+            what = (
+                f"groups of {side} rows that say nearly the same ({len(own)} rows, "
+                f"{len(members)} different: intervals count each row and are too narrow)"
+            )
+            findings.append(groups(what, [g for g in members.values() if len(g) > 1]))
     if judged:
         contradicted = {row for group in found.conflicts for row in group}
         labels = labels_of(task, examples)

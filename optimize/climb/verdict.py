@@ -11,6 +11,7 @@ from typing import Literal
 
 from optimize.stats.intervals import POWER, Interval, known, mean_interval, paired_gain
 from optimize.stats.judge import Confusion, chance_at_least, corrected, of_the_judge
+from optimize.stats.reads import spent
 from optimize.stats.winner import Corrected, corrected_best
 
 Verdict = Literal[
@@ -235,23 +236,23 @@ def is_degenerate(best: Tried, history: History) -> bool:
     return best.mean(history.val) <= history.constant
 
 
-def confirmed(decision: Decision, on_test: float, reads: int) -> Decision:
+def confirmed(decision: Decision, on_test: float | None, reads: int) -> Decision:
     """`unconfirmed` in place of `reached` where the test rows do not bear it out.
 
-    on_test: probability by them alone that the program is at the target. reads: how often they have
-    been read, this time included.
+    on_test: probability by them alone that the program is at the target; None where too many of
+    their calls failed to say. reads: how often they have been read, this time included.
     """
-    if decision.verdict != "reached" or confirms(on_test, reads):
+    known = on_test is not None and confirms(on_test, reads)
+    if decision.verdict != "reached" or known:
         return decision
     return replace(decision, verdict="unconfirmed")
 
 
 def confirms(on_test: float, reads: int) -> bool:
     """Whether test rows bear out that the target is reached: at the first reading with a
-    probability of CONFIRMED. Every further one must be surer, so that they err no more often
-    together.
+    probability of CONFIRMED; every further one must be surer (`spent`).
     """
-    return on_test >= 1 - (1 - CONFIRMED) / reads
+    return on_test >= 1 - (1 - CONFIRMED) * spent(reads)
 
 
 def contradicts_plateau(on_test: float) -> bool:

@@ -38,18 +38,15 @@ def drift(
     chosen = session.splits.chosen  # no random sample
     train = [e for e in session.splits.train if not chosen or row_hash(task, e) not in chosen]
     sides = session.splits.sides() | {"train": train}
-    learnt, held = (
-        [input_text(task, e) for name in names for e in sides[name]]
-        for names in (("train", "val"), ("test",))
-    )
+    once = {
+        name: [e for e in side if input_texts(task, e) not in known] for name, side in sides.items()
+    }
+    learnt = [input_text(task, e) for name in ("train", "val") for e in sides[name]]
+    held = [input_text(task, e) for e in once["test"]]
     texts = [input_text(task, e) for e in rows]
-    once = [
-        input_text(task, e)
-        for side in sides.values()
-        for e in side
-        if input_texts(task, e) not in known
-    ]
-    inputs = inputs_drift(once, texts, seed)
+    inputs = inputs_drift(
+        [input_text(task, e) for side in once.values() for e in side], texts, seed
+    )
     words = words_drift(learnt, held, texts, seed)
     means: dict[str, Any] = {"before": words.known, "after": words.new}
     tests: list[dict[str, Any]] = [
@@ -60,7 +57,9 @@ def drift(
     # what another LM answers, and how sure it is, says nothing of the rows
     if session.config.lm == found.lm and (kept := found.answered()):
         given = [o for _, o in answered if o.score is not None]
-        shares, more = _answers(task, kept[1], given, seed)
+        hashes = {row_hash(task, e) for e in once["test"]}
+        before = [n for n, row in enumerate(kept[0]) if row in hashes]
+        shares, more = _answers(task, kept[1], before, given, seed)
         tests += more
     adjusted = holm([test["p"] for test in tests])
     return [DriftTest(**t, p_all=p) for t, p in zip(tests, adjusted, strict=True)], {
@@ -71,10 +70,12 @@ def drift(
 
 
 def _answers(
-    task: Task, kept: Answers, given: Sequence[Outcome], seed: int
+    task: Task, kept: Answers, rows: Sequence[int], given: Sequence[Outcome], seed: int
 ) -> tuple[dict[str, tuple[float, float]], list[dict[str, Any]]]:
-    """The answers' mix, where they are labels, and how sure the LM was, where it told."""
-    there = [n for n, score in enumerate(kept.scores) if score is not None]
+    """The answers' mix, where they are labels, and how sure the LM was, where it told. rows: those
+    of the answers kept that are compared.
+    """
+    there = [n for n in rows if kept.scores[n] is not None]
     sure = [c for n in there if (c := kept.confidence[n]) is not None]
     surely = [o.confidence for o in given if o.confidence is not None]
     shares, tests = dict[str, tuple[float, float]](), list[dict[str, Any]]()

@@ -41,7 +41,9 @@ from optimize.report.rows import row_table
 from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import mean_interval, paired_gain
 from optimize.stats.judge import chance_at_least, corrected_gain
+from optimize.stats.reads import readings
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord
+from optimize.stats.winner import corrected_best
 from optimize.store.read import earlier_tests
 from optimize.store.write import Run
 
@@ -194,7 +196,8 @@ class _Judged:
 def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation]) -> _Judged:
     test = before, after = found["prompt"], found["tuned"]
     rows = [row_hash(session.task, e) for e in session.splits.test]
-    tunings = len({after.scores, *earlier_tests(session.home, session.task.name, rows)})
+    now = dict(zip(rows, after.scores, strict=True))
+    tunings = readings(rows, [now, *earlier_tests(session.home, session.task.name)])
     gain = paired_gain(before.scores, after.scores, level(tunings))
     assert tuned.chosen.change
     seen = effects(
@@ -207,6 +210,7 @@ def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation]) -> 
         tunings,
         tuned.forgetting,
         session.task.least_gain,
+        min(before.answered, after.answered),
     )
     return _Judged(_held_against_baselines(session, decision, after), seen)
 
@@ -231,9 +235,12 @@ def _target_met(
     climb, tuned = findings.climb, findings.tuned
     if not (judged and judged.decision.accepted and tuned and tuned.chosen.evaluation and test):
         return climb.verdict == "reached"
-    judge = session.task.confusion
-    val = chance_at_least(session.target, tuned.chosen.evaluation.known, judge)
-    reads = climb.numbers.test_reads + judged.decision.tunings
+    judge, chosen = session.task.confusion, tuned.chosen.evaluation
+    others = [a.evaluation.scores for a in tuned.attempts if a.evaluation and a is not tuned.chosen]
+    luck = corrected_best(chosen.scores, others, len(chosen.scores)).optimism
+    luck += tuned.grid.optimism if tuned.grid else 0.0
+    val = chance_at_least(session.target, chosen.known, judge, -luck)
+    reads = climb.numbers.test_reads + 1
     return val >= SURE and confirms(chance_at_least(session.target, test.known, judge), reads)
 
 

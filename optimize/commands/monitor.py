@@ -112,7 +112,7 @@ def _record(found: InUse, new: New, recorded: Recorded, evaluation: Evaluation) 
     answered = list(zip(new.asked, evaluation.outcomes, strict=True))
     tests, seen = drift(found, new.rows, new.known, answered)
     scored = [(e, o) for e, o in answered if is_labelled(task, e)]
-    numbers = _score(found, recorded, scored)
+    numbers = _score(found, _once(task, recorded, new), scored)
     judged: Labelled | None = numbers.pop("judged", None)
     reached = found.report.target_met
     drifted = any(test.drifted for test in tests)
@@ -143,15 +143,24 @@ def _record(found: InUse, new: New, recorded: Recorded, evaluation: Evaluation) 
     )
 
 
+def _once(task: Task, recorded: Recorded, new: New) -> Recorded:
+    """The record without the inputs that came again: the new rows are without them as well, and
+    what recurs may be easier than the rest.
+    """
+    pairs = zip(recorded.rows, recorded.scores, strict=True)
+    kept = [(row, score) for row, score in pairs if input_texts(task, row) not in new.known]
+    return Recorded(tuple(r for r, _ in kept), tuple(s for _, s in kept), recorded.gone)
+
+
 def _score(
     found: InUse, recorded: Recorded, scored: Sequence[tuple[dspy.Example, Outcome]]
 ) -> dict[str, Any]:
     """What labelled rows say of the score; nothing where they are too few."""
     judge = found.session.task.confusion
     after = Evaluation(tuple(o for _, o in scored), judge)
-    if len(after.known) < LEAST:
-        return {}
     before = known(recorded.scores)
+    if min(len(before), len(after.known)) < LEAST:
+        return {}
     reached = found.report.target_met
     judged = labelled(found.session.target, before, after.known, reached, judge)
     drop = drop_shown(mean_interval(before).mean, len(before), len(after.known))

@@ -27,8 +27,9 @@ from optimize.scoring.evaluate import Spread, evaluate
 from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import known, mean_interval
 from optimize.stats.judge import corrected
+from optimize.stats.reads import readings
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord
-from optimize.store.read import rechecks
+from optimize.store.read import AT, rechecks
 from optimize.threads import in_threads
 
 Asked = list[tuple[str | None, str | None]]
@@ -68,13 +69,18 @@ def recheck(found: InUse, configs: Sequence[RunConfig]) -> RecheckRecord:
         recorded = _few(found.recorded(), configs[0].test_rows)
         rows = [row_hash(session.task, row) for row in recorded.rows]
         anew = len(rechecks(session.root, session.task.name)) + 1
-        read = tests_read(session, rows)
-        _planned(found, configs, recorded, len(read))
+        earlier = tests_read(session)
+        _planned(found, configs, recorded, readings(rows, earlier))
         evaluations = [
             (_by_batch if config.batch else _asked)(found, config, recorded, anew)
             for config in configs
         ]
-        reads = len(read | {e.scores for e in evaluations})
+        others = [  # to ask the same program again chooses nothing
+            dict(zip(rows, e.scores, strict=True))
+            for config, e in zip(configs, evaluations, strict=True)
+            if config.lm != found.lm
+        ]
+        reads = readings(rows, [*earlier, *others])
         lines = [
             _line(found, config, recorded, evaluation, (len(configs), reads))
             for config, evaluation in zip(configs, evaluations, strict=True)
@@ -89,7 +95,7 @@ def recheck(found: InUse, configs: Sequence[RunConfig]) -> RecheckRecord:
 
 
 def _name(config: RunConfig) -> str:
-    return f"{config.lm} at {config.api_base}" if config.api_base else config.lm
+    return f"{config.lm}{AT}{config.api_base}" if config.api_base else config.lm
 
 
 def _few(found: Recorded, most: int | None) -> Recorded:

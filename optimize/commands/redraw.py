@@ -35,8 +35,7 @@ def redraw(root: Path, run: str) -> Redrawn:
         said = numbers.model_dump(include={"on_test", "test_reads", "climbs"})
         if room:
             decision = without_headroom(decision, room.ceilings, history.target)
-        if numbers.on_test is not None:
-            decision = confirmed(decision, numbers.on_test, numbers.test_reads)
+        decision = confirmed(decision, numbers.on_test, numbers.test_reads)
     numbers = VerdictRecord.of(decision, history, **said)
     reason = verdict_sentences(decision.verdict, history.target, numbers, room)
     return Redrawn(run=found.id, verdict=decision.verdict, reason=reason, numbers=numbers)

@@ -14,7 +14,7 @@ from optimize.climb.climb import Climb, climb
 from optimize.climb.preflight import Preflight, preflight
 from optimize.climb.rungs import Rung, ladder
 from optimize.climb.rungs.base import steps
-from optimize.climb.verdict import confirmed, contenders, without_headroom
+from optimize.climb.verdict import COVERAGE, confirmed, contenders, without_headroom
 from optimize.commands.finish import Findings, settle, surviving
 from optimize.commands.gate import judge
 from optimize.commands.handoff import bundle
@@ -25,6 +25,7 @@ from optimize.commands.session import Both, Session, tracked_run
 from optimize.commands.since import since_last_run
 from optimize.commands.traces import Traced, trace_calls
 from optimize.commands.tune import tune, tuning_calls
+from optimize.data.rows import row_hash
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
 from optimize.finetune import BACKENDS
 from optimize.finetune.handoff.bundle import Material
@@ -44,6 +45,7 @@ from optimize.scoring.failures import diagnose
 from optimize.scoring.headroom import ANSWERS, calls_needed, headroom
 from optimize.stats.intervals import known, mean_interval
 from optimize.stats.judge import chance_at_least
+from optimize.stats.reads import readings
 from optimize.stats.records import ScoreRecord
 from optimize.store.write import Run
 
@@ -136,8 +138,10 @@ def _confirmed(
     session: Session, found: Climb, test: Evaluation, memory: Memory
 ) -> tuple[Climb, dict[str, Any]]:
     """The climb with its verdict in the light of the test rows, and what is to be told of them."""
-    on_test = chance_at_least(session.target, test.known, test.judge)
-    reads = len({test.scores, *memory.read})
+    enough = test.answered >= COVERAGE
+    on_test = chance_at_least(session.target, test.known, test.judge) if enough else None
+    rows = [row_hash(session.task, e) for e in session.splits.test]
+    reads = readings(rows, [dict(zip(rows, test.scores, strict=True)), *memory.read])
     said = {
         "on_test": on_test,
         "test_reads": reads,

@@ -10,8 +10,10 @@ from datetime import date
 
 from pydantic import Field
 
+from optimize.climb.verdict import COVERAGE
 from optimize.finetune.forgetting import ForgettingRecord
 from optimize.stats.intervals import LEVEL, Gain
+from optimize.stats.reads import spent
 from optimize.stats.records import GainRecord, Record
 
 WRONG_IF = (
@@ -29,11 +31,14 @@ class DecisionRecord(Record):
     tuned: str = Field(description="which of the tuned programs was judged")
     val: GainRecord = Field(description="over the best prompt program")
     test: GainRecord = Field(
-        description="the same on test; its interval allows for all the tuned LMs that these rows "
+        description="the same on test; its interval is the wider the more tuned LMs these rows "
         "have judged"
     )
     tunings: int = Field(
         description="how many tuned LMs these test rows have judged, this one included"
+    )
+    answered: float = Field(
+        default=1.0, description="share of the test rows asked that both have a score for"
     )
     least_gain: float = Field(description="on test, below which weights are not worth their upkeep")
     baseline: str | None = Field(
@@ -55,10 +60,8 @@ class DecisionRecord(Record):
 
 
 def level(tunings: int) -> float:
-    """Confidence of the interval on test that keeps all of so many tunings' intervals together at
-    LEVEL (Bonferroni).
-    """
-    return 1 - (1 - LEVEL) / tunings
+    """Confidence of the interval on test of the n-th tuned LM that the rows judge (`spent`)."""
+    return 1 - (1 - LEVEL) * spent(tunings)
 
 
 def accept(
@@ -68,12 +71,15 @@ def accept(
     tunings: int,
     forgetting: Sequence[ForgettingRecord],
     least_gain: float,
+    answered: float = 1.0,
 ) -> DecisionRecord:
     """Accept only a gain on val that test confirms beyond its interval and that is worth it, with
     nothing broken that the user named.
 
     val, test: over the best prompt program; test at `level(tunings)`. tunings: how many these test
     rows have judged, this one included. least_gain: what the task's owner asks of a tuning.
+    answered: share of the test rows with a score of both; the rows that calls failed on are no
+    random ones, so that too few of them accept nothing.
     """
     found = DecisionRecord(
         accepted=False,
@@ -81,10 +87,11 @@ def accept(
         val=GainRecord.of(val),
         test=GainRecord.of(test),
         tunings=tunings,
+        answered=answered,
         least_gain=least_gain,
         wrong_if=list(WRONG_IF),
         decided=date.today().isoformat(),
     )
     harmless = not any(f.regressed and f.named for f in forgetting)
-    accepted = found.sure and test.mean >= least_gain and harmless
+    accepted = answered >= COVERAGE and found.sure and test.mean >= least_gain and harmless
     return found.model_copy(update={"accepted": accepted})

@@ -16,8 +16,8 @@ from optimize.files import to_json
 from optimize.scoring.calibration import (
     ConfidenceRecord,
     RangeRecord,
+    brier_change,
     confidence,
-    error_change,
 )
 from optimize.scoring.corpus_use import Knowledge
 from optimize.scoring.evaluation import Evaluation
@@ -88,8 +88,8 @@ class EffectsRecord(Record):
         None, description="null where the LM does not tell how sure it is"
     )
     confidence_after: ConfidenceRecord | None = None
-    calibration: RangeRecord | None = Field(
-        default=None, description="change of the calibration error, paired"
+    brier_change: RangeRecord | None = Field(
+        default=None, description="change of the Brier score, paired; below 0 is better"
     )
     invented_before: float | None = Field(
         None,
@@ -134,7 +134,7 @@ def effects(
         classes_after=classes(task, rows, after),
         confidence_before=confidence(before),
         confidence_after=confidence(after),
-        calibration=error_change(before, after),
+        brier_change=brier_change(before, after),
         invented_before=known.invented_share(before.outcomes),
         invented_after=known.invented_share(after.outcomes),
         ood=_ood(test, ood) if ood else None,
@@ -168,17 +168,21 @@ def _sure(found: Evaluation) -> list[float]:
 
 
 def _told_apart(inside: Sequence[float], outside: Sequence[float]) -> ScoreRecord | None:
-    """AUROC with the interval of Hanley & McNeil (1982)."""
+    """AUROC with the interval of Hanley & McNeil (1982), around the area with one more row on the
+    smaller side that is told by a coin: where all are told apart theirs would claim certainty.
+    """
     from sklearn.metrics import roc_auc_score
 
     if not inside or not outside:
         return None
     m, n = len(inside), len(outside)
     area = float(roc_auc_score([1] * m + [0] * n, [*inside, *outside]))
-    one, two = area / (2 - area), 2 * area**2 / (1 + area)
-    spread = area * (1 - area) + (m - 1) * (one - area**2) + (n - 1) * (two - area**2)
+    fewer = min(m, n)
+    middle = (area * fewer + 0.5) / (fewer + 1)
+    one, two = middle / (2 - middle), 2 * middle**2 / (1 + middle)
+    spread = middle * (1 - middle) + (m - 1) * (one - middle**2) + (n - 1) * (two - middle**2)
     half = z(LEVEL) * math.sqrt(max(0.0, spread) / (m * n))
-    low, high = max(0.0, area - half), min(1.0, area + half)
+    low, high = max(0.0, min(area, middle - half)), min(1.0, max(area, middle + half))
     return ScoreRecord.of(Interval(area, low, high, m + n))
 
 

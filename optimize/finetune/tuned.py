@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optimize.climb.observer import Attempt
+from optimize.climb.verdict import COVERAGE
 from optimize.finetune.effects import Pair
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import ForgettingRecord
@@ -52,5 +53,12 @@ class Tuned:
 
 
 def better(attempts: Sequence[Attempt]) -> Attempt:
-    """The best one on val, on a tie the one with the shorter prompt, which is tried first."""
-    return max(attempts, key=lambda a: a.evaluation.interval.mean if a.evaluation else -1.0)
+    """The best one on val of those with enough answers, on a tie the one with the shorter prompt,
+    which is tried first.
+    """
+
+    def rank(attempt: Attempt) -> tuple[bool, float]:
+        found = attempt.evaluation
+        return (found.coverage >= COVERAGE, found.mean) if found else (False, -1.0)
+
+    return max(attempts, key=rank)

@@ -181,7 +181,8 @@ class HeadroomRecord(Record):
 
 class JudgeRecord(Record):
     """An LM judge in place of a metric: how far people agree with it, on answers that its program
-    has not learnt from. Every other score and gain of the report is corrected for its errors.
+    has not learnt from. Scores and gains of the report are corrected for its errors, but
+    for those of slices and of unusual rows, calibration and prices, which are as it gave them.
     """
 
     judge: str = Field(description="its task, which program of it, and its LM")

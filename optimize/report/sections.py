@@ -202,9 +202,9 @@ def _costs(found: EffectsRecord | None) -> tuple[Sequence[str], Sequence[Sequenc
     if (c := found.confidence_before) and (d := found.confidence_after):
         add("calibration error", ".2f", c.ece, d.ece)
         add("of it by chance, on so few rows", ".2f", c.floor, d.floor)
-        if found.calibration:
-            rows.append(["change of the calibration error", "", str(found.calibration)])
         add("Brier score", ".2f", c.brier, d.brier)
+        if found.brier_change:
+            rows.append(["change of the Brier score", "", str(found.brier_change)])
         add("score of the surer half", ".2f", c.surest_half, d.surest_half)
     if (e := found.classes_before) and (f := found.classes_after):
         add("macro F1", ".2f", e.f1, f.f1)

@@ -56,7 +56,7 @@ def verdict_sentences(
             f"{percent(found.reached)}.",
             "unconfirmed": f"Reached on val, not confirmed: val says that prompting reaches the "
             f"target {target} with a probability of {percent(found.reached)}, the test rows "
-            f"{percent(found.on_test or 0)}.",
+            f"{_on_test(found)}.",
             "plateau": f"Prompting stays below the target {target}: every lever was tried, and "
             f"{chance}.",
             "degenerate": f"This climb proves nothing about prompting: {_not_reading(found)}.",
@@ -80,6 +80,12 @@ def _best_sentence(found: VerdictRecord) -> str:
         f"The best prompt program ({found.rung}) scores {found.best} on {found.best.n} "
         f"rows{corrected}{close}."
     )
+
+
+def _on_test(found: VerdictRecord) -> str:
+    if found.on_test is None:
+        return "cannot tell, since too many of their calls failed"
+    return percent(found.on_test)
 
 
 def _untried(levers: int) -> str:
@@ -166,12 +172,22 @@ def decision_sentences(
         f"The tuned LM ({found.tuned}) is {outcome}: {found.test} over the best prompt program on "
         f"test{sure}; {changed}."
     ]
+    if found.answered < COVERAGE:
+        out.append(
+            f"Only {found.answered:.0%} of the test rows that were asked have an answer of both, "
+            "since calls failed: such rows cannot accept it. The same command asks them again."
+        )
+    if found.accepted:
+        out.append(
+            "A gain that had to be this clear to be accepted is on average a little too high: "
+            "expect somewhat less on new rows."
+        )
     if found.val.mean <= 0:
         out.append(f"On val, which chooses, it is no better: {found.val}.")
     if found.tunings > 1:
         out.append(
-            f"These test rows have judged {found.tunings} tuned LMs by now; that interval allows "
-            "for all of them."
+            f"These test rows have judged {found.tunings} tuned LMs by now, so that interval is "
+            "wider than the usual 95 %."
         )
     if found.test.mean < found.least_gain:
         out.append(

@@ -12,15 +12,15 @@ import random
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from statistics import fmean
-from typing import Any
 
 from pydantic import Field
 
 from optimize.scoring.evaluation import Evaluation
+from optimize.stats.intervals import paired_gain
 from optimize.stats.records import Record
 
 ROWS_A_BIN = 10  # at least
-DRAWS, FLOOR_DRAWS = 1000, 200
+FLOOR_DRAWS = 200
 Pair = tuple[float, float]  # confidence, score
 BINS = 10  # at most
 
@@ -52,9 +52,9 @@ class ConfidenceRecord(Record):
     ece: float = Field(
         description="mean distance of confidence and score, bin by bin; 0 is perfect"
     )
-    floor: float = Field(
+    floor: float | None = Field(
         description="the same, on average, of a perfectly calibrated LM with these confidences on "
-        "so many rows"
+        "so many rows; null for graded scores, which vary less"
     )
     brier: float = Field(description="mean squared distance of confidence and score, row by row")
     surest_half: float = Field(
@@ -82,32 +82,32 @@ def confidence(found: Evaluation) -> ConfidenceRecord | None:
         n=len(pairs),
         mean=fmean(c for c, _ in pairs),
         ece=_error(pairs),
-        floor=_floor(pairs),
+        floor=_floor(pairs) if {s for _, s in pairs} <= {0.0, 1.0} else None,
         brier=fmean((c - s) ** 2 for c, s in pairs),
         surest_half=fmean(s for c, s in pairs if c >= pairs[len(pairs) // 2][0]),
         bins=bins,
     )
 
 
-def error_change(before: Evaluation, after: Evaluation) -> RangeRecord | None:
-    """The calibration error after minus before, on the rows where both are known, with a paired
-    bootstrap interval; None where fewer than two bins of rows are.
+def brier_change(before: Evaluation, after: Evaluation) -> RangeRecord | None:
+    """The Brier score after minus before, on the rows where both are known, paired; None where
+    fewer than two bins of rows are. Below 0: the LM knows better when it is wrong.
+
+    Not that of the calibration error, whose part by chance is the larger the less sure an LM is:
+    two perfectly calibrated ones would differ.
     """
     both = [
-        ((a.confidence, a.score), (b.confidence, b.score))
+        ((a.confidence - a.score) ** 2, (b.confidence - b.score) ** 2)
         for a, b in zip(before.outcomes, after.outcomes, strict=True)
-        if None not in (a.confidence, a.score, b.confidence, b.score)
+        if a.confidence is not None
+        and a.score is not None
+        and b.confidence is not None
+        and b.score is not None
     ]
     if len(both) < 2 * ROWS_A_BIN:
         return None
-
-    def change(rows: Sequence[Any]) -> float:
-        return _error(_sorted(b for _, b in rows)) - _error(_sorted(a for a, _ in rows))
-
-    rng = random.Random(0)
-    drawn = sorted(change(rng.choices(both, k=len(both))) for _ in range(DRAWS))
-    low, high = drawn[round(0.025 * DRAWS)], drawn[round(0.975 * DRAWS) - 1]
-    return RangeRecord(mean=change(both), low=low, high=high)
+    found = paired_gain([a for a, _ in both], [b for _, b in both])
+    return RangeRecord(mean=found.mean, low=found.low, high=found.high)
 
 
 def _sorted(pairs: Iterable[Pair]) -> list[Pair]:

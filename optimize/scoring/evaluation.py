@@ -92,6 +92,14 @@ class Evaluation:
         return 1 - self.missing / len(self.outcomes)
 
     @property
+    def answered(self) -> float:
+        """The share with a score of the examples that no cap forbade to ask. Those that calls
+        failed on are no random ones: what is said of the rest may not hold of all.
+        """
+        asked = [o for o in self.outcomes if not o.capped]
+        return sum(o.score is not None for o in asked) / len(asked) if asked else 0.0
+
+    @property
     def noise(self) -> float | None:
         """The part of the mean's standard error that the LM's own noise makes; None where no
         example was asked twice.

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from statistics import stdev
+from statistics import fmean, stdev
 from typing import Any
 
 LEVEL = 0.95  # two-sided confidence of every interval
@@ -32,16 +32,19 @@ class Interval:
 def mean_interval(scores: Sequence[float], level: float = LEVEL) -> Interval:
     """The mean of scores in [0, 1].
 
-    Right-or-wrong scores: Wilson's interval. Graded ones: Student's t (1908), or Wilson's, which
-    is wider, where all scores are equal and t would claim certainty. Raises ValueError without
-    scores.
+    Right-or-wrong scores: Wilson's interval. Graded ones: Student's t (1908) with one more score of
+    0 and one of 1 (as Agresti & Coull 1998 add for right-or-wrong ones), since scores that are all
+    about as high say little of how low one may be. Raises ValueError without scores.
     """
     n = len(scores)
     if n == 0:
         raise ValueError("An interval needs at least one score.")
-    if set(scores) <= {0.0, 1.0} or _equal(scores):
-        return wilson(math.fsum(scores) / n, n, level)
-    return _student(scores, 0.0, level)
+    mean = math.fsum(scores) / n
+    if set(scores) <= {0.0, 1.0}:
+        return wilson(mean, n, level)
+    middle, error = _graded(scores)
+    half = student(n, level) * error
+    return Interval(mean, max(0.0, min(middle - half, mean)), min(1.0, max(middle + half, mean)), n)
 
 
 def wilson(mean: float, n: int, level: float = LEVEL) -> Interval:
@@ -59,18 +62,34 @@ def above(targets: Any, scores: Sequence[float], shift: float = 0.0) -> Any:
     more, for one or an array of them.
 
     Right-or-wrong scores: the Beta posterior under Jeffreys' prior (Brown, Cai & DasGupta 2001).
-    Graded ones: Student's t around the mean, which is the posterior under the prior 1/sd. shift:
-    added to the mean, as where it is known to be too high. Raises ValueError without scores.
+    Graded ones: Student's t, which is the posterior under the prior 1/sd, with the two more scores
+    of `mean_interval`. shift: added to the mean, as where it is known to be too high. Raises
+    ValueError without scores.
     """
     from scipy.stats import beta, t
 
     n = len(scores)
     if n == 0:
         raise ValueError("A probability needs at least one score.")
-    mean = min(1.0, max(0.0, math.fsum(scores) / n + shift))
-    if set(scores) <= {0.0, 1.0} or _equal(scores):
+    if set(scores) <= {0.0, 1.0}:
+        mean = min(1.0, max(0.0, math.fsum(scores) / n + shift))
         return beta.sf(targets, n * mean + 0.5, n * (1 - mean) + 0.5)
-    return t.sf((targets - mean) / (stdev(scores) / math.sqrt(n)), n - 1)
+    middle, error = _graded(scores)
+    return t.sf((targets - min(1.0, max(0.0, middle + shift))) / error, max(1, n - 1))
+
+
+def _graded(scores: Sequence[float]) -> tuple[float, float]:
+    """The mean of scores in [0, 1] with one more of 0 and one of 1, and its standard error."""
+    more = [*scores, 0.0, 1.0]
+    return fmean(more), stdev(more) / math.sqrt(len(more))
+
+
+@cache
+def student(n: int, level: float) -> float:
+    """The two-sided quantile of Student's t for n values: 2.02 for 40 and 0.95."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.5 + level / 2, max(1, n - 1)))
 
 
 @cache
@@ -115,24 +134,23 @@ def paired_gain(
     """How much better `after` is than `before` on the same examples; pairs with a missing score are
     left out.
 
-    Right-or-wrong scores: the adjusted Wald interval of Bonett & Price (2012), which counts one
-    more pair won and one more lost. Graded ones: Student's t on the differences. The shorter
-    sequence ends the pairing, as when a race was stopped early. Raises ValueError without a pair.
+    The adjusted Wald interval of Bonett & Price (2012), which counts one more pair won and one more
+    lost; of graded scores too, with Student's quantile, since pairs that are all about equal say
+    little of how much one may lose. The shorter sequence ends the pairing, as when a race was
+    stopped early. Raises ValueError without a pair.
     """
     found = differences(before, after)
     n = len(found)
     if n == 0:
         raise ValueError("A paired gain needs at least one example scored on both sides.")
     mean, better, worse = math.fsum(found) / n, sum(d > 0 for d in found), sum(d < 0 for d in found)
-    right_or_wrong = set(found) <= {-1.0, 0.0, 1.0}
-    if not _equal(found) and not right_or_wrong:
-        own = _student(found, -1.0, level)
-        return Gain(own.mean, own.low, own.high, n, better, worse)
-    adjusted = math.fsum(found) / (n + 2)
+    middle = math.fsum(found) / (n + 2)
     square = (math.fsum(d * d for d in found) + 2) / (n + 2)
-    half = z(level) * math.sqrt((square - adjusted**2) / (n + 2))
+    right_or_wrong = set(found) <= {-1.0, 0.0, 1.0}
+    quantile = z(level) if right_or_wrong else student(n, level)
+    half = quantile * math.sqrt((square - middle**2) / (n + 2))
     p = _mcnemar(better, worse) if right_or_wrong else None
-    return Gain(mean, max(-1.0, adjusted - half), min(1.0, adjusted + half), n, better, worse, p)
+    return Gain(mean, max(-1.0, middle - half), min(1.0, middle + half), n, better, worse, p)
 
 
 @cache
@@ -185,20 +203,3 @@ def rows_to_see(gain: float, differ: float) -> int:
     while power(n, gain, differ) < POWER:
         n = max(n + 1, math.ceil(1.02 * n))
     return n
-
-
-def _equal(values: Sequence[float]) -> bool:
-    """Whether all values are the same but for rounding, so that there is no spread to
-    judge by.
-    """
-    return max(values) - min(values) < 1e-9
-
-
-def _student(values: Sequence[float], least: float, level: float) -> Interval:
-    """Student's interval of a mean of values in [least, 1], cut to that range."""
-    from scipy.stats import t
-
-    n = len(values)
-    mean = math.fsum(values) / n
-    half = float(t.ppf(0.5 + level / 2, n - 1)) * stdev(values) / math.sqrt(n)
-    return Interval(mean, max(least, mean - half), min(1.0, mean + half), n)

@@ -105,3 +105,7 @@ class RowScores(Record):
 
     rows: list[str]
     programs: dict[str, list[float | None]]
+
+    def of(self, name: str) -> dict[str, float | None]:
+        """A program's scores by row."""
+        return dict(zip(self.rows, self.programs[name], strict=True))

@@ -10,7 +10,8 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -62,6 +63,17 @@ def shown_uri(root: Path) -> str:
 def without_password(uri: str) -> str:
     """An address, or a text that holds one, as people may see it."""
     return re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:…@", uri)
+
+
+@contextmanager
+def own_store() -> Iterator[None]:
+    """Runs are kept below the folder that is named, wherever the project's runs are."""
+    given = os.environ.pop("MLFLOW_TRACKING_URI", None)
+    try:
+        yield
+    finally:
+        if given is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = given
 
 
 def is_shared() -> bool:

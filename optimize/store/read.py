@@ -14,8 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 from optimize import __version__
 from optimize.climb.verdict import History
 from optimize.errors import WorkbenchError, did_you_mean
+from optimize.report.recheck import RecheckRecord
 from optimize.report.record import Report
 from optimize.stats.judge import Confusion
+from optimize.stats.reads import ByRow
 from optimize.stats.records import RowScores
 from optimize.store.open import client
 from optimize.store.tags import PARENT
@@ -29,6 +31,8 @@ class NoRun(WorkbenchError):
 NOT_YET = "has no finished run yet"
 TEST_SCORES = "test_scores.json"
 TEST_ROWS = "test_rows.json"  # what programs answered to the test rows
+RECHECK = "recheck.json"
+AT = " at "  # between an LM and its address, where a recheck names its programs
 HISTORY = "history.json"  # all that a run's verdict was drawn from
 AFTERWARDS = ("recheck", "monitor")  # commands that look at a program in use, and make none
 
@@ -149,20 +153,15 @@ def _by_id(store: Any, name: str, near: str) -> Found:
     return Found(store, found[0].info.run_id, tags.get("task", ""), name)
 
 
-def earlier_tests(
-    root: Path, task: str, rows: Sequence[str], programs: Sequence[str] = ("tuned",)
-) -> set[tuple[float | None, ...]]:
-    """How these programs of the task's finished runs scored on the test rows, where most of them
-    were these ones.
-
-    rows: hashes of the test rows. Runs that keep no such scores are left out.
+def earlier_tests(root: Path, task: str, programs: Sequence[str] = ("tuned",)) -> list[ByRow]:
+    """How these programs of the task's finished runs scored on their test rows. Runs that keep no
+    such scores are left out.
     """
-    found = set()
+    found = list[ByRow]()
     for run in _finished(root, task):
         with suppress(WorkbenchError):
             scores: RowScores = run.read(TEST_SCORES, RowScores)
-            if _most(rows, scores.rows):
-                found |= {tuple(scores.programs[n]) for n in programs if n in scores.programs}
+            found += [scores.of(name) for name in programs if name in scores.programs]
     return found
 
 
@@ -171,14 +170,19 @@ def rechecks(root: Path, task: str) -> list[Found]:
     return _finished(root, task, "tags.command = 'recheck'")
 
 
-def rechecked_tests(root: Path, task: str, rows: Sequence[str]) -> set[tuple[float | None, ...]]:
-    """As `earlier_tests`: what rechecks have read of these test rows, on whatever LM."""
-    found = set()
-    for run in rechecks(root, task):
+def rechecked_tests(root: Path, task: str) -> dict[tuple[str, str], ByRow]:
+    """As `earlier_tests`: what rechecks have read, by the run and the LM. Of a program that was
+    asked often the last time alone, and none on the LM that it was made for: to ask the same
+    program again chooses nothing.
+    """
+    found: dict[tuple[str, str], ByRow] = {}
+    for run in rechecks(root, task):  # the newest one first
         with suppress(WorkbenchError):
             scores: RowScores = run.read(TEST_SCORES, RowScores)
-            if _most(rows, scores.rows):
-                found |= {tuple(s) for s in scores.programs.values()}
+            record: RecheckRecord = run.read(RECHECK, RecheckRecord)
+            for name in scores.programs:
+                if name.partition(AT)[0] != record.lm:
+                    found.setdefault((record.run, name), scores.of(name))
     return found
 
 

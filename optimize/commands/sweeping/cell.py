@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,11 +30,10 @@ from optimize.report.record import Report
 from optimize.report.sweep import CellFound, CellRecord
 from optimize.stats.records import RowScores
 from optimize.store.material import material
-from optimize.store.open import client
+from optimize.store.open import client, own_store
 from optimize.store.read import TEST_SCORES, Found
 
 RECORD, SPENT = "cell.json", "spent.log"
-STORE = "MLFLOW_TRACKING_URI"
 LOOK = 0.5  # seconds between two looks at whether a cell is free
 
 
@@ -140,7 +138,7 @@ def _found(sweep: Sweep, cell: Cell, purse: SharedPurse, watch: Observer) -> dic
         check_budget(sweep, cell.config)
         # the judge is the project's, wherever its runs are
         session = open_session(sweep.root, cell.task, cell.config, watch, own=own)
-        with _own_store():
+        with own_store():
             watch.counts(session.meter, session.config.in_flight)
             report = run(session)
             return {"found": _kept(home, report)}
@@ -169,17 +167,6 @@ def _kept(home: Path, report: Report) -> CellFound:
         price=material(stored).prices.get(report.numbers.rung),
         judge=report.judge.confusion if report.judge else None,
     )
-
-
-@contextlib.contextmanager
-def _own_store() -> Iterator[None]:
-    """A cell's run is kept in its home, wherever the project's runs are."""
-    given = os.environ.pop(STORE, None)
-    try:
-        yield
-    finally:
-        if given is not None:
-            os.environ[STORE] = given
 
 
 @contextlib.contextmanager

@@ -63,16 +63,23 @@ def _credit(case: Case) -> str:
 
 def test_rows(case: Case) -> Criterion | None:
     """Rows that no choice has touched must not speak against the plateau."""
-    if case.verdict != "plateau" or case.on_test is None:
+    if case.verdict != "plateau":
         return None
-    passed = not contradicts_plateau(case.on_test)
+    if case.on_test is None:
+        passed, value = False, "too many of their calls failed to tell"
+        advice = "Run again: what was answered is kept, and only the calls that failed are sent."
+    else:
+        passed = not contradicts_plateau(case.on_test)
+        below = 1 - case.on_test
+        value = f"the best program is below the target with a probability of {below:.1%}"
+        advice = "Val and test rows disagree. Add labelled rows, then run again."
     return Criterion(
         name="test rows agree",
         passed=passed,
-        value=f"the best program is below the target with a probability of {1 - case.on_test:.1%}",
+        value=value,
         threshold=f"{CONFIRMED:.0%} at least",
         source="the test rows",
-        advice="" if passed else "Val and test rows disagree. Add labelled rows, then run again.",
+        advice="" if passed else advice,
     )
 
 

@@ -158,9 +158,10 @@ def sureness(page: Page) -> Figure | None:
 
 
 def _calibrated(name: str, found: ConfidenceRecord) -> str:
+    chance = "" if found.floor is None else f", of it by chance, on so few rows, {found.floor:.2f}"
     return (
-        f"{name}: calibration error {found.ece:.2f}, of it by chance, on so few rows, "
-        f"{found.floor:.2f}; score of the surer half {found.surest_half:.2f}."
+        f"{name}: calibration error {found.ece:.2f}{chance}; score of the surer half "
+        f"{found.surest_half:.2f}."
     )
 
 
