@@ -246,7 +246,7 @@ def main(
     json_: Annotated[bool, typer.Option("--json")] = False, climbs: int = 200, seed: int = 0
 ) -> None:
     rows, ours_all = [], []
-    for kind in ("right or wrong", "graded", "noisy"):
+    for kind in ("right or wrong", "graded", "fields", "noisy"):
         laws = [*LAWS, "recorded"] if kind == "right or wrong" else ["winner anywhere"]
         for law in laws:
             for n in SIZES:

@@ -85,13 +85,16 @@ LAWS: dict[str, Callable[[Rng, int], np.ndarray]] = {
     "nothing helps": no_gain,
 }
 
+NEARLY = 0.15  # share of the "fields" rows that score 0.9
+
 # --- rows: how programs of given true scores do on them
 
 
 @dataclass
 class Rows:
     """Rows of a common difficulty, on which programs' errors correlate. kind: right-or-wrong
-    scores, graded ones (Beta, many near 0 and 1), or noisy ones (of an LM that answers anew).
+    scores, graded ones (Beta, many near 0 and 1), those of fields that are mostly all right, now
+    and then nearly, or not to be read ("fields"), or noisy ones (of an LM that answers anew).
     """
 
     rng: Rng
@@ -108,6 +111,9 @@ class Rows:
         latent = np.sqrt(common) * self.difficulty + np.sqrt(1 - common) * own
         if self.kind == "graded":
             found = beta.ppf(norm.cdf(-latent), 1.2 * truth, 1.2 * (1 - truth))
+        elif self.kind == "fields":
+            whole = max(0.0, truth - 0.9 * NEARLY)
+            found = (latent < norm.ppf(whole)) * 0.1 + (latent < norm.ppf(whole + NEARLY)) * 0.9
         else:
             found = (latent < norm.ppf(truth)).astype(float)
         return tuple(found.tolist())

@@ -107,7 +107,7 @@ def test_an_lm_that_vllm_serves_beside_its_base_is_judged_as_one_tuned_here(
     assert report.decision and report.decision.accepted and report.decision.tuned == "adopted"
     assert report.test.tuned and report.test.tuned.score == 1.0 and report.target_met
     assert {a.rung for a in report.attempts} > {"adopted", "adopted, best prompt"}
-    assert report.forgetting and report.effects and report.effects.calibration is None
+    assert report.forgetting and report.effects and report.effects.brier_change is None
     assert report.effects.train_seconds is None and report.effects.pays_after is None
     assert report.lm == f"openai/{BASE}", "the LM of the record is the base"
     assert json.loads((project / report.program).read_text())["tuned"] == TUNED

@@ -5,6 +5,7 @@ the distribution.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from optimize.lm import weights
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM
 from optimize.program.program import student
-from optimize.scoring.calibration import confidence
+from optimize.scoring.calibration import brier_change, confidence
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.scoring.evaluation import Evaluation, Outcome
 from optimize.task import Task
@@ -51,6 +52,30 @@ def test_rows_of_equal_confidence_are_not_told_apart_by_their_scores() -> None:
     steps = [(sure, float(n < sure * 10)) for sure in (0.6, 0.8, 1.0) for n in range(10)]
     told = confidence(found(steps * 4))
     assert told and told.ece == pytest.approx(0) and told.surest_half == pytest.approx(0.9)
+
+
+def test_an_lm_that_is_only_surer_is_not_called_better_calibrated() -> None:
+    """The second one's answers are surer and as often right as it says, like the first one's: its
+    Brier score falls by p(1 - p), which is no calibration error.
+    """
+    rng = random.Random(1)
+    wins = 0
+    for _ in range(60):
+        unsure = [(0.5, float(rng.random() < 0.5)) for _ in range(60)]
+        same = [(0.5, float(rng.random() < 0.5)) for _ in range(60)]
+        change = brier_change(found(unsure), found(same))
+        assert change
+        wins += change.high < 0
+    assert wins <= 6
+    sure = [(0.95, float(n < 57)) for n in range(60)]
+    change = brier_change(found([(0.5, s) for _, s in sure]), found(sure))
+    assert change and change.high < 0
+    assert brier_change(found([(0.5, 1.0)] * 19), found([(0.5, 1.0)] * 19)) is None
+
+
+def test_nothing_by_chance_is_told_of_graded_scores() -> None:
+    told = confidence(found([(0.5, 0.5)] * 40))
+    assert told and told.ece == 0 and told.floor is None
 
 
 def test_too_few_answers_with_a_confidence_tell_nothing() -> None:

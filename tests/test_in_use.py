@@ -316,6 +316,21 @@ def test_inputs_that_recur_are_of_the_same_kind(at: Any, tmp_path: Path, project
     assert (found["verdict"], found["known"], found["rows"]) == ("ok", 150, 10) and not bodies
 
 
+def test_what_recurs_is_left_out_of_the_record_too(at: Any, tmp_path: Path, project: Path) -> None:
+    """All positive test rows come again, among rows that are negative: the program's answers to
+    these are held against its answers to negative rows alone.
+    """
+    url, _ = at(judge)
+    known = [json.loads(line) for line in (project / "devsets/review/rows.jsonl").open()]
+    good = [row for row in known if row["label"] == "positive"]
+    bad = [row for row in reviews(random.Random(6), 80) if row["label"] != "positive"]
+    path = written(tmp_path / "new.jsonl", [*good, *bad])
+    found = asked("monitor", path, "--api-base", url)
+    tests = {test["kind"]: test for test in found["tests"]}
+    assert found["known"] == len(good) and "answers" in tests
+    assert not tests["answers"]["drifted"] and set(found["shares"]) == {"negative"}
+
+
 def test_another_lm_is_no_other_kind_of_rows(at: Any, tmp_path: Path) -> None:
     url, _ = at(judge)
     path = written(tmp_path / "new.jsonl", reviews(random.Random(5), 40))

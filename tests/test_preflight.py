@@ -97,6 +97,14 @@ def test_rows_on_two_sides_of_a_given_split_are_a_problem(tiny: Tiny, review_row
     assert found.label_rows == {"good": 40, "bad": 40}
 
 
+def test_rows_that_say_the_same_are_counted(tiny: Tiny, review_rows: Rows) -> None:
+    """Each judging row ten times, with another order number."""
+    held = [row | {"text": f"{row['text']} {n}"} for row in review_rows[40:45] for n in range(10)]
+    sides = {"train": review_rows[:40], "val": held, "test": review_rows[60:]}
+    (finding,) = [f for f in checked(tiny(**sides)).findings if "say nearly the same" in f.what]
+    assert finding.count == 5 and "(50 rows, 5 different:" in finding.what and not finding.problem
+
+
 def test_labels_that_a_side_lacks_are_told(tiny: Tiny, review_rows: Rows) -> None:
     good = [row for row in review_rows if row["mood"] == "good"]
     bad = [row for row in review_rows if row["mood"] == "bad"]

@@ -42,6 +42,24 @@ def test_each_label_is_divided_by_the_shares(sizes: dict[str, int]) -> None:
             assert counts[label, side] == pytest.approx(share * n, abs=1), (label, side)
 
 
+@pytest.mark.parametrize("labels", [1, 6])
+@pytest.mark.parametrize("added", [1, 10])
+def test_rows_that_are_added_leave_the_others_on_their_side(labels: int, added: int) -> None:
+    names = [str(n % labels) for n in range(300 + added)]
+    before, after = (split_groups(hashes(n), names[:n], list(range(n))) for n in (300, 300 + added))
+    moved = sum(one != other for one, other in zip(before, after, strict=False))
+    assert moved <= 2 * added
+    kept = sum(one == other == "test" for one, other in zip(before, after, strict=False))
+    assert kept >= 0.9 * after.count("test")
+
+
+def test_many_small_labels_do_not_all_round_the_same_way() -> None:
+    names = [str(n // 3) for n in range(240)]
+    sides = Counter(split_groups(hashes(240), names, list(range(240))))
+    for side, share in SHARES.items():
+        assert sides[side] == pytest.approx(share * 240, abs=20)
+
+
 def test_a_group_is_never_divided() -> None:
     groups = [n % 25 for n in range(100)]
     sides = split_groups(hashes(100), ["x"] * 100, groups)
