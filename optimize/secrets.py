@@ -13,6 +13,6 @@ def keep_secret(key: str | None) -> None:
 
 
 def redacted(text: str) -> str:
-    for key in _keys:
+    for key in sorted(_keys, key=len, reverse=True):  # one may begin another
         text = text.replace(key, HIDDEN)
     return text

@@ -333,6 +333,36 @@ def test_columns_whose_type_differs_from_file_to_file_are_text(tmp_path: Path) -
     assert list(Rows(tmp_path).types()) == ["text"]
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_a_row_that_was_changed_under_its_id_is_told(server: Server, form: str) -> None:
+    _, flags = server()
+    there = [row | {"text": f"={row['text']}, 1+1 – “naïve”"} for row in rows(12)]
+    write("in.jsonl", there)
+    out = f"out.{form}"
+    given("in.jsonl", "-o", out, *flags)
+    assert found("in.jsonl", "-o", out, *flags)["resumed"] == 12
+    there[3]["text"] += " Not any more."
+    write("in.jsonl", there)
+    said = " ".join(given("in.jsonl", "-o", out, *flags, code=2).stderr.split())
+    assert "in.jsonl:4 has another 'text' than when it was answered" in said and "--again" in said
+    assert found("in.jsonl", "-o", out, *flags, "--again")["rows"] == 12
+
+
+def test_another_address_is_said_and_another_temperature_is_another_lm(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, flags = server()
+    (_, others) = server()
+    write("in.jsonl", rows(10))
+    given("in.jsonl", "-o", "out.jsonl", *flags)
+    write("in.jsonl", rows(14))
+    said = given("in.jsonl", "-o", "out.jsonl", *others).stderr
+    assert "was begun at" in said and len(read("out.jsonl")) == 14
+    monkeypatch.setenv("OPTIMIZE_TEMPERATURE", "0.7")
+    stopped = given("in.jsonl", "-o", "out.jsonl", *others, code=2)
+    assert "temperature 0.7" in " ".join(stopped.stderr.split())
+
+
 def test_a_cap_keeps_what_was_answered_and_the_command_goes_on(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

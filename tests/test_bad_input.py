@@ -88,7 +88,16 @@ def test_a_name_that_is_no_lms_is_told_by_check_too(project: Path, lm: str) -> N
         open_session(project, "review", RunConfig(lm=lm), Observer(), asks=False)
 
 
-@pytest.mark.parametrize("base", ["http://127.0.0.1:99999/v1", "http://127.0.0.1:x/v1", "ftp://a"])
+@pytest.mark.parametrize(
+    "base",
+    [
+        "http://127.0.0.1:99999/v1",
+        "http://127.0.0.1:x/v1",
+        "ftp://a",
+        "http://127.0.0.1:1/v1\r\nX: y",
+        "http://127.0.0.1:1/v 1",
+    ],
+)
 def test_an_address_that_is_none_is_told(base: str) -> None:
     with pytest.raises(WorkbenchError, match="is none; write it as"):
         check_reachable(RunConfig(lm="openai/any", api_base=base))

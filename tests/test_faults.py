@@ -20,6 +20,7 @@ import dspy
 import pytest
 
 from optimize import lm as lms
+from optimize import secrets
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted, LmRefused, StoreFailed, WorkbenchError
 from optimize.lm import dspy_calls
@@ -29,6 +30,7 @@ from optimize.lm.metered import MeteredLM, count_others
 from optimize.lm.pool import pool_of
 from optimize.program.program import student
 from optimize.scoring.evaluate import Asking, evaluate
+from optimize.secrets import keep_secret, redacted
 from optimize.store.open import client
 from tests.faulty_server import FAULTS, Asked, faulty_app
 from tests.test_cli import optimize
@@ -197,6 +199,25 @@ def test_answers_are_plain_data(tmp_path: Path) -> None:
         with pytest.raises(StoreFailed, match="is damaged"):
             lm("Hello?")
     assert file.is_file() and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "value", [b"5", b"null", b"[]", b'{"choices": []}', b'{"_dspy_format": "x"}', None]
+)
+def test_what_is_json_and_no_answer_is_no_lm_that_says_nothing(value: bytes | None) -> None:
+    with served(faulty_app(lambda text: "fine", lambda asked: "")) as url:
+        lm = ours(url, Meter(9))
+        lm("Hello?")
+        dspy.cache.kept._do(lambda f: f.execute("UPDATE kept SET value = ?", (value,)))
+        with pytest.raises(StoreFailed, match="is damaged"):
+            lm("Hello?")
+
+
+def test_of_two_keys_the_longer_one_is_hidden_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "_keys", set())
+    for key in ("sk-proj-AAAA", *(f"sk-proj-AAAA-{n}-TAIL" for n in range(20))):
+        keep_secret(key)
+    assert redacted("Bearer sk-proj-AAAA-7-TAIL") == "Bearer [key]"
 
 
 def test_many_threads_need_few_files() -> None:

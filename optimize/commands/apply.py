@@ -114,7 +114,7 @@ class _AtWork:
             remove_out(self.wish.out)
             remove_pieces(self.pieces)
         columns = self._columns()
-        check_about(self.wish.out, self.found, columns, begun=self._has_pieces())
+        check_about(self.wish.out, self.found, columns, self._has_pieces(), self.watch.noted)
         inputs = self.task.signature.input_fields
         review = Review(beside(self.wish.out, "review.jsonl"), self.wish.below, inputs)
         out = open_out(self.wish.out, columns, self.rows.types())

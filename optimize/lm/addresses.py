@@ -73,11 +73,12 @@ def check_apart(lms: Iterable[tuple[str, str | None]]) -> None:
 def check_url(url: str, name: str) -> None:
     """Raises WorkbenchError for what is no address of an LM of that name."""
     address = urlsplit(url)
+    plain = url.isprintable() and " " not in url  # urlsplit drops line ends
     try:
         host, _ = address.hostname, address.port  # a port beyond 65535 raises
     except ValueError:
         host = None
-    if address.scheme not in ("http", "https") or not host:
+    if address.scheme not in ("http", "https") or not host or not plain:
         raise WorkbenchError(
             f"The address {url!r} of LM {name!r} is none; write it as http://HOST:PORT/v1."
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from optimize.errors import StoreFailed
-from optimize.lm.dspy_door import Cache, as_fields, as_json, cache_key
+from optimize.lm.dspy_door import Cache, as_fields, as_json, cache_key, is_answer
 from optimize.lm.kept import Kept
 from optimize.secrets import redacted
 
@@ -34,13 +34,21 @@ class AnswerCache(Cache):
         if not (key := cache_key(self, request, ignored)):
             return None
         found = self.kept.get([key])
+        if not found:
+            return None
         try:
-            return as_fields(json.loads(found[key])) if found else None
-        except ValueError as error:
-            raise StoreFailed(
-                f"{self.kept.path} is damaged: an answer in it is no JSON ({error}). Move it away: "
-                "what it knew will be asked again."
-            ) from error
+            record = json.loads(found[key])
+        except (ValueError, TypeError) as error:
+            raise self._damaged(f"no JSON ({error})") from error
+        if not is_answer(record):
+            raise self._damaged("no answer of an LM")
+        return as_fields(record)
+
+    def _damaged(self, what: str) -> StoreFailed:
+        return StoreFailed(
+            f"{self.kept.path} is damaged: an answer in it is {what}. Move it away: what it knew "
+            "will be asked again."
+        )
 
     def put(
         self,

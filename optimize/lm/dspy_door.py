@@ -18,7 +18,7 @@ from typing import Any
 import dspy
 from dspy.adapters import utils
 from dspy.clients.cache import Cache
-from dspy.clients.call_result import attributes
+from dspy.clients.call_result import CACHE_FORMAT, attributes
 from dspy.clients.legacy_outputs import plain
 from dspy.clients.model_metadata import model_info
 from dspy.utils.callback import BaseCallback
@@ -186,6 +186,18 @@ def as_json(response: Any) -> Any:
 def as_fields(record: Any) -> Any:
     """What `as_json` gave, as DSPy reads it; a provider's response has fields for attributes."""
     return record if "_dspy_format" in record else attributes(record)
+
+
+def is_answer(record: Any) -> bool:
+    """Whether `as_json` may have given this: a damaged or foreign record must not look as if the LM
+    had said nothing.
+    """
+    if not isinstance(record, dict):
+        return False
+    if "_dspy_format" not in record:  # a provider's response
+        return bool(record.get("choices") or record.get("output"))
+    whole = {"responses", "outputs", "cost", "response_model"} <= record.keys()
+    return whole and record["_dspy_format"] == CACHE_FORMAT and bool(record["outputs"])
 
 
 def allows_none(annotation: Any) -> bool:

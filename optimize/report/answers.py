@@ -61,12 +61,13 @@ def columns_of(given: Sequence[str], outputs: Sequence[str]) -> Columns:
 
 @dataclass(frozen=True)
 class Written:
-    """What a file holds of one row already."""
+    """What a file holds of one row already. given: the row's own columns."""
 
     row_id: str
     answer: dict[str, Any]
     confidence: float | None
     error: str | None
+    given: dict[str, Any]
 
 
 class Out(Protocol):
@@ -216,4 +217,5 @@ def written_row(row: Mapping[str, Any], columns: Columns) -> Written:
         {name: row[column] for name, column in columns.outputs.items()},
         None if confidence in (None, "") else float(confidence),
         row[columns.error] or None,
+        {name: row[name] for name in columns.given if name in row},
     )

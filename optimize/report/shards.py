@@ -68,14 +68,14 @@ class Shards:
         import pyarrow
         import pyarrow.parquet
 
-        ours = list(self.columns.ours)
+        names = list(self.columns.all)
         for path in _files(self.folder):
             try:
-                table = pyarrow.parquet.read_table(path, columns=ours, partitioning=None)
+                table = pyarrow.parquet.read_table(path, columns=names, partitioning=None)
                 rows = table.to_pylist()
             except (pyarrow.ArrowException, OSError) as error:
                 raise foreign(path, f"it cannot be read ({error})") from error
-            if table.column_names != ours:
+            if table.column_names != names:
                 raise foreign(path, "it has other columns")
             yield from (written_row(row, self.columns) for row in rows)
 

@@ -15,7 +15,7 @@ from optimize.data.stream import Given, row_id
 from optimize.errors import WorkbenchError
 from optimize.files import plain, unused
 from optimize.lm.weights import sha256
-from optimize.report.answers import Columns, Out, columns_of, foreign
+from optimize.report.answers import Columns, Out, Written, columns_of, foreign
 from optimize.task import Task
 
 NAMES = 20  # of columns left out that are told
@@ -63,6 +63,10 @@ class Writer:
                 raise foreign(self.path, f"it has more than the {number - 1:,} that are given")
             if self._name(row) != kept.row_id:
                 raise foreign(self.path, f"row {number:,} is not {row.place}")
+            if changed := self._changed(row, kept):
+                raise foreign(
+                    self.path, f"{row.place} has another {changed!r} than when it was answered"
+                )
             self._note(row, kept.row_id, Answer(kept.answer, kept.confidence, kept.error or ""))
         self._caught_up = True
 
@@ -79,6 +83,16 @@ class Writer:
 
     def _name(self, row: Given) -> str:
         return row_id(self.task.signature.input_fields, row)
+
+    def _changed(self, row: Given, kept: Written) -> str:
+        """The input whose text is another one than in OUT; empty where none is."""
+        for name in self.task.signature.input_fields:
+            now, before = row.columns.get(name), kept.given.get(name)
+            if not (isinstance(now, str) and isinstance(before, str)):
+                continue  # a number may be kept as another type
+            if now != before and now.encode(errors="replace").decode() != before:
+                return str(name)
+        return ""
 
     def _note(self, row: Given, name: str, answer: Answer) -> None:
         self.tally.add(answer)
