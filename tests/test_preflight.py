@@ -208,7 +208,7 @@ def test_what_a_run_may_cost(tiny: Tiny, review_rows: Rows) -> None:
         "--budget-usd 1.0 and --max-minutes 9.0 may end it earlier" in line for line in capped
     )
     assert any(
-        "a full climb takes --max-calls" in line and "it is 100" in line
+        "full climb takes --max-calls" in line and "No lever can run under --max-calls 100" in line
         for line in preflight_sentences(checked(task, max_calls=100), 0.9)
     )
 
