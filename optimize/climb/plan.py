@@ -53,7 +53,7 @@ class Plan(Record):
     most: int = 0
     allowed: int = 0
     cap: str = "max_calls"
-    given: float = 0
+    given: int | float = 0
     full: str = Field(
         "", description="flags with which `enough` calls are allowed; empty: they are"
     )
@@ -104,14 +104,13 @@ def _shared_out(task: Task, splits: Splits, config: RunConfig, after: int, caps:
     fixed = each * (val + 2 * test) + after
     more = FINALISTS * each * config.repeats * len(spare)
     left = max(0, caps.calls - fixed)
-    left -= int(min(more, KEPT * left))
-    rows = rows_that_compare(rungs, len(learn), left, val, test, each)
+    rows = rows_that_compare(rungs, len(learn), _without(left, more), val, test, each)
     # chat's answers may take two calls, and all rows that compare be asked
     demands = [rung.demand(val, test, searched(len(learn)), each) for rung in rungs]
     twice = fixed + more + (each - judge) * (val + test)
     enough = twice + sum(demand.useful for demand in demands)
     return Plan(
-        rungs=_rungs(rungs, (val, test, rows, each), left),
+        rungs=_rungs(rungs, (val, test, rows, each), left, more),
         least=(1 + judge) * (val + 2 * test),
         enough=enough,
         most=twice + sum(demand.most for demand in demands),
@@ -122,7 +121,14 @@ def _shared_out(task: Task, splits: Splits, config: RunConfig, after: int, caps:
     )
 
 
-def _rungs(rungs: list[Rung], taken: tuple[int, int, int, int], left: int) -> list[PlannedRung]:
+def _without(left: float, more: int) -> int:
+    """Calls left without those that are kept for judging rows beyond val, as a climb keeps them."""
+    return int(left - min(more, KEPT * left))
+
+
+def _rungs(
+    rungs: list[Rung], taken: tuple[int, int, int, int], left: int, more: int
+) -> list[PlannedRung]:
     """What each may take where those before it take the whole of their shares; else what it may if
     they take some part.
     """
@@ -130,11 +136,11 @@ def _rungs(rungs: list[Rung], taken: tuple[int, int, int, int], left: int) -> li
     demands = [rung.demand(*taken) for rung in rungs]
     found, surely, maybe = list[PlannedRung](), left, float(left)
     for number, (rung, demand) in enumerate(zip(rungs, demands, strict=True)):
-        part = share(demands[number:], surely)
+        part = share(demands[number:], _without(surely, more))
         if paid := part >= demand.useful:
             surely -= part - on_test[number]
         else:
-            part = share(demands[number:], int(maybe))
+            part = share(demands[number:], _without(maybe, more))
         given = part >= demand.useful
         maybe -= TAKEN * part if given else 0
         calls = part - on_test[number] if given else 0

@@ -132,7 +132,13 @@ ON_TUNED: tuple[Rung, ...] = (
     Rung("instruction", "instructions", tuned.instruction, useful=Size(once=1), most=Size(once=1)),
 )
 
-SYNTHETIC = Rung("synthetic_rows", "demos", demos.with_synthetic, demos.without_step_for_rows)
+SYNTHETIC = Rung(
+    "synthetic_rows",
+    "demos",
+    demos.with_synthetic,
+    demos.without_step_for_rows,
+    most=Size(5),
+)
 AFTER = "bootstrapped_demos"  # the last lever whose demos are train rows alone
 
 

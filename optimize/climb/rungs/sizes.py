@@ -38,8 +38,8 @@ def share(demands: Sequence[Demand], left: int) -> int:
     where there are not so many.
 
     The levers have in turn what is useful to them, as long as there is that much: a few that are
-    done are worth more than all of them begun. What is over goes to these, in proportion, up to the
-    most that each can use.
+    done are worth more than all of them begun. What is over is dealt out to these evenly, up to the
+    most that each can use, so that the cheap ones have all of it.
     """
     first, paid, over = demands[0], list[Demand](), left
     if first.useful > left:
@@ -48,12 +48,10 @@ def share(demands: Sequence[Demand], left: int) -> int:
         if demand.useful <= over:
             paid.append(demand)
             over -= demand.useful
-    while True:
-        rate = left / sum(demand.useful for demand in paid)
-        full = [demand for demand in paid if demand.most <= rate * demand.useful]
-        if first in full:
+    room = [demand.most - demand.useful for demand in paid]
+    while full := [more for more in room if more * len(room) <= over]:
+        if room[0] in full:
             return first.most
-        if not full:
-            return int(rate * first.useful)
-        left -= sum(demand.most for demand in full)
-        paid = [demand for demand in paid if demand not in full]
+        over -= sum(full)
+        room = [more for more in room if more not in full]
+    return first.useful + over // len(room)
