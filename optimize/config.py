@@ -247,7 +247,11 @@ LIMITS = ("max_calls", "max_tokens", "budget_usd", "max_minutes")
 def caps(config: RunConfig) -> list[str]:
     """The caps that are given, as flags."""
     given = {cap: getattr(config, cap) for cap in LIMITS}
-    return [f"--{cap.replace('_', '-')} {n}" for cap, n in given.items() if n is not None]
+    return [flag(cap, n) for cap, n in given.items() if n is not None]
+
+
+def flag(knob: str, value: float) -> str:
+    return f"--{knob.replace('_', '-')} {value}"
 
 
 _ASKING = ("lm", "api_base", "context", *LIMITS, "threads", "timeout", "temperature", *JUDGE_LM)

@@ -19,6 +19,7 @@ from optimize.climb.observer import Observer
 from optimize.commands.session import open_session
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted
+from optimize.lm.limits import Limits
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, count_others, one_example
 from optimize.program.program import student
@@ -199,3 +200,24 @@ class Asks(dspy.Module):
 
 task = Task(signature=Mood, metric=lambda row, answer: float(row.mood == answer.mood), program=Asks)
 """
+
+
+@pytest.mark.parametrize(
+    ("limits", "calls", "expected"),
+    [
+        (Limits(), 5, "max_calls"),
+        (Limits(tokens=50), 100, "max_tokens"),
+        (Limits(tokens=5000, usd=0.02), 100, "budget_usd"),
+        (Limits(tokens=5000, usd=2.0), 10, "max_calls"),
+    ],
+)
+def test_the_cap_that_ends_a_run_is_the_one_that_is_known(
+    limits: Limits, calls: int, expected: str
+) -> None:
+    meter = Meter(calls, limits)
+    assert meter.tightest() == "max_calls", "nothing was asked"
+    for n in range(4):
+        meter.begin(1, f"question {n}")
+        meter.send(1)
+        meter.add(0.1, tokens_in=8, tokens_out=2, cost=0.004)
+    assert meter.tightest() == expected

@@ -132,6 +132,21 @@ def test_the_next_command_of_every_verdict_is_one_that_works(
     assert str(step).count(step.command) == 1
 
 
+def test_only_the_cap_that_ended_the_climb_is_raised(
+    report: Report,  # noqa: F811
+    made: Callable[..., Session],
+) -> None:
+    session = made(max_tokens=1000, max_minutes=60)
+    session.meter.begin(1, "a question")
+    session.meter.send(1)
+    session.meter.add(0.1, tokens_in=990, tokens_out=9)
+    changed = {"knobs": session.config.given, "task": "paint", "verdict": "budget"}
+    changed["gate"] = closed(report, "budget")
+    found = values(next_step(report.model_copy(update=changed), session).command)
+    caps = [found[cap] for cap in ("max_calls", "max_tokens", "max_minutes")]
+    assert caps == [700, 2000, 60]
+
+
 def test_more_rows_are_those_left_out_else_as_many_as_a_divided_set_needs(
     report: Report,  # noqa: F811
     made: Callable[..., Session],

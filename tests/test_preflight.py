@@ -20,6 +20,7 @@ from optimize.config import RunConfig
 from optimize.data.baselines import baseline_scores
 from optimize.data.rows import load_splits
 from optimize.errors import UserCodeError
+from optimize.report.planned import plan_sentences
 from optimize.report.sentences import preflight_sentences
 from optimize.report.text import checks
 from optimize.task import Task
@@ -216,7 +217,7 @@ def test_what_a_run_may_cost(tiny: Tiny, review_rows: Rows) -> None:
         "--budget-usd 1.0 and --max-minutes 9.0 may end it earlier" in line for line in capped
     )
     assert any(
-        "a full climb takes --max-calls" in line and "it is 100" in line
+        "full climb takes --max-calls" in line and "No lever can run under --max-calls 100" in line
         for line in preflight_sentences(checked(task, max_calls=100), 0.9)
     )
 
@@ -260,6 +261,38 @@ def test_where_rows_leave_hardly_a_lever_its_calls_fewer_rows_are_advised(
     cut = preflight(task, splits.at_most(few.val, few.test), config).cost.plan
     assert cut.paid == few.rungs and len(cut.paid) > len(found.cost.plan.paid)
     assert preflight(task, splits, RunConfig(max_calls=2000)).cost.plan.fewer_rows is None
+
+
+def test_a_plan_counts_every_cap(tiny: Tiny, review_rows: Rows) -> None:
+    """Tokens and dollars are calls as well; minutes only where it is known how long one takes."""
+    task = tiny(rows=review_rows)
+    splits, lm = load_splits(task), "openai/gpt-4.1-mini"
+    plain = checked(task, lm=lm).cost.plan
+    tokens = checked(task, lm=lm, max_tokens=60_000).cost.plan
+    money = checked(task, lm=lm, budget_usd=0.02).cost.plan
+    slow = preflight(task, splits, RunConfig(max_minutes=3), per_minute=100.0).cost.plan
+    assert (plain.allowed, plain.cap) == (5000, "max_calls") and slow.allowed == 300
+    assert [p.cap for p in (tokens, money, slow)] == ["max_tokens", "budget_usd", "max_minutes"]
+    for plan in (tokens, money, slow):
+        assert 100 < plan.allowed < 1500 and len(plan.paid) < len(plain.paid)
+        flag = f"--{plan.cap.replace('_', '-')} "
+        assert plan.full.startswith(flag) and "--max-calls" not in plan.full
+        assert any(plan.full in line for line in plan_sentences(plan))
+    raised = float(tokens.full.split()[1])
+    again = checked(task, lm=lm, max_tokens=int(raised)).cost.plan
+    assert again.paid == [rung.rung for rung in again.rungs]
+
+
+def test_levers_that_hang_on_what_others_leave_are_told_apart(
+    tiny: Tiny, review_rows: Rows
+) -> None:
+    plan = checked(tiny(rows=review_rows), max_calls=600).cost.plan
+    perhaps = [rung.rung for rung in plan.rungs if rung.if_left]
+    assert plan.paid and perhaps and not set(plan.paid) & set(perhaps)
+    said = " ".join(plan_sentences(plan))
+    assert f"leave some of their calls: {perhaps[0]}" in said
+    hopeless = checked(tiny(rows=review_rows), max_calls=60).cost.plan
+    assert hopeless.hopeless and plan_sentences(hopeless)[0].startswith("No lever can run under")
 
 
 def test_a_plan_counts_every_step_of_a_program(tiny: Tiny, review_rows: Rows) -> None:

@@ -121,7 +121,10 @@ def check(
         session = open_session(root, task, config, Observer(), asks=False)
         found = checked(session)
         problem = low_cap(session, found)
-        following = problem or f"Next: {command_line('run', task, config.given)}"
+        plan, given = found.cost.plan, config.given
+        if plan.hopeless and (fewer := plan.fewer_rows):
+            given |= {"val_rows": fewer.val, "test_rows": fewer.test}
+        following = problem or f"Next: {command_line('run', task, given)}"
         applying = costs(session, rows) if rows else None
         more = costs_shown(applying, task) if applying else []
         shown = checks(found, session.target, task, following, details, more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,8 @@ import dspy
 from optimize import usercode
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import Context, Rung, Skip, Starved
-from optimize.climb.rungs.base import SEARCH, share, steps
+from optimize.climb.rungs.base import SEARCH, rows_a_set, steps
+from optimize.climb.rungs.sizes import Demand, share
 from optimize.climb.verdict import COVERAGE, Tried, errors_asked, is_cheaper, promotes
 from optimize.data.rows import Splits
 from optimize.errors import BudgetExhausted, ShareExhausted, WorkbenchError
@@ -26,12 +28,16 @@ from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, student
 from optimize.scoring.evaluate import Asking, evaluate, race
 from optimize.scoring.evaluation import Evaluation
-from optimize.stats.intervals import commonest, paired_gain
+from optimize.stats.intervals import commonest, known, paired_gain
 from optimize.task import Task
 
 SLACK = 1.25  # a rung is sized for its share and stopped hard this far beyond it
 # of minutes kept back: an answer's seconds hang on what else the machine or provider does just then
 CLOCK = 1.5
+# calls of a search, to those it had, with which it may come again: levers grow in steps of half as
+# much to twice as much, and less would mostly ask what has been answered
+GROWN = 1.5
+AGAIN = "_again"  # follows a lever's name where it came again
 
 
 @dataclass(frozen=True)
@@ -150,56 +156,88 @@ def tried_rung(
     left: LM calls for this rung and those that come after it. What cheap ones leave or skip goes to
     the later ones.
     """
+    assert incumbent.program
     spent, start = setup.meter.usage(), time.perf_counter()
     attempt = Attempt(rung.name, rung.family)
     try:
-        program = _pulled(setup, rung, incumbent, learn, left, after, watch)
+        rung = _asking_once(rung, incumbent, setup.repeats)
+        part, then, most = _shared_out(setup, rung, incumbent, learn, left, after)
+        if (grown := math.ceil(GROWN * part)) <= most:
+            attempt = replace(attempt, grown=grown)
+        context = _context(setup, incumbent, learn, part)
+        shown = partial(watch.scored, note="LM calls at most")
+        with setup.meter.share(min(int(part * SLACK), left - then, left), shown):
+            program = rung.pull(incumbent.program, context)
         attempt = replace(attempt, **_raced(setup, program, incumbent, watch))
     except Skip as skip:
-        attempt = replace(attempt, skipped=str(skip), starved=isinstance(skip, Starved))
+        attempt = replace(attempt, skipped=str(skip), starved=isinstance(skip, Starved), grown=0)
     except (BudgetExhausted, ShareExhausted) as error:
         ended = isinstance(error, BudgetExhausted)  # by a cap: it was not tried to its end
         attempt = replace(attempt, error=str(error), starved=ended)
     except Exception as error:  # a rung that crashes is an outcome; the climb goes on
-        attempt = replace(attempt, error=usercode.told(error))
+        attempt = replace(attempt, error=usercode.told(error), grown=0)
     return replace(attempt, usage=setup.meter.usage() - spent, seconds=time.perf_counter() - start)
 
 
-def _pulled(
+def _shared_out(
     setup: Setup,
     rung: Rung,
     incumbent: Attempt,
     learn: tuple[dspy.Example, ...],
     left: int,
     after: Sequence[Rung],
-    watch: Observer,
-) -> Program:
-    """What the rung makes of the incumbent within its share. Raises what tells that it did not."""
-    assert incumbent.program
-    rung = _asking_once(rung, incumbent, setup.repeats)
-    calls, rows = max(1.0, incumbent.calls), len(setup.splits.val)
-    asked, search = rows * setup.repeats, min(setup.search, len(learn) // 3)
-    test = setup.repeats * len(setup.splits.test)
-    needs = [r.needs(asked, test, search, calls) for r in (rung, *after)]
-    part = share(needs, left)
-    then = rung.judged(asked, calls) + rung.on_test(test, calls)
-    if (budget := part - then) <= 0:
-        raise Starved(f"its share of {part} LM calls does not cover the {rows} val rows")
-    context = Context(
+) -> tuple[int, int, int]:
+    """LM calls for the rung's search, those that its program will take, and the most that such a
+    search could use. Raises Starved where there are fewer than are useful.
+    """
+    val, test, search, calls, a_set = taken = _taken(setup, incumbent, learn)
+    demands = [r.demand(*taken) for r in (rung, *after)]
+    part, then = share(demands, left), rung.then(val, test, calls)
+    if part < demands[0].useful:
+        raise Starved(
+            f"its least search and the {len(setup.splits.val)} val rows take {demands[0].useful} "
+            f"LM calls, its share is {part}"
+        )
+    most = rung.searches(search, calls, a_set).most
+    return min(part - then, most, left), then, most
+
+
+def demand(setup: Setup, rung: Rung, incumbent: Attempt, learn: tuple[dspy.Example, ...]) -> Demand:
+    """LM calls of a rung that builds on the incumbent."""
+    return rung.demand(*_taken(setup, incumbent, learn))
+
+
+def _taken(
+    setup: Setup, incumbent: Attempt, learn: tuple[dspy.Example, ...]
+) -> tuple[int, int, int, float, int]:
+    """What a rung's calls hang on, as Rung.demand takes it."""
+    val, test = (setup.repeats * len(rows) for rows in (setup.splits.val, setup.splits.test))
+    search = min(setup.search, len(learn) // 3)
+    return val, test, search, max(1.0, incumbent.calls), rows_a_set(_right(incumbent))
+
+
+def _right(incumbent: Attempt) -> float:
+    """Share of its answers that earn points: those that a bootstrapping teacher may show."""
+    scores = known(incumbent.evaluation.scores) if incumbent.evaluation else []
+    return sum(score > 0 for score in scores) / len(scores) if scores else 0.0
+
+
+def _context(
+    setup: Setup, incumbent: Attempt, learn: tuple[dspy.Example, ...], budget: int
+) -> Context:
+    return Context(
         setup.task,
         learn,
         setup.teacher,
         budget,
-        calls,
+        max(1.0, incumbent.calls),
         setup.threads,
         setup.seed,
         setup.search,
         setup.embedder,
         setup.splits.synthetic,
+        _right(incumbent),
     )
-    shown = partial(watch.scored, note="LM calls at most")
-    with setup.meter.share(min(int(budget * SLACK), left - then, left), shown):
-        return rung.pull(incumbent.program, context)
 
 
 def _asking_once(rung: Rung, incumbent: Attempt, repeats: int) -> Rung:
@@ -241,7 +279,8 @@ def on_record(attempt: Attempt, task: Task) -> Tried:
     assert attempt.evaluation
     scores = attempt.evaluation.scores + attempt.beyond.scores
     same = _same(attempt.evaluation, task)
-    return Tried(attempt.rung, attempt.family, scores, attempt.promoted, attempt.calls, same)
+    lever = attempt.rung.removesuffix(AGAIN)  # a lever that came again is no second one
+    return Tried(lever, attempt.family, scores, attempt.promoted, attempt.calls, same)
 
 
 def _same(found: Evaluation, task: Task) -> float:

@@ -9,11 +9,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from optimize.climb.attempts import Setup, baseline, on_record, tried_rung
+from optimize.climb.attempts import AGAIN, Setup, baseline, demand, on_record, tried_rung
 from optimize.climb.judging import compared, still_reached
 from optimize.climb.observer import Attempt, Observer
-from optimize.climb.rungs import Rung
-from optimize.climb.rungs.base import least_calls, searched
+from optimize.climb.rungs import Rung, rows_that_compare
+from optimize.climb.rungs.base import least_calls
+from optimize.climb.rungs.sizes import Demand
 from optimize.climb.verdict import (
     Decision,
     History,
@@ -24,6 +25,7 @@ from optimize.climb.verdict import (
 from optimize.data.judging_rows import lent
 from optimize.data.rows import row_hash
 from optimize.errors import BudgetExhausted, WorkbenchError
+from optimize.program.program import to_text
 from optimize.scoring.evaluate import evaluate
 from optimize.scoring.evaluation import Evaluation
 
@@ -57,21 +59,23 @@ class Climb:
 def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
     """Try the rungs in order until the verdict is in. The task LM is the one in DSPy's context.
 
-    A rung whose share of the calls is too small comes again at the end, with what others left.
+    A rung whose share of the calls is too small comes again at the end, with what others left; then
+    those come again that were given less than they can use, while there are calls.
     """
     rungs = [rung.priced(setup.task) for rung in rungs]
     unfit = {rung.name: rung.unfit(setup.task) for rung in rungs}
-    climbing = _Climbing(setup, sum(not why for why in unfit.values()), watch)
+    climbing = _Climbing(setup, [rung for rung in rungs if not unfit[rung.name]], watch)
     queue, deferred = list(rungs), set[str]()
     while True:
-        while queue and (why := unfit[queue[0].name]):
+        while queue and (why := unfit.get(queue[0].name)):
             climbing.add(Attempt(queue[0].name, queue.pop(0).family, skipped=why))
-        decision = climbing.decided(sum(not unfit[rung.name] for rung in queue))
+        queue = queue or climbing.larger(rungs)
+        decision = climbing.decided(sum(not unfit.get(rung.name) for rung in queue))
         if decision.verdict != "improving":
             break
         rung = queue.pop(0)
         watch.started(rung.name)
-        attempt = climbing.tried(rung, [r for r in queue if not unfit[r.name]])
+        attempt = climbing.tried(rung, [r for r in queue if not unfit.get(r.name)])
         if attempt.skipped and attempt.starved and rung.name not in deferred:
             deferred.add(rung.name)
             queue.append(rung)
@@ -112,29 +116,59 @@ def on_top(
 class _Climbing:
     """A climb under way: the attempts so far, and the rows they are judged on.
 
-    rungs: how many will be tried. learn: train rows that they may use; the others judge, beyond
+    rungs: those that will be tried. learn: train rows that they may use; the others judge, beyond
     val, until the verdict is in.
     """
 
-    def __init__(self, setup: Setup, rungs: int, watch: Observer) -> None:
+    def __init__(self, setup: Setup, rungs: Sequence[Rung], watch: Observer) -> None:
         self.setup, self.watch = setup, watch
         self.learn, spare = lent(setup.task, setup.splits)
         self.rows = (*setup.splits.val, *spare)
         self.val = len(setup.splits.val)
         self.attempts = [baseline(setup, watch)]
         self.incumbent = self.attempts[0]
-        share = setup.left(self.incumbent, self.incumbent) // max(1, rungs)
-        rows = share // least_calls(setup.task) - setup.repeats * self.val
-        self.setup = replace(setup, search=searched(len(self.learn), rows))
+        val, test = (setup.repeats * len(r) for r in (setup.splits.val, setup.splits.test))
+        left, each = self._left([on_record(self.incumbent, setup.task)]), least_calls(setup.task)
+        rows = rows_that_compare(rungs, len(self.learn), left, val, test, each)
+        self.setup = replace(setup, search=rows)
 
     @property
     def scored(self) -> list[Attempt]:
         return [a for a in self.attempts if a.evaluation]
 
     def add(self, attempt: Attempt) -> None:
+        if attempt.rung.endswith(AGAIN) and self._known(attempt):
+            same = "a larger search found a program that was there already"
+            attempt = Attempt(
+                attempt.rung,
+                attempt.family,
+                skipped=same,
+                usage=attempt.usage,
+                seconds=attempt.seconds,
+            )
         self.incumbent = attempt if attempt.promoted else self.incumbent
         self.attempts.append(attempt)
         self.watch.finished(attempt)
+
+    def larger(self, rungs: Sequence[Rung]) -> list[Rung]:
+        """One of the rungs that could have used more calls, each once, with at least half as many
+        again as it had: the one whose program gained most, since what works may work better.
+        """
+        names = {attempt.rung for attempt in self.attempts}
+        done = {a.rung: a for a in self.attempts if a.grown and a.rung + AGAIN not in names}
+        again = [
+            replace(rung, name=rung.name + AGAIN, grown=done[rung.name].grown)
+            for rung in rungs
+            if rung.name in done
+        ]
+        left = self._left([on_record(a, self.setup.task) for a in self.scored])
+        fitting = [r for r in again if self._demand(r).useful <= left]
+
+        def gained(rung: Rung) -> float:
+            gain = done[rung.name.removesuffix(AGAIN)].gain
+            return gain.mean if gain else -1.0
+
+        return sorted(fitting, key=gained, reverse=True)[:1]
 
     def decided(self, queued: int) -> Decision:
         """The verdict as it stands, after more rows where it hangs on them."""
@@ -151,7 +185,8 @@ class _Climbing:
     def _history(self, queued: int) -> History:
         setup = self.setup
         tried = tuple(on_record(a, setup.task) for a in self.scored)
-        starved = sum(a.starved for a in self.attempts)
+        # one that came again in vain was tried before
+        starved = sum(a.starved and not a.rung.endswith(AGAIN) for a in self.attempts)
         new = [a.usage.different for a in self.scored[1:]] or [self.scored[0].usage.different]
         return History(
             tried,
@@ -205,3 +240,11 @@ class _Climbing:
         kept = self.setup.kept(self.attempts[0], self.incumbent, self.setup.after)
         with self.setup.meter.keeping(kept):
             return tried_rung(self.setup, rung, *given, self.watch)
+
+    def _demand(self, rung: Rung) -> Demand:
+        return demand(self.setup, rung, self.incumbent, self.learn)
+
+    def _known(self, attempt: Attempt) -> bool:
+        """Whether an earlier attempt made the same program."""
+        made = [to_text(a.program) for a in self.scored if a.program]
+        return attempt.program is not None and to_text(attempt.program) in made

@@ -19,6 +19,7 @@ class Attempt:
     baseline.
 
     skipped or error say why there is no evaluation; starved: that was want of LM calls.
+    grown: LM calls of a larger search, with which it may come again; 0: it had the largest.
     promoted: it became the incumbent. calls: LM calls an example takes. beyond: its outcomes on
     judging rows beyond val, where it was asked on some.
     """
@@ -32,6 +33,7 @@ class Attempt:
     seconds: float = 0.0
     skipped: str = ""
     starved: bool = False
+    grown: int = 0
     error: str = ""
     promoted: bool = False
     calls: float = 1.0

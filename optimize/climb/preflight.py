@@ -10,22 +10,19 @@ from pydantic import Field
 
 from optimize import lm as lms
 from optimize import usercode
+from optimize.climb.allowed import longest_prompt
 from optimize.climb.findings import Finding, labels_of, row_findings
 from optimize.climb.gold import gold_findings
 from optimize.climb.plan import Plan, planned
-from optimize.climb.rungs.demos import FEW, MANY
-from optimize.climb.rungs.passages import SIZES
 from optimize.climb.verdict import SAME
 from optimize.config import RunConfig, caps
 from optimize.data.baselines import CONSTANT, cross_validated
 from optimize.data.inputs import input_text
 from optimize.data.labels import agreement, judge, random_share
 from optimize.data.rows import Splits, near_groups
-from optimize.files import to_json, to_text
+from optimize.files import to_json
 from optimize.lm.embedder import Embedder
-from optimize.lm.room import CHARS_A_TOKEN
-from optimize.program.program import THOUGHT, prompts, student
-from optimize.program.retrieval import read_corpus
+from optimize.program.program import THOUGHT
 from optimize.stats.intervals import commonest, known, mean_interval, rows_to_see, smallest_gain
 from optimize.stats.records import Record, ScoreRecord
 from optimize.task import GUIDE, Task, choices
@@ -104,10 +101,12 @@ def preflight(
     config: RunConfig,
     after: int = 0,
     embedder: Embedder | None = None,
+    per_minute: float | None = None,
 ) -> Preflight:
     """All checks that need no LM call. Row errors were told when the rows were loaded.
 
-    after: LM calls that the run keeps for what follows its climb, beside the test rows.
+    after: LM calls that the run keeps for what follows its climb, beside the test rows. per_minute:
+    LM calls, where that is known.
     """
     gold = gold_findings(task, splits)
     everything = [e for rows in splits.sides().values() for e in rows]
@@ -131,7 +130,7 @@ def preflight(
         baselines={name: ScoreRecord.of(mean_interval(known(row))) for name, row in found.items()},
         constant=_constant(found, len(splits.val)),
         varied=_varied(task, splits),
-        cost=_cost(task, splits, config, after),
+        cost=_cost(task, splits, config, after, per_minute),
     )
 
 
@@ -202,12 +201,14 @@ def _ratings(task: Task, row: dspy.Example) -> tuple[Hashable, ...]:
         return usercode.run(lambda: tuple(raters(row)), raters, task.root)
 
 
-def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostRecord:
+def _cost(
+    task: Task, splits: Splits, config: RunConfig, after: int, per_minute: float | None
+) -> CostRecord:
     """The cap on calls, each with the longest prompt a rung may build and the longest answer, at
     the dearer LM's price.
     """
     calls = config.max_calls
-    tokens_in = calls * _longest_prompt(task, splits, config)
+    tokens_in = calls * longest_prompt(task, splits, config)
     judge = [(config.judge_lm, config.judge_api_base)] if task.judge and config.judge_lm else []
     asked = (*config.lms, *judge)
     longest = task.max_tokens + THOUGHT
@@ -224,20 +225,5 @@ def _cost(task: Task, splits: Splits, config: RunConfig, after: int) -> CostReco
         else None,
         others=caps(config)[1:],  # the first is the one on calls
         thinking=answer if answer > longest else 0,
-        plan=planned(task, splits, config, after),
+        plan=planned(task, splits, config, after, per_minute),
     )
-
-
-def _longest_prompt(task: Task, splits: Splits, config: RunConfig) -> int:
-    """Tokens of a prompt with the guide, and as many demos as a rung may draw, or a few that show
-    their passages; or as many as the LM has room for.
-    """
-    program = student(task)
-    bare = max(len(prompt) for row in splits.val[:20] for prompt in prompts(program, row))
-    rows = sorted(sum(len(to_text(row[name])) for name in task.fields) for row in splits.train)
-    shown = sum(rows[-MANY:])
-    if task.corpus:
-        longest = max(map(len, read_corpus(task.corpus).values()), default=0)
-        shown = max(shown, sum(rows[-FEW:]) + SIZES[-1] * (1 + FEW) * longest)
-    whole = bare + len(task.guide) + shown
-    return min(whole // CHARS_A_TOKEN, lms.prompt_tokens(config, task.max_tokens))

@@ -62,7 +62,7 @@ def _lm_cost(
     report: Report | None,
 ) -> LmCost:
     """each: calls, tokens read and tokens written for a row. report: of this LM's last run."""
-    price, measured = lms.price(name, base), _rate(report)
+    price, measured = lms.price(name, base), call_rate(report)
     rate = measured or (1 if is_local(name) else config.in_flight_of(name)) / CALL
     calls, read, wrote = each
     usd = rows * (read * price[0] + wrote * price[1]) if price else None
@@ -70,7 +70,7 @@ def _lm_cost(
     return LmCost(lm=name, usd=usd, rate=rate, measured=bool(measured), seconds=seconds)
 
 
-def _rate(report: Report | None) -> float | None:
+def call_rate(report: Report | None) -> float | None:
     """LM calls a second in the climb; None where too few were made."""
     asked = [a for a in report.attempts if a.lm_calls and a.seconds] if report else []
     calls = sum(a.lm_calls for a in asked)

@@ -8,7 +8,7 @@ from typing import Any
 
 from optimize.climb.verdict import COVERAGE
 from optimize.commands.session import Session
-from optimize.config import LIMITS, command_line
+from optimize.config import command_line
 from optimize.data.judging_rows import judging_share
 from optimize.finetune import finetune_command, untrainable
 from optimize.finetune.forgetting import replayable, replays
@@ -69,9 +69,9 @@ def next_step(report: Report, session: Session) -> Step:
 
 
 def _twice(session: Session) -> dict[str, Any]:
-    """Every cap, doubled."""
-    caps = {cap: getattr(session.config, cap) for cap in LIMITS}
-    return {cap: 2 * value for cap, value in caps.items() if value is not None}
+    """The cap that ended the climb, doubled: the others are there for a reason of their own."""
+    cap = session.meter.tightest()
+    return {cap: 2 * getattr(session.config, cap)}
 
 
 def _tune_or_hand_off(report: Report, session: Session) -> Step:

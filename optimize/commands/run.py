@@ -4,6 +4,7 @@ settle on test.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from optimize.climb.preflight import Preflight, preflight
 from optimize.climb.rungs import Rung, ladder
 from optimize.climb.rungs.base import steps
 from optimize.climb.verdict import COVERAGE, confirmed, contenders, without_headroom
+from optimize.commands.costs import call_rate
 from optimize.commands.finish import Findings, settle, surviving
 from optimize.commands.gate import judge
 from optimize.commands.handoff import bundle
@@ -47,6 +49,7 @@ from optimize.stats.intervals import known, mean_interval
 from optimize.stats.judge import chance_at_least
 from optimize.stats.reads import readings
 from optimize.stats.records import ScoreRecord
+from optimize.store.champion import champion
 from optimize.store.write import Run
 
 
@@ -110,7 +113,18 @@ def checked(session: Session) -> Preflight:
     """All checks that need no LM call, with what a run of this session may cost."""
     judged = len(session.judge.rows) if session.judge else 0
     given = session.task, session.splits, session.config, calls_after(session) + judged
-    return preflight(*given, session.embedder)
+    return preflight(*given, session.embedder, _per_minute(session))
+
+
+def _per_minute(session: Session) -> float | None:
+    """LM calls, as the champion's climb made them on this LM; None where none is known."""
+    if not session.config.max_minutes:
+        return None
+    with contextlib.suppress(WorkbenchError):
+        report = champion(session.root, session.task.name).read("report.json", Report)
+        if report.lm == session.config.lm and (rate := call_rate(report)):
+            return 60 * rate
+    return None
 
 
 def check_cap(session: Session, found: Preflight) -> None:

@@ -60,7 +60,7 @@ def plan(sweep: Sweep) -> PlannedSweep:
             plan = planned(session.task, session.splits, config, calls_after(session) + judged)
             known[key] = plan.model_copy(update={"least": plan.least + judged})
         cap = min(config.max_calls, sweep.file.budget.calls or config.max_calls)
-        most, least = min(cap, known[key].enough), known[key].least
+        most, least = min(cap, known[key].most), known[key].least
         if cap < least:
             raise WorkbenchError(
                 f"{sweep.path}, cell {cell.number} ({task}): {cap} LM calls cannot "

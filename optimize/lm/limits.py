@@ -29,17 +29,22 @@ class Limits:
         """How many calls more they allow, if these take what those sent have taken on average and
         so much is kept back; 0 at least. idle: minutes spent in which none was asked for.
         """
+        return min(self.calls_each(sent, spent, kept, idle).values(), default=math.inf)
+
+    def calls_each(
+        self, sent: int, spent: Spent, kept: Spent = NOTHING, idle: float = 0.0
+    ) -> dict[str, float]:
+        """The same for each of them, by its flag; without those of which nothing was taken."""
         if not sent:
-            return math.inf
+            return {}
         tokens, usd, minutes = spent
         asking = self._each(tokens, usd, minutes - idle)
         each = zip(self._each(*spent), self._each(*kept), asking, strict=True)
-        lefts = [
-            (limit - n - back) * sent / took
-            for (*_, limit, n), (*_, back), (*_, took) in each
+        return {
+            flag: max(0.0, (limit - n - back) * sent / took)
+            for (flag, _, limit, n), (*_, back), (*_, took) in each
             if took > 0
-        ]
-        return max(0.0, min(lefts, default=math.inf))
+        }
 
     def _each(
         self, tokens: float, usd: float, minutes: float

@@ -87,6 +87,14 @@ class Meter:
             left = self.max_calls - max(self._numbers["different"], sent) - kept
             return int(min(left, self.limits.calls(sent, self._spent(), taking, self._idle / 60)))
 
+    def tightest(self) -> str:
+        """The knob of the cap that allows the fewest calls more."""
+        with self._lock:
+            sent = self._numbers["calls"]
+            left = {"max-calls": float(self.max_calls - max(self._numbers["different"], sent))}
+            left |= self.limits.calls_each(sent, self._spent(), idle=self._idle / 60)
+        return min(left, key=lambda flag: left[flag]).replace("-", "_")
+
     def average(self) -> Spent:
         """What a call sent has taken on average; nothing where none was. Its minutes are known from
         some answers on, and without the first, for which an LM may have to be loaded.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optimize.climb.findings import Finding
-from optimize.climb.preflight import NOISY, CostRecord, Preflight
+from optimize.climb.preflight import NOISY, Preflight
 from optimize.climb.rungs import SYNTHETIC
 from optimize.climb.verdict import COVERAGE, MOST_ROWS, SAME
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.forgetting import GENERAL, ForgettingRecord
 from optimize.finetune.lora.recipe import GridRecord
+from optimize.report.planned import cost_sentences
 from optimize.report.record import (
     AttemptRecord,
     Comparison,
@@ -293,35 +294,7 @@ def preflight_sentences(found: Preflight, target: float) -> list[str]:
             + "; ".join(f"{name} {s.score:.2f}" for name, s in found.baselines.items())
             + "."
         )
-    return out + _cost_sentences(found.cost)
-
-
-def _cost_sentences(c: CostRecord) -> list[str]:
-    """What a run may take, and which levers it pays for."""
-    usd = "unknown price" if c.usd is None else f"${c.usd:.2f}"
-    earlier = f"; {' and '.join(c.others)} may end it earlier" if c.others else ""
-    out = [
-        f"A run takes at most {c.calls} LM calls, {c.tokens_in / 1e6:.1f} M tokens in, "
-        f"{c.tokens_out / 1e6:.1f} M out ({usd}){earlier}."
-    ]
-    if c.thinking:
-        out[0] += (
-            f" That is with {c.thinking:,} tokens of thoughts and answer in each, which few take; "
-            "--budget-usd is a cap."
-        )
-    tried = ", ".join(f"{r.rung} {r.calls}" for r in c.plan.rungs if r.calls)
-    out.append(f"Its levers in order, with the calls each may take: {tried or 'none'}.")
-    if left := [r.rung for r in c.plan.rungs if not r.calls]:
-        out.append(
-            f"Too few calls for {', '.join(left)}: a full climb takes --max-calls "
-            f"{c.plan.enough}; it is {c.calls}."
-        )
-    if fewer := c.plan.fewer_rows:
-        out.append(
-            f"Asking fewer rows leaves calls for {', '.join(fewer.rungs)}: --val-rows {fewer.val} "
-            f"--test-rows {fewer.test}."
-        )
-    return out
+    return out + cost_sentences(found.cost)
 
 
 def finding_sentence(found: Finding) -> str:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from optimize.climb.rungs import demos, instructions, tuned
 from optimize.climb.rungs.base import (
     BOOTSTRAP,
     PASSES,
+    WANTED,
     Context,
     Skip,
     Starved,
+    searched,
 )
 from optimize.climb.rungs.guide import guide, without_guide
 from optimize.climb.rungs.output_format import output_format
 from optimize.climb.rungs.passages import passages, without_corpus
 from optimize.climb.rungs.reasoning import reasoning, with_own_steps
 from optimize.climb.rungs.search import demo_search
+from optimize.climb.rungs.sizes import Demand, Size
 from optimize.climb.rungs.votes import ANSWERS, votes
 from optimize.climb.verdict import Family
 from optimize.data.rows import Splits
@@ -34,6 +37,7 @@ __all__ = [
     "Skip",
     "Starved",
     "ladder",
+    "rows_that_compare",
 ]
 
 
@@ -42,19 +46,21 @@ class Rung:
     """A lever, its family (what kind of failure it mends) and the function that pulls it.
 
     unfit: why it can do nothing for a task, known before a call is spent; empty where it can.
-    passes: over the rows that compare candidates, and `once` examples beside them, with which it
-    can do something. dearer: how many times as many calls its program makes for an example; judge:
-    those of a judge beside them, who is asked about the answer that is given alone.
+    useful: the least search that can tell something; most: the largest it makes, where it can its
+    authors'. dearer: how many times as many calls its program makes for an example; judge: those of
+    a judge beside them, who is asked about the answer that is given alone. grown: LM calls of its
+    search below which it does not come again.
     """
 
     name: str
     family: Family
     pull: Callable[[Program, Context], Program]
     unfit: Callable[[Task], str] = lambda task: ""
-    passes: int = PASSES
-    once: int = 0
+    useful: Size = Size(passes=PASSES)  # noqa: RUF009 (frozen)
+    most: Size = Size(passes=WANTED)  # noqa: RUF009 (frozen)
     dearer: float = 1
     judge: int = 0
+    grown: int = 0
 
     def priced(self, task: Task) -> Rung:
         """With what an answer to this task takes beside the program's own calls."""
@@ -68,37 +74,71 @@ class Rung:
         """LM calls that so many val rows take, at `calls` an example."""
         return math.ceil((self.dearer * (calls - self.judge) + self.judge) * val)
 
-    def needs(self, val: int, test: int, search: int, calls: float = 1.0) -> int:
-        """LM calls with which it can do something, those included that it leaves to the test rows.
-        search: rows that compare candidates.
+    def searches(self, search: int, calls: float = 1.0, a_set: int = BOOTSTRAP) -> Demand:
+        """LM calls of its search alone. search: rows that compare candidates; a_set: train rows
+        that a teacher is asked for a set of demos.
         """
-        own = math.ceil(calls * (self.passes * search + self.once))
-        return self.judged(val, calls) + self.on_test(test, calls) + own
+        useful, most = (
+            math.ceil(calls * size.examples(search, a_set)) for size in (self.useful, self.most)
+        )
+        return Demand(max(useful, self.grown), max(useful, most, self.grown))
+
+    def demand(
+        self, val: int, test: int, search: int, calls: float = 1.0, a_set: int = BOOTSTRAP
+    ) -> Demand:
+        """The same with the val rows, and with what its program leaves to the test rows."""
+        own, then = self.searches(search, calls, a_set), self.then(val, test, calls)
+        # a format that ends second calls may free more than it takes
+        return Demand(max(1, own.useful + then), max(1, own.most + then))
+
+    def then(self, val: int, test: int, calls: float = 1.0) -> int:
+        """LM calls that its program takes once it is made."""
+        return self.judged(val, calls) + self.on_test(test, calls)
 
 
+NONE = Size()  # nothing is searched: val judges its one program
+# two of SIMBA's least steps, since it is the second one that mends what the first one made; and its
+# authors' eight, of 32 rows and six candidates
+SIMBA_LEAST, SIMBA_MOST = Size(6, 0, 2 * instructions.SIMBA_STEP), Size(18, 0, 8 * (13 * 32 + 7))
+# what is useful, beside each lever where four passes, a race of eight candidates, are not
 LADDER: tuple[Rung, ...] = (
-    Rung("output_format", "format", output_format),
-    Rung("guide", "guide", guide, without_guide),
-    Rung("nearest_demos", "demos", demos.nearest, demos.without_step_for_rows),
-    Rung("demo_search", "demos", demo_search),
-    Rung("bootstrapped_demos", "demos", demos.bootstrapped, once=2 * BOOTSTRAP),
-    Rung("passages", "retrieval", passages, without_corpus),
-    Rung("reasoning", "reasoning", reasoning, with_own_steps),
-    Rung("mipro", "instructions", instructions.mipro, once=2 * BOOTSTRAP),
-    Rung("simba", "instructions", instructions.simba, once=instructions.SIMBA_STEP),
-    Rung("gepa", "instructions", instructions.gepa),
-    Rung("copro", "instructions", instructions.copro, once=3),
-    Rung("votes", "votes", votes, passes=1, dearer=ANSWERS),
+    # an LM that cannot keep to one of four formats fails on most of eight rows
+    Rung("output_format", "format", output_format, useful=Size(once=4 * 8), most=Size(once=4 * 24)),
+    # it and the rules that fit; all versions with demos and without
+    Rung("guide", "guide", guide, without_guide, useful=Size(2), most=Size(5)),
+    Rung("nearest_demos", "demos", demos.nearest, demos.without_step_for_rows, most=Size(5)),
+    # 64 candidates, each of which answers one row at least
+    Rung("demo_search", "demos", demo_search, most=Size(7, 0, 64)),
+    # zero-shot, labelled and unshuffled ones, and four draws: the best of these gains 1.0 standard
+    # deviation of a draw, that of its authors' sixteen 1.8
+    Rung("bootstrapped_demos", "demos", demos.bootstrapped, useful=Size(7, 5), most=Size(19, 17)),
+    Rung("passages", "retrieval", passages, without_corpus, most=Size(6)),
+    # as two calls an example: both of its programs
+    Rung("reasoning", "reasoning", reasoning, with_own_steps, useful=Size(4, 2), most=Size(4, 2)),
+    # six of the nine pairs of three instructions and three demo sets
+    Rung("mipro", "instructions", instructions.mipro, useful=Size(8, 2), most=Size(20, 11)),
+    Rung("simba", "instructions", instructions.simba, useful=SIMBA_LEAST, most=SIMBA_MOST),
+    # the program, four that reflection made of it and the rows that it reflects on
+    Rung("gepa", "instructions", instructions.gepa, useful=Size(6), most=Size(20)),
+    # three instructions, then three that were made in view of how these did
+    Rung("copro", "instructions", instructions.copro, useful=Size(7, 0, 6), most=Size(31, 0, 30)),
+    Rung("votes", "votes", votes, useful=NONE, most=NONE, dearer=ANSWERS),
 )
 # on a tuned LM: the likeliest first, each a program that val judges
 ON_TUNED: tuple[Rung, ...] = (
-    Rung("nearest_demos", "demos", tuned.nearest, demos.without_step_for_rows, passes=0),
-    Rung("guide", "guide", tuned.whole_guide, without_guide, passes=0),
-    Rung("drawn_demos", "demos", tuned.drawn, demos.without_step_for_rows, passes=0),
-    Rung("instruction", "instructions", tuned.instruction, passes=0),
+    Rung("nearest_demos", "demos", tuned.nearest, demos.without_step_for_rows, NONE, NONE),
+    Rung("guide", "guide", tuned.whole_guide, without_guide, NONE, NONE),
+    Rung("drawn_demos", "demos", tuned.drawn, demos.without_step_for_rows, NONE, NONE),
+    Rung("instruction", "instructions", tuned.instruction, useful=Size(once=1), most=Size(once=1)),
 )
 
-SYNTHETIC = Rung("synthetic_rows", "demos", demos.with_synthetic, demos.without_step_for_rows)
+SYNTHETIC = Rung(
+    "synthetic_rows",
+    "demos",
+    demos.with_synthetic,
+    demos.without_step_for_rows,
+    most=Size(5),
+)
 AFTER = "bootstrapped_demos"  # the last lever whose demos are train rows alone
 
 
@@ -108,3 +148,20 @@ def ladder(splits: Splits) -> tuple[Rung, ...]:
     """
     place = 1 + next(n for n, rung in enumerate(LADDER) if rung.name == AFTER)
     return (*LADDER[:place], SYNTHETIC, *LADDER[place:]) if splits.synthetic else LADDER
+
+
+def rows_that_compare(
+    rungs: Sequence[Rung], learn: int, left: int, val: int, test: int, each: int
+) -> int:
+    """On how many of so many train rows the rungs compare candidates: as many as an equal part of
+    the calls left pays for, but no more than leave all of them what is useful.
+
+    each: calls of an answer.
+    """
+    least = searched(learn)
+    wanted = searched(learn, left // max(1, len(rungs)) // each - val)
+
+    def fits(rows: int) -> bool:
+        return sum(rung.demand(val, test, rows, each).useful for rung in rungs) <= left
+
+    return next((rows for rows in range(wanted, least, -1) if fits(rows)), least)

@@ -28,13 +28,15 @@ from optimize.threads import in_threads
 # train rows on which a rung compares its own candidates, at most a third of train: the fewest are
 # enough for a handful, more are taken where the calls allow it
 SEARCH, MOST_SEARCH = 24, 100
-PASSES, WANTED = 4, 8  # over these rows: with which most rungs can do something; can do it well
+# passes over these rows: with which most rungs can do something, and MIPROv2's light search, the
+# smallest that any optimizer's authors name
+PASSES, WANTED = 4, 12
 # evidence against a candidate that drops it at once: wrong once in three, which halving is more
 # often
 SURE = 3.0
-# train rows a bootstrapping teacher may be asked on for one demo set; a weak one is asked on all of
-# them
-BOOTSTRAP = 24
+# train rows a bootstrapping teacher may be asked on for one demo set, and the demos in one: a weak
+# teacher is asked on all of them, a good one on little more than these
+BOOTSTRAP, SHOWN = 24, 4
 
 
 def searched(train: int, answers: int = 0) -> int:
@@ -54,13 +56,11 @@ def least_calls(task: Task) -> int:
     return steps(task) + bool(task.judge)
 
 
-def share(needs: Sequence[int], left: int) -> int:
-    """How many of the calls left the first of some levers may take, if they need so many each.
-
-    Its part of them, so that a dear lever at the end has more; but what it needs in any case: a few
-    levers done are worth more than all of them begun.
+def rows_a_set(right: float, demos: int = SHOWN) -> int:
+    """Train rows that a teacher is asked until so many of its answers are right. right: the share
+    of them that is; 0: not known.
     """
-    return max(left * needs[0] // max(1, sum(needs)), min(left, needs[0]))
+    return min(BOOTSTRAP, math.ceil(demos / right)) if right > 0 else BOOTSTRAP
 
 
 class Skip(Exception):
@@ -78,7 +78,7 @@ class Context:
     calls: how many calls the incumbent makes for one example (a format that does not parse asks
     twice). search: train rows on which candidates are compared. embedder: what finds rows and
     passages by meaning, if there is one. synthetic: rows that an LM wrote, for the one rung that
-    may show them.
+    may show them. right: share of answers that earn points; 0: not known.
     """
 
     task: Task
@@ -91,6 +91,11 @@ class Context:
     search: int = SEARCH
     embedder: Embedder | None = None
     synthetic: tuple[dspy.Example, ...] = ()
+    right: float = 0.0
+
+    def a_set(self, demos: int = SHOWN) -> int:
+        """Train rows that the teacher is asked for a set of so many demos."""
+        return rows_a_set(self.right, demos)
 
     def halves(self) -> tuple[list[dspy.Example], list[dspy.Example]]:
         """(rows to learn from, rows to compare candidates on): the same for every rung, so that

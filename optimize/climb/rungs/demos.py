@@ -31,8 +31,12 @@ def bootstrapped(student: Program, context: Context) -> Program:
     demos.
     """
     pool, search = context.halves()
-    always = 3 * len(search) + BOOTSTRAP  # zero-shot, labelled only, and one unshuffled demo set
-    candidates = context.affordable(len(search) + BOOTSTRAP, least=1, most=16, overhead=always)
+    always = (
+        3 * len(search) + context.a_set()
+    )  # zero-shot, labelled only, and one unshuffled demo set
+    candidates = context.affordable(
+        len(search) + context.a_set(), least=1, most=16, overhead=always
+    )
     drawn = with_fitting(
         student, spread(pool, student.task, SOME, random.Random(context.seed)), search
     )

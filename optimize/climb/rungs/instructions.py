@@ -23,7 +23,7 @@ def mipro(student: Program, context: Context) -> Program:
 
     def overhead(candidates: int) -> int:
         """The default program's evaluation and a last one, the demo sets, the proposals."""
-        return 2 * len(search) + (candidates - 1) * BOOTSTRAP
+        return 2 * len(search) + (candidates - 1) * context.a_set()
 
     sizes = [m for m in MIPRO if context.passes(len(search), overhead(m[0])) >= m[1]]
     candidates, most, demos = (sizes or MIPRO[-1:])[0]

@@ -27,7 +27,7 @@ def reasoning(incumbent: Program, context: Context) -> Program:
     bare = fresh(incumbent)
     bare.use_reasoning()
     # two calls an example: answers of a new shape may have to be asked for again
-    if context.passes(2 * len(search), 2 * BOOTSTRAP) < 2:
+    if context.passes(2 * len(search), 2 * context.a_set(DEMOS)) < 2:
         return bare
     with hushed(), dspy.context(max_errors=len(context.train)):
         optimizer = dspy.BootstrapFewShot(
