@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import dspy
@@ -25,6 +26,7 @@ from optimize.lm.metered import MeteredLM, count_others, one_example
 from optimize.program.program import student
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.task import Score, Task
+from optimize.threads import in_threads
 from tests.conftest import Says
 from tests.test_lm import Colour, chat_app, rows, served
 
@@ -121,6 +123,28 @@ def test_an_lm_made_anywhere_is_seen_in_any_thread(endpoint: tuple[FastAPI, str]
         asked = [pool.submit(plain(url), f"question {n}") for n in range(8)]
     assert sum(isinstance(one.exception(), BudgetExhausted) for one in asked) == 5
     assert len(app.state.bodies) == meter.usage().calls == 3
+
+
+@pytest.mark.parametrize("threads", [2, 64])
+@pytest.mark.parametrize(("knob", "each"), [("tokens", 10), ("usd", 0.01)])
+def test_a_cap_on_tokens_or_money_holds_however_many_are_asked_at_once(
+    threads: int, knob: str, each: float
+) -> None:
+    meter = Meter(10_000, Limits(**{knob: 100 * each}))
+    took = {"tokens": {"tokens_in": 8, "tokens_out": 2}, "usd": {"cost": 0.01}}[knob]
+
+    def ask(number: int) -> bool:
+        try:
+            meter.send(1)
+        except BudgetExhausted:
+            return False
+        sleep(0.02)
+        meter.add(0.02)
+        meter.spend(**took)
+        return True
+
+    sent = sum(in_threads(ask, range(300), threads))
+    assert 99 <= sent <= 104, "about a hundred are paid for"
 
 
 def test_a_call_that_fails_is_counted_as_one(endpoint: tuple[FastAPI, str]) -> None:

@@ -16,10 +16,12 @@ from optimize.errors import BudgetExhausted, ShareExhausted
 from optimize.lm.dspy_door import carried, carrying
 from optimize.lm.limits import NOTHING, Limits, Purse, Spent
 from optimize.lm.usage import Usage
+from optimize.stopping import wait
 
 # what an LM is asked for; other: by a program or a module of the user's, with an LM of its own
 Role = Literal["task", "teacher", "judge", "other"]
 NONE = Limits()
+TICK = 0.2  # seconds between two looks at whether the command is to stop
 KNOWN = 8  # answers after the first, from which it is known how long one takes
 
 
@@ -43,14 +45,17 @@ class _Share:
 class Meter:
     """Counts for all LMs of a run, under threads, and the caps: none is sent once one is reached.
 
-    That of calls is exact; tokens and money are known when a call is answered, so that those in
-    flight may go beyond. purse: what other runs draw on as well; none of it is planned with.
+    That of calls is exact. Tokens and money are known when a call is answered: near their cap a
+    request waits for those in flight, so that a few calls at most go beyond. purse: what other runs
+    draw on as well; none of it is planned with.
     """
 
     def __init__(self, max_calls: int, limits: Limits = NONE, purse: Purse | None = None) -> None:
         self.max_calls, self.limits, self.purse = max_calls, limits, purse
         self._began: float | None = None  # the clock
         self._lock = threading.RLock()  # what is kept back asks for averages
+        self._ended = threading.Condition(self._lock)  # a request has
+        self._flying = 0  # requests under way
         self._numbers: dict[str, Any] = {f.name: 0 for f in fields(Usage) if f.name != "latencies"}
         self._latencies: list[float] = []
         self._first_answer = 0.0
@@ -172,11 +177,14 @@ class Meter:
             self._numbers["cached"] += answers
         self._tell()
 
-    def send(self, answers: int) -> None:
+    def send(self, answers: int, patient: bool = True) -> None:
         """Note a request for some of a call's answers, once more or for the first time; raises
-        BudgetExhausted instead.
+        BudgetExhausted instead. patient: it may wait for others under way.
         """
         with self._lock:
+            while patient and self._crowded():
+                self._ended.wait(TICK)
+                wait(0)
             self._within_cap(answers)
             if self.purse:
                 self.purse.take(answers)
@@ -184,6 +192,21 @@ class Meter:
             if not self._numbers["calls"] and self._began:
                 self._idle = time.monotonic() - self._began
             self._numbers["calls"] += answers
+            self._flying += 1
+
+    def _crowded(self) -> bool:
+        """Whether those under way, at what calls took on average, would reach the cap of tokens or
+        money; before that is known, whether there are many.
+        """
+        if not self._flying or (self.limits.tokens is None and self.limits.usd is None):
+            return False
+        (tokens, usd, _), (kept_tokens, kept_usd, _) = self._spent(), self._kept()
+        if not (ended := self._numbers["calls"] - self._flying):
+            return self._flying >= KNOWN
+        share = 1 + (self._flying + 1) / ended  # of what is spent when all of these have ended
+        now = self.limits.reached(tokens + kept_tokens, usd + kept_usd, 0)
+        then = self.limits.reached(tokens * share + kept_tokens, usd * share + kept_usd, 0)
+        return bool(then) and not now
 
     def _count(self, answers: int, key: str) -> None:
         share, different = self._share(), 0 if key in self._keys else answers
@@ -215,8 +238,10 @@ class Meter:
             raise BudgetExhausted(problem)
 
     def add(self, seconds: float, **numbers: float) -> None:
-        """A call has ended, after so long."""
+        """A request has ended, after so long."""
         with self._lock:
+            self._flying -= 1
+            self._ended.notify_all()
             if not self._latencies:
                 self._first_answer = time.monotonic()
             self._latencies.append(seconds)
@@ -248,4 +273,7 @@ class Summing(Meter):
         self._numbers["asked"] += answers
 
     def add(self, seconds: float, **numbers: float) -> None:
+        with self._lock:
+            self._flying -= 1
+            self._ended.notify_all()
         self.spend(**numbers)
