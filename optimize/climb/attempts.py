@@ -26,12 +26,14 @@ from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, student
 from optimize.scoring.evaluate import Asking, evaluate, race
 from optimize.scoring.evaluation import Evaluation
+from optimize.scoring.failures import cut_answers, cut_sentence
 from optimize.stats.intervals import commonest, paired_gain
 from optimize.task import Task
 
 SLACK = 1.25  # a rung is sized for its share and stopped hard this far beyond it
 # of minutes kept back: an answer's seconds hang on what else the machine or provider does just then
 CLOCK = 1.5
+CUT_SHARE = 0.1  # of the baseline's answers: beyond, that they were cut is told at once
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,9 @@ def baseline(setup: Setup, watch: Observer) -> Attempt:
         raise WorkbenchError(
             f"{error} Not even the baseline fits: it needs up to {need} calls."
         ) from None
+    cut, at = cut_answers(evaluation.outcomes)
+    if cut > CUT_SHARE * len(evaluation.outcomes):
+        watch.noted(cut_sentence(cut, len(evaluation.outcomes), at))
     usage = setup.meter.usage() - before
     calls = usage.asked / len(evaluation.outcomes) / setup.repeats
     seconds = time.perf_counter() - start

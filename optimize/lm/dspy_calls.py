@@ -18,6 +18,7 @@ import dspy
 from dspy.clients import execution
 from dspy.lm15 import (
     ContextLengthError,
+    InvalidRequestError,
     ProviderError,
     RateLimitError,
     ServerError,
@@ -45,6 +46,8 @@ MOST_REPEATS = 1000  # of one call; `--repeats` allows 20
 MOST_WAIT = 60.0  # seconds before a request is made again, whatever the server asks for
 OUR_NAME = re.compile(r"endpoint-[0-9a-f]{12}/")
 TOO_MUCH = (429, 503, 529)  # status of an endpoint that is asked too much
+# how a server says so in its own words: vLLM and SGLang give no code for it that DSPy knows
+TOO_LONG = re.compile(r"context (length|size|window)|(prompt|input)[^.]* too long", re.IGNORECASE)
 FORBIDDEN = 403
 IN_A_ROW = 10  # of these without an answer between them are about the key
 SUBSCRIBED = ("claude-code", "openai-codex")  # paid by the month, not by the token
@@ -108,8 +111,7 @@ class _Request:
             yield
             self._check()
         except BaseException as error:
-            too_long = isinstance(error, ContextLengthError | dspy.ContextWindowExceededError)
-            self.watch.failed(self.lm, time.perf_counter() - start, too_long)
+            self.watch.failed(self.lm, time.perf_counter() - start, _too_long(error))
             # a page of some gateway
             if isinstance(error, ProviderError) and error.status == 200:
                 raise dspy.LMServerError(error.message, model=self.lm.model) from error
@@ -290,6 +292,14 @@ def _slot(watch: Watch, lm: Any, patient: bool = True) -> Iterator[Address | Non
         pool.answered(slot.endpoint)
 
 
+def _too_long(error: BaseException) -> bool:
+    """Whether a request was refused since the LM does not read so much."""
+    if isinstance(error, ContextLengthError | dspy.ContextWindowExceededError):
+        return True
+    invalid = isinstance(error, InvalidRequestError | dspy.LMInvalidRequestError)
+    return invalid and bool(TOO_LONG.search(str(error)))
+
+
 def _its_fault(error: Exception) -> bool:
     """Whether another endpoint might have answered."""
     passing = ServerError, RateLimitError, TimeoutError, TransportError
@@ -348,7 +358,7 @@ def _place(lm: Any, call: Any, asynchronous: bool) -> None:
         del call.kwargs["max_tokens"]
         call.legacy.pop("max_tokens")
         call.legacy |= {k: v for k, v in lm.kwargs.items() if k == "max_tokens"}
-    if not room and call.legacy.get("max_tokens", thinking) < thinking:
+    if not room and (call.legacy.get("max_tokens") or thinking) < thinking:
         call.legacy["max_tokens"] = thinking
     call.place = ""
     if call.cache and (dspy.cache.enable_disk_cache or dspy.cache.enable_memory_cache):

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass
 class Heard:
-    """cut: tokens at which one of the answers was cut; 0 where none was."""
+    """cut: tokens at which the last of the answers was cut; 0 where it was not."""
 
     texts: list[str] = field(default_factory=list)
     cut: int = 0
@@ -38,4 +38,4 @@ def note(outputs: list[Any], cut: int = 0) -> None:
     found = _heard.get()
     if found is not None:
         found.texts += [str(o.get("text", o) if isinstance(o, dict) else o) for o in outputs]
-        found.cut = max(found.cut, cut)
+        found.cut = cut

@@ -27,7 +27,7 @@ from optimize.lm.endpoint import declare_endpoint, endpoint_name, hosted, warm
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, count_others
 from optimize.lm.pool import declare_pool
-from optimize.lm.room import hosted_tokens, note_local
+from optimize.lm.room import WRITTEN, hosted_tokens, note_local
 from optimize.lm.served import context_served
 from optimize.lm.thinking import remembered
 from optimize.secrets import keep_secret
@@ -163,7 +163,8 @@ def prompt_tokens(config: RunConfig, max_tokens: int) -> int:
     if is_local(config.lm) and (path := gguf_path(config.lm)):
         return embedded.context_of(path, config.context) - max_tokens
     if config.context:
-        return max(1, config.context - answer_tokens(config.lm, config.api_base, max_tokens))
+        asked = answer_tokens(config.lm, config.api_base, max_tokens + WRITTEN)
+        return max(1, config.context - asked)
     return hosted_tokens(config.lm)
 
 

@@ -17,6 +17,7 @@ from optimize.lm.thinking import room_to_think
 MOST, UNKNOWN = 12_000, 6_000
 CHARS_A_TOKEN = 4  # of English, on most tokenizers
 CAREFUL = 3  # the same where a prompt must fit: JSON and numbers take more tokens than prose
+WRITTEN = 300  # tokens that a lever may add to an answer, for reasoning that is written out
 TURN = 8  # tokens that a chat template may add to each message, which the tokenizer is not shown
 _local: dict[str, Room] = {}
 
@@ -45,7 +46,7 @@ def room_of(lm: dspy.BaseLM | None) -> Room:
 def _of_hosted(lm: Any, name: str) -> int:
     if not (context := getattr(lm, "context", None)):
         return hosted_tokens(name)
-    answer: int = room_to_think(lm) or lm.kwargs.get("max_tokens") or 0
+    answer: int = room_to_think(lm) or (lm.kwargs.get("max_tokens") or 0) + WRITTEN
     left = max(1, int(context) - answer)
     return left if lm.asked_for else min(MOST, left)
 

@@ -26,8 +26,8 @@ class Outcome:
     confidence: the probability the LM gave the answer, from its tokens' log-probabilities where
     they were asked for (optimize.lm.telling), else the share of repeats that answered the same;
     None where neither is known. said: what LMs answered, call by call, word for word. cut: the
-    tokens at which one of these was cut, since it may take no more; 0: none was. capped: a cap on
-    the run forbade to ask.
+    tokens at which the last of these was cut, since it may take no more; 0: it was not. capped: a
+    cap on the run forbade to ask.
     """
 
     score: float | None
