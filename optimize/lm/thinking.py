@@ -21,8 +21,8 @@ FIRST = 8  # answers of an LM with all that room, after which most of them tell 
 THOUGHTS = re.compile(r"^\s*(?:<think(?:ing)?>)?.*?</think(?:ing)?>\s*", re.DOTALL)
 OPENED = re.compile(r"\s*<think(?:ing)?>")
 OFF = (
-    'Turn its thinking off on the server (vLLM and SGLang: chat_template_kwargs {"enable_thinking":'
-    " false}, llama.cpp: --reasoning-budget 0)"
+    "Turn its thinking off on the server (vLLM: --default-chat-template-kwargs "
+    "'{\"enable_thinking\": false}', llama.cpp: --reasoning-budget 0, else a chat template without)"
 )
 
 _known: dict[tuple[str, str], bool] = {}  # by cache and LM: whether it thinks
