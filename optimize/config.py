@@ -124,8 +124,8 @@ class RunConfig(BaseSettings):
     context: int | None = Field(
         None,
         ge=512,
-        description="tokens a local LM may read and write in one call; default: 4096, or what it "
-        "was trained on",
+        description="tokens the task LM may read and write in one call; default: 4096 of a local "
+        "one or what it was trained on, of others what the server says",
         examples=[8192],
     )
     temperature: float = Field(0.0, ge=0, le=2, description="of the task LM")

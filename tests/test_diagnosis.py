@@ -177,3 +177,19 @@ def test_of_an_object_the_parts_that_differ_are_shown(tiny: Tiny) -> None:
     outcome = Outcome(0.5, {"order": {"x": None, "n": 3, "item": "mug"}})
     (shown,) = diagnose(program, [row], [row], [outcome]).kinds[0].examples
     assert shown == """'two': {"n": 2}, answered {"n": 3}"""
+
+
+def test_answers_that_were_cut_are_told_as_such_with_their_tokens(tiny: Tiny) -> None:
+    made = [{"text": f"text {n} {chr(97 + n % 26) * 5}", "mood": "good"} for n in range(60)]
+    task = tiny(rows=made)
+    splits = load_splits(task)
+    rows = splits.val[:6]
+    broken = {"unparsable": "The mood of this te"}
+    outcomes = [Outcome(0.0, broken, error=UNPARSABLE, cut=40) for _ in rows[:3]]
+    outcomes += [Outcome(0.0, broken, error=UNPARSABLE)]
+    outcomes += [Outcome(1.0, {"mood": e.mood}, cut=40 * (n == 0)) for n, e in enumerate(rows[4:])]
+    found = diagnose(student(task), splits.train, rows, outcomes)
+    assert kinds(found) == {"cut": 3, "schema": 1} and found.share("cut") == 0.75
+    said = " ".join(failure_sentences(found))
+    assert "4 of 6 answers were cut at 40 tokens" in said and "Task.max_tokens" in said
+    assert "3 rows: answers that were cut before they ended, at 40 tokens." in said

@@ -62,7 +62,7 @@ def test_the_lm_is_asked_once_whatever_it_answers(
         for calls in (1, 2):  # never from the cache
             found = checks(code=2 if met else 0)["LM"]
             assert (found["status"], len(server.state.log)) == (status, calls), found
-        said = {"": "one call", "503": "overloaded", "429": "slow down"}[met]
+        said = {"": "one question", "503": "overloaded", "429": "slow down"}[met]
         assert said in found["found"], found
 
 

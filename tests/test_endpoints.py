@@ -272,7 +272,7 @@ def test_doctor_asks_each(fleet: Any, project: Path) -> None:
     (project / "optimize.toml").write_text(f'lm = "openai/any"\napi_base = [{listed}]\n')
     two.faults[1] = "500"
     _, said = told("doctor")
-    assert "answered at 1 of 3 addresses, one call each" in said, said
+    assert "answered at 1 of 3 addresses, one question each" in said, said
     assert f"{two.urls[1]} did not answer" in said and f"{DEAD} did not answer" in said
     assert [len(log) for log in two.logs] == [1, 1]
 

@@ -160,7 +160,7 @@ EmbedderBase = Annotated[
     str | None, typer.Option("--embedder-api-base", help="address of the embedder's endpoint")
 ]
 Context = Annotated[
-    int | None, typer.Option(help="tokens a local LM may read and write in one call")
+    int | None, typer.Option(help="tokens the task LM may read and write in one call")
 ]
 Temperature = Annotated[float | None, typer.Option(help="of the task LM, 0…2")]
 Repeats = Annotated[

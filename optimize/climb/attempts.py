@@ -28,6 +28,7 @@ from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, student
 from optimize.scoring.evaluate import Asking, evaluate, race
 from optimize.scoring.evaluation import Evaluation
+from optimize.scoring.failures import cut_answers, cut_sentence
 from optimize.stats.intervals import commonest, known, paired_gain
 from optimize.task import Task
 
@@ -38,6 +39,7 @@ CLOCK = 1.5
 # much to twice as much, and less would mostly ask what has been answered
 GROWN = 1.5
 AGAIN = "_again"  # follows a lever's name where it came again
+CUT_SHARE = 0.1  # of the baseline's answers: beyond, that they were cut is told at once
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,9 @@ def baseline(setup: Setup, watch: Observer) -> Attempt:
         raise WorkbenchError(
             f"{error} Not even the baseline fits: it needs up to {need} calls."
         ) from None
+    cut, at = cut_answers(evaluation.outcomes)
+    if cut > CUT_SHARE * len(evaluation.outcomes):
+        watch.noted(cut_sentence(cut, len(evaluation.outcomes), at))
     usage = setup.meter.usage() - before
     calls = usage.asked / len(evaluation.outcomes) / setup.repeats
     seconds = time.perf_counter() - start

@@ -28,6 +28,7 @@ from optimize.lm.addresses import addresses, is_group
 from optimize.lm.kept import Kept
 from optimize.lm.meter import Meter
 from optimize.lm.reach import check_reachable, check_reachable_embedder
+from optimize.lm.thinking import room_to_think
 from optimize.report.checkup import Check, Checkup, Status
 from optimize.store.champion import champion
 from optimize.store.listing import listed
@@ -219,7 +220,7 @@ def _lm(config: RunConfig, call: bool) -> Found:
     said, problem = _one_call(config)
     if problem:
         return "fail", f"{config.lm} did not answer: {problem}", TOLD_THERE
-    return "ok", f"{config.lm} answered {said}: one call", ""
+    return "ok", f"{config.lm} answered {said}: one question", ""
 
 
 def _group(config: RunConfig) -> Found:
@@ -235,14 +236,14 @@ def _group(config: RunConfig) -> Found:
         asked = dict(zip((place.url for place in places), pool.map(_one_call, ones), strict=True))
     bad = [f"{url} did not answer: {problem}" for url, (_, problem) in asked.items() if problem]
     good = [f"{url} {said}" for url, (said, problem) in asked.items() if not problem]
-    told = f"{config.lm} answered at {len(good)} of {len(asked)} addresses, one call each: "
+    told = f"{config.lm} answered at {len(good)} of {len(asked)} addresses, one question each: "
     status: Status = "ok" if not bad else "warn" if good else "fail"
     return status, told + "; ".join([*bad, *good]), TOLD_THERE if bad else ""
 
 
 def _one_call(config: RunConfig) -> tuple[str, str]:
     """In what time and for how many tokens the LM answered, or by what it failed."""
-    meter = Meter(1)
+    meter = Meter(2)  # one that thinks is asked again, with room for that
     lm = lms.task_lm(config, meter, ROOM).copy(cache=False, num_retries=0)
     began = time.perf_counter()
     try:
@@ -250,4 +251,5 @@ def _one_call(config: RunConfig) -> tuple[str, str]:
     except (*usercode.LM_FAILURES, LmRefused) as error:
         return "", usercode.told(error)
     usage, seconds = meter.usage(), time.perf_counter() - began
-    return f"in {seconds:.1f} s, {usage.tokens_in} tokens in, {usage.tokens_out} out", ""
+    thinks = ", it thinks first" if room_to_think(lm) else ""
+    return f"in {seconds:.1f} s, {usage.tokens_in} tokens in, {usage.tokens_out} out{thinks}", ""

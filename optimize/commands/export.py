@@ -168,7 +168,9 @@ def _as_folder(found: Champion, folder: Path) -> dict[str, Any]:
             "the workbench's process, so that it cannot run without it. --as mlflow writes a "
             "model that brings the workbench with it; a climb without --embedder needs neither."
         )
-    write_project(folder, program, found.knobs)
+    lm = str(found.knobs.get("lm") or ""), found.knobs.get("api_base")
+    # its answers tell, and they stay here
+    write_project(folder, program, found.knobs | ({"thinks": True} if lms.thinks(*lm) else {}))
     rows = found.rows
     for name, text in {
         GOLDEN: _json(rows),

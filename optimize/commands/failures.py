@@ -14,7 +14,7 @@ from optimize.data.rows import Splits, load_splits, row_hash
 from optimize.program.program import parse_program
 from optimize.report.rungs import RowRecord, WrongRows, WrongRowsByKind
 from optimize.scoring.evaluation import Outcome
-from optimize.scoring.failures import LEVERS, MEANING, sorted_by_kind
+from optimize.scoring.failures import LEVERS, cut_answers, meaning, sorted_by_kind
 from optimize.store.rungs import find_rung
 from optimize.task import Task, load_task
 
@@ -45,7 +45,7 @@ def failures(root: Path, name: str) -> WrongRowsByKind:
         kinds=[
             WrongRows(
                 kind=kind,
-                meaning=MEANING[kind],
+                meaning=meaning(kind, cut_answers(outcomes)[1]),
                 lever=LEVERS[kind],
                 count=len(lost),
                 lost=round(sum(points for _, points in lost), 6),
@@ -83,7 +83,8 @@ def _matched(task: Task, splits: Splits, records: list[RowRecord]) -> list[_Matc
 
 def _outcome(task: Task, record: RowRecord) -> Outcome:
     """The outcome as it was, its answer read as the fields' types again where it fits them."""
-    return Outcome(record.score, _typed(task, record.answer), record.feedback, record.error)
+    answer = _typed(task, record.answer)
+    return Outcome(record.score, answer, record.feedback, record.error, cut=record.cut)
 
 
 def _typed(task: Task, answer: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from optimize.data.judging_rows import lent
 from optimize.errors import WorkbenchError
 from optimize.files import to_text
 from optimize.lm.reach import check_reachable
-from optimize.lm.room import room_of
+from optimize.lm.room import estimated, room_of
 from optimize.task import GUIDE
 
 DRAFT = "GUIDE.draft.md"  # no climb reads it: rules that nobody has checked are no rules
@@ -58,10 +58,10 @@ def _shown(session: Session) -> list[str]:
     judges levers.
     """
     task, (train, _) = session.task, lent(session.task, session.splits)
-    texts, room = list[str](), room_of(session.teacher).chars
+    texts, room = list[str](), room_of(session.teacher).tokens
     for row in spread(list(train), task, ROWS, random.Random(session.config.seed)):
         text = "\n".join(f"{name}: {to_text(row[name])}" for name in task.fields)
-        if texts and sum(map(len, texts)) + len(text) > room:
+        if texts and sum(map(estimated, texts)) + estimated(text) > room:
             break
         texts.append(text)
     return texts

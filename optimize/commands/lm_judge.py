@@ -16,7 +16,7 @@ import dspy
 from optimize import lm as lms
 from optimize.climb.observer import Observer
 from optimize.commands.load import optimized_on
-from optimize.config import RunConfig
+from optimize.config import RunConfig, is_local
 from optimize.data.rows import Splits, load_splits, row_hash
 from optimize.errors import WorkbenchError
 from optimize.lm.heard import listening
@@ -163,6 +163,8 @@ def _config(config: RunConfig, optimized: Mapping[str, Any]) -> RunConfig:
     if config.judge_lm:
         lm, base = config.judge_lm, config.judge_api_base
     given = {"lm": lm, "api_base": base, "teacher": None, "temperature": 0.0}
+    if not is_local(lm) and (lm, base) != config.lms[0]:
+        given["context"] = None  # that is the task LM's
     lms.check_name(lm)
     return config.model_copy(update=given)
 

@@ -16,12 +16,29 @@ from typing import Any, Protocol
 
 import dspy
 from dspy.clients import execution
-from dspy.lm15 import ProviderError, RateLimitError, ServerError, TimeoutError, TransportError
+from dspy.lm15 import (
+    ContextLengthError,
+    InvalidRequestError,
+    ProviderError,
+    RateLimitError,
+    ServerError,
+    TimeoutError,
+    TransportError,
+)
 
 from optimize.lm.addresses import Address
-from optimize.lm.dspy_door import cache_key, engine_at, engine_by_post, token_prices
+from optimize.lm.dspy_door import CUT, cache_key, engine_at, engine_by_post, token_prices
 from optimize.lm.pool import elsewhere, one_call, pool_of
 from optimize.lm.post import posted
+from optimize.lm.thinking import (
+    FIRST,
+    OFF,
+    hopeless,
+    most_room,
+    remember,
+    room_to_think,
+    unfinished,
+)
 from optimize.secrets import redacted
 from optimize.stopping import wait
 
@@ -29,11 +46,11 @@ MOST_REPEATS = 1000  # of one call; `--repeats` allows 20
 MOST_WAIT = 60.0  # seconds before a request is made again, whatever the server asks for
 OUR_NAME = re.compile(r"endpoint-[0-9a-f]{12}/")
 TOO_MUCH = (429, 503, 529)  # status of an endpoint that is asked too much
+# how a server says so in its own words: vLLM and SGLang give no code for it that DSPy knows
+TOO_LONG = re.compile(r"context (length|size|window)|(prompt|input)[^.]* too long", re.IGNORECASE)
 FORBIDDEN = 403
 IN_A_ROW = 10  # of these without an answer between them are about the key
 SUBSCRIBED = ("claude-code", "openai-codex")  # paid by the month, not by the token
-CUT = "length"  # how DSPy says that an answer ran into max_tokens
-
 
 _answered: set[str] = set()  # models that have answered in this process, or in the cache
 _forbidden: dict[str, int] = {}  # how many 403s each has given since it last answered
@@ -56,8 +73,8 @@ class Watch(Protocol):
     def cached(self, lm: dspy.BaseLM, answers: int, key: str) -> None:
         """The cache has answered a call. May raise."""
 
-    def failed(self, lm: dspy.BaseLM, seconds: float) -> None:
-        """The request was sent, and brought no answer."""
+    def failed(self, lm: dspy.BaseLM, seconds: float, too_long: bool = False) -> None:
+        """The request was sent, and brought no answer. too_long: the LM does not read so much."""
 
     def answered(self, lm: dspy.BaseLM, seconds: float) -> None:
         """The request was sent and answered."""
@@ -66,7 +83,7 @@ class Watch(Protocol):
         """What requests have taken. usage: tokens, as OpenAI names them. cost: US dollars."""
 
     def refused(self, lm: dspy.BaseLM, told: str) -> None:
-        """The provider refuses the key or the account, as it has told. May raise."""
+        """No call of this LM will fare better, and why: its key is refused, say. May raise."""
 
     def runs_here(self, lm: dspy.BaseLM) -> bool:
         """Whether the LM runs in this process: it takes what it is given, and an answer without
@@ -94,7 +111,7 @@ class _Request:
             yield
             self._check()
         except BaseException as error:
-            self.watch.failed(self.lm, time.perf_counter() - start)
+            self.watch.failed(self.lm, time.perf_counter() - start, _too_long(error))
             # a page of some gateway
             if isinstance(error, ProviderError) and error.status == 200:
                 raise dspy.LMServerError(error.message, model=self.lm.model) from error
@@ -109,24 +126,69 @@ class _Request:
         """
         result = self.state.result
         result.outputs = [_without_keys(output) for output in result.outputs]
-        own_word = self.watch.runs_here(self.lm) and not any(map(_thoughts, result.outputs))
+        here = self.watch.runs_here(self.lm)
+        own_word = here and not any(map(_thoughts, result.outputs))
+        if not here and not posted() and hasattr(self.lm, "thinking"):
+            self._check_thoughts()
         if any(map(_content, result.outputs)) or own_word:
             return
         if refusal := _refusal(self.state.response):
             result.outputs = [refusal]
             return
-        if self.request is not None:
-            # DSPy prices answers that are kept; this one was paid as well
-            args = self.lm, result, self.state.response, self.provider, self.request
-            execution._price_result(*args)
-        _told_paid(self.watch, self.lm, result)
-        self.results.remove(result)
-        self.state.completed = self.state.recorded = False
-        if getattr(self.state.response, "finish_reason", "") == CUT:
+        self._take_back()
+        if self._cut:
             raise dspy.LMProviderError(
                 "it used up its max_tokens before it answered", model=self.lm.model
             )
         raise dspy.LMServerError("it answered without any content", model=self.lm.model)
+
+    @property
+    def _cut(self) -> bool:
+        return getattr(self.state.response, "finish_reason", "") == CUT
+
+    def _check_thoughts(self) -> None:
+        """Raises MoreRoom for an answer that was cut in thoughts, or of an LM that thinks, where it
+        may have more room; dspy.LMProviderError where it has used up all of it.
+        """
+        lm, given = self.lm, self.call.legacy
+        asked = given.get("max_tokens") or given.get("max_completion_tokens") or 0
+        lost = self._cut and any(map(unfinished, self.state.result.outputs))
+        if self._cut and asked < (most_room(lm) if lost else room_to_think(lm)):
+            self._take_back()
+            remember(lm, _plainly(lm.model), asked)
+            raise MoreRoom("it was cut in its thoughts", model=lm.model)
+        if not room_to_think(lm):
+            return
+        if most := hopeless(lm.model, lost):
+            self.watch.refused(lm, _no_end(_plainly(lm.model), most, asked))
+        if lost:
+            self._take_back()
+            raise dspy.LMProviderError(
+                f"it used up its {asked:,} tokens on thoughts before it answered", model=lm.model
+            )
+
+    def _take_back(self) -> None:
+        """The answer was paid, and is to be kept nowhere."""
+        if self.request is not None:
+            # DSPy prices answers that are kept; this one was paid as well
+            args = self.lm, self.state.result, self.state.response, self.provider, self.request
+            execution._price_result(*args)
+        _told_paid(self.watch, self.lm, self.state.result)
+        self.results.remove(self.state.result)
+        self.state.completed = self.state.recorded = False
+
+
+class MoreRoom(dspy.LMProviderError):
+    """The LM is known to think from now on: the call is to be made again, with room for that."""
+
+
+def _no_end(name: str, cut: int, room: int) -> str:
+    """What is to be done about an LM that thinks without end."""
+    return (
+        f"LM {name} thinks without end: {cut} of its first {FIRST} answers were cut in its "
+        f"thoughts at {room:,} tokens, so there is nothing to score. {OFF}; or give the task more "
+        f"room, Task(max_tokens=…), on a server with a context for that."
+    )
 
 
 def watch_calls(watch: Watch) -> None:
@@ -145,9 +207,9 @@ def watch_calls(watch: Watch) -> None:
     def watched_engine(lm: Any, call: Any, asynchronous: bool) -> Any:
         if post := posted():
             found = engine_by_post(engine(lm, call, asynchronous), post)
-            watch.beginning(lm, call.n, call.place)
+            watch.beginning(lm, call.counted, call.place)
             return found
-        watch.beginning(lm, call.n, call.place)
+        watch.beginning(lm, call.counted, call.place)
         return engine(lm, call, asynchronous)
 
     def watched_attempt(
@@ -167,15 +229,31 @@ def watch_calls(watch: Watch) -> None:
             there = engine_at(backend, provider, address)
             await aattempt(lm, call, there, request, provider, state, results)
 
-    def watched_execute(lm: Any, call: Any) -> Any:
-        _placed(watch, lm, call, False)
+    def executed(lm: Any, call: Any) -> Any:
         with one_at_a_time(call.place), _refusals(watch, lm), one_call(lm.model):
             return _told(watch, lm, call, execute(lm, call))
 
-    async def watched_aexecute(lm: Any, call: Any) -> Any:
-        _placed(watch, lm, call, True)
+    async def aexecuted(lm: Any, call: Any) -> Any:
         with _refusals(watch, lm), one_call(lm.model):
             return _told(watch, lm, call, await aexecute(lm, call))
+
+    def watched_execute(lm: Any, call: Any) -> Any:
+        _number(watch, lm, call)
+        _place(lm, call, False)
+        try:
+            return executed(lm, call)
+        except MoreRoom:
+            _place(lm, call, False)
+            return executed(lm, call)
+
+    async def watched_aexecute(lm: Any, call: Any) -> Any:
+        _number(watch, lm, call)
+        _place(lm, call, True)
+        try:
+            return await aexecuted(lm, call)
+        except MoreRoom:
+            _place(lm, call, True)
+            return await aexecuted(lm, call)
 
     def worth_another(state: Any, error: Exception, number: int, retries: int) -> bool:
         again = retryable(state, error, number, retries)
@@ -214,6 +292,14 @@ def _slot(watch: Watch, lm: Any, patient: bool = True) -> Iterator[Address | Non
         pool.answered(slot.endpoint)
 
 
+def _too_long(error: BaseException) -> bool:
+    """Whether a request was refused since the LM does not read so much."""
+    if isinstance(error, ContextLengthError | dspy.ContextWindowExceededError):
+        return True
+    invalid = isinstance(error, InvalidRequestError | dspy.LMInvalidRequestError)
+    return invalid and bool(TOO_LONG.search(str(error)))
+
+
 def _its_fault(error: Exception) -> bool:
     """Whether another endpoint might have answered."""
     passing = ServerError, RateLimitError, TimeoutError, TransportError
@@ -241,7 +327,8 @@ def _refusals(watch: Watch, lm: Any) -> Iterator[None]:
             _forbidden[lm.model] = _forbidden.get(lm.model, 0) + 1
             of_text = _forbidden[lm.model] < IN_A_ROW
         if (key and not of_text) or isinstance(error, dspy.LMBillingError):
-            watch.refused(lm, str(error).strip())
+            said = "The LM's provider refuses the key or the account, or finds none: "
+            watch.refused(lm, said + str(error).strip())
         raise
 
 
@@ -250,19 +337,29 @@ def _plainly(text: str) -> str:
     return OUR_NAME.sub("", redacted(text))
 
 
-def _placed(watch: Watch, lm: Any, call: Any, asynchronous: bool) -> None:
-    """Give the call its place in the cache, and note on it which: empty where it has none."""
+def _number(watch: Watch, lm: Any, call: Any) -> None:
+    """Give the call a number of its own where it is a repeat."""
     if rollout := watch.rollout():
         # a part of the cache's key, never sent; a call may have one of its own already
         known = call.kwargs.get("rollout_id") or lm.kwargs.get("rollout_id") or 0
         place = MOST_REPEATS * known + rollout
         call.legacy["rollout_id"] = call.kwargs["rollout_id"] = place
+
+
+def _place(lm: Any, call: Any, asynchronous: bool) -> None:
+    """Give the call its room and its place in the cache, and note on it which (empty where it has
+    none) and how many answers it counts for: none where it is made again for more room.
+    """
+    call.counted = 0 if hasattr(call, "counted") else call.n
+    thinking = room_to_think(lm)
     own, room = call.kwargs.get("max_tokens"), lm.kwargs.get("max_completion_tokens")
     # the LM's own room holds its thoughts as well, or is known by another name
-    if own and (room or own < getattr(lm, "thinking", 0)):
+    if own and (room or own < thinking):
         del call.kwargs["max_tokens"]
         call.legacy.pop("max_tokens")
         call.legacy |= {k: v for k, v in lm.kwargs.items() if k == "max_tokens"}
+    if not room and (call.legacy.get("max_tokens") or thinking) < thinking:
+        call.legacy["max_tokens"] = thinking
     call.place = ""
     if call.cache and (dspy.cache.enable_disk_cache or dspy.cache.enable_memory_cache):
         request = call.key(lm, asynchronous)
@@ -272,7 +369,7 @@ def _placed(watch: Watch, lm: Any, call: Any, asynchronous: bool) -> None:
 def _told(watch: Watch, lm: Any, call: Any, result: Any) -> Any:
     if result.cache_hit:
         _answered.add(lm.model)
-        watch.cached(lm, call.n, call.place)
+        watch.cached(lm, call.counted, call.place)
     else:
         _told_paid(watch, lm, result)
     return result

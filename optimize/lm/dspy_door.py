@@ -27,21 +27,39 @@ from optimize.errors import WorkbenchError
 from optimize.lm import heard
 from optimize.lm.addresses import Address
 from optimize.lm.post import Letter, Post, Reply, Unanswered, copy_posted
+from optimize.lm.thinking import THINKING, room_to_think
 
 __all__ = ["Cache"]
-THINKING = 16_000  # tokens for the thoughts of a reasoning model and its answer
 # read when a price or a context is first looked up: the list that is installed, and no download
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 _CARRIED = "optimize"  # our key in DSPy's settings
+CUT = "length"  # how DSPy says that an answer ran into max_tokens
 
 
 class HistorylessLM(dspy.LM):
     """A `dspy.LM` that does not keep its last ten thousand prompts and answers; whoever listens
     hears the answers.
+
+    thinking: tokens for thoughts and answer, where a list says that it thinks. context: tokens
+    that a call may read and write, where that is known; asked_for: the user says so.
     """
 
+    thinking = 0
+    context: int | None = None
+    asked_for = False
+
     def update_history(self, entry: dict[str, Any]) -> None:
-        heard.note(entry["outputs"])
+        heard.note(entry["outputs"], self._cut_at(entry))
+
+    def _cut_at(self, entry: dict[str, Any]) -> int:
+        """The tokens at which the answer was cut; 0 where it was not."""
+        response = entry["response"]
+        if getattr(response, "finish_reason", "") != CUT:
+            return 0
+        given = {**self.kwargs, **entry["kwargs"]}
+        told = getattr(getattr(response, "usage", None), "output_tokens", None)
+        most = given.get("max_tokens") or given.get("max_completion_tokens")
+        return int(told or room_to_think(self) or most or 1)
 
 
 @contextmanager

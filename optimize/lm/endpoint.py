@@ -15,14 +15,23 @@ from dspy.lm15 import (
     register_provider,
 )
 
-from optimize.lm.dspy_door import THINKING, thinking_tokens
+from optimize.lm.dspy_door import HistorylessLM, thinking_tokens
+from optimize.lm.thinking import THINKING, remembered, room_within
 
-Made = TypeVar("Made", bound=dspy.BaseLM)
+Made = TypeVar("Made", bound=HistorylessLM)
 
 
-def hosted(kind: Callable[..., Made], name: str, **options: Any) -> Made:
+def hosted(
+    kind: Callable[..., Made],
+    name: str,
+    context: int | None = None,
+    thinks: bool = False,
+    **options: Any,
+) -> Made:
     """The LM of a provider, with these options as far as it takes them. One that thinks has room
     for that, as its thoughts count as part of the answer.
+
+    context: tokens that a call may read and write, where that is known. thinks: it is known to.
     """
     try:
         found = kind(name, **options)
@@ -30,12 +39,17 @@ def hosted(kind: Callable[..., Made], name: str, **options: Any) -> Made:
     except dspy.LMError:  # a reasoning model that sets its own temperature and needs room to think
         own_temperature = True
     provider, _, model = name.partition("/")
-    room = THINKING if own_temperature else thinking_tokens(provider, model)
+    if own_temperature or thinks or remembered(name):
+        room = THINKING
+    else:
+        room = thinking_tokens(provider, model)
+    room = min(room, room_within(context))
     if room:
         heat = {"temperature": None} if own_temperature else {}
         most = max(room, options["max_tokens"])
         found = kind(name, **{**options, **heat, "max_tokens": most})
-        found.thinking = room
+        found.thinking = most
+    found.context = context
     return found
 
 
@@ -54,7 +68,8 @@ def declare_endpoint(model: str, url: str, identity: str | None = None) -> str:
     DSPy's cache key holds the model string but not the address, so the provider's name is derived
     from the endpoint: no server is ever credited with another's answers.
     """
-    provider = "endpoint-" + hashlib.sha256((identity or url).encode()).hexdigest()[:12]
+    reached = endpoint_name(model, url, identity)
+    provider = reached.split("/", 1)[0]
     policy = AccessPolicy(
         provider, auth_scheme=("bearer",), env_keys=("OPTIMIZE_API_KEY",), base_url=url
     )
@@ -63,4 +78,9 @@ def declare_endpoint(model: str, url: str, identity: str | None = None) -> str:
         supports=ModelSupport(response_schema=True),
         replace=True,
     )
-    return f"{provider}/{model}"
+    return reached
+
+
+def endpoint_name(model: str, url: str, identity: str | None = None) -> str:
+    """The model string by which DSPy is to know the LM at that address."""
+    return f"endpoint-{hashlib.sha256((identity or url).encode()).hexdigest()[:12]}/{model}"

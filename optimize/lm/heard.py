@@ -5,15 +5,25 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
-_heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
+
+@dataclass
+class Heard:
+    """cut: tokens at which the last of the answers was cut; 0 where it was not."""
+
+    texts: list[str] = field(default_factory=list)
+    cut: int = 0
+
+
+_heard: ContextVar[Heard | None] = ContextVar("heard", default=None)
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[list[str]]:
-    """A list of every answer given within, in this thread, cached or not."""
-    found: list[str] = []
+def listening() -> Iterator[Heard]:
+    """Every answer given within, in this thread, cached or not."""
+    found = Heard()
     token = _heard.set(found)
     try:
         yield found
@@ -21,8 +31,11 @@ def listening() -> Iterator[list[str]]:
         _heard.reset(token)
 
 
-def note(outputs: list[Any]) -> None:
-    """An LM's answers to one call, as DSPy gives them: text, or a dict that holds it."""
+def note(outputs: list[Any], cut: int = 0) -> None:
+    """An LM's answers to one call, as DSPy gives them: text, or a dict that holds it. cut: the
+    tokens at which they were cut.
+    """
     found = _heard.get()
     if found is not None:
-        found += [str(o.get("text", o) if isinstance(o, dict) else o) for o in outputs]
+        found.texts += [str(o.get("text", o) if isinstance(o, dict) else o) for o in outputs]
+        found.cut = cut

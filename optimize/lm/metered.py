@@ -20,6 +20,7 @@ from optimize.errors import LmRefused
 from optimize.lm.dspy_calls import watch_calls
 from optimize.lm.dspy_door import HistorylessLM
 from optimize.lm.meter import Meter, Role
+from optimize.lm.thinking import THOUGHTS
 from optimize.turns import turns
 
 _stretch: ContextVar[Meter | None] = ContextVar("stretch", default=None)
@@ -86,7 +87,8 @@ class MeteredLM(HistorylessLM):
     def say(self, prompt: str, **options: Any) -> str:
         """Its plain answer, without what it thought on the way. Raises what the call raises."""
         found = self(prompt, **options)[0]
-        return str(found.get("text", "") if isinstance(found, dict) else found).strip()
+        text = str(found.get("text", "") if isinstance(found, dict) else found)
+        return THOUGHTS.sub("", text).strip()
 
     def __deepcopy__(self, memo: object) -> MeteredLM:
         return self  # stateless apart from its connection pool, which copies share anyway
@@ -137,10 +139,10 @@ class _Watch:
         for meter in _meters(lm):
             meter.find(answers, key)
 
-    def failed(self, lm: dspy.BaseLM, seconds: float) -> None:
+    def failed(self, lm: dspy.BaseLM, seconds: float, too_long: bool = False) -> None:
         seconds -= _turn_over()
         for meter in _meters(lm):
-            meter.add(seconds, failed=1)
+            meter.add(seconds, failed=1, too_long=int(too_long))
 
     def answered(self, lm: dspy.BaseLM, seconds: float) -> None:
         seconds -= _turn_over()
@@ -167,9 +169,7 @@ class _Watch:
         wrong answer. A program in use is told by DSPy's own error.
         """
         if any(meter.max_calls < sys.maxsize for meter in _meters(lm)):
-            raise LmRefused(
-                f"The LM's provider refuses the key or the account, or finds none: {told}"
-            )
+            raise LmRefused(told)
 
     def runs_here(self, lm: dspy.BaseLM) -> bool:
         return isinstance(lm, MeteredLM) and lm.local

@@ -20,14 +20,16 @@ from optimize.config import RunConfig, is_local, state_dir
 from optimize.errors import WorkbenchError, did_you_mean
 from optimize.gguf_header import read_header
 from optimize.lm import answers, embedded, embedder, reach, vectors, weights
-from optimize.lm.addresses import addresses, is_group
+from optimize.lm.addresses import Address, addresses, is_group
 from optimize.lm.answers import AnswerCache
 from optimize.lm.dspy_door import HistorylessLM, retirement, token_prices
-from optimize.lm.endpoint import declare_endpoint, hosted, warm
+from optimize.lm.endpoint import declare_endpoint, endpoint_name, hosted, warm
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, count_others
 from optimize.lm.pool import declare_pool
-from optimize.lm.room import hosted_tokens, note_local
+from optimize.lm.room import WRITTEN, hosted_tokens, note_local
+from optimize.lm.served import context_served
+from optimize.lm.thinking import remembered
 from optimize.secrets import keep_secret
 
 log = logging.getLogger(__name__)
@@ -85,7 +87,9 @@ def resolve(
     for variable in itertools.chain.from_iterable(reach.KEYS.values()):
         keep_secret(os.environ.get(variable))
     check_name(name)
+    asked = config.context if (name, api_base) == (config.lm, config.api_base) else None
     options: dict[str, Any] = {
+        "context": asked,
         "temperature": 0.0,
         "max_tokens": max_tokens,
         "timeout": config.timeout,
@@ -93,26 +97,33 @@ def resolve(
     if api_base:
         # another address never gets OpenAI's key
         key = config.api_key.get_secret_value() if config.api_key else "none"
-        reached = _declared(name.split("/", 1)[1], api_base, key)
+        model = name.split("/", 1)[1]
+        places = [replace(place, key=place.key or key) for place in addresses(api_base)]
+        options["context"] = asked or context_served(places, model)
+        reached = _declared(model, api_base, places)
         # a gateway's reasoning model, known by its name, has the same limits as at its provider
-        return hosted(MeteredLM, reached, meter=meter, any_schema=True, api_key=key, **options)
-    return hosted(MeteredLM, name, meter=meter, **options)
+        found = hosted(MeteredLM, reached, meter=meter, any_schema=True, api_key=key, **options)
+    else:
+        found = hosted(MeteredLM, name, meter=meter, **options)
+    found.asked_for = asked is not None
+    return found
 
 
-def _declared(model: str, api_base: str, key: str) -> str:
-    """The model string that reaches these addresses. A group has the LM's name alone in DSPy's
-    cache key: its addresses come and go, and what one has answered, the others would have.
-
-    key: of addresses that have none of their own.
-    """
-    places = [replace(place, key=place.key or key) for place in addresses(api_base)]
+def _declared(model: str, api_base: str, places: list[Address]) -> str:
+    """The model string that reaches these addresses."""
     for place in places:
         keep_secret(place.key)
-    if not is_group(api_base):
-        return declare_endpoint(model, places[0].url)
-    reached = declare_endpoint(model, places[0].url, f"group {model}")
-    declare_pool(reached, places)
+    reached = declare_endpoint(model, places[0].url, _together(model, api_base))
+    if is_group(api_base):
+        declare_pool(reached, places)
     return reached
+
+
+def _together(model: str, api_base: str) -> str | None:
+    """What tells a group from others: the LM's name alone. Its addresses come and go, and what one
+    has answered, the others would have. None for one address, which tells by itself.
+    """
+    return f"group {model}" if is_group(api_base) else None
 
 
 def check_name(name: str) -> None:
@@ -146,9 +157,14 @@ def retires(name: str, api_base: str | None = None) -> date | None:
 
 
 def prompt_tokens(config: RunConfig, max_tokens: int) -> int:
-    """Tokens that a prompt for the task LM may hold. No LM is loaded."""
+    """Tokens that a prompt for the task LM may hold, as far as its name and --context tell. No LM
+    is loaded.
+    """
     if is_local(config.lm) and (path := gguf_path(config.lm)):
         return embedded.context_of(path, config.context) - max_tokens
+    if config.context:
+        asked = answer_tokens(config.lm, config.api_base, max_tokens + WRITTEN)
+        return max(1, config.context - asked)
     return hosted_tokens(config.lm)
 
 
@@ -159,8 +175,19 @@ def answer_tokens(name: str, api_base: str | None, asked: int) -> int:
     if is_local(name) or "/" not in name:
         return asked
     reached = f"endpoint/{name.split('/', 1)[1]}" if api_base else name
-    given = hosted(HistorylessLM, reached, temperature=0.0, max_tokens=asked).kwargs
+    known = thinks(name, api_base)
+    given = hosted(HistorylessLM, reached, thinks=known, temperature=0.0, max_tokens=asked).kwargs
     return int(given.get("max_completion_tokens") or given["max_tokens"])
+
+
+def thinks(name: str, api_base: str | None) -> bool:
+    """Whether answers of this LM have told that it thinks, though no list says so."""
+    if is_local(name) or "/" not in name:
+        return False
+    model = name.split("/", 1)[1]
+    if api_base:
+        name = endpoint_name(model, addresses(api_base)[0].url, _together(model, api_base))
+    return remembered(name)
 
 
 def gguf_path(name: str) -> Path | None:
@@ -222,7 +249,7 @@ def _identity(path: Path, adapter: Path | None) -> str:
 def ask(config: RunConfig, question: str) -> str:
     """The task LM's plain answer to one question. Raises WorkbenchError when the call fails."""
     reach.check_reachable(config)
-    lm = task_lm(config, Meter(1), PROPOSAL_TOKENS)
+    lm = task_lm(config, Meter(2), PROPOSAL_TOKENS)  # one that thinks may be asked twice
     try:
         return lm.say(question)
     except Exception as error:

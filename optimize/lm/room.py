@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import dspy
 
 from optimize.lm.dspy_door import input_tokens
 from optimize.lm.embedded import Endpoint
+from optimize.lm.thinking import room_to_think
 
 # a hosted LM reads more, but each call pays for it; what is not known to read so much gets less
 MOST, UNKNOWN = 12_000, 6_000
 CHARS_A_TOKEN = 4  # of English, on most tokenizers
 CAREFUL = 3  # the same where a prompt must fit: JSON and numbers take more tokens than prose
+WRITTEN = 300  # tokens that a lever may add to an answer, for reasoning that is written out
 TURN = 8  # tokens that a chat template may add to each message, which the tokenizer is not shown
 _local: dict[str, Room] = {}
 
@@ -33,21 +36,26 @@ class Room:
             return True
         return len(text) <= 10 * room and self.count(text) <= room
 
-    @property
-    def chars(self) -> int:
-        """Characters that fit in any case but for odd ones; to size a prompt before it is made."""
-        return self.tokens * CAREFUL
-
 
 def room_of(lm: dspy.BaseLM | None) -> Room:
     """The room for prompts of this LM, its answer aside."""
     name = str(getattr(lm, "model", ""))
-    return _local.get(name) or Room(hosted_tokens(name), _estimated)
+    return _local.get(name) or Room(_of_hosted(lm, name), estimated)
+
+
+def _of_hosted(lm: Any, name: str) -> int:
+    if not (context := getattr(lm, "context", None)):
+        return hosted_tokens(name)
+    answer: int = room_to_think(lm) or (lm.kwargs.get("max_tokens") or 0) + WRITTEN
+    left = max(1, int(context) - answer)
+    return left if lm.asked_for else min(MOST, left)
 
 
 @cache
 def hosted_tokens(name: str) -> int:
-    """Tokens that a prompt for the LM of this DSPy model string may hold."""
+    """Tokens that a prompt for the LM of this DSPy model string may hold, where no more is known of
+    it than its name.
+    """
     provider, _, model = name.partition("/")
     known = input_tokens(provider, model)
     return min(MOST, known // 2) if known else UNKNOWN
@@ -67,5 +75,9 @@ def local_room(endpoint: Endpoint, tokens: int) -> Room:
     return Room(tokens, counted)
 
 
-def _estimated(text: str) -> int:
-    return -(-len(text) // CAREFUL)
+def estimated(text: str) -> int:
+    """Tokens that a text takes at most on most tokenizers: one for each letter outside ASCII, as in
+    Chinese, and for each few others.
+    """
+    plain = len(text.encode("ascii", "ignore"))
+    return len(text) - plain - (-plain // CAREFUL)

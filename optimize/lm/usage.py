@@ -11,11 +11,12 @@ class Usage:
     """What a stretch of work asked of LMs.
 
     asked counts every call, cached those that the cache answered, calls the requests that were sent
-    for the others (each retry anew), failed those of them that brought no answer. different counts
-    each question once, whoever answered it: what a run pays that has nothing cached. Tokens and
-    seconds are those of calls sent; tokens_cached are those of tokens_in that the provider had read
-    before, tokens_written those that it noted to read again. unpriced counts calls sent whose price
-    is not known, embedded texts that an embedder was asked for.
+    for the others (each retry anew), failed those of them that brought no answer, too_long those
+    that failed since they held more than the LM reads. different counts each question once, whoever
+    answered it: what a run pays that has nothing cached. Tokens and seconds are those of calls
+    sent; tokens_cached are those of tokens_in that the provider had read before, tokens_written
+    those that it noted to read again. unpriced counts calls sent whose price is not known, embedded
+    texts that an embedder was asked for.
     """
 
     asked: int = 0
@@ -23,6 +24,7 @@ class Usage:
     different: int = 0
     calls: int = 0
     failed: int = 0
+    too_long: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     tokens_cached: int = 0

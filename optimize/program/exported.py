@@ -19,6 +19,7 @@ from optimize.files import plain, read_text
 from optimize.lm.addresses import addresses
 from optimize.lm.dspy_door import HistorylessLM
 from optimize.lm.endpoint import declare_endpoint, hosted
+from optimize.lm.thinking import room_to_think
 from optimize.program.folder import ADAPTER, PROGRAM
 from optimize.program.formats import FORMATS
 from optimize.program.program import Program, parse_program, render
@@ -43,7 +44,7 @@ def load(folder: Path, lm: dspy.BaseLM | None = None) -> Program:
     task = load_task(state["task"], folder)
     asked = lm or _lm(state, task)
     program = parse_program(task, text, str(folder / PROGRAM), lambda tuned: asked)
-    if getattr(asked, "thinking", 0):  # its own room holds its thoughts; a lever's does not
+    if room_to_think(asked):  # its own room holds its thoughts; a lever's does not
         for predictor in program.predictors():
             predictor.config.pop("max_tokens", None)
     program.lm = asked
@@ -90,10 +91,12 @@ def _lm(state: Mapping[str, Any], task: Task) -> dspy.BaseLM:
             "Serve its weights at an OpenAI-compatible address and set OPTIMIZE_API_BASE to it, "
             "or give load() another LM."
         )
-    options = {
+    options: dict[str, Any] = {
         "temperature": known.get("temperature") or 0.0,
         "max_tokens": task.max_tokens,
         "timeout": SECONDS,
+        "context": known.get("context"),
+        "thinks": bool(known.get("thinks")),
     }
     if base:
         model = name.removeprefix("gguf:") if inside else name.partition("/")[2]

@@ -6,7 +6,6 @@ a null for an unfinished one, puts it first and says so in the prompt.
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import Any
 
@@ -14,13 +13,11 @@ import dspy
 
 from optimize.data.fields import denulled, is_optional, lenient
 from optimize.lm.dspy_door import OwnFallback
+from optimize.lm.thinking import THOUGHTS
 from optimize.program.compact_format import CompactAdapter
 
 Signature = type[dspy.Signature]
 NULL = "null"
-# what a thinking model says to itself, where its server leaves it in the answer; some templates
-# write the opening tag into the prompt
-THOUGHTS = re.compile(r"^\s*(?:<think(?:ing)?>)?.*?</think(?:ing)?>\s*", re.DOTALL)
 
 
 class Nulls(OwnFallback):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 STATE_VERSION = 1
 PASSAGES = "passages"  # the input field a program with passages has
 UNKNOWN = "…"  # in a prompt: what an earlier step will say
-THOUGHT = 300  # tokens for reasoning that is written out before the answer
+THOUGHT = 300  # tokens for reasoning that is written out before the answer (lm.room.WRITTEN)
 
 
 class Program(dspy.Module):

@@ -36,6 +36,7 @@ class UsageRecord(Record):
     calls: int = Field(description="sent, retries too")
     cached: int = Field(description="answered from the answer cache")
     failed: int = Field(description="of the calls sent, those that brought no answer")
+    too_long: int = Field(0, description="of these, those that held more than the LM reads")
     tokens_in: int
     tokens_cached: int = Field(description="of tokens_in, read before by the provider")
     tokens_written: int = Field(description="of tokens_in, noted by the provider to read again")
@@ -44,8 +45,7 @@ class UsageRecord(Record):
 
     @classmethod
     def of(cls, usage: Usage) -> UsageRecord:
-        names = ("calls", "cached", "failed", "tokens_in", "tokens_cached", "tokens_written")
-        found = {name: getattr(usage, name) for name in (*names, "tokens_out", "cost_usd")}
+        found = {name: getattr(usage, name) for name in cls.model_fields}
         return cls(**found)
 
 

@@ -12,7 +12,7 @@ from optimize.stats.records import GainRecord, Record, ScoreRecord
 
 class RowRecord(Record):
     """A val row, and what a program made of it. row: begin of its content hash; inputs and gold as
-    text; score null: the call failed.
+    text; score null: the call failed; cut: tokens at which the answer was cut, 0: it was not.
     """
 
     row: str
@@ -22,6 +22,7 @@ class RowRecord(Record):
     score: float | None
     feedback: str = ""
     error: str = ""
+    cut: int = 0
 
 
 class Shown(Record):

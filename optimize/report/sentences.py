@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from optimize.climb.findings import Finding
 from optimize.climb.preflight import NOISY, Preflight
@@ -19,9 +19,10 @@ from optimize.report.record import (
     Report,
     Side,
     TrainingRowsRecord,
+    UsageRecord,
     VerdictRecord,
 )
-from optimize.scoring.failures import Diagnosis
+from optimize.scoring.failures import Diagnosis, cut_sentence
 
 SHOWN = 2  # examples of a finding; --details shows all
 
@@ -308,6 +309,8 @@ def finding_sentence(found: Finding) -> str:
 def failure_sentences(found: Diagnosis) -> list[str]:
     """What goes wrong on the val rows, a line a kind, the costliest first."""
     out = [f"{found.wrong} of {found.scored} val rows are not wholly right."] if found.wrong else []
+    if found.cut:
+        out.append(cut_sentence(found.cut, found.scored, found.cut_at))
     for failures in found.kinds:
         out.append(
             f"{failures.count} rows: {failures.meaning}. For example {failures.examples[0]}. "
@@ -321,6 +324,19 @@ def failure_sentences(found: Diagnosis) -> list[str]:
             f"{found.retrieval_recall:.0%} of the rows for which it is known."
         )
     return out
+
+
+def too_long_sentence(roles: Mapping[str, UsageRecord]) -> str:
+    """How many requests an LM refused since they held more than it reads; empty where none was."""
+    refused = sum(used.too_long for used in roles.values())
+    if not refused:
+        return ""
+    sent = sum(used.calls for used in roles.values())
+    return (
+        f"{refused} of {sent} requests were refused as too long for the LM, so that the rows they "
+        "asked have no answer. --context N, with the tokens that it reads and writes in one call, "
+        "keeps prompts within that."
+    )
 
 
 def confused(found: dict[str, int]) -> str:

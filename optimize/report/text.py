@@ -25,6 +25,7 @@ from optimize.report.sentences import (
     preflight_sentences,
     regression_sentence,
     synthetic_sentences,
+    too_long_sentence,
 )
 from optimize.report.untrusted import prose
 from optimize.stats.records import ScoreRecord
@@ -51,7 +52,7 @@ def bullets(lines: Sequence[str], mark: str = "·", style: str = "") -> Table:
 
 def warnings(report: Report) -> list[str]:
     """What a reader must not miss, before anything else."""
-    out = list(report.failed)
+    out = [*report.failed, *filter(None, [too_long_sentence(report.roles)])]
     if day := report.lm_retires:
         out += [retirement_sentence(report.lm, day, date.today(), report.task)]
     baselines = report.test.baselines

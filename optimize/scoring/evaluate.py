@@ -151,7 +151,9 @@ def _outcome(program: dspy.Module, asking: Asking, job: Job) -> Outcome:
             outcome = Outcome(None, {}, error=f"not asked: {error}", capped=True)
     usage, seconds = spent.usage(), time.perf_counter() - start
     anew = int(usage.calls > 0)
-    return replace(outcome, said=tuple(said), usage=usage, asked_anew=anew, seconds=seconds)
+    return replace(
+        outcome, said=tuple(said.texts), cut=said.cut, usage=usage, asked_anew=anew, seconds=seconds
+    )
 
 
 def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:
@@ -221,6 +223,7 @@ def _together(repeats: Sequence[Outcome], outputs: Mapping[str, Any]) -> Outcome
         usage=usage,
         scoring=scoring,
         asked_anew=len(anew),
+        cut=max(o.cut for o in repeats),
         seconds=fmean(o.seconds for o in anew or repeats),
         repeats=scores,
         confidence=sure,

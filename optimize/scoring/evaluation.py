@@ -25,7 +25,8 @@ class Outcome:
     asked, where it was asked more than once; score is their mean and answer the first one's.
     confidence: the probability the LM gave the answer, from its tokens' log-probabilities where
     they were asked for (optimize.lm.telling), else the share of repeats that answered the same;
-    None where neither is known. said: what LMs answered, call by call, word for word. capped: a
+    None where neither is known. said: what LMs answered, call by call, word for word. cut: the
+    tokens at which the last of these was cut, since it may take no more; 0: it was not. capped: a
     cap on the run forbade to ask.
     """
 
@@ -40,6 +41,7 @@ class Outcome:
     repeats: tuple[float, ...] = ()
     confidence: float | None = None
     said: tuple[str, ...] = ()
+    cut: int = 0
     capped: bool = False
 
     @property

@@ -22,8 +22,9 @@ from optimize.scoring.evaluation import UNPARSABLE, Outcome
 from optimize.stats.records import Record
 from optimize.task import Task
 
-Kind = Literal["schema", "knowledge", "labels", "boundaries", "style"]
+Kind = Literal["cut", "schema", "knowledge", "labels", "boundaries", "style"]
 MEANING: dict[Kind, str] = {
+    "cut": "answers that were cut before they ended",
     "schema": "answers that cannot be parsed or miss a field",
     "knowledge": "answers whose passage was not retrieved, or that name an id which does not exist",
     "labels": "answers that every reference agrees with, against the row's own label",
@@ -31,6 +32,8 @@ MEANING: dict[Kind, str] = {
     "style": "answers that parse and are not what the row says",
 }
 LEVERS: dict[Kind, str] = {
+    "cut": "more room for an answer (Task.max_tokens); where the LM thinks, its thinking turned "
+    "off on the server",
     "schema": "constrained output first (a format whose schema the server enforces)",
     "knowledge": "retrieval first (a corpus.jsonl that holds the answers, and the passages rung)",
     "labels": "look at the labels first",
@@ -60,6 +63,8 @@ class Diagnosis(Record):
     scored: int
     wrong: int
     kinds: list[Failures]
+    cut: int = Field(0, description="answers that were cut, right or wrong")
+    cut_at: int = Field(0, description="tokens at which most of these were")
     confusions: dict[str, int] = Field(
         description="label → answer, the most frequent first; empty where the output is no label"
     )
@@ -81,12 +86,13 @@ def diagnose(
 ) -> Diagnosis:
     """What went wrong, by kind."""
     task, wrong = program.task, sorted_by_kind(program, train, rows, outcomes)
+    cut, cut_at = cut_answers(outcomes)
     kinds = [
         Failures(
             kind=kind,
             count=len(found),
             lost=round(sum(lost for _, lost in found), 6),
-            meaning=MEANING[kind],
+            meaning=meaning(kind, cut_at),
             lever=LEVERS[kind],
             examples=[_shown(task, rows[n], outcomes[n]) for n, _ in found[:SHOWN]],
         )
@@ -96,9 +102,30 @@ def diagnose(
         scored=sum(outcome.score is not None for outcome in outcomes),
         wrong=sum(k.count for k in kinds),
         kinds=kinds,
+        cut=cut,
+        cut_at=cut_at,
         confusions=confusions(task, rows, outcomes),
         retrieval_recall=Knowledge(task, program.passages).recall(rows),
     )
+
+
+def cut_answers(outcomes: Sequence[Outcome]) -> tuple[int, int]:
+    """How many answers were cut, and at how many tokens most of these were; 0, 0: none was."""
+    found = Counter(o.cut for o in outcomes if o.cut)
+    return found.total(), found.most_common(1)[0][0] if found else 0
+
+
+def cut_sentence(cut: int, answers: int, at: int) -> str:
+    """What `cut_answers` has found among so many answers, and what is to be done."""
+    return (
+        f"{cut} of {answers} answers were cut at {at:,} tokens, before they ended. What fits: "
+        f"{LEVERS['cut']}."
+    )
+
+
+def meaning(kind: Kind, cut_at: int) -> str:
+    """What a kind of failure is. cut_at: tokens, as `cut_answers` tells."""
+    return MEANING[kind] + (f", at {cut_at:,} tokens" if kind == "cut" else "")
 
 
 def sorted_by_kind(
@@ -153,6 +180,8 @@ def confusions(
 def _kind(
     task: Task, known: Knowledge, row: dspy.Example, outcome: Outcome, said: Sequence[Any]
 ) -> Kind:
+    if outcome.cut:
+        return "cut"
     if outcome.error == UNPARSABLE or any(
         outcome.answer.get(name) is None and not is_optional(field)
         for name, field in task.signature.output_fields.items()

@@ -55,6 +55,7 @@ def _row(cells: dict[str, Any], inputs: list[str]) -> RowRecord:
         score=cells["score"],
         feedback=cells["feedback"] or "",
         error=cells["error"] or "",
+        cut=cells.get("cut") or 0,  # older runs have none
     )
 
 

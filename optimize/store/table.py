@@ -34,6 +34,7 @@ def row_table(program: Program, rows: Sequence[dspy.Example], evaluation: Evalua
         "score": [o.score for _, o in pairs],
         "feedback": [o.feedback for _, o in pairs],
         "error": [o.error for _, o in pairs],
+        "cut": [o.cut for _, o in pairs],
         "row": [row_hash(task, e)[:12] for e, _ in pairs],
         "seconds": [round(o.seconds, 3) for _, o in pairs],
         "tokens_in": [_each(o.usage.tokens_in, o) for _, o in pairs],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dspy
 
 from optimize.climb.rungs.base import BOOTSTRAP, Context, Skip, fitting, fresh, hushed
+from optimize.lm.thinking import room_to_think
 from optimize.program.program import Program, student
 from optimize.scoring.metrics import float_metric
 from optimize.task import Task
@@ -21,7 +22,8 @@ def reasoning(incumbent: Program, context: Context) -> Program:
     """dspy.ChainOfThought in place of dspy.Predict: bare, and, where the share allows to compare,
     with demos whose reasoning led the teacher to answers that the metric accepts.
     """
-    if getattr(dspy.settings.lm, "supports_reasoning", False):
+    lm = dspy.settings.lm
+    if getattr(lm, "supports_reasoning", False) or room_to_think(lm):
         raise Skip("the LM reasons by itself")
     pool, search = context.halves()
     bare = fresh(incumbent)

@@ -12,7 +12,7 @@ from optimize.stats.intervals import smallest_gain
 from optimize.task import Task
 
 # failures that weights are the wrong remedy for
-OUTSIDE: tuple[Kind, ...] = ("schema", "knowledge", "labels")
+OUTSIDE: tuple[Kind, ...] = ("cut", "schema", "knowledge", "labels")
 OUTSIDE_SHARE = 0.5  # of the points lost
 
 
