@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import dspy
+
 from optimize.climb.attempts import Setup, baseline, on_record, tried_rung
 from optimize.climb.judging import compared, still_reached
 from optimize.climb.observer import Attempt, Observer
@@ -60,7 +62,8 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
     A rung whose share of the calls is too small comes again at the end, with what others left.
     """
     rungs = [rung.priced(setup.task) for rung in rungs]
-    unfit = {rung.name: rung.unfit(setup.task) for rung in rungs}
+    thinks = bool(getattr(dspy.settings.lm, "thinking", 0))
+    unfit = {rung.name: rung.why_not(setup.task, thinks) for rung in rungs}
     climbing = _Climbing(setup, sum(not why for why in unfit.values()), watch)
     queue, deferred = list(rungs), set[str]()
     while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from optimize import lm as lms
 from optimize.climb.rungs import ladder
 from optimize.climb.rungs.base import least_calls, searched, share
 from optimize.config import RunConfig
@@ -72,7 +73,8 @@ def _shared_out(task: Task, splits: Splits, config: RunConfig, after: int) -> Pl
     """As optimize/climb/attempts.py does it: two calls for each step of the chat baseline's rows,
     one for those of the others; a judge takes one an answer.
     """
-    rungs = [rung.priced(task) for rung in ladder(splits) if not rung.unfit(task)]
+    thinks = lms.thinks(config.lm, config.api_base)
+    rungs = [r.priced(task) for r in ladder(splits) if not r.why_not(task, thinks)]
     val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)
     judge, each = int(bool(task.judge)), least_calls(task)
     fixed = (2 * each - judge) * (val + test) + each * test + after

@@ -13,6 +13,7 @@ from optimize.climb.rungs.base import (
     Context,
     Skip,
     Starved,
+    steps,
 )
 from optimize.climb.rungs.guide import guide, without_guide
 from optimize.climb.rungs.output_format import output_format
@@ -43,8 +44,9 @@ class Rung:
 
     unfit: why it can do nothing for a task, known before a call is spent; empty where it can.
     passes: over the rows that compare candidates, and `once` examples beside them, with which it
-    can do something. dearer: how many times as many calls its program makes for an example; judge:
-    those of a judge beside them, who is asked about the answer that is given alone.
+    can do something. a_step: passes more for each further step of a program. dearer: how many times
+    as many calls its program makes for an example; judge: those of a judge beside them, who is
+    asked about the answer that is given alone.
     """
 
     name: str
@@ -53,12 +55,19 @@ class Rung:
     unfit: Callable[[Task], str] = lambda task: ""
     passes: int = PASSES
     once: int = 0
+    a_step: int = 0
     dearer: float = 1
     judge: int = 0
 
+    def why_not(self, task: Task, thinks: bool) -> str:
+        """Why it can do nothing for a task and its LM, which thinks by itself or does not."""
+        own = "the LM reasons by itself" if thinks and self.family == "reasoning" else ""
+        return self.unfit(task) or own
+
     def priced(self, task: Task) -> Rung:
-        """With what an answer to this task takes beside the program's own calls."""
-        return replace(self, judge=int(bool(task.judge)))
+        """With what this task's program takes for the search, and a judge for an answer."""
+        more = self.a_step * (steps(task) - 1)
+        return replace(self, judge=int(bool(task.judge)), passes=self.passes + more)
 
     def on_test(self, test: int, calls: float = 1.0) -> int:
         """LM calls that its program takes more for so many test rows than what it is made of."""
@@ -83,11 +92,11 @@ LADDER: tuple[Rung, ...] = (
     Rung("demo_search", "demos", demo_search),
     Rung("bootstrapped_demos", "demos", demos.bootstrapped, once=2 * BOOTSTRAP),
     Rung("passages", "retrieval", passages, without_corpus),
-    Rung("reasoning", "reasoning", reasoning, with_own_steps),
+    Rung("reasoning", "reasoning", reasoning, with_own_steps, passes=5, once=2 * BOOTSTRAP + 1),
     Rung("mipro", "instructions", instructions.mipro, once=2 * BOOTSTRAP),
     Rung("simba", "instructions", instructions.simba, once=instructions.SIMBA_STEP),
     Rung("gepa", "instructions", instructions.gepa),
-    Rung("copro", "instructions", instructions.copro, once=3),
+    Rung("copro", "instructions", instructions.copro, once=3, a_step=instructions.COPRO[1]),
     Rung("votes", "votes", votes, passes=1, dearer=ANSWERS),
 )
 # on a tuned LM: the likeliest first, each a program that val judges
