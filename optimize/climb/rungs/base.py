@@ -155,7 +155,7 @@ class Context:
         ]
         for left in reversed(range(_rounds(len(candidates)))):
             upto = math.ceil(len(rows) / 2**left)
-            alive = sorted(self._asked(alive, rows[:upto]), key=lambda look: -look[1].mean)
+            alive = sorted(self.asked(alive, rows[:upto]), key=lambda look: -look[1].mean)
             if left:
                 leader = alive[0][1].scores
                 lasting = [
@@ -168,7 +168,7 @@ class Context:
                 break
         return alive
 
-    def _asked(
+    def asked(
         self, looks: Sequence[tuple[Program, Evaluation]], rows: list[dspy.Example]
     ) -> list[tuple[Program, Evaluation]]:
         """The candidates with the rows they have not answered yet; one whose calls fail is dropped

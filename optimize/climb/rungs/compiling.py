@@ -38,15 +38,19 @@ class _Seen:
     """The best program of those evaluated on so many rows that is not the one begun with."""
 
     def __init__(self, start: Program, rows: int) -> None:
-        self.start, self.rows = _state(start), rows
+        self.start, self.began, self.rows = start, _state(start), rows
         self.best: Program | None = None
         self.score = -1.0
 
     def note(self, program: Program, results: list[Any]) -> None:
         score = sum(float(getattr(given, "score", given)) for *_, given in results)
-        if len(results) != self.rows or score <= self.score or _state(program) == self.start:
+        if len(results) != self.rows or score <= self.score or _state(program) == self.began:
             return
-        self.best, self.score = fresh(program), score  # a copy: an optimizer changes its own
+        # a copy, as an optimizer goes on changing its own; not a whole one, as GEPA's has its calls
+        # traced
+        self.best, self.score = fresh(self.start), score
+        for mine, theirs in zip(self.best.predictors(), program.predictors(), strict=True):
+            mine.signature, mine.demos = theirs.signature, list(theirs.demos)
 
 
 def _state(program: Program) -> str:

@@ -14,10 +14,12 @@ MOST = 24  # rows: formats differ by more than such a sample blurs
 
 def output_format(student: Program, context: Context) -> Program:
     """The format with the best mean; one that takes clearly fewer calls where it loses no more than
-    a challenger may (optimize.climb.verdict). Of equal ones that with the shortest prompt.
+    a challenger may (optimize.climb.verdict). Of equal ones that with the fewest calls, then the
+    shortest prompt.
     """
     _, search = context.halves()
-    rows = search[: context.affordable(len(CANDIDATES), least=8, most=MOST)]
+    # one more than there are: some LM answers one of them at the second call only
+    rows = search[: context.affordable(len(CANDIDATES) + 1, least=8, most=MOST)]
     candidates = []
     for name in CANDIDATES:
         candidate = fresh(student)
@@ -31,9 +33,10 @@ def output_format(student: Program, context: Context) -> Program:
         """An answer's: one that cannot be parsed is asked for again."""
         return sum(o.usage.asked for o in evaluation.outcomes) / len(evaluation.outcomes)
 
-    compared = context.compare(sorted(candidates, key=length), rows)
-    best, found = max(compared, key=lambda c: c[1].mean)
-    for other, evaluation in compared:
+    begun = [(candidate, Evaluation(())) for candidate in sorted(candidates, key=length)]
+    asked = context.asked(begun, rows)
+    best, found = max(asked, key=lambda look: (look[1].mean, -calls(look[1])))
+    for other, evaluation in asked:
         gain = paired_gain(found.scores, evaluation.scores)
         if is_cheaper(calls(evaluation), calls(found)) and promotes(gain, cheaper=True):
             best, found = other, evaluation
