@@ -114,7 +114,7 @@ def of_steps(module: Any) -> Task:
 AGENT = of_steps(lambda signature: dspy.ReAct(signature, tools=[look_up]))
 
 
-@pytest.mark.parametrize(("passes", "depth"), [(10, 1), (3 * 3 * 3 + 1, 2), (3 * 3 * 6 + 2, 3)])
+@pytest.mark.parametrize(("passes", "depth"), [(20, 1), (40, 2), (56, 3)])
 def test_copro_counts_what_it_asks_of_a_chain(context: Context, passes: int, depth: int) -> None:
     """At each depth it evaluates the candidates of those before once more, for each step."""
     context = replace(context, task=of_steps(Chain), calls=3.0, budget=3 * passes * 24)

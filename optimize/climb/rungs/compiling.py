@@ -23,9 +23,8 @@ def compiled(
     asks no program for all of its rows before its end.
     """
     seen = _Seen(student, len(rows))
-    settings = {"max_errors": len(context.train)}
     try:
-        with hushed(), dspy.context(**settings), evaluating(seen.note):
+        with hushed(), dspy.context(max_errors=len(context.train)), evaluating(seen.note):
             found: Program = optimizer.compile(fresh(student), **given)
     except ShareExhausted:
         if seen.best is None:
