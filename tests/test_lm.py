@@ -353,6 +353,30 @@ def test_models_that_think_have_the_room_for_it(
     assert lms.answer_tokens(name, base, 40) == tokens
 
 
+@pytest.mark.parametrize(
+    ("name", "base", "tokens", "temperature"),
+    [
+        ("openai/gpt-4.1-mini", None, 4_000, 1.0),
+        ("openai/gpt-3.5-turbo", None, 4_000, 1.0),
+        ("groq/meta-llama/llama-prompt-guard-2-22m", None, 512, 1.0),  # writes no more
+        ("openai/whatever", "http://127.0.0.1:9/v1", 4_000, 1.0),
+        ("openai/gpt-5-mini", None, 16_000, None),
+        ("gemini/gemini-2.5-flash", None, 16_000, 1.0),
+    ],
+)
+def test_a_hosted_teacher_has_room_for_a_whole_proposal(
+    name: str, base: str | None, tokens: int, temperature: float | None
+) -> None:
+    teacher = lms.teacher_lm(RunConfig(lm=name, api_base=base), Meter(9), 40)
+    warm = lms.proposing(teacher, 1.0)
+    given = warm.kwargs.get("max_tokens") or warm.kwargs["max_completion_tokens"]
+    assert (given, warm.kwargs.get("temperature")) == (tokens, temperature)
+    assert warm.role == "teacher" and lms.proposal_tokens(name, base) == tokens
+    assert lms.thinks(name, base) is (tokens == 16_000)
+    teacher.local = True  # a small one in the process rambles to its limit
+    assert lms.proposing(teacher).kwargs == teacher.kwargs
+
+
 def test_a_call_with_a_room_of_its_own_reaches_a_reasoning_model() -> None:
     """Which is told its room under another name; two of them would be refused."""
     app = chat_app(lambda text: "fine")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import dspy
 import pytest
 
+from optimize.catalogue import EMBEDDED
 from optimize.climb.findings import LEAKS
 from optimize.climb.preflight import Preflight, preflight
 from optimize.climb.rungs import LADDER
@@ -325,6 +326,26 @@ def test_the_ceiling_counts_the_thoughts_of_a_model_that_thinks(
     assert thinking.tokens_out == 16_000 * thinking.calls
     said = preflight_sentences(checked(task, lm="gemini/gemini-2.5-flash"), 0.9)
     assert any("16,000 tokens of thoughts and answer" in line for line in said)
+
+
+def test_the_ceiling_counts_proposals_and_reasoning_of_a_hosted_lm(
+    tiny: Tiny, review_rows: Rows
+) -> None:
+    task = tiny(rows=review_rows)
+    hosted, here = (checked(task, lm=lm).cost for lm in ("openai/gpt-4.1-mini", EMBEDDED))
+    answer = task.max_tokens + 1_000
+    assert hosted.tokens_out == hosted.calls * answer + hosted.calls // 6 * (4_000 - answer)
+    assert here.tokens_out == here.calls * (task.max_tokens + 300)
+
+
+@pytest.mark.parametrize(
+    ("lm", "planned"), [("openai/o4-mini", False), ("anthropic/claude-sonnet-4-5", True)]
+)
+def test_the_plan_has_reasoning_for_an_lm_that_does_not_think(
+    tiny: Tiny, review_rows: Rows, lm: str, planned: bool
+) -> None:
+    plan = checked(tiny(rows=review_rows), lm=lm).cost.plan
+    assert ("reasoning" in [rung.rung for rung in plan.rungs]) is planned
 
 
 def test_a_judge_is_asked_about_the_elected_answer_alone(tiny: Tiny) -> None:

@@ -22,8 +22,8 @@ from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, one_example
 from optimize.program.formats import FORMATS
 from optimize.program.guide import Guide, rules
-from optimize.program.program import PASSAGES, Program, read_program, render, save, student
-from optimize.program.retrieval import Neighbours, Passages
+from optimize.program.program import Program, read_program, render, save, student
+from optimize.program.retrieval import PASSAGES, Neighbours, Passages
 from optimize.program.template import templates
 from optimize.store.prompts import prompt_name
 from optimize.task import Task

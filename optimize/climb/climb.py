@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import dspy
+
 from optimize.climb.attempts import AGAIN, Setup, baseline, demand, on_record, tried_rung
 from optimize.climb.judging import compared, still_reached
 from optimize.climb.observer import Attempt, Observer
@@ -25,6 +27,7 @@ from optimize.climb.verdict import (
 from optimize.data.judging_rows import lent
 from optimize.data.rows import row_hash
 from optimize.errors import BudgetExhausted, WorkbenchError
+from optimize.lm.thinking import room_to_think
 from optimize.program.program import to_text
 from optimize.scoring.evaluate import evaluate
 from optimize.scoring.evaluation import Evaluation
@@ -63,7 +66,8 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
     those come again that were given less than they can use, while there are calls.
     """
     rungs = [rung.priced(setup.task) for rung in rungs]
-    unfit = {rung.name: rung.unfit(setup.task) for rung in rungs}
+    thinks = bool(room_to_think(dspy.settings.lm))
+    unfit = {rung.name: rung.why_not(setup.task, thinks) for rung in rungs}
     climbing = _Climbing(setup, [rung for rung in rungs if not unfit[rung.name]], watch)
     queue, deferred = list(rungs), set[str]()
     while True:

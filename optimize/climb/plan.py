@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from optimize import lm as lms
 from optimize.climb.allowed import Allowed, allowed
 from optimize.climb.climb import FINALISTS, KEPT
 from optimize.climb.rungs import Rung, ladder, rows_that_compare
@@ -98,7 +99,8 @@ def _shared_out(task: Task, splits: Splits, config: RunConfig, after: int, caps:
     """As optimize/climb/attempts.py does it, at one call for each step of a row; a judge takes one
     an answer.
     """
-    rungs = [rung.priced(task) for rung in ladder(splits) if not rung.unfit(task)]
+    thinks = lms.thinks(config.lm, config.api_base)
+    rungs = [r.priced(task) for r in ladder(splits) if not r.why_not(task, thinks)]
     val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)
     judge, each, (learn, spare) = int(bool(task.judge)), least_calls(task), lent(task, splits)
     fixed = each * (val + 2 * test) + after

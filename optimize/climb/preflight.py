@@ -15,14 +15,14 @@ from optimize.climb.findings import Finding, labels_of, row_findings
 from optimize.climb.gold import gold_findings
 from optimize.climb.plan import Plan, planned
 from optimize.climb.verdict import SAME
-from optimize.config import RunConfig, caps
+from optimize.config import RunConfig, caps, is_local
 from optimize.data.baselines import CONSTANT, cross_validated
 from optimize.data.inputs import input_text
 from optimize.data.labels import agreement, judge, random_share
 from optimize.data.rows import Splits, near_groups
 from optimize.files import to_json
 from optimize.lm.embedder import Embedder
-from optimize.program.program import THOUGHT
+from optimize.program.program import HOSTED_THOUGHT, THOUGHT
 from optimize.stats.intervals import commonest, known, mean_interval, rows_to_see, smallest_gain
 from optimize.stats.records import Record, ScoreRecord
 from optimize.task import GUIDE, Task, choices
@@ -31,6 +31,7 @@ from optimize.task import GUIDE, Task, choices
 # measured
 DIFFER = 0.25
 MARGINS = (0.05, 0.1)
+PROPOSED = 6  # calls of which one proposes at most: GEPA asks six rows for each, the others more
 NOISY = 0.15  # share of labels that look drawn at random from which they are told
 
 
@@ -204,16 +205,18 @@ def _ratings(task: Task, row: dspy.Example) -> tuple[Hashable, ...]:
 def _cost(
     task: Task, splits: Splits, config: RunConfig, after: int, per_minute: float | None
 ) -> CostRecord:
-    """The cap on calls, each with the longest prompt a rung may build and the longest answer, at
-    the dearer LM's price.
+    """The cap on calls, each with the longest prompt a rung may build and the longest answer, or
+    proposal for those that may be one, at the dearer LM's price.
     """
     calls = config.max_calls
     tokens_in = calls * longest_prompt(task, splits, config)
     judge = [(config.judge_lm, config.judge_api_base)] if task.judge and config.judge_lm else []
     asked = (*config.lms, *judge)
-    longest = task.max_tokens + THOUGHT
+    hosted = any(not is_local(name) for name, _ in asked)
+    longest = task.max_tokens + (HOSTED_THOUGHT if hosted else THOUGHT)
     answer = max(lms.answer_tokens(*lm, longest) for lm in asked)
-    tokens_out = calls * answer
+    proposal = max(answer, lms.proposal_tokens(*config.lms[-1]))
+    tokens_out = calls * answer + calls // PROPOSED * (proposal - answer)
     prices = [lms.price(*lm) for lm in asked]
     known = [price for price in prices if price]
     return CostRecord(

@@ -37,7 +37,7 @@ def costs(session: Session, rows: int) -> Costs:
     program.lm = None
     calls = (program.votes or 1) * max(1, len(program.predictors()))
     read = calls * _letters(program, session) / CHARS_A_TOKEN
-    wrote = calls * (_answer(session) / CHARS_A_TOKEN + AROUND + THOUGHT * program.reasoning)
+    wrote = calls * (_answer(session) / CHARS_A_TOKEN + AROUND + THOUGHT * (program.reasoning > 0))
     names = dict.fromkeys([(own.lm, own.api_base), *config.lms])
     return Costs(
         rows=rows,

@@ -52,7 +52,7 @@ def _knobs(saved: dict[str, Any]) -> dict[str, Any]:
         "of rows": len((saved["neighbours"] or {}).get("rows", [])),
         "passages": (saved["passages"] or {}).get("k"),
         "guide": bool(saved.get("guide")),
-        "reasoning": saved.get("reasoning"),
+        "reasoning": bool(saved.get("reasoning")),
         "votes": saved.get("votes"),
         "tuned": saved.get("tuned"),
         **(saved.get("lm") or {}),

@@ -16,7 +16,8 @@ import dspy
 from pydantic import Field
 
 from optimize.data.inputs import input_text
-from optimize.program.program import PASSAGES, Program
+from optimize.program.program import Program
+from optimize.program.retrieval import PASSAGES
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.stats.records import Record
 

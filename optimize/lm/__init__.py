@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         local_lm,
         price,
         prompt_tokens,
+        proposal_tokens,
+        proposing,
         resolve,
         retires,
         task_lm,
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 __all__ = [
     "PROPOSAL_TOKENS", "adapted_lm", "answer_tokens", "ask", "check_name", "configure",
     "gguf_path", "local_lm",
-    "price", "prompt_tokens", "resolve", "retires", "task_lm", "teacher_lm", "telling", "thinks",
+    "price", "prompt_tokens", "proposal_tokens", "proposing", "resolve", "retires", "task_lm",
+    "teacher_lm", "telling", "thinks",
 ]  # fmt: skip
 
 

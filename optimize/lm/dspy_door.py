@@ -101,6 +101,28 @@ class _Heard(BaseException):
 
 
 @contextmanager
+def evaluating(note: Callable[[Any, list[Any]], None]) -> Iterator[None]:
+    """Tell `note` of every evaluation that DSPy ends within: the program, and (row, answer, score)
+    of each row. It is told before the program is changed again.
+    """
+    programs: dict[str, Any] = {}
+
+    class Heed(BaseCallback):
+        def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+            programs[call_id] = inputs["program"]
+
+        def on_evaluate_end(
+            self, call_id: str, outputs: Any, exception: BaseException | None = None
+        ) -> None:
+            program = programs.pop(call_id)
+            if exception is None:
+                note(program, outputs.results)
+
+    with dspy.context(callbacks=[*dspy.settings.callbacks, Heed()]):
+        yield
+
+
+@contextmanager
 def refusing(error: BaseException) -> Iterator[None]:
     """Raise `error` as soon as an LM is asked within, be it the one in context or any other."""
     with _stopping(lambda inputs: error):
@@ -244,6 +266,12 @@ def token_prices(provider: str, model: str) -> tuple[float, float] | None:
 def input_tokens(provider: str, model: str) -> int | None:
     """Tokens that the model reads at most, from the same list; None where it has none."""
     known = model_info(provider, model).get("max_input_tokens")
+    return int(known) if known else None
+
+
+def output_tokens(provider: str, model: str) -> int | None:
+    """Tokens that the model writes at most, from the same list; None where it has none."""
+    known = model_info(provider, model).get("max_output_tokens")
     return int(known) if known else None
 
 

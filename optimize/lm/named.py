@@ -22,7 +22,7 @@ from optimize.gguf_header import read_header
 from optimize.lm import answers, embedded, embedder, reach, vectors, weights
 from optimize.lm.addresses import Address, addresses, is_group
 from optimize.lm.answers import AnswerCache
-from optimize.lm.dspy_door import HistorylessLM, retirement, token_prices
+from optimize.lm.dspy_door import HistorylessLM, output_tokens, retirement, token_prices
 from optimize.lm.endpoint import declare_endpoint, endpoint_name, hosted, warm
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, count_others
@@ -34,7 +34,9 @@ from optimize.secrets import keep_secret
 
 log = logging.getLogger(__name__)
 
-PROPOSAL_TOKENS = 300  # room for a teacher's instruction; small LMs ramble to the limit
+# room for a teacher's instruction or advice: a small LM in this process rambles to the limit; of a
+# hosted one, which stops by itself, SIMBA's and GEPA's are often longer than a thousand
+PROPOSAL_TOKENS, HOSTED_PROPOSAL_TOKENS = 300, 4_000
 
 
 def configure(root: Path, meter: Meter | None = None) -> None:
@@ -66,13 +68,37 @@ def telling(lm: MeteredLM) -> MeteredLM:
 
 
 def teacher_lm(config: RunConfig, meter: Meter, max_tokens: int) -> MeteredLM:
-    """The teacher, or the task LM itself, with room to write an instruction, or an answer of so
-    many tokens.
+    """The teacher, or the task LM itself, with room for an answer of so many tokens; `proposing` is
+    what writes instructions.
     """
     name, base = config.lms[-1]
     found = resolve(name, base, config, meter, max(PROPOSAL_TOKENS, max_tokens))
     found.role = "teacher"
     return found
+
+
+def proposing(teacher: MeteredLM, heat: float | None = None) -> MeteredLM:
+    """The teacher with room to write an instruction or advice, as far as it can write so much; one
+    that thinks has more. heat: the temperature, but for one that sets its own.
+    """
+    options: dict[str, Any] = {}
+    if not (teacher.local or getattr(teacher, "thinking", False)):
+        room = _room(teacher.model)
+        options["max_tokens"] = max(room, teacher.kwargs["max_tokens"])
+    return teacher.copy(**options) if heat is None else warm(teacher, heat, **options)
+
+
+def proposal_tokens(name: str, api_base: str | None) -> int:
+    """Tokens that a proposal of this LM may take, its thoughts included."""
+    if is_local(name) or "/" not in name:
+        return PROPOSAL_TOKENS
+    room = HOSTED_PROPOSAL_TOKENS if api_base else _room(name)
+    return max(room, answer_tokens(name, api_base, PROPOSAL_TOKENS))
+
+
+def _room(model: str) -> int:
+    provider, _, bare = model.partition("/")
+    return min(HOSTED_PROPOSAL_TOKENS, output_tokens(provider, bare) or HOSTED_PROPOSAL_TOKENS)
 
 
 def resolve(
@@ -174,20 +200,27 @@ def answer_tokens(name: str, api_base: str | None, asked: int) -> int:
     """
     if is_local(name) or "/" not in name:
         return asked
-    reached = f"endpoint/{name.split('/', 1)[1]}" if api_base else name
-    known = thinks(name, api_base)
-    given = hosted(HistorylessLM, reached, thinks=known, temperature=0.0, max_tokens=asked).kwargs
+    given = _unasked(name, api_base, asked).kwargs
     return int(given.get("max_completion_tokens") or given["max_tokens"])
 
 
 def thinks(name: str, api_base: str | None) -> bool:
-    """Whether answers of this LM have told that it thinks, though no list says so."""
+    """Whether this LM thinks before it answers without being asked to: as far as its name tells, or
+    its answers have told.
+    """
     if is_local(name) or "/" not in name:
         return False
+    return bool(getattr(_unasked(name, api_base, 1), "thinking", 0))
+
+
+def _unasked(name: str, api_base: str | None, tokens: int) -> HistorylessLM:
     model = name.split("/", 1)[1]
+    reached, known = name, remembered(name)
     if api_base:
-        name = endpoint_name(model, addresses(api_base)[0].url, _together(model, api_base))
-    return remembered(name)
+        reached = f"endpoint/{model}"
+        url = addresses(api_base)[0].url
+        known = remembered(endpoint_name(model, url, _together(model, api_base)))
+    return hosted(HistorylessLM, reached, thinks=known, temperature=0.0, max_tokens=tokens)
 
 
 def gguf_path(name: str) -> Path | None:

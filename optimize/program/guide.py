@@ -13,7 +13,7 @@ import dspy
 
 from optimize.files import to_text
 from optimize.program.around import Around, Sent
-from optimize.program.retrieval import Matching
+from optimize.program.retrieval import PASSAGES, Matching
 
 RULES = "rules"  # the input field that holds those which fit
 # a list's entry or a table's row begins a rule of its own; white space before it is a rule's inside
@@ -67,7 +67,8 @@ class WithGuide(Around):
         if not self.guide.k:
             told = f"{signature.instructions}\n\n{self.guide.text}"
             return signature.with_instructions(told), demos, inputs
-        names = list(signature.input_fields)
+        # what is retrieved is long, and would be what rules are found for
+        names = [name for name in signature.input_fields if name != PASSAGES]
         field = dspy.InputField(desc="of the guide, best match first")
         shown = [{**dict(demo), RULES: self._rules(demo, names)} for demo in demos]
         given = {**inputs, RULES: self._rules(inputs, names)}

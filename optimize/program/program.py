@@ -26,7 +26,7 @@ from optimize.lm.dspy_door import first_prompt
 from optimize.program.around import Around, Sent
 from optimize.program.formats import FORMATS
 from optimize.program.guide import Guide, WithGuide
-from optimize.program.retrieval import Neighbours, Passages
+from optimize.program.retrieval import PASSAGES, Neighbours, Passages
 from optimize.program.votes import elected, sampled
 from optimize.task import Task
 
@@ -34,16 +34,20 @@ if TYPE_CHECKING:
     from optimize.lm.embedder import Embedder
 
 STATE_VERSION = 1
-PASSAGES = "passages"  # the input field a program with passages has
 UNKNOWN = "…"  # in a prompt: what an earlier step will say
-THOUGHT = 300  # tokens for reasoning that is written out before the answer (lm.room.WRITTEN)
+# tokens for reasoning that is written out before the answer (lm.room.WRITTEN): a small LM in this
+# process rambles to the limit, and each token takes its time; a hosted one, which stops by itself,
+# needs several hundred where an answer takes more than two steps (multi-hop questions, sums)
+THOUGHT, HOSTED_THOUGHT = 300, 1_000
+REASONING = "reasoning"  # the output field that dspy.ChainOfThought adds
 
 
 class Program(dspy.Module):
     """The task's module (`inner`) in an output format, with demos and passages looked up for each
     call.
 
-    votes: answers of which the commonest is given; 0: the one there is. tuned: the adapter file or
+    reasoning: tokens for what is written out before the answer; 0: it is not. votes: answers of
+    which the commonest is given; 0: the one there is. tuned: the adapter file or
     the provider's name of the tuned LM this program must run on, with `lm` that LM; None: the LM in
     context.
     """
@@ -56,7 +60,7 @@ class Program(dspy.Module):
         self.neighbours: Neighbours | None = None
         self.passages: Passages | None = None
         self.guide: Guide | None = None
-        self.reasoning = False
+        self.reasoning = 0
         self.votes = 0
         self.tuned: str | None = None
         self.lm: dspy.LM | None = None
@@ -88,13 +92,14 @@ class Program(dspy.Module):
         if not self.neighbours:
             return adapter
         found = self.neighbours.find(input_text(self.task, inputs))
-        return _WithDemos(adapter, [self.with_passages(row) for row in found])
+        shown = [self.with_passages(row) for row in found]
+        return _WithDemos(adapter, shown, reasoning=self.reasoning > 0)
 
     @property
     def reasons(self) -> bool:
         """Whether it takes more than one step, written out or not, to its answer."""
         return len(self.predictors()) > 1 or any(
-            "reasoning" in p.signature.output_fields for p in self.predictors()
+            REASONING in p.signature.output_fields for p in self.predictors()
         )
 
     def with_passages(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -134,17 +139,17 @@ class Program(dspy.Module):
             ]
             predictor.demos = [dspy.Example(**self.with_passages(demo)) for demo in demos]
 
-    def use_reasoning(self) -> None:
-        """Let the LM write its reasoning before its answer, without the demos there were: they show
-        none.
+    def use_reasoning(self, thought: int = THOUGHT) -> None:
+        """Let the LM write its reasoning before its answer, in so many tokens, without the demos
+        there were: they show none.
 
         Raises WorkbenchError for a module that is more than one dspy.Predict.
         """
         if type(self.inner) is not dspy.Predict:
             raise WorkbenchError("reasoning is added to a dspy.Predict only")
-        room = self.task.max_tokens + THOUGHT
+        room = self.task.max_tokens + thought
         self.inner = dspy.ChainOfThought(self.inner.signature, max_tokens=room)
-        self.neighbours, self.reasoning = None, True
+        self.neighbours, self.reasoning = None, thought
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         return {
@@ -182,8 +187,8 @@ class Program(dspy.Module):
                 f"The program was saved for other fields than programs/{self.task.name}.py has now."
             )
         self.format = state["format"]
-        if state.get("reasoning"):
-            self.use_reasoning()
+        if thought := state.get("reasoning"):  # True: what was saved before it had a size
+            self.use_reasoning(THOUGHT if thought is True else thought)
         if state["neighbours"]:
             saved, rows = state["neighbours"], tuple(state["neighbours"]["rows"])
             texts = tuple(input_text(self.task, r) for r in rows)
@@ -220,12 +225,14 @@ def _knobs(embedder: Embedder | None) -> dict[str, Any] | None:
 class _WithDemos(Around):
     """Demos of this call, put before the input."""
 
-    def __init__(self, adapter: dspy.Adapter, demos: list[dict[str, Any]]) -> None:
+    def __init__(self, adapter: dspy.Adapter, demos: list[dict[str, Any]], reasoning: bool) -> None:
         super().__init__(adapter)
-        self.demos = demos
+        self.demos, self.reasoning = demos, reasoning
 
     def changed(self, signature: Any, demos: list[Any], inputs: dict[str, Any]) -> Sent:
-        fitting = [demo for demo in self.demos if set(signature.output_fields) <= set(demo)]
+        # rows hold no reasoning; DSPy shows that as not supplied
+        shown = set(signature.output_fields) - ({REASONING} if self.reasoning else set())
+        fitting = [demo for demo in self.demos if shown <= set(demo)]
         return signature, [*demos, *fitting], inputs
 
 

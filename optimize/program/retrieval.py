@@ -14,6 +14,8 @@ from optimize.files import read_jsonl
 if TYPE_CHECKING:
     from optimize.lm.embedder import Embedder
 
+PASSAGES = "passages"  # the input field a program with passages has
+
 
 @dataclass(frozen=True)
 class Neighbours:

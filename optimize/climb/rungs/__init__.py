@@ -15,11 +15,12 @@ from optimize.climb.rungs.base import (
     Skip,
     Starved,
     searched,
+    steps,
 )
 from optimize.climb.rungs.guide import guide, without_guide
 from optimize.climb.rungs.output_format import output_format
 from optimize.climb.rungs.passages import passages, without_corpus
-from optimize.climb.rungs.reasoning import reasoning, with_own_steps
+from optimize.climb.rungs.reasoning import REASONS, reasoning, with_own_steps
 from optimize.climb.rungs.search import demo_search
 from optimize.climb.rungs.sizes import Demand, Size
 from optimize.climb.rungs.votes import ANSWERS, votes
@@ -47,9 +48,10 @@ class Rung:
 
     unfit: why it can do nothing for a task, known before a call is spent; empty where it can.
     useful: the least search that can tell something; most: the largest it makes, where it can its
-    authors'. dearer: how many times as many calls its program makes for an example; judge: those of
-    a judge beside them, who is asked about the answer that is given alone. grown: LM calls of its
-    search below which it does not come again.
+    authors'; a_step: passes more of each for each further step of a program. dearer: how many times
+    as many calls its program makes for an example; judge: those of a judge beside them, who is
+    asked about the answer that is given alone. grown: LM calls of its search below which it does
+    not come again.
     """
 
     name: str
@@ -58,13 +60,24 @@ class Rung:
     unfit: Callable[[Task], str] = lambda task: ""
     useful: Size = Size(passes=PASSES)  # noqa: RUF009 (frozen)
     most: Size = Size(passes=WANTED)  # noqa: RUF009 (frozen)
+    a_step: tuple[int, int] = (0, 0)
     dearer: float = 1
     judge: int = 0
     grown: int = 0
 
+    def why_not(self, task: Task, thinks: bool) -> str:
+        """Why it can do nothing for a task and its LM, which thinks by itself or does not."""
+        own = REASONS if thinks and self.family == "reasoning" else ""
+        return self.unfit(task) or own
+
     def priced(self, task: Task) -> Rung:
-        """With what an answer to this task takes beside the program's own calls."""
-        return replace(self, judge=int(bool(task.judge)))
+        """With what this task's program takes for the search, and a judge for an answer."""
+        further = steps(task) - 1
+        useful, most = (
+            replace(size, passes=size.passes + more * further)
+            for size, more in zip((self.useful, self.most), self.a_step, strict=True)
+        )
+        return replace(self, judge=int(bool(task.judge)), useful=useful, most=most)
 
     def on_test(self, test: int, calls: float = 1.0) -> int:
         """LM calls that its program takes more for so many test rows than what it is made of."""
@@ -105,7 +118,7 @@ LADDER: tuple[Rung, ...] = (
     # an LM that cannot keep to one of four formats fails on most of eight rows
     Rung("output_format", "format", output_format, useful=Size(once=4 * 8), most=Size(once=4 * 24)),
     # it and the rules that fit; all versions with demos and without
-    Rung("guide", "guide", guide, without_guide, useful=Size(2), most=Size(5)),
+    Rung("guide", "guide", guide, without_guide, useful=Size(2), most=Size(PASSES)),
     Rung("nearest_demos", "demos", demos.nearest, demos.without_step_for_rows, most=Size(5)),
     # 64 candidates, each of which answers one row at least
     Rung("demo_search", "demos", demo_search, most=Size(7, 0, 64)),
@@ -113,15 +126,23 @@ LADDER: tuple[Rung, ...] = (
     # deviation of a draw, that of its authors' sixteen 1.8
     Rung("bootstrapped_demos", "demos", demos.bootstrapped, useful=Size(7, 5), most=Size(19, 17)),
     Rung("passages", "retrieval", passages, without_corpus, most=Size(6)),
-    # as two calls an example: both of its programs
-    Rung("reasoning", "reasoning", reasoning, with_own_steps, useful=Size(4, 2), most=Size(4, 2)),
+    # as two calls an example: its three programs
+    Rung("reasoning", "reasoning", reasoning, with_own_steps, Size(5, 2, 1), Size(5, 2, 1)),
     # six of the nine pairs of three instructions and three demo sets
     Rung("mipro", "instructions", instructions.mipro, useful=Size(8, 2), most=Size(20, 11)),
     Rung("simba", "instructions", instructions.simba, useful=SIMBA_LEAST, most=SIMBA_MOST),
     # the program, four that reflection made of it and the rows that it reflects on
     Rung("gepa", "instructions", instructions.gepa, useful=Size(6), most=Size(20)),
-    # three instructions, then three that were made in view of how these did
-    Rung("copro", "instructions", instructions.copro, useful=Size(7, 0, 6), most=Size(31, 0, 30)),
+    # three instructions, then three that were made in view of how these did; for a further step as
+    # many more, and those before them once more
+    Rung(
+        "copro",
+        "instructions",
+        instructions.copro,
+        useful=Size(7, 0, 6),
+        most=Size(31, 0, 30),
+        a_step=(12, 90),
+    ),
     Rung("votes", "votes", votes, useful=NONE, most=NONE, dearer=ANSWERS),
 )
 # on a tuned LM: the likeliest first, each a program that val judges

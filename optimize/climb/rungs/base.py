@@ -46,6 +46,20 @@ def searched(train: int, answers: int = 0) -> int:
     return min(train // 3, MOST_SEARCH, max(SEARCH, answers // WANTED))
 
 
+def compared_on(candidates: int, rows: int) -> int:
+    """Examples that `Context.compare` asks for so many candidates on so many rows at most."""
+    asked, upto, alive = 0, 0, candidates
+    for left in reversed(range(_rounds(candidates))):
+        further = math.ceil(rows / 2**left)
+        asked += alive * (further - upto)
+        upto, alive = further, math.ceil(alive / 2)
+    return asked
+
+
+def _rounds(candidates: int) -> int:
+    return max(1, (candidates - 1).bit_length())
+
+
 def steps(task: Task) -> int:
     """LM calls that one answer of the task's program takes at least."""
     return max(1, len(student(task).predictors()))
@@ -141,13 +155,12 @@ class Context:
         that are surely worse than the leader (optimize.stats.race, at SURE). Sixteen candidates
         cost about five passes over the rows. For choosing inside a rung only.
         """
-        rounds = max(1, (len(candidates) - 1).bit_length())
         alive: list[tuple[Program, Evaluation]] = [
             (candidate, Evaluation(())) for candidate in candidates
         ]
-        for left in reversed(range(rounds)):
+        for left in reversed(range(_rounds(len(candidates)))):
             upto = math.ceil(len(rows) / 2**left)
-            alive = sorted(self._asked(alive, rows[:upto]), key=lambda look: -look[1].mean)
+            alive = sorted(self.asked(alive, rows[:upto]), key=lambda look: -look[1].mean)
             if left:
                 leader = alive[0][1].scores
                 lasting = [
@@ -160,7 +173,7 @@ class Context:
                 break
         return alive
 
-    def _asked(
+    def asked(
         self, looks: Sequence[tuple[Program, Evaluation]], rows: list[dspy.Example]
     ) -> list[tuple[Program, Evaluation]]:
         """The candidates with the rows they have not answered yet; one whose calls fail is dropped

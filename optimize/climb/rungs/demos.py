@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import dspy
 
-from optimize.climb.rungs.base import BOOTSTRAP, Context, fits, fitting, fresh, hushed
+from optimize.climb.rungs.base import BOOTSTRAP, Context, fits, fitting, fresh
+from optimize.climb.rungs.compiling import compiled
 from optimize.data.inputs import input_text
 from optimize.files import to_json
 from optimize.lm.embedder import Embedder
@@ -31,30 +32,24 @@ def bootstrapped(student: Program, context: Context) -> Program:
     demos.
     """
     pool, search = context.halves()
-    always = (
-        3 * len(search) + context.a_set()
-    )  # zero-shot, labelled only, and one unshuffled demo set
-    candidates = context.affordable(
-        len(search) + context.a_set(), least=1, most=16, overhead=always
-    )
-    drawn = with_fitting(
-        student, spread(pool, student.task, SOME, random.Random(context.seed)), search
-    )
+    always = 3 * len(search) + context.a_set()  # zero-shot, labelled only, one unshuffled demo set
+    each = len(search) + context.a_set()
+    candidates = context.affordable(each, least=1, most=16, overhead=always)
+    rows = to_bootstrap(pool, context)
+    shown = min(MANY, max(SOME, len(labels(pool, context.task))))
+    drawn = with_fitting(student, rows[:shown], search)
     most = max(len(predictor.demos) for predictor in drawn.predictors())
-    with hushed():
-        optimizer = dspy.BootstrapFewShotWithRandomSearch(
-            metric=float_metric(context.task),
-            max_bootstrapped_demos=4,
-            max_labeled_demos=most,
-            num_candidate_programs=candidates,
-            num_threads=context.threads,
-            max_errors=len(context.train),
-            teacher_settings={"lm": context.teacher},
-        )
-        compiled: Program = optimizer.compile(
-            with_demos(student, []), trainset=pool[:BOOTSTRAP], valset=search
-        )
-    return compiled
+    optimizer = dspy.BootstrapFewShotWithRandomSearch(
+        metric=float_metric(context.task),
+        max_bootstrapped_demos=4,
+        max_labeled_demos=most,
+        num_candidate_programs=candidates,
+        num_threads=context.threads,
+        max_errors=len(context.train),
+        teacher_settings={"lm": context.teacher},
+    )
+    bare = with_demos(student, [])
+    return compiled(optimizer, bare, search, context, trainset=rows, valset=search)
 
 
 def without_step_for_rows(task: Task) -> str:
@@ -145,17 +140,34 @@ def with_fitting(student: Program, demos: list[dspy.Example], rows: list[dspy.Ex
     return program
 
 
+def to_bootstrap(pool: list[dspy.Example], context: Context) -> list[dspy.Example]:
+    """The rows that a teacher answers for demos, and of which labelled demos are taken: of every
+    label one, and BOOTSTRAP in any case.
+
+    Rungs are sized for BOOTSTRAP of them in each demo set: a set is done with its first few right
+    answers, so that only a teacher that is right on less than one row in six is asked for more.
+    """
+    size = max(BOOTSTRAP, len(labels(pool, context.task)))
+    return spread(pool, context.task, size, random.Random(context.seed))
+
+
+def labels(pool: list[dspy.Example], task: Task) -> dict[str, list[dspy.Example]]:
+    """The rows of each label; all of them as one where a task has none."""
+    found: dict[str, list[dspy.Example]] = defaultdict(list)
+    for example in pool:
+        found[to_json(example[task.label]) if task.label else ""].append(example)
+    return found
+
+
 def spread(
     pool: list[dspy.Example], task: Task, size: int, rng: random.Random
 ) -> list[dspy.Example]:
     """A random draw that takes every label in turn, so that a few demos show as many labels as they
     can.
     """
-    by_label: dict[str, list[dspy.Example]] = defaultdict(list)
-    for example in rng.sample(pool, len(pool)):
-        by_label[to_json(example[task.label]) if task.label else ""].append(example)
+    by_label = labels(rng.sample(pool, len(pool)), task)
     drawn: list[dspy.Example] = []
-    labels = rng.sample(sorted(by_label), len(by_label))
+    order = rng.sample(sorted(by_label), len(by_label))
     while len(drawn) < min(size, len(pool)):
-        drawn += [by_label[label].pop() for label in labels if by_label[label]]
+        drawn += [by_label[label].pop() for label in order if by_label[label]]
     return drawn[:size]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
+import dspy
+
 from optimize import usercode
-from optimize.climb.rungs.base import Context, Skip, fits, fresh
+from optimize.climb.rungs.base import PASSES, Context, Skip, compared_on, fits, fresh
 from optimize.climb.rungs.demos import FEW, with_nearest
 from optimize.files import to_text
 from optimize.program.guide import Guide
@@ -29,11 +31,13 @@ def guide(student: Program, context: Context) -> Program:
     of it, each with the demos there are and with the nearest ones.
     """
     _, search = context.halves()
-    passes = context.affordable(len(search), least=2, most=5)
+    passes = context.affordable(len(search), least=2, most=PASSES)
     versions = [Guide(context.task.guide), Guide(context.task.guide, MATCHED)]
-    if passes == 5 and len(context.task.guide.split()) > LONG:
+    # what comparing six programs leaves of the passes, but for the teacher's call
+    looked = PASSES * len(search) - compared_on(6, len(search)) - 1
+    if passes == PASSES and len(context.task.guide.split()) > LONG and looked > 0:
         with contextlib.suppress(*usercode.LM_FAILURES):  # the others need no teacher
-            versions.append(Guide(shortened(student, context)))
+            versions.append(Guide(shortened(student, context, search[:looked])))
     programs = [with_guide(student, version) for version in versions]
     if passes > 2:
         programs += [with_nearest(p, context, FEW, context.finders[0]) for p in programs]
@@ -49,11 +53,10 @@ def with_guide(student: Program, found: Guide) -> Program:
     return program
 
 
-def shortened(student: Program, context: Context) -> str:
+def shortened(student: Program, context: Context, looked: list[dspy.Example]) -> str:
     """The guide in fewer words, as the teacher writes it in view of rows that go wrong without."""
-    _, search = context.halves()
-    found = evaluate(student, search, Asking(context.task, context.threads))
-    wrong = [e for e, score in zip(search, found.scores, strict=True) if (score or 0.0) < 1.0]
+    found = evaluate(student, looked, Asking(context.task, context.threads))
+    wrong = [e for e, score in zip(looked, found.scores, strict=True) if (score or 0.0) < 1.0]
     rows = "\n\n".join(
         "\n".join(f"{name}: {to_text(e[name])}" for name in context.task.fields)
         for e in wrong[:FAILED]

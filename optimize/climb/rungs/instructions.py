@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import dspy
 
-from optimize.climb.rungs.base import BOOTSTRAP, Context, fresh, hushed
+from optimize import lm as lms
+from optimize.climb.rungs.base import Context
+from optimize.climb.rungs.compiling import compiled
+from optimize.climb.rungs.demos import to_bootstrap
 from optimize.program.program import Program
 from optimize.scoring.metrics import feedback_metric, float_metric
 
@@ -15,6 +18,11 @@ MIPRO = ((12, 18, 4), (6, 10, 4), (3, 6, 2))
 # batch, candidates and steps of SIMBA's least search, and the examples of one such step
 SIMBA = (16, 3, 4)
 SIMBA_STEP = (2 * SIMBA[1] + 1) * SIMBA[0] + SIMBA[1] + 1
+# breadths of COPRO: its authors', where two rounds of it can be paid, and the least
+COPRO = (10, 3)
+# GEPA's and COPRO's authors have instructions written at 1 and 1.4; no reasoning model takes
+# another temperature than 1, nor do Anthropic's models take more
+HEAT = 1.0
 
 
 def mipro(student: Program, context: Context) -> Program:
@@ -30,7 +38,7 @@ def mipro(student: Program, context: Context) -> Program:
     trials = context.affordable(len(search), least=2, most=most, overhead=overhead(candidates))
     optimizer = dspy.MIPROv2(
         metric=float_metric(context.task),
-        prompt_model=context.teacher,
+        prompt_model=lms.proposing(context.teacher),
         teacher_settings={"lm": context.teacher},
         auto=None,
         num_candidates=candidates,
@@ -41,17 +49,18 @@ def mipro(student: Program, context: Context) -> Program:
         seed=context.seed or 9,  # DSPy ignores 0
         verbose=False,
     )
-    with hushed():
-        compiled: Program = optimizer.compile(
-            fresh(student),
-            trainset=pool[:BOOTSTRAP],
-            valset=search,
-            num_trials=trials,
-            minibatch=False,
-            program_aware_proposer=False,
-            view_data_batch_size=5,
-        )
-    return compiled
+    return compiled(
+        optimizer,
+        student,
+        search,
+        context,
+        trainset=to_bootstrap(pool, context),
+        valset=search,
+        num_trials=trials,
+        minibatch=False,
+        program_aware_proposer=False,
+        view_data_batch_size=5,
+    )
 
 
 def simba(student: Program, context: Context) -> Program:
@@ -79,12 +88,10 @@ def simba(student: Program, context: Context) -> Program:
         num_candidates=candidates,
         max_steps=steps,
         max_demos=2,
-        prompt_model=context.teacher,
+        prompt_model=lms.proposing(context.teacher),
         num_threads=context.threads,
     )
-    with hushed():
-        compiled: Program = optimizer.compile(fresh(student), trainset=rows, seed=context.seed)
-    return compiled
+    return compiled(optimizer, student, rows, context, trainset=rows, seed=context.seed)
 
 
 def gepa(student: Program, context: Context) -> Program:
@@ -95,28 +102,35 @@ def gepa(student: Program, context: Context) -> Program:
         metric=feedback_metric(context.task),
         # it may overshoot by one pass over the search rows
         max_metric_calls=(passes - 1) * len(search),
-        reflection_lm=context.teacher,
+        reflection_lm=lms.proposing(context.teacher, HEAT),
         num_threads=context.threads,
         seed=context.seed,
     )
-    with hushed():
-        compiled: Program = optimizer.compile(fresh(student), trainset=pool, valset=search)
-    return compiled
+    return compiled(optimizer, student, search, context, trainset=pool, valset=search)
 
 
 def copro(student: Program, context: Context) -> Program:
     """COPRO: instructions proposed and refined by coordinate ascent."""
     _, search = context.halves()
-    # its authors' breadth, where two rounds of it can be paid
-    breadth = 10 if context.passes(10 * (len(search) + 1), len(search)) >= 2 else 3
-    depth = context.affordable(breadth * (len(search) + 1), least=1, most=3, overhead=len(search))
+    steps = len(student.predictors())
+
+    def asked(breadth: int, depth: int) -> int:
+        """Examples that it asks. Each depth proposes `breadth` instructions for each step; of a
+        program of several steps it evaluates those of earlier depths once more.
+        """
+        evaluated = depth * (depth + 1) // 2 if steps > 1 else depth
+        return steps * breadth * (evaluated * len(search) + depth)
+
+    least = (COPRO[1], 1)
+    sizes = ((COPRO[0], 3), (COPRO[0], 2), (COPRO[1], 3), (COPRO[1], 2))
+    breadth, depth = next((s for s in sizes if context.passes(asked(*s))), least)
+    context.affordable(asked(breadth, depth), least=1, most=1)
     optimizer = dspy.COPRO(
-        prompt_model=context.teacher,
+        prompt_model=lms.proposing(context.teacher),
         metric=float_metric(context.task),
         breadth=breadth,
         depth=depth,
+        init_temperature=HEAT,
     )
     settings = {"num_threads": context.threads, "display_progress": False, "display_table": 0}
-    with hushed(), dspy.context(max_errors=len(context.train)):
-        compiled: Program = optimizer.compile(fresh(student), trainset=search, eval_kwargs=settings)
-    return compiled
+    return compiled(optimizer, student, search, context, trainset=search, eval_kwargs=settings)

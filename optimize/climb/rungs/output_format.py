@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from optimize.climb.rungs.base import Context, fresh
+from optimize.climb.verdict import is_cheaper, promotes
 from optimize.program.program import Program, render
 from optimize.scoring.evaluation import Evaluation
 from optimize.stats.intervals import paired_gain
@@ -12,11 +13,13 @@ MOST = 24  # rows: formats differ by more than such a sample blurs
 
 
 def output_format(student: Program, context: Context) -> Program:
-    """The format that sends least among those that the best one does not beat by more than one
-    standard error.
+    """The format with the best mean; one that takes clearly fewer calls where it loses no more than
+    a challenger may (optimize.climb.verdict). Of equal ones that with the fewest calls, then the
+    shortest prompt.
     """
     _, search = context.halves()
-    rows = search[: context.affordable(len(CANDIDATES), least=8, most=MOST)]
+    # one more than there are: some LM answers one of them at the second call only
+    rows = search[: context.affordable(len(CANDIDATES) + 1, least=8, most=MOST)]
     candidates = []
     for name in CANDIDATES:
         candidate = fresh(student)
@@ -26,19 +29,15 @@ def output_format(student: Program, context: Context) -> Program:
     def length(candidate: Program) -> int:
         return len(render(candidate, rows[0]))
 
-    def sent(found: tuple[Program, Evaluation]) -> float:
-        """Prompt characters that an answer takes: one that cannot be parsed is asked for again."""
-        candidate, evaluation = found
-        return (
-            length(candidate)
-            * sum(o.usage.asked for o in evaluation.outcomes)
-            / len(evaluation.outcomes)
-        )
+    def calls(evaluation: Evaluation) -> float:
+        """An answer's: one that cannot be parsed is asked for again."""
+        return sum(o.usage.asked for o in evaluation.outcomes) / len(evaluation.outcomes)
 
-    compared = context.compare(sorted(candidates, key=length), rows)
-    _, best = max(compared, key=lambda found: found[1].mean)
-    gains = [paired_gain(evaluation.scores, best.scores) for _, evaluation in compared]
-    return min(
-        (found for found, gain in zip(compared, gains, strict=True) if gain.mean <= gain.error),
-        key=sent,
-    )[0]
+    begun = [(candidate, Evaluation(())) for candidate in sorted(candidates, key=length)]
+    asked = context.asked(begun, rows)
+    best, found = max(asked, key=lambda look: (look[1].mean, -calls(look[1])))
+    for other, evaluation in asked:
+        gain = paired_gain(found.scores, evaluation.scores)
+        if is_cheaper(calls(evaluation), calls(found)) and promotes(gain, cheaper=True):
+            best, found = other, evaluation
+    return best

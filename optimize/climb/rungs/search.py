@@ -11,16 +11,19 @@ from collections.abc import Iterator
 
 import dspy
 
+from optimize import lm as lms
 from optimize import usercode
 from optimize.climb.rungs.base import Context, fresh
 from optimize.climb.rungs.demos import MANY, SOME, spread, starts, with_fitting
-from optimize.files import to_text
+from optimize.files import to_json, to_text
 from optimize.program.program import Program
+from optimize.program.program import student as unclimbed
 
 CANDIDATES = 64
 # the constrained ones: a set of demos may work in one and not in the other
 FORMATS = ("compact", "json")
-PROPOSALS = 2
+PROPOSALS, HEAT = 2, 1.0
+REPEATED = 12  # draws in a row that are known, after which no more come
 
 
 def demo_search(student: Program, context: Context) -> Program:
@@ -29,10 +32,8 @@ def demo_search(student: Program, context: Context) -> Program:
     """
     pool, search = context.halves()
     passes = context.affordable(len(search), least=2, most=CANDIDATES.bit_length())
-    return context.best(
-        list(itertools.islice(candidates(student, context, pool, search), 2 ** (passes - 1))),
-        search,
-    )
+    found = distinct(candidates(student, context, pool, search))
+    return context.best(list(itertools.islice(found, 2 ** (passes - 1))), search)
 
 
 def candidates(
@@ -72,27 +73,72 @@ def candidates(
         yield with_fitting(start, draw(size), search)
 
 
-def proposals(student: Program, context: Context, shown: list[dspy.Example]) -> Iterator[str]:
-    """Instructions as the teacher would write them, from the present ones and a few rows."""
-    told = student.predictors()[0].signature.instructions
+def distinct(found: Iterator[Program]) -> Iterator[Program]:
+    """Each program once; the end where one draw after the other is known: a program that shows no
+    row, such as dspy.ReAct, is the same with all demos.
+    """
+    seen, again = set[str](), 0
+    for program in found:
+        state = to_json(program.dump_state())
+        again = again + 1 if state in seen else 0
+        if not again:
+            seen.add(state)
+            yield program
+        elif again == REPEATED:
+            return
+
+
+def proposals(
+    student: Program, context: Context, shown: list[dspy.Example]
+) -> Iterator[tuple[str, ...]]:
+    """An instruction for each step as the teacher would write it, from the present one and a few
+    rows.
+    """
     rows = "\n\n".join(
         "\n".join(f"{name}: {to_text(e[name])}" for name in student.task.fields) for e in shown
     )
-    question = (
-        f"An instruction says:\n{told}\n\nRows labelled by an expert:\n{rows}\n\nWrite a better "
-        "instruction, in one or two sentences."
-    )
+    teacher = lms.proposing(context.teacher, HEAT)
     for number in range(1, PROPOSALS + 1):
-        options = {"temperature": 1.0, "rollout_id": context.seed + number}
         with contextlib.suppress(*usercode.LM_FAILURES):  # one candidate fewer
-            yield context.teacher.say(question, **options)
+            yield tuple(
+                teacher.say(
+                    f"An instruction says:\n{own}\n\nRows labelled by an expert:\n{rows}\n\n"
+                    "Write a better instruction, in one or two sentences.",
+                    rollout_id=context.seed + number,
+                )
+                for _, own, _ in instructions(student)
+            )
 
 
-def with_instructions(student: Program, told: str) -> Program:
-    """The program with its first predictor told so."""
+def with_instructions(student: Program, told: tuple[str, ...]) -> Program:
+    """The program with its steps told so, each beside what its module tells it."""
     program = fresh(student)
-    predictor = program.predictors()[0]
-    predictor.signature = predictor.signature.with_instructions(
-        told or predictor.signature.instructions
-    )
+    steps = zip(program.predictors(), instructions(student), told, strict=True)
+    for predictor, (before, own, after), new in steps:
+        said = f"{before}{new or own}{after}"
+        predictor.signature = predictor.signature.with_instructions(said)
     return program
+
+
+def instructions(student: Program) -> list[tuple[str, str, str]]:
+    """Each step's instruction, between what its module writes around it: dspy.ReAct the list of its
+    tools and how to end, without which it can use none.
+    """
+    found = []
+    written = _written_around(unclimbed(student.task))
+    for predictor, (before, after) in zip(student.predictors(), written, strict=True):
+        own = predictor.signature.instructions.removeprefix(before).removesuffix(after)
+        found.append((before, own, after))
+    return found
+
+
+def _written_around(program: Program) -> list[tuple[str, str]]:
+    """What the modules of a program write before and after the instructions given to them."""
+    around = dict[int, tuple[str, str]]()
+    for _, module in program.named_sub_modules():
+        given = getattr(getattr(module, "signature", None), "instructions", "")
+        for predictor in module.predictors() if given else ():
+            before, has, after = predictor.signature.instructions.partition(given)
+            if has and (before or after):
+                around[id(predictor)] = before, after
+    return [around.get(id(predictor), ("", "")) for predictor in program.predictors()]
