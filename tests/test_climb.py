@@ -396,7 +396,7 @@ def test_calls_for_second_asking_are_not_kept_from_the_lever_that_ends_it(
     """An LM that never names the fields is asked twice for each row."""
     reserve = 2 * len(setup.splits.val) + 4 * len(setup.splits.test)
     given = replace(setup.splits, given=True)  # so that no train rows judge
-    small = Setup(setup.task, given, setup.teacher, Meter(reserve + 70), 0.999, 4, 0)
+    small = Setup(setup.task, given, setup.teacher, Meter(reserve + 90), 0.999, 4, 0)
     small.teacher.meter = small.meter
     found = climb(small, LADDER, Observer())
     formats = next(a for a in found.attempts if a.rung == "output_format")

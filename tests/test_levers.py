@@ -129,10 +129,10 @@ def test_copro_counts_what_it_asks_of_a_chain(context: Context, passes: int, dep
 def test_a_chain_has_what_copro_needs_in_the_plan(context: Context) -> None:
     task = of_steps(Chain)
     copro, calls = RUNGS["copro"].priced(task), steps(task)
-    needs = copro.needs(0, 0, 24, calls)
+    needs = copro.searches(24, calls).useful
     context = replace(context, task=task, calls=calls, budget=needs)
     assert RUNGS["copro"].pull(student(task), context)
-    less = replace(context, budget=RUNGS["copro"].needs(0, 0, 24, calls))
+    less = replace(context, budget=RUNGS["copro"].searches(24, calls).useful)
     with pytest.raises(Starved):
         RUNGS["copro"].pull(student(task), less)
 

@@ -115,8 +115,8 @@ NONE = Size()  # nothing is searched: val judges its one program
 SIMBA_LEAST, SIMBA_MOST = Size(6, 0, 2 * instructions.SIMBA_STEP), Size(18, 0, 8 * (13 * 32 + 7))
 # what is useful, beside each lever where four passes, a race of eight candidates, are not
 LADDER: tuple[Rung, ...] = (
-    # an LM that cannot keep to one of four formats fails on most of eight rows
-    Rung("output_format", "format", output_format, useful=Size(once=4 * 8), most=Size(once=4 * 24)),
+    # an LM that cannot keep to one of four formats, and is asked twice, fails on most of eight rows
+    Rung("output_format", "format", output_format, useful=Size(once=5 * 8), most=Size(once=5 * 24)),
     # it and the rules that fit; all versions with demos and without
     Rung("guide", "guide", guide, without_guide, useful=Size(2), most=Size(PASSES)),
     Rung("nearest_demos", "demos", demos.nearest, demos.without_step_for_rows, most=Size(5)),
