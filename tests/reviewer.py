@@ -19,7 +19,7 @@ from optimize.commands.new import NEGATIVE, POSITIVE
 from tests.test_lm import completion, served
 
 SKILL, SHOWN = 45, 85  # rows of a hundred that it gets right, without demos and with them
-UNREADABLE = POSITIVE[0]  # what it answers with something else than a verdict
+UNREADABLE = POSITIVE[18]  # a val row that it answers with something else than a verdict
 
 
 def reviewer() -> FastAPI:

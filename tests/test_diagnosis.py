@@ -63,7 +63,7 @@ def test_unparsable_answers_confusions_and_doubtful_labels_are_told_apart(shippe
 def test_an_answer_that_every_reference_gives_casts_doubt_on_the_label(tiny: Tiny) -> None:
     words = {"good": "lovely superb splendid", "bad": "awful dreadful rotten"}
     made = [
-        {"text": f"{words[m]} {chr(97 + n % 26) * 5} {chr(97 + n * 7 % 26) * 4}", "mood": m}
+        {"text": f"{words[m]} {m[0]}{chr(97 + n % 26) * 5} {m[0]}{n * 7 % 26:04}", "mood": m}
         for n in range(60)
         for m in words
     ]

@@ -109,7 +109,8 @@ def test_prompts_are_compared_with_the_rows_that_it_fixed_and_broke(here: Path) 
 
 
 def test_a_rung_alone_is_compared_with_what_it_was_built_on(here: Path) -> None:
-    assert found("diff", "review~nearest_demos")["before"] == "review~zero_shot"
+    assert found("diff", "review~output_format")["before"] == "review~zero_shot"
+    assert found("diff", "review~nearest_demos")["before"] == "review~output_format"
     later = found("diff", "review~demo_search")
     assert later["before"] == "review~nearest_demos"
     assert "nothing before it" in given("diff", "review~zero_shot", code=2).stderr

@@ -60,6 +60,17 @@ def test_many_small_labels_do_not_all_round_the_same_way() -> None:
         assert sides[side] == pytest.approx(share * 240, abs=20)
 
 
+@pytest.mark.parametrize("large", [20, 50, 80])
+def test_a_large_group_is_for_train_and_the_rest_still_has_all_sides(large: int) -> None:
+    groups = [0] * large + list(range(1, 101 - large))
+    sides = split_groups(hashes(100), ["x"] * 100, groups)
+    assert set(sides[:large]) == {"train"}
+    counts = Counter(sides)
+    rest = min(1.0, (100 - large) / 40)
+    assert counts["val"] == pytest.approx(15 * rest, abs=1.5)
+    assert counts["test"] == pytest.approx(25 * rest, abs=1.5)
+
+
 def test_a_group_is_never_divided() -> None:
     groups = [n % 25 for n in range(100)]
     sides = split_groups(hashes(100), ["x"] * 100, groups)

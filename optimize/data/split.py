@@ -5,7 +5,7 @@ texts in, names out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from itertools import accumulate
@@ -100,7 +100,8 @@ def _vectors(texts: Sequence[str]) -> Any:
 
 def split_groups(hashes: list[str], labels: list[str], groups: list[int]) -> list[str]:
     """A side for each row: within a label, groups of rows in hash order, the first 60 % of the rows
-    for train, the next 15 % for val, the rest for test.
+    for train, the next 15 % for val, the rest for test. A group that is larger than val's part is
+    for train, and the others make up the parts.
 
     The same rows give the same split, whatever their order in the file; and a row that is added
     moves at most one row of its label across each border, so that most test rows stay test rows,
@@ -115,13 +116,32 @@ def split_groups(hashes: list[str], labels: list[str], groups: list[int]) -> lis
         by_label[labels[rows[0]]].append(rows)
     side = [""] * len(hashes)
     for label, found in by_label.items():
-        total, done = sum(map(len, found)), _rounding(label)
-        for rows in sorted(found, key=lambda rows: hashes[rows[0]]):
-            name = _side((done + len(rows) / 2) / total)
-            done += len(rows)
+        total = sum(map(len, found))
+        large = [rows for rows in found if 1 < len(rows) > SHARES["val"] * total]
+        others = [rows for rows in found if rows not in large]
+        left = total - sum(map(len, large))
+        parts = {name: share * total for name, share in SHARES.items()}
+        parts["train"] = max(0.0, parts["train"] - (total - left))
+        named = [("train", rows) for rows in large]
+        named += _in_turn(sorted(others, key=lambda rows: hashes[rows[0]]), parts, _rounding(label))
+        for name, rows in named:
             for row in rows:
                 side[row] = name
     return side
+
+
+def _in_turn(
+    groups: list[list[int]], parts: dict[str, float], begin: float
+) -> Iterator[tuple[str, list[int]]]:
+    """Each group with the side that its middle lies in. parts: of each side, in rows or so. begin:
+    rows before the first one.
+    """
+    rows, whole, done = sum(map(len, groups)), sum(parts.values()), begin
+    borders = list(accumulate(part * rows / whole for part in parts.values()))
+    for group in groups:
+        middle, done = done + len(group) / 2, done + len(group)
+        inside = (name for name, end in zip(parts, borders, strict=True) if middle < end)
+        yield next(inside, list(parts)[-1]), group
 
 
 def _rounding(label: str) -> float:
@@ -129,11 +149,3 @@ def _rounding(label: str) -> float:
     labels do not all fall to one side.
     """
     return int.from_bytes(sha256(label.encode()).digest()[:4]) / 2**32 - 0.5
-
-
-def _side(place: float) -> str:
-    """place: in the label's rows, 0…1."""
-    for name, border in zip(SHARES, accumulate(SHARES.values()), strict=True):
-        if place < border:
-            return name
-    return name
