@@ -9,15 +9,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
+from mlflow.exceptions import MlflowException
 from pydantic import BaseModel
 
 from optimize.commands.new import write_task
-from optimize.errors import WorkbenchError
+from optimize.commands.serve import Served, _load_pyfunc
 from optimize.program.program import student
 from optimize.program.template import templates
 from optimize.store.experiment import COLUMNS, RUNS, VIEW, addresses
@@ -36,7 +38,10 @@ KEY = "sk-never-in-a-file"
 @pytest.fixture(scope="module")
 def asked() -> Iterator[tuple[str, list[Any]]]:
     """An LM's address, and what it was asked."""
-    app = faulty_app(lambda text: "positive", lambda asked: "")
+    app = faulty_app(
+        lambda text: "Hm." if "mumble" in text else "positive",
+        lambda asked: "echo" if "forbidden" in asked.text else "",
+    )
     with served(app) as url:
         yield f"{url}/v1", app.state.log
 
@@ -133,8 +138,6 @@ def test_the_champion_is_served_with_its_code_and_a_key_from_the_environment(
 
 
 def test_prompts_have_a_version_each_time_they_change(root: Path) -> None:
-    from mlflow.exceptions import MlflowException
-
     store = client(root)
     first, second = (store.load_prompt("review.prompt", version=n) for n in (1, 2))
     with pytest.raises(MlflowException):  # the same text is the same version
@@ -184,15 +187,44 @@ def test_a_field_of_any_type_is_described() -> None:
     assert found["other"].to_dict()["type"] == "any"
 
 
-def test_a_value_that_does_not_fit_is_told_by_its_field(root: Path) -> None:
-    from optimize.commands.serve import _load_pyfunc
+@pytest.fixture
+def served_model(root: Path, monkeypatch: pytest.MonkeyPatch) -> Served:
+    """The champion as MLflow loads it, after somebody has switched DSPy's cache on."""
+    monkeypatch.setattr(dspy, "cache", dspy.cache)
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)
+    source = client(root).get_model_version_by_alias("review", "champion").source
+    return _load_pyfunc(f"{source.removeprefix('file://').replace('%20', ' ')}/data")
 
-    version = client(root).get_model_version_by_alias("review", "champion")
-    served_model = _load_pyfunc(
-        f"{version.source.removeprefix('file://').replace('%20', ' ')}/data"
-    )
-    with pytest.raises(WorkbenchError, match="Field 'text': 7 does not fit"):
-        served_model.predict([{"text": 7}])
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (7, "Field 'text': 7 does not fit"),
+        ("mumble", "the LM's answer is none of the task's outputs"),
+        ("forbidden", "the LM did not answer: "),
+    ],
+)
+def test_what_a_served_model_cannot_answer_is_told_without_our_paths(
+    served_model: Served, text: Any, says: str
+) -> None:
+    with pytest.raises(MlflowException) as told:
+        served_model.predict([{"text": text}])
+    assert told.value.message.startswith(says)
+    assert told.value.__cause__ is told.value.__context__ is None
+    assert "stack_trace" not in told.value.serialize_as_json()
+
+
+@pytest.mark.parametrize("text", ["Fine.", "mumble"])
+def test_a_served_model_keeps_no_answer(
+    served_model: Served, asked: tuple[str, list[Any]], text: str
+) -> None:
+    took = []
+    for _ in range(2):
+        before = len(asked[1])
+        with suppress(MlflowException):
+            served_model.predict([{"text": text}])
+        took.append(len(asked[1]) - before)
+    assert took[0] == took[1] > 0
 
 
 COLUMN = """(() => {
