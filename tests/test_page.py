@@ -82,6 +82,24 @@ def page(rows: int = 40, long: int = 12, with_tuning: bool = True) -> Page:
     return assemble(report.model_copy(update={"preflight": checks}), found)
 
 
+def test_the_page_shows_the_chance_that_the_verdict_hangs_on() -> None:
+    report = plateau(verdict="unconfirmed")
+    numbers = report.numbers.model_copy(update={"chance": 0.9999, "on_test": 0.759})
+    shown = {}
+    for verdict in ("unconfirmed", "reached"):
+        changed = {"verdict": verdict, "numbers": numbers}
+        found = page(with_tuning=False).model_copy(
+            update={"report": report.model_copy(update=changed)}
+        )
+        shown[verdict] = re.findall(
+            r"Chance that it is met</dt><dd><strong>(.*?)</strong> <span>(.*?)<", html(found)
+        )
+    assert shown["unconfirmed"] == [
+        ("75.9 %", "by the test rows; above 99.9 % by the judging rows")
+    ]
+    assert shown["reached"] == [("above 99.9 %", "by the judging rows; 75.9 % by the test rows")]
+
+
 def embedded(text: str) -> dict[str, object]:
     found = re.search(r'<script type="application/json" id="data-json">(.*?)</script>', text, re.S)
     assert found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,23 @@ def test_a_reached_verdict_that_test_does_not_confirm_is_said_so() -> None:
         said.startswith("Reached on val, not confirmed") and "95.0 %" in said and "40.0 %" in said
     )
     assert shown(terminal(plateau(verdict="unconfirmed"))).startswith("UNCONFIRMED")
+    for rows, on_test, says in (
+        (700, 0.7, "70.0 %; some 700 test rows would tell."),
+        (0, 0.6, "60.0 %; 20 times as many would not tell"),
+        (0, 0.01, "1.0 %, which says that it is below."),
+    ):
+        now = numbers.model_copy(update={"on_test": on_test, "test_rows_needed": rows})
+        assert says in verdict_sentences("unconfirmed", 0.9, now)
+
+
+def test_levers_that_failed_or_were_skipped_are_named() -> None:
+    numbers = plateau().numbers
+    for verdict in ("plateau", "indecisive", "exhausted"):
+        assert re.search("very lever was tried[,.;]", verdict_sentences(verdict, 0.9, numbers))
+    numbers = numbers.model_copy(update={"untried": ["guide (skipped)", "mipro (failed)"]})
+    for verdict in ("plateau", "indecisive", "exhausted"):
+        said = verdict_sentences(verdict, 0.9, numbers)
+        assert "very lever was tried but guide (skipped), mipro (failed)" in said
 
 
 def test_a_tuned_lm_that_a_baseline_matches_is_told_in_the_first_line() -> None:

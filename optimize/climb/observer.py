@@ -18,7 +18,8 @@ class Attempt:
     """One rung's outcome against the incumbent of its time. gain: paired, on val; None for the
     baseline.
 
-    skipped or error say why there is no evaluation; starved: that was want of LM calls.
+    skipped or error say why there is no evaluation; starved: that was want of LM calls; unfit: it
+    can do nothing for such a task.
     promoted: it became the incumbent. calls: LM calls an example takes. beyond: its outcomes on
     judging rows beyond val, where it was asked on some.
     """
@@ -32,6 +33,7 @@ class Attempt:
     seconds: float = 0.0
     skipped: str = ""
     starved: bool = False
+    unfit: bool = False
     error: str = ""
     promoted: bool = False
     calls: float = 1.0

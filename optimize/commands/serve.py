@@ -20,6 +20,7 @@ from optimize.usercode import LM_FAILURES
 
 UNREAD = "the LM's answer is none of the task's outputs"
 
+
 class Served:
     """Answers the inputs it is given, one after the other. Keys of the LM come from the
     environment. Answers are kept nowhere: what a service is asked belongs to others, and an answer

@@ -122,10 +122,19 @@ class VerdictRecord(Record):
         default=1, description="programs that these test rows have judged, this one included"
     )
     rungs_left: int = Field(description="rungs that could still be tried")
+    untried: list[str] = Field(
+        default=[],
+        description="levers that failed or were skipped, though they might have done something",
+    )
     lacking: str = Field("", description="levers that could not be tried, if that is what is wrong")
     rung_calls: int = Field(description="LM calls that one more rung would likely take")
     rows_needed: int | None = Field(
         description="judging rows that would tell, where rows are what is lacking"
+    )
+    test_rows_needed: int | None = Field(
+        default=None,
+        description="test rows that would tell, where they do not bear out what val says; 0: no "
+        "number is likely to; null: not known",
     )
     smallest_gain: float = Field(
         description="over the baseline, that these val rows show with 80 % probability"
@@ -133,7 +142,7 @@ class VerdictRecord(Record):
 
     @classmethod
     def of(cls, decision: Decision, history: History, **said: Any) -> VerdictRecord:
-        """said: climbs, on_test and test_reads, where they are known."""
+        """said: untried, climbs, and what test rows say, where they are known."""
         first, *others = contenders(history.tried, history.val)
         best = history.tried[first]
         found = differences(history.tried[0].scores, best.scores)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from optimize.climb.findings import Finding
 from optimize.climb.preflight import NOISY, CostRecord, Preflight
 from optimize.climb.rungs import SYNTHETIC
-from optimize.climb.verdict import COVERAGE, MOST_ROWS, SAME
+from optimize.climb.verdict import CONFIRMED, COVERAGE, MOST_ROWS, SAME
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.forgetting import GENERAL, ForgettingRecord
 from optimize.finetune.lora.recipe import GridRecord
@@ -48,7 +48,7 @@ def verdict_sentences(
         )
         first = (
             f"{found.best.n} rows cannot tell whether prompting reaches the target {target}, "
-            f"{rows}. Every lever was tried; the best program is {at}."
+            f"{rows}. Every lever was tried{_but(found)}; the best program is {at}."
         )
     else:
         first = {
@@ -57,14 +57,14 @@ def verdict_sentences(
             "unconfirmed": f"Reached on val, not confirmed: val says that prompting reaches the "
             f"target {target} with a probability of {percent(found.reached)}, the test rows "
             f"{_on_test(found)}.",
-            "plateau": f"Prompting stays below the target {target}: every lever was tried, and "
-            f"{chance}.",
+            "plateau": f"Prompting stays below the target {target}: every lever was tried"
+            f"{_but(found)}, and {chance}.",
             "degenerate": f"This climb proves nothing about prompting: {_not_reading(found)}.",
             "improving": f"Prompting is {at} so far; {chance}.",
             "budget": f"The cap that was given ended the climb {at}; {chance}. "
             f"{_untried(found.rungs_left)}; one takes some {found.rung_calls} calls.",
-            "exhausted": f"Every lever was tried, but {found.lacking}, so it is not known whether "
-            f"prompting reaches the target {target}.",
+            "exhausted": f"Every lever was tried{_but(found)}. Since {found.lacking}, it is not "
+            f"known whether prompting reaches the target {target}.",
         }.get(verdict, "")
     return f"{first} {_best_sentence(found)}".strip()
 
@@ -85,7 +85,19 @@ def _best_sentence(found: VerdictRecord) -> str:
 def _on_test(found: VerdictRecord) -> str:
     if found.on_test is None:
         return "cannot tell, since too many of their calls failed"
-    return percent(found.on_test)
+    said, rows = percent(found.on_test), found.test_rows_needed
+    if rows is None:
+        return said
+    if rows:
+        return f"{said}; some {rows} test rows would tell"
+    if found.on_test < 1 - CONFIRMED:
+        return f"{said}, which says that it is below"
+    return f"{said}; {MOST_ROWS} times as many would not tell: it scores too near the target"
+
+
+def _but(found: VerdictRecord) -> str:
+    """Which levers were not, after "every lever was tried"."""
+    return f" but {', '.join(found.untried)}" if found.untried else ""
 
 
 def _untried(levers: int) -> str:

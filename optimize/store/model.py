@@ -119,7 +119,7 @@ def write_model(
     model.save(str(folder / "MLmodel"))
 
 
-def refusal(why: str, clients: bool) -> Exception:
+def refusal(why: str, clients: bool) -> Any:
     """What a served model raises for MLflow to tell whoever asked. clients: the fault is theirs."""
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE

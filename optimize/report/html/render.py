@@ -14,6 +14,7 @@ from optimize.report.html import charts, labels, svg
 from optimize.report.html.data import embedded
 from optimize.report.html.policy import policy
 from optimize.report.page import Page, slice_gains
+from optimize.report.record import Report
 from optimize.report.sections import Section
 from optimize.report.sentences import change_sentences, percent, preflight_sentences
 from optimize.report.text import headline, met, spent, verdict_line, warnings, why
@@ -77,7 +78,7 @@ def _environment() -> Environment:
 
 def _verdict(page: Page) -> dict[str, Any]:
     report = page.report
-    n, final = report.numbers, report.final
+    final = report.final
     facts = [
         Fact(
             "Score on test",
@@ -85,14 +86,7 @@ def _verdict(page: Page) -> dict[str, Any]:
             f"[{final.low:.2f}, {final.high:.2f}], {final.n} rows",
         ),
         Fact("Target", f"{report.target:g}", met(report)),
-        Fact(
-            "Chance that the best prompt program meets it"
-            if report.decision
-            else "Chance that it is met",
-            percent(n.chance),
-            "by the judging rows"
-            + ("" if n.on_test is None else f"; {percent(n.on_test)} by the test rows"),
-        ),
+        _chance(report),
         Fact("Spent", *spent(report).split(" (", 1)),
     ]
     facts[-1] = Fact("Spent", facts[-1].value, f"({facts[-1].more}")
@@ -104,6 +98,19 @@ def _verdict(page: Page) -> dict[str, Any]:
         "why": why(report)[1:],
         "changes": change_sentences(report),
     }
+
+
+def _chance(report: Report) -> Fact:
+    """Of meeting the target; the smaller one where test rows do not bear out what val says."""
+    n = report.numbers
+    whose = "the best prompt program meets it" if report.decision else "it is met"
+    said = {"the judging rows": n.chance, "the test rows": n.on_test}
+    if report.verdict == "unconfirmed":
+        said = dict(sorted(said.items(), key=lambda one: -1.0 if one[1] is None else one[1]))
+    (first, chance), (second, other) = said.items()
+    shown = "not known" if chance is None else percent(chance)
+    more = "" if other is None else f"; {percent(other)} by {second}"
+    return Fact(f"Chance that {whose}", shown, f"by {first}{more}")
 
 
 def _figures(page: Page) -> dict[str, Any]:
