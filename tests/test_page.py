@@ -14,6 +14,7 @@ import re
 
 import pytest
 
+from optimize.report.html.charts import costs
 from optimize.report.html.data import MOST
 from optimize.report.html.labels import Pairs, per_label
 from optimize.report.html.render import html
@@ -98,6 +99,21 @@ def test_the_page_shows_the_chance_that_the_verdict_hangs_on() -> None:
         ("75.9 %", "by the test rows; above 99.9 % by the judging rows")
     ]
     assert shown["reached"] == [("above 99.9 %", "by the judging rows; 75.9 % by the test rows")]
+
+
+def test_what_an_answer_costs_is_of_programs_that_answered_the_same_rows() -> None:
+    """nearest_demos is better than what is cheaper; demo_search was stopped while all went well."""
+    found = page(with_tuning=False)
+    val = found.tables["val"]
+    early = {"scores": [1.0] * 9, "feedback": [""] * 9, "confidence": [None] * 9}
+    early["fields"] = {"desk": ["bill"] * 9}
+    same = val.programs["zero_shot"]
+    programs = {"demo_search": Answers.model_validate(early), "output_format": same}
+    table = val.model_copy(update={"programs": val.programs | programs})
+    figure = costs(found.model_copy(update={"tables": found.tables | {"val": table}}))
+    assert figure
+    on_the_line = {row[1]: row[-1] for row in figure.data.rows}
+    assert on_the_line == {"zero_shot": "yes", "output_format": "", "nearest_demos": "yes"}
 
 
 def embedded(text: str) -> dict[str, object]:
