@@ -129,7 +129,7 @@ def test_the_next_command_of_every_verdict_is_one_that_works(
         for knob in set(TAKES.get(name, ())) & set(session.config.given) - other:
             given = session.config.given[knob]
             assert found[knob] in (given, [given]), knob  # addresses may be several
-    assert str(step).count(step.command) == 1
+    assert step.command.startswith("optimize ") and "   (" not in step.command
 
 
 def test_more_rows_are_those_left_out_else_as_many_as_a_divided_set_needs(

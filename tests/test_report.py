@@ -21,6 +21,8 @@ from optimize.finetune.forgetting import ForgettingRecord
 from optimize.finetune.gate import GateRecord
 from optimize.finetune.lora.recipe import GridPoint, GridRecord
 from optimize.report.chart import draw, names
+from optimize.report.html.render import html
+from optimize.report.page import Material, assemble
 from optimize.report.record import AttemptRecord, Report, TestRecord, VerdictRecord
 from optimize.report.sections import sections
 from optimize.report.sentences import verdict_sentences
@@ -214,6 +216,18 @@ def test_the_details_hold_every_attempt_criterion_and_doubt() -> None:
     assert all(c.name in text for c in report.gate.criteria)
     assert "2 rows written twice" in text and "no corpus.jsonl [/x]" in text
     assert len(text.splitlines()) > 40
+
+
+def test_a_command_and_what_is_said_of_it_are_two_parts() -> None:
+    said = {"next_first": "add 40 rows", "next_note": "val rows are few"}
+    report = plateau(**said)
+    command = report.next
+    lines = shown(terminal(report), 200).splitlines()
+    assert lines[-3:] == ["Next: add 40 rows, then", command, "(val rows are few)"]
+    assert f"- Next: add 40 rows, then `{command}` (val rows are few)" in markdown(report)
+    kept = Material(run="f", made="", versions={}, val=None, test=None, prompts={}, prices={})
+    page = html(assemble(report, kept))
+    assert f"Next: add 40 rows, then <code>{command}</code> (val rows are few)</li>" in page
 
 
 def test_rows_and_answers_are_never_markup() -> None:

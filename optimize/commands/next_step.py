@@ -30,10 +30,6 @@ class Step:
     first: str = ""
     note: str = ""
 
-    def __str__(self) -> str:
-        first = f"{self.first}, then " if self.first else ""
-        return first + self.command + (f"   ({self.note})" if self.note else "")
-
 
 def next_step(report: Report, session: Session) -> Step:
     """From all that the report says beside it."""

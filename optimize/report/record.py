@@ -318,7 +318,9 @@ class Report(ClimbRecord):
     failed: list[str] = Field(
         default=[], description="what went wrong after the climb, which stands"
     )
-    next: str
+    next: str = Field(description="the command that makes most sense now")
+    next_first: str = Field("", description="what a person does before it")
+    next_note: str = Field("", description="why this one")
 
     @property
     def climb(self) -> ClimbRecord:

@@ -150,8 +150,15 @@ def terminal(report: Report, details: bool = False, run: str = "") -> Renderable
         Text(verdict_line(report), style=style),
         Text(f"{spent(report)}. LM {report.lm}, teacher {report.teacher}.{more}", style="dim"),
         *([Text(f"Page: {report.page}", style="dim")] if report.page else []),
-        Text(f"Next: {report.next}", style="bold"),
+        *_following(report),
     )
+
+
+def _following(report: Report) -> list[Text]:
+    """What to do next: the command stands alone where prose comes before it."""
+    first = f"Next: {report.next_first}, then\n" if report.next_first else "Next: "
+    shown = [Text.assemble(first, (report.next, "bold"), style="" if report.next_first else "bold")]
+    return shown + ([Text(f"({report.next_note})", style="dim")] if report.next_note else [])
 
 
 def _all_sections(report: Report) -> RenderableType:
@@ -176,7 +183,9 @@ def markdown(report: Report) -> str:
     """The run's description in the MLflow UI: the whole report."""
     lines = [f"**{headline(report).removesuffix('.')}. {verdict_line(report)}**", ""]
     lines += [f"- {prose(line)}" for line in (*warnings(report), *why(report))]
-    lines += [f"- Next: `{report.next}`", ""]
+    first = f"{prose(report.next_first)}, then " if report.next_first else ""
+    note = f" ({prose(report.next_note)})" if report.next_note else ""
+    lines += [f"- Next: {first}`{report.next}`{note}", ""]
     for section in sections.sections(report):
         lines += _markdown(section)
     return "\n".join(lines)
