@@ -362,5 +362,6 @@ class Comparison(Record):
     task: str
     before: str
     after: str
+    lms: tuple[str, str] = Field(description="the LM of each")
     val: Side | None
     test: Side | None

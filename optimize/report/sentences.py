@@ -21,6 +21,7 @@ from optimize.report.record import (
     VerdictRecord,
 )
 from optimize.scoring.failures import Diagnosis
+from optimize.stats.records import percent, rows
 
 SHOWN = 2  # examples of a finding; --details shows all
 
@@ -112,12 +113,6 @@ def _not_reading(found: VerdictRecord) -> str:
         "the best program scores no better on val than the same answer to every row, "
         f"{found.constant:.2f}"
     )
-
-
-def percent(probability: float) -> str:
-    if probability < 0.001:
-        return "below 0.1 %"
-    return "above 99.9 %" if probability > 0.999 else f"{100 * probability:.1f} %"
 
 
 def change_sentences(report: Report) -> list[str]:
@@ -349,7 +344,7 @@ def failure_sentences(found: Diagnosis) -> list[str]:
     out = [f"{found.wrong} of {found.scored} val rows are not wholly right."] if found.wrong else []
     for failures in found.kinds:
         out.append(
-            f"{failures.count} rows: {failures.meaning}. For example {failures.examples[0]}. "
+            f"{rows(failures.count)}: {failures.meaning}. For example {failures.examples[0]}. "
             f"What fits: {failures.lever}."
         )
     if found.confusions:
@@ -366,9 +361,16 @@ def confused(found: dict[str, int]) -> str:
     return ", ".join(f"{pair} ({count})" for pair, count in found.items()) or "none"
 
 
+def other_lm(lms: tuple[str, str]) -> list[str]:
+    """That two runs asked different LMs; nothing where they did not."""
+    before, after = lms
+    different = f"The LM differs: {before} before, {after} after; a gain is that of both changes."
+    return [different] if before != after else []
+
+
 def comparison_sentences(found: Comparison) -> list[str]:
     """What the comparison says, a sentence a line."""
-    out = []
+    out = other_lm(found.lms)
     for name in ("val", "test"):
         side: Side | None = getattr(found, name)
         if side is None:

@@ -27,7 +27,7 @@ from optimize.report.sentences import (
     synthetic_sentences,
 )
 from optimize.report.untrusted import prose
-from optimize.stats.records import ScoreRecord
+from optimize.stats.records import ScoreRecord, rows
 
 
 def table(section: Section) -> Table:
@@ -80,7 +80,7 @@ def why(report: Report) -> list[str]:
         out += decision_sentences(report.decision, report.forgetting, changed)[:1]
     elif report.diagnosis.kinds and not report.target_met:
         worst = report.diagnosis.kinds[0]
-        out += [f"What goes wrong most: {worst.meaning} ({worst.count} val rows)."]
+        out += [f"What goes wrong most: {worst.meaning} ({rows(worst.count, 'val')})."]
     return out
 
 
@@ -144,7 +144,7 @@ def terminal(report: Report, details: bool = False, run: str = "") -> Renderable
         Text(scores.title, style="bold"),
         table(scores),
         "",
-        bullets(warnings(report), "!", "bold red"),
+        *([bullets(warned, "!", "bold red")] if (warned := warnings(report)) else []),
         bullets(why(report)),
         "",
         Text(verdict_line(report), style=style),

@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from optimize.report import sections
 from optimize.report.html import charts, labels, svg
@@ -16,9 +16,10 @@ from optimize.report.html.policy import policy
 from optimize.report.page import Page, slice_gains
 from optimize.report.record import Report
 from optimize.report.sections import Section
-from optimize.report.sentences import change_sentences, percent, preflight_sentences
+from optimize.report.sentences import change_sentences, preflight_sentences
 from optimize.report.text import headline, met, spent, verdict_line, warnings, why
 from optimize.report.untrusted import visible
+from optimize.stats.records import percent
 
 SHOWN = 12  # slices
 SCRIPTS = ("data.js", "diff.js", "rows.js", "prompts.js")
@@ -65,7 +66,7 @@ def _part(name: str) -> str:
 
 
 def _environment() -> Environment:
-    return Environment(
+    made = Environment(
         loader=FunctionLoader(_part),
         autoescape=True,
         undefined=StrictUndefined,
@@ -74,6 +75,17 @@ def _environment() -> Environment:
         # control characters of rows must not reach whoever prints the file in a terminal
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
+    made.filters["ticks"] = _ticks
+    return made
+
+
+def _ticks(line: str) -> Markup:
+    """A sentence with what stands in backticks as code, which is how terminals are told of it."""
+    parts = visible(line).split("`")
+    if len(parts) % 2 == 0:  # one that is alone
+        return escape(visible(line))
+    code = Markup("<code>{}</code>")
+    return Markup().join(code.format(p) if n % 2 else escape(p) for n, p in enumerate(parts))
 
 
 def _verdict(page: Page) -> dict[str, Any]:
