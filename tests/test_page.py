@@ -116,6 +116,16 @@ def test_what_an_answer_costs_is_of_programs_that_answered_the_same_rows() -> No
     assert on_the_line == {"zero_shot": "yes", "output_format": "", "nearest_demos": "yes"}
 
 
+def test_commands_among_the_checks_are_code_and_rows_stay_text() -> None:
+    found = page(with_tuning=False)
+    notes = ["see `optimize guide review`", f"one ` alone {HARMFUL[0]}", f"`{HARMFUL[2]}`"]
+    checks = found.report.preflight.model_copy(update={"notes": notes})
+    report = found.report.model_copy(update={"preflight": checks})
+    text = html(found.model_copy(update={"report": report}))
+    assert "<li>see <code>optimize guide review</code></li>" in text
+    assert "one ` alone &lt;script&gt;" in text and "<code>&lt;img src=" in text
+
+
 def embedded(text: str) -> dict[str, object]:
     found = re.search(r'<script type="application/json" id="data-json">(.*?)</script>', text, re.S)
     assert found

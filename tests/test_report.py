@@ -23,9 +23,9 @@ from optimize.finetune.lora.recipe import GridPoint, GridRecord
 from optimize.report.chart import draw, names
 from optimize.report.html.render import html
 from optimize.report.page import Material, assemble
-from optimize.report.record import AttemptRecord, Report, TestRecord, VerdictRecord
+from optimize.report.record import AttemptRecord, Comparison, Report, TestRecord, VerdictRecord
 from optimize.report.sections import sections
-from optimize.report.sentences import verdict_sentences
+from optimize.report.sentences import comparison_sentences, verdict_sentences
 from optimize.report.text import decision, duration, headline, markdown, terminal, verdict_line
 from optimize.scoring.failures import Diagnosis, Failures
 from optimize.stats.records import GainRecord, ScoreRecord
@@ -228,6 +228,22 @@ def test_a_command_and_what_is_said_of_it_are_two_parts() -> None:
     kept = Material(run="f", made="", versions={}, val=None, test=None, prompts={}, prices={})
     page = html(assemble(report, kept))
     assert f"Next: add 40 rows, then <code>{command}</code> (val rows are few)</li>" in page
+
+
+def test_one_row_is_one_and_no_line_is_left_empty_for_what_there_is_not() -> None:
+    kind = plateau().diagnosis.kinds[0].model_copy(update={"count": 1})
+    diagnosis = plateau().diagnosis.model_copy(update={"kinds": [kind]})
+    report = plateau(diagnosis=diagnosis)
+    text = shown(terminal(report, details=True), 200)
+    assert "(1 val row)" in text and "1 row: " in text and "1 rows" not in text
+    assert "\n\n\n" not in re.sub(" +\n", "\n", shown(terminal(report), 200))
+
+
+def test_another_lm_is_told_before_scores_that_hang_on_it() -> None:
+    found = Comparison(task="t", before="a", after="b", lms=("x", "x"), val=None, test=None)
+    assert not [line for line in comparison_sentences(found) if "LM" in line]
+    other = found.model_copy(update={"lms": ("x", "y")})
+    assert comparison_sentences(other)[0].startswith("The LM differs: x before, y after")
 
 
 def test_rows_and_answers_are_never_markup() -> None:
