@@ -116,7 +116,7 @@ def difference(found: Difference, limit: int) -> RenderableType:
         *prompt,
         "",
         *_scores(found),
-        *([bullets(told)] if (told := other_lm(found.lms)) else []),
+        *([bullets([visible(line) for line in told])] if (told := other_lm(found.lms)) else []),
         *_changed(f"Fixed: {_rows(found.fixed)} higher", "green", found.fixed, limit),
         *_changed(f"Broken: {_rows(found.broken)} lower", "red", found.broken, limit),
     )
