@@ -26,5 +26,5 @@ ui: setup
 	@$(BIN)/optimize ui
 
 docs: setup
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Written: site/index.html"

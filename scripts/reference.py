@@ -37,7 +37,16 @@ def commands() -> str:
     """Every command with its arguments and options, as its --help says them."""
     command = get_command(app)
     text = get_docs_for_click(obj=command, ctx=command.context_class(command), name="optimize")
-    return text.replace("# `optimize`", "# Commands", 1)
+    return _whole(command, text).replace("# `optimize`", "# Commands", 1)
+
+
+def _whole(command: Any, text: str) -> str:
+    """With whole first sentences in the lists of commands, which typer cuts after 45 letters."""
+    for name, one in getattr(command, "commands", {}).items():
+        first = " ".join((one.help or "").partition("\n\n")[0].split())
+        text = text.replace(f"* `{name}`: {one.get_short_help_str()}\n", f"* `{name}`: {first}\n")
+        text = _whole(one, text)
+    return text
 
 
 def knobs() -> str:

@@ -34,8 +34,15 @@ class Page:
         self._session = found["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self._call(f"{domain}.enable")
+        self.resize(width, height)
+
+    def resize(self, width: int, height: int = 950) -> None:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", **size)
+
+    def medium(self, name: str) -> None:
+        """`print` shows pages as they are printed, `screen` as they are read."""
+        self._call("Emulation.setEmulatedMedia", media=name)
 
     def before(self, script: str) -> None:
         """Run this before any script of the pages that are opened from now on."""

@@ -327,6 +327,7 @@ def test_a_rung_that_crashes_skips_or_overspends_is_recorded_and_the_climb_goes_
     found = climb(small, [*rungs, RUNGS["demo_search"]], Watch())
     assert [a.rung for a in seen] == ["zero_shot", "crash", "skip", "overspend", "demo_search"]
     assert seen[1].error == "RuntimeError: boom" and seen[2].skipped == "not for this task"
+    assert found.untried[:2] == ["crash (failed)", "skip (skipped)"]
     assert "more than its share" in seen[3].error and seen[3].usage.asked < 400 * 3 / 4
     assert found.decision.verdict == "reached", "one rung's greed does not starve the next"
 

@@ -69,7 +69,10 @@ def test_the_site_is_built_and_every_link_leads_somewhere(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     python = (tmp_path / "reference" / "python.html").read_text(encoding="utf-8")
     assert "least_gain" in python and "load_program" in python
-    assert "--budget-usd" in (tmp_path / "reference" / "commands.html").read_text(encoding="utf-8")
+    commands = (tmp_path / "reference" / "commands.html").read_text(encoding="utf-8")
+    assert "--budget-usd" in commands
+    assert re.search(r"<code>new</code>: Write a new task: [^<]+\.</li>", commands)
+    assert not re.search(r"<li><code>[^<]+</code>: [^<]*(\.\.\.|…)</li>", commands)
     assert "OPTIMIZE_" in (tmp_path / "reference" / "knobs.html").read_text(encoding="utf-8")
 
 

@@ -171,7 +171,13 @@ def test_nothing_of_a_row_steers_the_terminal() -> None:
         shown(Shown(run="r", task="t", rung="x", prompt=evil, knobs={"lm": evil})),
         difference(
             Difference(
-                task="t", before="a", after="b", prompt=[f"+{evil}"], fixed=[change], broken=[]
+                task="t",
+                before="a",
+                after="b",
+                lms=(evil, "c"),
+                prompt=[f"+{evil}"],
+                fixed=[change],
+                broken=[],
             ),
             5,
         ),

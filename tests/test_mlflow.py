@@ -9,18 +9,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
+from mlflow.exceptions import MlflowException
 from pydantic import BaseModel
 
 from optimize.commands.new import write_task
-from optimize.errors import WorkbenchError
+from optimize.commands.serve import Served, _load_pyfunc
 from optimize.program.program import student
 from optimize.program.template import templates
-from optimize.store.experiment import COLUMNS, RUNS, VIEW, addresses
+from optimize.store.experiment import COLUMNS, RUNS, VIEW, addresses, experiment
 from optimize.store.model import column
 from optimize.store.open import client, tracking_uri
 from optimize.task import load_task
@@ -36,7 +38,10 @@ KEY = "sk-never-in-a-file"
 @pytest.fixture(scope="module")
 def asked() -> Iterator[tuple[str, list[Any]]]:
     """An LM's address, and what it was asked."""
-    app = faulty_app(lambda text: "positive", lambda asked: "")
+    app = faulty_app(
+        lambda text: "Hm." if "mumble" in text else "positive",
+        lambda asked: "echo" if "forbidden" in asked.text else "",
+    )
     with served(app) as url:
         yield f"{url}/v1", app.state.log
 
@@ -104,6 +109,22 @@ def test_what_a_view_shows_as_columns_is_there(root: Path) -> None:
     assert set(addresses(root, "http://127.0.0.1:1")) == {"review", "refund"}
 
 
+def test_an_older_versions_view_is_renewed_unless_somebody_has_changed_it(root: Path) -> None:
+    store = client(root)
+    name = VIEW + RUNS
+
+    def renewed(**changes: int) -> bool:
+        view = json.loads(store.get_experiment_by_name("review").tags[name])
+        old = json.dumps(view | {"state": "{}"} | changes)
+        found = experiment(store, root, "review")
+        store.set_experiment_tag(found, name, old)
+        experiment(store, root, "review")
+        return bool(store.get_experiment_by_name("review").tags[name] != old)
+
+    assert not renewed(updatedAt=1)
+    assert renewed(createdAt=1)
+
+
 def test_the_champion_is_served_with_its_code_and_a_key_from_the_environment(
     root: Path, asked: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,7 +132,8 @@ def test_the_champion_is_served_with_its_code_and_a_key_from_the_environment(
 
     store = client(root)
     version = store.get_model_version_by_alias("review", "champion")
-    assert (int(version.version), version.tags["test_score"]) == (2, "0.8")
+    assert (int(version.version), version.tags["score"]) == (2, "0.8")
+    assert sorted(version.tags).index("score_low") < sorted(version.tags).index("version_of_rows")
     assert root.as_posix() in version.source.replace("%20", " "), "a moved store is followed"
     folder = Path(store.download_artifacts(version.run_id, "", None)).parents[2] / "models"
     assert not [path for path in folder.rglob("*.pkl")]
@@ -133,8 +155,6 @@ def test_the_champion_is_served_with_its_code_and_a_key_from_the_environment(
 
 
 def test_prompts_have_a_version_each_time_they_change(root: Path) -> None:
-    from mlflow.exceptions import MlflowException
-
     store = client(root)
     first, second = (store.load_prompt("review.prompt", version=n) for n in (1, 2))
     with pytest.raises(MlflowException):  # the same text is the same version
@@ -184,15 +204,44 @@ def test_a_field_of_any_type_is_described() -> None:
     assert found["other"].to_dict()["type"] == "any"
 
 
-def test_a_value_that_does_not_fit_is_told_by_its_field(root: Path) -> None:
-    from optimize.commands.serve import _load_pyfunc
+@pytest.fixture
+def served_model(root: Path, monkeypatch: pytest.MonkeyPatch) -> Served:
+    """The champion as MLflow loads it, after somebody has switched DSPy's cache on."""
+    monkeypatch.setattr(dspy, "cache", dspy.cache)
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)
+    source = client(root).get_model_version_by_alias("review", "champion").source
+    return _load_pyfunc(f"{source.removeprefix('file://').replace('%20', ' ')}/data")
 
-    version = client(root).get_model_version_by_alias("review", "champion")
-    served_model = _load_pyfunc(
-        f"{version.source.removeprefix('file://').replace('%20', ' ')}/data"
-    )
-    with pytest.raises(WorkbenchError, match="Field 'text': 7 does not fit"):
-        served_model.predict([{"text": 7}])
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (7, "Field 'text': 7 does not fit"),
+        ("mumble", "the LM's answer is none of the task's outputs"),
+        ("forbidden", "the LM did not answer: "),
+    ],
+)
+def test_what_a_served_model_cannot_answer_is_told_without_our_paths(
+    served_model: Served, text: Any, says: str
+) -> None:
+    with pytest.raises(MlflowException) as told:
+        served_model.predict([{"text": text}])
+    assert told.value.message.startswith(says)
+    assert told.value.__cause__ is told.value.__context__ is None
+    assert "stack_trace" not in told.value.serialize_as_json()
+
+
+@pytest.mark.parametrize("text", ["Fine.", "mumble"])
+def test_a_served_model_keeps_no_answer(
+    served_model: Served, asked: tuple[str, list[Any]], text: str
+) -> None:
+    took = []
+    for _ in range(2):
+        before = len(asked[1])
+        with suppress(MlflowException):
+            served_model.predict([{"text": text}])
+        took.append(len(asked[1]) - before)
+    assert took[0] == took[1] > 0
 
 
 COLUMN = """(() => {
@@ -200,6 +249,18 @@ COLUMN = """(() => {
     const found = cells.filter(e => (e.getAttribute('col-id') || '').includes('`NAME`'));
     return found.length >= 2 && found.map(e => e.innerText.trim());
 })()"""
+
+
+ORDER = ["score", "target", "score_zero_shot", "score_without_lm"]
+ORDERED = f"""(() => {{
+    const left = (name) => {{
+        const found = [...document.querySelectorAll('[role=columnheader]')]
+          .find(e => (e.getAttribute('col-id') || '').endsWith('`' + name + '`'));
+        return found ? found.getBoundingClientRect().left : 0;
+    }};
+    const places = {json.dumps(ORDER)}.map(left);
+    return places[0] > 0 && places.every((place, n) => n === 0 || place > places[n - 1]);
+}})()"""
 
 
 @pytest.fixture
@@ -228,7 +289,8 @@ def test_a_browser_that_never_saw_it_shows_scores(root: Path, ui: str) -> None:
         page.open(f"{ui}/#/experiments/{experiment}/runs")
         page.shows("plateau 0.80 of 0.90", "plateau 0.60 of 0.90")
         page.open(addresses(root, ui)["review"])
-        page.shows("plateau 0.80 of 0.90", "score_low")
+        page.shows("plateau 0.80 of 0.90", "Model registry")  # not the tools for traces
+        page.until(ORDERED)
         # by column: a slow browser puts them into the view's order late or not at all
         for name, values in {"score": ["0.8", "0.6"], "score_low": ["0.7", "0.5"]}.items():
             assert page.until(COLUMN.replace("NAME", name)) == values

@@ -14,6 +14,7 @@ import re
 
 import pytest
 
+from optimize.report.html.charts import costs
 from optimize.report.html.data import MOST
 from optimize.report.html.labels import Pairs, per_label
 from optimize.report.html.render import html
@@ -80,6 +81,49 @@ def page(rows: int = 40, long: int = 12, with_tuning: bool = True) -> Page:
         prices={name: Price(tokens=100.0 * n, usd=0.0) for n, name in enumerate(RIGHT, 1)},
     )
     return assemble(report.model_copy(update={"preflight": checks}), found)
+
+
+def test_the_page_shows_the_chance_that_the_verdict_hangs_on() -> None:
+    report = plateau(verdict="unconfirmed")
+    numbers = report.numbers.model_copy(update={"chance": 0.9999, "on_test": 0.759})
+    shown = {}
+    for verdict in ("unconfirmed", "reached"):
+        changed = {"verdict": verdict, "numbers": numbers}
+        found = page(with_tuning=False).model_copy(
+            update={"report": report.model_copy(update=changed)}
+        )
+        shown[verdict] = re.findall(
+            r"Chance that it is met</dt><dd><strong>(.*?)</strong> <span>(.*?)<", html(found)
+        )
+    assert shown["unconfirmed"] == [
+        ("75.9 %", "by the test rows; above 99.9 % by the judging rows")
+    ]
+    assert shown["reached"] == [("above 99.9 %", "by the judging rows; 75.9 % by the test rows")]
+
+
+def test_what_an_answer_costs_is_of_programs_that_answered_the_same_rows() -> None:
+    """nearest_demos is better than what is cheaper; demo_search was stopped while all went well."""
+    found = page(with_tuning=False)
+    val = found.tables["val"]
+    early = {"scores": [1.0] * 9, "feedback": [""] * 9, "confidence": [None] * 9}
+    early["fields"] = {"desk": ["bill"] * 9}
+    same = val.programs["zero_shot"]
+    programs = {"demo_search": Answers.model_validate(early), "output_format": same}
+    table = val.model_copy(update={"programs": val.programs | programs})
+    figure = costs(found.model_copy(update={"tables": found.tables | {"val": table}}))
+    assert figure
+    on_the_line = {row[1]: row[-1] for row in figure.data.rows}
+    assert on_the_line == {"zero_shot": "yes", "output_format": "", "nearest_demos": "yes"}
+
+
+def test_commands_among_the_checks_are_code_and_rows_stay_text() -> None:
+    found = page(with_tuning=False)
+    notes = ["see `optimize guide review`", f"one ` alone {HARMFUL[0]}", f"`{HARMFUL[2]}`"]
+    checks = found.report.preflight.model_copy(update={"notes": notes})
+    report = found.report.model_copy(update={"preflight": checks})
+    text = html(found.model_copy(update={"report": report}))
+    assert "<li>see <code>optimize guide review</code></li>" in text
+    assert "one ` alone &lt;script&gt;" in text and "<code>&lt;img src=" in text
 
 
 def embedded(text: str) -> dict[str, object]:

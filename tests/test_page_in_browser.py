@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from optimize.report.html.render import html
+from tests.browser import Page as Opened
+from tests.browser import browsing
 from tests.test_page import HARMFUL, page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -118,3 +120,52 @@ def test_five_thousand_rows_by_keyboard(site: Site, tmp_path: Path) -> None:
     shown = seen(site, tmp_path, text.replace("</body>", f"<script>{KEYS}</script></body>"))
     assert re.search(r"<title>(.*?)</title>", shown, re.S)[1] == '[true,1,"q",true]'  # type: ignore[index]
     assert len(re.findall(r"<li [^>]*data-row", shown)) <= 25
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
+    """The page of a climb alone that keeps no confidences, opened from its file."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(html(page(1000, with_tuning=False)), encoding="utf-8")
+    with browsing() as found:
+        found.open(path.as_uri())
+        found.until("!!document.querySelector('.list button')")
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("width", "medium"), [(740, "screen"), (820, "screen"), (1280, "screen"), (718, "print")]
+)
+def test_names_in_the_climb_have_room(opened: Opened, width: int, medium: str) -> None:
+    opened.resize(width), opened.medium(medium)
+    em, least, tallest, whole = opened.run(
+        "(() => { const names = [...document.querySelectorAll('.bars th[scope=row]')]; return ["
+        "parseFloat(getComputedStyle(names[0]).fontSize), "
+        "Math.min(...names.map(e => e.getBoundingClientRect().width)), "
+        "Math.max(...names.map(e => e.getBoundingClientRect().height)), "
+        "document.documentElement.scrollWidth]; })()"
+    )
+    assert least >= 8 * em and tallest < 5 * em and whole <= width
+
+
+def test_an_answer_is_coloured_by_its_score(opened: Opened) -> None:
+    opened.resize(1280), opened.medium("screen")
+    opened.run("choose({ show: 'broken' }); document.querySelector('.list button').click()")
+    style = "(of) => getComputedStyle(document.querySelector(of))"
+    good, bad, before, after, *grounds = opened.run(
+        f"(() => {{ const style = {style}; return ["
+        "style('.moved.fixed h4').color, style('.broken .sign').color, "
+        "style('.open .part.good .score').color, style('.open .part.bad .score').color, "
+        "style('.open del').backgroundColor, style('.open ins').backgroundColor]; })()"
+    )
+    assert (before, after) == (good, bad)
+    assert set(grounds) == {"rgba(0, 0, 0, 0)"}, "what differs says nothing of what is right"
+
+
+def test_what_stands_alone_has_the_whole_width(opened: Opened) -> None:
+    opened.resize(1280), opened.medium("screen")
+    shares = opened.run(
+        "[...document.querySelectorAll('.pair > :only-child')].map(e => "
+        "e.getBoundingClientRect().width / e.parentElement.getBoundingClientRect().width)"
+    )
+    assert shares and min(shares) > 0.99

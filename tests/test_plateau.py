@@ -23,11 +23,12 @@ from optimize.climb.verdict import (
     decide,
     is_cheaper,
     promotes,
+    rows_to_confirm,
     without_headroom,
 )
 from optimize.report.record import VerdictRecord
 from optimize.report.sentences import verdict_sentences
-from optimize.stats.intervals import Interval, wilson
+from optimize.stats.intervals import Interval, mean_interval, wilson
 
 Scores = tuple[float | None, ...]
 
@@ -323,6 +324,16 @@ def test_promotion(gain: Interval, cheaper: bool, expected: bool) -> None:
 def test_a_tenth_fewer_calls_are_cheaper() -> None:
     """One call that was asked for again must not make a program the dearer one."""
     assert is_cheaper(1.0, 1.2) and not is_cheaper(1.0, 1.0 + 1 / 48)
+
+
+def test_test_rows_needed_are_more_the_nearer_the_score_and_the_oftener_they_were_read() -> None:
+    def rows(right: int, reads: int = 1) -> int | None:
+        return rows_to_confirm(mean_interval(scores(right, 168)), 0.9, reads, 0.0)  # type: ignore[arg-type]
+
+    assert 600 < (rows(154) or 0) < 900, "0.917 of 0.9, by a standard error of 0.021"
+    assert (rows(154, 2) or 0) > (rows(154) or 0) > (rows(155) or 0) > 168
+    assert rows(151) is None, "too near"
+    assert rows(130) is None, "known already: it is below"
 
 
 def test_rows_needed_are_those_of_the_program_that_keeps_the_verdict_open() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from optimize.finetune.forgetting import ForgettingRecord
 from optimize.finetune.gate import GateRecord
 from optimize.finetune.lora.recipe import GridPoint, GridRecord
 from optimize.report.chart import draw, names
-from optimize.report.record import AttemptRecord, Report, TestRecord, VerdictRecord
+from optimize.report.html.render import html
+from optimize.report.page import Material, assemble
+from optimize.report.record import AttemptRecord, Comparison, Report, TestRecord, VerdictRecord
 from optimize.report.sections import sections
-from optimize.report.sentences import verdict_sentences
+from optimize.report.sentences import comparison_sentences, verdict_sentences
 from optimize.report.text import decision, duration, headline, markdown, terminal, verdict_line
 from optimize.scoring.failures import Diagnosis, Failures
 from optimize.stats.records import GainRecord, ScoreRecord
@@ -215,6 +218,34 @@ def test_the_details_hold_every_attempt_criterion_and_doubt() -> None:
     assert len(text.splitlines()) > 40
 
 
+def test_a_command_and_what_is_said_of_it_are_two_parts() -> None:
+    said = {"next_first": "add 40 rows", "next_note": "val rows are few"}
+    report = plateau(**said)
+    command = report.next
+    lines = shown(terminal(report), 200).splitlines()
+    assert lines[-3:] == ["Next: add 40 rows, then", command, "(val rows are few)"]
+    assert f"- Next: add 40 rows, then `{command}` (val rows are few)" in markdown(report)
+    kept = Material(run="f", made="", versions={}, val=None, test=None, prompts={}, prices={})
+    page = html(assemble(report, kept))
+    assert f"Next: add 40 rows, then <code>{command}</code> (val rows are few)</li>" in page
+
+
+def test_one_row_is_one_and_no_line_is_left_empty_for_what_there_is_not() -> None:
+    kind = plateau().diagnosis.kinds[0].model_copy(update={"count": 1})
+    diagnosis = plateau().diagnosis.model_copy(update={"kinds": [kind]})
+    report = plateau(diagnosis=diagnosis)
+    text = shown(terminal(report, details=True), 200)
+    assert "(1 val row)" in text and "1 row: " in text and "1 rows" not in text
+    assert "\n\n\n" not in re.sub(" +\n", "\n", shown(terminal(report), 200))
+
+
+def test_another_lm_is_told_before_scores_that_hang_on_it() -> None:
+    found = Comparison(task="t", before="a", after="b", lms=("x", "x"), val=None, test=None)
+    assert not [line for line in comparison_sentences(found) if "LM" in line]
+    other = found.model_copy(update={"lms": ("x", "y")})
+    assert comparison_sentences(other)[0].startswith("The LM differs: x before, y after")
+
+
 def test_rows_and_answers_are_never_markup() -> None:
     text = shown(terminal(tuned(), details=True), 200)
     assert MARKUP in text
@@ -234,6 +265,23 @@ def test_a_reached_verdict_that_test_does_not_confirm_is_said_so() -> None:
         said.startswith("Reached on val, not confirmed") and "95.0 %" in said and "40.0 %" in said
     )
     assert shown(terminal(plateau(verdict="unconfirmed"))).startswith("UNCONFIRMED")
+    for rows, on_test, says in (
+        (700, 0.7, "70.0 %; some 700 test rows would tell."),
+        (0, 0.6, "60.0 %; 20 times as many would not tell"),
+        (0, 0.01, "1.0 %, which says that it is below."),
+    ):
+        now = numbers.model_copy(update={"on_test": on_test, "test_rows_needed": rows})
+        assert says in verdict_sentences("unconfirmed", 0.9, now)
+
+
+def test_levers_that_failed_or_were_skipped_are_named() -> None:
+    numbers = plateau().numbers
+    for verdict in ("plateau", "indecisive", "exhausted"):
+        assert re.search("very lever was tried[,.;]", verdict_sentences(verdict, 0.9, numbers))
+    numbers = numbers.model_copy(update={"untried": ["guide (skipped)", "mipro (failed)"]})
+    for verdict in ("plateau", "indecisive", "exhausted"):
+        said = verdict_sentences(verdict, 0.9, numbers)
+        assert "very lever was tried but guide (skipped), mipro (failed)" in said
 
 
 def test_a_tuned_lm_that_a_baseline_matches_is_told_in_the_first_line() -> None:

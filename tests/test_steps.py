@@ -35,7 +35,6 @@ from optimize.finetune.steps import Traces, count, right_calls, unlabelled
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.program.formats import FORMATS
 from optimize.program.program import Program, student
-from optimize.report.record import Report
 from optimize.report.text import warnings
 from optimize.store.read import last_run
 from optimize.task import Task
@@ -238,7 +237,7 @@ def test_the_tuned_lm_of_a_program_of_steps_is_that_program(
     opened = project("Drafted")
     climbed = run(opened(finetune="never", target=0.7), RUNGS)
     assert climbed.gate.open and climbed.traces is None and not provider[0].jobs
-    parsed(next_command(climbed))
+    parsed(climbed.next)
     assert "--target 0.7" in climbed.next and climbed.next.startswith("optimize finetune paint ")
     report = finetune_last(opened(finetune="openai"))
     assert report.decision and report.decision.accepted and report.test.tuned
@@ -253,14 +252,10 @@ def test_the_tuned_lm_of_a_program_of_steps_is_that_program(
 
     client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     versions = {int(v.version): v.tags for v in client.search_model_versions("name='paint'")}
-    assert float(versions[2]["test_score"]) == 1.0, "the score of what is registered"
-    assert float(versions[1]["test_score"]) == pytest.approx(climbed.test.prompt.score, abs=1e-4)
+    assert float(versions[2]["score"]) == 1.0, "the score of what is registered"
+    assert float(versions[1]["score"]) == pytest.approx(climbed.test.prompt.score, abs=1e-4)
     higher = finetune_last(opened(finetune="openai", target=0.95))
     assert higher.target == 0.95, "a target that is given counts"
-
-
-def next_command(report: Report) -> str:
-    return report.next.split("   (")[0].split(", then ")[-1]
 
 
 def test_too_few_right_answers_close_the_gate_and_say_so(project: Project, tmp_path: Path) -> None:
@@ -311,7 +306,7 @@ def test_what_cannot_be_written_at_the_end_loses_nothing(project: Project, tmp_p
     with pytest.raises(WorkbenchError, match="cannot be written"):
         handoff_last(opened(), pairs=False)
     (tmp_path / "mlruns" / "handoff").unlink()
-    parsed(next_command(report))
+    parsed(report.next)
     folder, manifest = handoff_last(opened(), pairs=False)
     assert verify(folder) == [] and manifest.target == report.target
 

@@ -295,8 +295,13 @@ def test_lms_are_compared_on_the_rows_that_both_answered() -> None:
 
 def test_the_front_holds_what_nothing_as_cheap_beats() -> None:
     cheap, dear = Price(tokens=1, usd=None), Price(tokens=9, usd=None)
-    points = [("a", cheap, 0.5), ("b", cheap, 0.6), ("c", dear, 0.6), ("d", dear, 0.7)]
-    assert pareto([*points, ("e", None, 0.9)]) == {"b", "d"}
+    right = {"a": 5, "b": 6, "c": 6, "d": 7}
+    of_ten = {name: [1.0] * n + [0.0] * (10 - n) for name, n in right.items()}
+    points = [(name, cheap if name in "ab" else dear, of_ten[name]) for name in right]
+    assert pareto([*points, ("e", None, [1.0] * 10)]) == {"b", "d"}
+    # six of six, on which the cheap one is as good
+    easy = [*[1.0] * 6, None, None, None, None]
+    assert pareto([("b", cheap, of_ten["b"]), ("f", dear, easy)]) == {"b"}
 
 
 @pytest.mark.slow

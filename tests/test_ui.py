@@ -46,12 +46,16 @@ def test_the_server_ends_with_the_command(tmp_path: Path, sent: signal.Signals) 
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "optimize", "ui", "--port", str(port)]
-    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    running = subprocess.Popen(command, cwd=tmp_path, **out)  # type: ignore[call-overload]
     assert within(180, port, True), "it never answered"
     if sent is signal.SIGTERM:
         only_this_machine_is_answered(port)
     running.send_signal(sent)
-    assert running.wait(timeout=180) == 130
+    said, _ = running.communicate(timeout=180)
+    assert running.returncode == 130
+    first, *more = said.splitlines()
+    assert first.startswith("MLflow UI on http") and [m for m in more if "topped" not in m] == []
     assert within(10, port, False), "the server is still there"
 
 

@@ -34,6 +34,8 @@ from optimize.cli import look  # noqa: F401
 
 # isort: split
 from optimize.cli import lm  # noqa: F401
-from optimize.cli.app import app
+from optimize.cli.app import app, unwrapped
+
+unwrapped(app)
 
 __all__ = ["app"]

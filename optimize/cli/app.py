@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import traceback
@@ -40,6 +41,16 @@ def named(given: str) -> str:
             "there, or run the command in its own project."
         )
     return path.stem
+
+
+def unwrapped(group: typer.Typer) -> None:
+    """Take the line breaks of the source out of the commands' help: terminals have other widths."""
+    for command in group.registered_commands:
+        paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(part.split()) for part in paragraphs)
+    for inner in group.registered_groups:
+        if inner.typer_instance:
+            unwrapped(inner.typer_instance)
 
 
 def example(command: str) -> str:
@@ -189,7 +200,7 @@ ProgramName = Annotated[
     typer.Argument(
         metavar="RUN",
         parser=named,
-        autocompletion=complete.runs,
+        autocompletion=complete.programs,
         help="as TASK, TASK~1 or an id: that run's best program; RUN~rung: a rung's, such as "
         "tickets~guide or tickets~1~guide",
     ),

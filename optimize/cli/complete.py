@@ -1,5 +1,5 @@
 """What the shell offers for a name that is begun. It waits for this at every Tab, so the file
-system is all that is read.
+system and the store's own file are all that is read.
 """
 
 from __future__ import annotations
@@ -15,9 +15,23 @@ def tasks(incomplete: str) -> list[str]:
 
 
 def runs(incomplete: str) -> list[str]:
-    """Tasks for their last run, and the run before it."""
+    """Tasks for their last run, the run before it, and ids that begin so."""
+    from optimize.config import find_root
+    from optimize.store.names import run_ids
+
     found = tasks(incomplete.partition("~")[0])
-    return [n for task in found for n in (task, f"{task}~1") if n.startswith(incomplete)]
+    known = [n for task in found for n in (task, f"{task}~1") if n.startswith(incomplete)]
+    return known + run_ids(find_root(), incomplete)
+
+
+def programs(incomplete: str) -> list[str]:
+    """Runs, and once there is a ~ the rungs of the task's runs."""
+    from optimize.config import find_root
+    from optimize.store.names import rung_names
+
+    run, mark, begun = incomplete.rpartition("~")
+    rungs = rung_names(find_root(), run.partition("~")[0]) if mark else []
+    return runs(incomplete) + [f"{run}~{rung}" for rung in rungs if rung.startswith(begun)]
 
 
 def lms(incomplete: str) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,6 +75,7 @@ class _Files(TyperCommand):
         return super().parse_args(ctx, whole)
 
 
+LAST_WORDS = 3000  # letters of a server that ended by itself
 HERE = "."  # a file in this folder, named after the task
 FORMS = ("--html", "--md", "--csv")
 File = "[FILE]"
@@ -148,34 +150,48 @@ def ui(
     def work() -> int:
         from optimize.config import find_root
         from optimize.errors import WorkbenchError
+        from optimize.secrets import redacted
         from optimize.store.experiment import addresses
-        from optimize.store.open import ui_command
+        from optimize.store.open import ui_command, without_password
 
         command, address = ui_command(find_root(), port), f"http://127.0.0.1:{port}"
         typer.echo(f"MLflow UI on {address} (Ctrl-C ends it)", err=True)
         for task, runs in addresses(find_root(), address).items():
             typer.echo(f"  {task}: {runs}", err=True)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        code = _served(command, os.environ | {"PATH": path})
+        quiet = {"PATH": path, "PYTHONWARNINGS": "ignore"}
+        code, said = _served(command, os.environ | quiet)
         if code:
+            typer.echo(without_password(redacted(said)), err=True)
             raise WorkbenchError(f"The MLflow server ended with code {code}. Is port {port} free?")
         return 0
 
     guarded(debug, work)
 
 
-def _served(command: list[str], env: dict[str, str]) -> int:
-    """Run a server until it ends, or end it with all the processes it has started."""
-    running = subprocess.Popen(command, env=env, start_new_session=True)
-    try:
-        return running.wait()
-    finally:
-        if os.name == "nt":
-            running.terminate()
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(running.pid, signal.SIGTERM)
+def _served(command: list[str], env: dict[str, str]) -> tuple[int, str]:
+    """Run a server until it ends, or end it with all the processes it has started. Its code, and
+    what it has said: libraries speak of themselves at each start, which hides the addresses.
+    """
+    with tempfile.TemporaryFile() as said:
+        running = subprocess.Popen(
+            command, env=env, start_new_session=True, stdout=said, stderr=subprocess.STDOUT
+        )
         try:
-            running.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            running.kill()
+            code = running.wait()
+        finally:
+            _ended(running)
+        said.seek(0)
+        return code, said.read().decode(errors="replace")[-LAST_WORDS:]
+
+
+def _ended(running: subprocess.Popen[bytes]) -> None:
+    if os.name == "nt":
+        running.terminate()
+    else:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGTERM)
+    try:
+        running.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        running.kill()

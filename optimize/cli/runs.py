@@ -22,7 +22,7 @@ from optimize.cli.app import (
 OtherProgram = Annotated[
     str | None,
     typer.Argument(
-        metavar="RUN", parser=named, autocompletion=complete.runs, help="the other, newer one"
+        metavar="RUN", parser=named, autocompletion=complete.programs, help="the other, newer one"
     ),
 ]
 Rows = Annotated[int, typer.Option("--limit", min=0, help="rows shown of each kind; 0: all")]

@@ -52,6 +52,15 @@ class Climb:
         return self.close[0]
 
     @property
+    def untried(self) -> list[str]:
+        """The levers that might have done something and have no score, each with why in a word."""
+        return [
+            f"{a.rung} ({'failed' if a.error else 'skipped'})"
+            for a in self.attempts
+            if not (a.evaluation or a.unfit)
+        ]
+
+    @property
     def levers(self) -> dict[str, float]:
         """The rungs that made the best program, in order, each with its gain."""
         until = next(n for n, a in enumerate(self.attempts) if a is self.best)
@@ -72,7 +81,8 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
     queue, deferred = list(rungs), set[str]()
     while True:
         while queue and (why := unfit.get(queue[0].name)):
-            climbing.add(Attempt(queue[0].name, queue.pop(0).family, skipped=why))
+            unfitted = queue.pop(0)
+            climbing.add(Attempt(unfitted.name, unfitted.family, skipped=why, unfit=True))
         queue = queue or climbing.larger(rungs)
         decision = climbing.decided(sum(not unfit.get(rung.name) for rung in queue))
         if decision.verdict != "improving":

@@ -18,8 +18,9 @@ class Attempt:
     """One rung's outcome against the incumbent of its time. gain: paired, on val; None for the
     baseline.
 
-    skipped or error say why there is no evaluation; starved: that was want of LM calls.
-    grown: LM calls of a larger search, with which it may come again; 0: it had the largest.
+    skipped or error say why there is no evaluation; starved: that was want of LM calls; unfit: it
+    can do nothing for such a task. grown: LM calls of a larger search, with which it may come
+    again; 0: it had the largest.
     promoted: it became the incumbent. calls: LM calls an example takes. beyond: its outcomes on
     judging rows beyond val, where it was asked on some.
     """
@@ -34,6 +35,7 @@ class Attempt:
     skipped: str = ""
     starved: bool = False
     grown: int = 0
+    unfit: bool = False
     error: str = ""
     promoted: bool = False
     calls: float = 1.0

@@ -220,7 +220,8 @@ def decide(history: History) -> Decision:
         return decision("degenerate" if is_degenerate(best, history) else "plateau")
     unsure = raw.interval if hardest is best.scores else mean_interval(known(hardest))
     fixed = of_the_judge(unsure, judge) if judge else 0.0
-    rows = _rows_needed(corrected(unsure, judge), target, fixed)
+    open_ = corrected(unsure, judge)  # of the program that keeps the verdict open
+    rows = _rows_needed(open_, target, fixed, 1 - ERROR if open_.mean < target else SURE)
     # as many more as that program needs, beside those that the best one has answered
     return decision("indecisive", rows=rows and rows + raw.interval.n - unsure.n)
 
@@ -252,7 +253,18 @@ def confirms(on_test: float, reads: int) -> bool:
     """Whether test rows bear out that the target is reached: at the first reading with a
     probability of CONFIRMED; every further one must be surer (`spent`).
     """
-    return on_test >= 1 - (1 - CONFIRMED) * spent(reads)
+    return on_test >= _asked(reads)
+
+
+def rows_to_confirm(test: Interval, target: float, reads: int, fixed: float) -> int | None:
+    """Test rows that would tell a program with such a score on them from the target, as surely as
+    `confirms` asks. fixed: the part of the standard error that rows do not lessen.
+    """
+    return _rows_needed(test, target, fixed, _asked(reads))
+
+
+def _asked(reads: int) -> float:
+    return 1 - (1 - CONFIRMED) * spent(reads)
 
 
 def contradicts_plateau(on_test: float) -> bool:
@@ -283,14 +295,14 @@ def _lacking(tried: Sequence[Tried]) -> str:
     return ""
 
 
-def _rows_needed(found: Interval, target: float, fixed: float) -> int | None:
-    """Judging rows on which a score as far from the target as this one, of the program that keeps
-    the verdict open, would be told from it in four cases of five; None where no advice helps.
-    fixed: the part of the standard error that rows do not lessen.
+def _rows_needed(found: Interval, target: float, fixed: float, sure: float) -> int | None:
+    """Rows on which a score as far from the target as this one would be told from it so surely in
+    four cases of five; None where no advice helps. fixed: the part of the standard error that rows
+    do not lessen.
     """
     from scipy.stats import norm
 
-    far, sure = abs(found.mean - target), 1 - ERROR if found.mean < target else SURE
+    far = abs(found.mean - target)
     errors = float(norm.ppf(sure) + norm.ppf(POWER))
     room = (far / errors) ** 2 - fixed**2
     rows = math.ceil(found.n * (found.error**2 - fixed**2) / room) if room > 0 else math.inf

@@ -27,6 +27,7 @@ def compare(root: Path, before: str, after: str) -> Comparison:
         task=runs[0].task,
         before=before,
         after=after,
+        lms=(runs[0].lm, runs[1].lm),
         val=side(*runs, "val"),
         test=side(*runs, "test"),
     )

@@ -42,6 +42,7 @@ def diff(root: Path, first: str, second: str | None = None) -> Difference:
         task=after.found.task,
         before=names[0],
         after=names[1],
+        lms=(other.lm, run.lm),
         prompt=list(unified_diff(old, new, *names, lineterm="", n=CONTEXT)),
         val_before=means[0] if sides else None,
         val_after=means[1] if sides else None,

@@ -173,7 +173,9 @@ def _row_scores(
 def _noted(session: Session, report: Report, failed: Sequence[str]) -> Report:
     """The report with what failed, and the step that makes sense then."""
     report = report.model_copy(update={"failed": list(failed)})
-    return report.model_copy(update={"next": str(next_step(report, session))})
+    step = next_step(report, session)
+    said = {"next": step.command, "next_first": step.first, "next_note": step.note}
+    return report.model_copy(update=said)
 
 
 def _programs(session: Session, findings: Findings) -> dict[str, Program]:

@@ -10,6 +10,7 @@ from optimize.climb.verdict import COVERAGE
 from optimize.commands.session import Session
 from optimize.config import command_line
 from optimize.data.judging_rows import judging_share
+from optimize.data.split import SHARES
 from optimize.finetune import finetune_command, untrainable
 from optimize.finetune.forgetting import replayable, replays
 from optimize.report.record import Report
@@ -28,10 +29,6 @@ class Step:
     command: str
     first: str = ""
     note: str = ""
-
-    def __str__(self) -> str:
-        first = f"{self.first}, then " if self.first else ""
-        return first + self.command + (f"   ({self.note})" if self.note else "")
 
 
 def next_step(report: Report, session: Session) -> Step:
@@ -139,14 +136,18 @@ def _more_rows(report: Report, session: Session) -> Step:
         # said by a flag, since the project's file may say otherwise
         more = command_line("run", report.task, report.knobs | {f"{side}_rows": whole})
         return Step(more, note=f"with the {left} {side} rows that were left out")
-    needed, judged = report.numbers.rows_needed, report.numbers.best.n
+    numbers = report.numbers
+    needed, judged = numbers.rows_needed, numbers.best.n
+    if side == "test":
+        needed, judged = numbers.test_rows_needed, report.test.prompt.n
     if not needed and report.verdict == "indecisive":
         note = "what goes wrong; another --lm or --target decides sooner than more rows"
         return Step(f"optimize failures {report.task}", note=note)
     if not needed:
         return Step(again, f"add labelled rows to devsets/{report.task}")
-    some = f"some {needed - judged} more labelled val rows"
+    some = f"some {needed - judged} more labelled {side} rows"
     if not splits.given:
-        rows = math.ceil((needed - judged) / judging_share(needed))
+        share = SHARES["test"] if side == "test" else judging_share(needed)
+        rows = math.ceil((needed - judged) / share)
         some = f"some {rows} more labelled rows"
     return Step(again, f"add {some} to devsets/{report.task}")

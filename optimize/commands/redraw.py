@@ -13,6 +13,8 @@ from optimize.report.sentences import verdict_sentences
 from optimize.stats.records import Record
 from optimize.store.read import HISTORY, find_run
 
+SAID = {"untried", "on_test", "test_reads", "test_rows_needed", "climbs"}  # not in a history
+
 
 class Redrawn(Record):
     run: str
@@ -32,7 +34,7 @@ def redraw(root: Path, run: str) -> Redrawn:
     with suppress(WorkbenchError):  # a run that was stopped has no report
         report: Report = found.read("report.json", Report)
         room, numbers = report.headroom, report.numbers
-        said = numbers.model_dump(include={"on_test", "test_reads", "climbs"})
+        said = numbers.model_dump(include=SAID)
         if room:
             decision = without_headroom(decision, room.ceilings, history.target)
         decision = confirmed(decision, numbers.on_test, numbers.test_reads)

@@ -15,7 +15,13 @@ from optimize.climb.climb import Climb, climb
 from optimize.climb.preflight import Preflight, preflight
 from optimize.climb.rungs import Rung, ladder
 from optimize.climb.rungs.base import steps
-from optimize.climb.verdict import COVERAGE, confirmed, contenders, without_headroom
+from optimize.climb.verdict import (
+    COVERAGE,
+    confirmed,
+    contenders,
+    rows_to_confirm,
+    without_headroom,
+)
 from optimize.commands.costs import call_rate
 from optimize.commands.finish import Findings, settle, surviving
 from optimize.commands.gate import judge
@@ -46,7 +52,7 @@ from optimize.scoring.evaluation import Evaluation
 from optimize.scoring.failures import diagnose
 from optimize.scoring.headroom import ANSWERS, calls_needed, headroom
 from optimize.stats.intervals import known, mean_interval
-from optimize.stats.judge import chance_at_least
+from optimize.stats.judge import chance_at_least, of_the_judge
 from optimize.stats.reads import readings
 from optimize.stats.records import ScoreRecord
 from optimize.store.champion import champion
@@ -156,12 +162,17 @@ def _confirmed(
     on_test = chance_at_least(session.target, test.known, test.judge) if enough else None
     rows = [row_hash(session.task, e) for e in session.splits.test]
     reads = readings(rows, [dict(zip(rows, test.scores, strict=True)), *memory.read])
-    said = {
+    decision = confirmed(found.decision, on_test, reads)
+    said: dict[str, Any] = {
         "on_test": on_test,
         "test_reads": reads,
         "climbs": len({found.history.tried, *memory.climbs}),
     }
-    return replace(found, decision=confirmed(found.decision, on_test, reads)), said
+    if enough and decision.verdict == "unconfirmed":
+        fixed = of_the_judge(test.interval, test.judge) if test.judge else 0.0
+        needed = rows_to_confirm(test.score, session.target, reads, fixed)
+        said["test_rows_needed"] = needed or 0
+    return replace(found, decision=decision), said
 
 
 def _tuned(session: Session, tracked: Run, findings: Findings, traced: Traced | None) -> Findings:
@@ -187,7 +198,7 @@ def climb_record(
     assert best and evaluation
     verdict, numbers = (
         found.decision.verdict,
-        VerdictRecord.of(found.decision, found.history, **said),
+        VerdictRecord.of(found.decision, found.history, untried=found.untried, **said),
     )
     return ClimbRecord(
         task=session.task.name,

@@ -1,6 +1,4 @@
-"""A registered program as MLflow loads and serves it. Knows no MLflow: that calls `_load_pyfunc`
-by name.
-"""
+"""A registered program as MLflow loads and serves it: MLflow calls `_load_pyfunc` by name."""
 
 from __future__ import annotations
 
@@ -10,18 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dspy
+
 from optimize.commands.load import ready, saved
+from optimize.errors import WorkbenchError
 from optimize.program.exported import answer
 from optimize.program.folder import PROGRAM
 from optimize.program.program import Program
+from optimize.store.model import refusal
+from optimize.usercode import LM_FAILURES
+
+UNREAD = "the LM's answer is none of the task's outputs"
 
 
 class Served:
     """Answers the inputs it is given, one after the other. Keys of the LM come from the
-    environment.
+    environment. Answers are kept nowhere: what a service is asked belongs to others, and an answer
+    that cannot be read must not come back for ever.
     """
 
     def __init__(self, folder: Path) -> None:
+        dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
         # whoever serves a model has chosen it, and the key
         found = replace(saved(folder / PROGRAM, folder), elsewhere=False)
         self.program: Program = ready(found)
@@ -29,9 +36,18 @@ class Served:
     def predict(self, asked: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The outputs for each row of a table, or for each of some dicts of inputs.
 
-        Raises WorkbenchError for a value that its field does not take.
+        Raises MlflowException for a value that its field does not take, and where the LM does not
+        answer or not in the form asked for: MLflow would show a client the way here otherwise.
         """
-        return [answer(self.program, row) for row in _rows(asked)]
+        try:
+            return [answer(self.program, row) for row in _rows(asked)]
+        except WorkbenchError as error:
+            why, blamed = str(error), True
+        except dspy.AdapterParseError:  # its text is the answer's
+            why, blamed = UNREAD, False
+        except LM_FAILURES as error:
+            why, blamed = f"the LM did not answer: {type(error).__name__}", False
+        raise refusal(why, blamed)
 
 
 def _rows(asked: Any) -> Iterable[Mapping[str, Any]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from optimize.data.rows import load_splits
 from optimize.errors import WorkbenchError
+from optimize.report.record import Report
 from optimize.report.tasks import ChampionRecord, TaskRecord, Tasks
+from optimize.stats.records import ScoreRecord
 from optimize.store.champion import changes, present
 from optimize.store.open import client
-from optimize.store.read import NoRun, last_run
+from optimize.store.read import Found, NoRun, last_run
 from optimize.task import load_task, task_names
 
 
@@ -27,8 +30,19 @@ def _record(root: Path, name: str) -> TaskRecord:
     except WorkbenchError as error:
         return TaskRecord(task=name, problem=str(error))
     rows = {side: len(rows) for side, rows in sides.items()}
-    known = {"champion": champion_record(root, name), **_last(root, name)}
-    return TaskRecord(task=name, rows=rows, target=task.target, **known)
+    champion, known = champion_record(root, name), _last(root, name)
+    score = _score(root, name, champion.run) if champion else None
+    return TaskRecord(
+        task=name, rows=rows, target=task.target, champion=champion, score=score, **known
+    )
+
+
+def _score(root: Path, name: str, run: str) -> ScoreRecord | None:
+    """On test, of the program that a run kept; None where its report does not say."""
+    with suppress(WorkbenchError):
+        report: Report = Found(client(root), run, name, run).read("report.json", Report)
+        return report.final
+    return None
 
 
 def champion_record(root: Path, name: str) -> ChampionRecord | None:
@@ -53,4 +67,4 @@ def _last(root: Path, name: str) -> dict[str, Any]:
         return {}
     except WorkbenchError as error:
         return {"problem": str(error)}
-    return {"verdict": found.verdict, "score": found.final}
+    return {"verdict": found.verdict}

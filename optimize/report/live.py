@@ -10,9 +10,8 @@ from rich.text import Text
 from optimize.climb.verdict import History, contenders, decide
 from optimize.lm.usage import Usage
 from optimize.report.record import AttemptRecord
-from optimize.report.sentences import percent
 from optimize.report.text import duration
-from optimize.stats.records import ScoreRecord
+from optimize.stats.records import ScoreRecord, percent
 
 NAME = 21  # letters of a rung's name with its mark
 NUMBERS = 38  # of what stands behind the bar

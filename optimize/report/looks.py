@@ -28,6 +28,7 @@ from optimize.report.recheck import (
 from optimize.report.rungs import Answered, Changed, Difference, RowRecord, Shown, WrongRowsByKind
 from optimize.report.runs import ID, Runs, runs_section
 from optimize.report.sections import Section
+from optimize.report.sentences import other_lm
 from optimize.report.tasks import Tasks, tasks_section
 from optimize.report.text import bullets, table
 from optimize.report.watched import monitor_end, monitor_sections, monitor_sentences
@@ -115,6 +116,7 @@ def difference(found: Difference, limit: int) -> RenderableType:
         *prompt,
         "",
         *_scores(found),
+        *([bullets([visible(line) for line in told])] if (told := other_lm(found.lms)) else []),
         *_changed(f"Fixed: {_rows(found.fixed)} higher", "green", found.fixed, limit),
         *_changed(f"Broken: {_rows(found.broken)} lower", "red", found.broken, limit),
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from pydantic import Field
 
+from optimize.stats.intervals import differences, known
 from optimize.stats.records import Record
+
+Scores = Sequence[float | None]  # None: not known
 
 
 class Price(Record):
@@ -17,18 +20,19 @@ class Price(Record):
     usd: float | None = Field(description="null: the LM's price is not known")
 
 
-def pareto(points: Sequence[tuple[str, Price | None, float]]) -> set[str]:
-    """Those that nothing as cheap scores better than; without a price: none of these.
+def pareto(points: Sequence[tuple[str, Price | None, Scores]]) -> set[str]:
+    """Those that score better, on the rows that both answered, than the best of those as cheap;
+    without a price: none of these. Scores are in the order of the same rows.
 
     Held against each other in US dollars where all have such a price, else in tokens.
     """
-    priced = [(name, price, score) for name, price, score in points if price]
+    priced = [(name, price, scores) for name, price, scores in points if price and known(scores)]
     usd = in_usd([price for _, price, _ in priced])
     found: set[str] = set()
-    best = -math.inf
-    for name, _, score in sorted(priced, key=lambda p: (cost(p[1], usd), -p[2])):
-        if score > best:
-            best = score
+    best: Scores | None = None
+    for name, _, scores in sorted(priced, key=lambda p: (cost(p[1], usd), -fmean(known(p[2])))):
+        if best is None or sum(differences(best, scores)) > 0:
+            best = scores
             found.add(name)
     return found
 

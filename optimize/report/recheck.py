@@ -12,9 +12,8 @@ from optimize.finetune.effects import PriceRecord
 from optimize.report.record import InUseRecord
 from optimize.report.retired import retirement_sentence
 from optimize.report.sections import NONE, Section
-from optimize.report.sentences import percent
 from optimize.report.text import duration
-from optimize.stats.records import GainRecord, Record, ScoreRecord
+from optimize.stats.records import GainRecord, Record, ScoreRecord, percent
 
 
 class RecheckedLm(Record):

@@ -122,10 +122,19 @@ class VerdictRecord(Record):
         default=1, description="programs that these test rows have judged, this one included"
     )
     rungs_left: int = Field(description="rungs that could still be tried")
+    untried: list[str] = Field(
+        default=[],
+        description="levers that failed or were skipped, though they might have done something",
+    )
     lacking: str = Field("", description="levers that could not be tried, if that is what is wrong")
     rung_calls: int = Field(description="LM calls that one more rung would likely take")
     rows_needed: int | None = Field(
         description="judging rows that would tell, where rows are what is lacking"
+    )
+    test_rows_needed: int | None = Field(
+        default=None,
+        description="test rows that would tell, where they do not bear out what val says; 0: no "
+        "number is likely to; null: not known",
     )
     smallest_gain: float = Field(
         description="over the baseline, that these val rows show with 80 % probability"
@@ -133,7 +142,7 @@ class VerdictRecord(Record):
 
     @classmethod
     def of(cls, decision: Decision, history: History, **said: Any) -> VerdictRecord:
-        """said: climbs, on_test and test_reads, where they are known."""
+        """said: untried, climbs, and what test rows say, where they are known."""
         first, *others = contenders(history.tried, history.val)
         best = history.tried[first]
         found = differences(history.tried[0].scores, best.scores)
@@ -309,7 +318,9 @@ class Report(ClimbRecord):
     failed: list[str] = Field(
         default=[], description="what went wrong after the climb, which stands"
     )
-    next: str
+    next: str = Field(description="the command that makes most sense now")
+    next_first: str = Field("", description="what a person does before it")
+    next_note: str = Field("", description="why this one")
 
     @property
     def climb(self) -> ClimbRecord:
@@ -351,5 +362,6 @@ class Comparison(Record):
     task: str
     before: str
     after: str
+    lms: tuple[str, str] = Field(description="the LM of each")
     val: Side | None
     test: Side | None

@@ -60,6 +60,7 @@ class Difference(Record):
     task: str
     before: str
     after: str
+    lms: tuple[str, str] = Field(description="the LM of each")
     prompt: list[str] = Field(description="lines of a unified diff of the prompts for one val row")
     val_before: ScoreRecord | None = None
     val_after: ScoreRecord | None = None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from optimize.climb.findings import Finding
 from optimize.climb.preflight import NOISY, Preflight
 from optimize.climb.rungs import SYNTHETIC
-from optimize.climb.verdict import COVERAGE, MOST_ROWS, SAME
+from optimize.climb.verdict import CONFIRMED, COVERAGE, MOST_ROWS, SAME
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.forgetting import GENERAL, ForgettingRecord
 from optimize.finetune.lora.recipe import GridRecord
@@ -23,6 +23,7 @@ from optimize.report.record import (
     VerdictRecord,
 )
 from optimize.scoring.failures import Diagnosis, cut_sentence
+from optimize.stats.records import percent, rows
 
 SHOWN = 2  # examples of a finding; --details shows all
 
@@ -50,7 +51,7 @@ def verdict_sentences(
         )
         first = (
             f"{found.best.n} rows cannot tell whether prompting reaches the target {target}, "
-            f"{rows}. Every lever was tried; the best program is {at}."
+            f"{rows}. Every lever was tried{_but(found)}; the best program is {at}."
         )
     else:
         first = {
@@ -59,14 +60,14 @@ def verdict_sentences(
             "unconfirmed": f"Reached on val, not confirmed: val says that prompting reaches the "
             f"target {target} with a probability of {percent(found.reached)}, the test rows "
             f"{_on_test(found)}.",
-            "plateau": f"Prompting stays below the target {target}: every lever was tried, and "
-            f"{chance}.",
+            "plateau": f"Prompting stays below the target {target}: every lever was tried"
+            f"{_but(found)}, and {chance}.",
             "degenerate": f"This climb proves nothing about prompting: {_not_reading(found)}.",
             "improving": f"Prompting is {at} so far; {chance}.",
             "budget": f"The cap that was given ended the climb {at}; {chance}. "
             f"{_untried(found.rungs_left)}; one takes some {found.rung_calls} calls.",
-            "exhausted": f"Every lever was tried, but {found.lacking}, so it is not known whether "
-            f"prompting reaches the target {target}.",
+            "exhausted": f"Every lever was tried{_but(found)}. Since {found.lacking}, it is not "
+            f"known whether prompting reaches the target {target}.",
         }.get(verdict, "")
     return f"{first} {_best_sentence(found)}".strip()
 
@@ -87,7 +88,19 @@ def _best_sentence(found: VerdictRecord) -> str:
 def _on_test(found: VerdictRecord) -> str:
     if found.on_test is None:
         return "cannot tell, since too many of their calls failed"
-    return percent(found.on_test)
+    said, rows = percent(found.on_test), found.test_rows_needed
+    if rows is None:
+        return said
+    if rows:
+        return f"{said}; some {rows} test rows would tell"
+    if found.on_test < 1 - CONFIRMED:
+        return f"{said}, which says that it is below"
+    return f"{said}; {MOST_ROWS} times as many would not tell: it scores too near the target"
+
+
+def _but(found: VerdictRecord) -> str:
+    """Which levers were not, after "every lever was tried"."""
+    return f" but {', '.join(found.untried)}" if found.untried else ""
 
 
 def _untried(levers: int) -> str:
@@ -102,12 +115,6 @@ def _not_reading(found: VerdictRecord) -> str:
         "the best program scores no better on val than the same answer to every row, "
         f"{found.constant:.2f}"
     )
-
-
-def percent(probability: float) -> str:
-    if probability < 0.001:
-        return "below 0.1 %"
-    return "above 99.9 %" if probability > 0.999 else f"{100 * probability:.1f} %"
 
 
 def change_sentences(report: Report) -> list[str]:
@@ -313,7 +320,7 @@ def failure_sentences(found: Diagnosis) -> list[str]:
         out.append(cut_sentence(found.cut, found.scored, found.cut_at))
     for failures in found.kinds:
         out.append(
-            f"{failures.count} rows: {failures.meaning}. For example {failures.examples[0]}. "
+            f"{rows(failures.count)}: {failures.meaning}. For example {failures.examples[0]}. "
             f"What fits: {failures.lever}."
         )
     if found.confusions:
@@ -343,9 +350,16 @@ def confused(found: dict[str, int]) -> str:
     return ", ".join(f"{pair} ({count})" for pair, count in found.items()) or "none"
 
 
+def other_lm(lms: tuple[str, str]) -> list[str]:
+    """That two runs asked different LMs; nothing where they did not."""
+    before, after = lms
+    different = f"The LM differs: {before} before, {after} after; a gain is that of both changes."
+    return [different] if before != after else []
+
+
 def comparison_sentences(found: Comparison) -> list[str]:
     """What the comparison says, a sentence a line."""
-    out = []
+    out = other_lm(found.lms)
     for name in ("val", "test"):
         side: Side | None = getattr(found, name)
         if side is None:

@@ -161,7 +161,8 @@ def _task(task: str, cells: Sequence[CellRecord]) -> TaskRecord:
     order = sorted(
         (s for s in groups if known([*rows[s].values()])), key=lambda s: -_val(groups[s])
     )
-    front = pareto([(s, price_of(groups[s]), fmean(known([*rows[s].values()]))) for s in order])
+    every = dict.fromkeys(row for scores in rows.values() for row in scores)
+    front = pareto([(s, price_of(groups[s]), [rows[s].get(r) for r in every]) for s in order])
     judge = next((c.found.judge for c in done if c.found), None)
     settings = [
         _setting(s, groups[s], rows[s], s in front, _behind(rows, order, s, judge), judge)

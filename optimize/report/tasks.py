@@ -25,15 +25,16 @@ class ChampionRecord(Record):
 
 
 class TaskRecord(Record):
-    """A task with what its last run found. rows: of each side, empty where it does not load;
-    verdict: null where it was not run yet; problem: why it, or its last report, does not load.
+    """A task with its last run's verdict and its best program so far. rows: of each side, empty
+    where it does not load; verdict: null where it was not run yet; problem: why it, or its last
+    report, does not load.
     """
 
     task: str
     rows: dict[str, int] = {}  # noqa: RUF012 (frozen)
     target: float | None = None
     verdict: str | None = None
-    score: ScoreRecord | None = Field(default=None, description="on test, of the program kept")
+    score: ScoreRecord | None = Field(default=None, description="on test, of the champion")
     champion: ChampionRecord | None = None
     problem: str | None = None
 
@@ -54,7 +55,7 @@ def tasks_section(found: Tasks) -> Section:
         ]
         for t in found.tasks
     ]
-    columns = ("task", "train", "val", "test", "target", "last run", "test score")
+    columns = ("task", "train", "val", "test", "target", "last run", "best program, on test")
     problems = [f"{t.task}: {t.problem}" for t in found.tasks if t.problem]
     chosen = [
         f"{t.task}: {champion_sentence(t.champion)}"

@@ -28,7 +28,7 @@ from optimize.report.sentences import (
     too_long_sentence,
 )
 from optimize.report.untrusted import prose
-from optimize.stats.records import ScoreRecord
+from optimize.stats.records import ScoreRecord, rows
 
 
 def table(section: Section) -> Table:
@@ -81,7 +81,7 @@ def why(report: Report) -> list[str]:
         out += decision_sentences(report.decision, report.forgetting, changed)[:1]
     elif report.diagnosis.kinds and not report.target_met:
         worst = report.diagnosis.kinds[0]
-        out += [f"What goes wrong most: {worst.meaning} ({worst.count} val rows)."]
+        out += [f"What goes wrong most: {worst.meaning} ({rows(worst.count, 'val')})."]
     return out
 
 
@@ -145,14 +145,21 @@ def terminal(report: Report, details: bool = False, run: str = "") -> Renderable
         Text(scores.title, style="bold"),
         table(scores),
         "",
-        bullets(warnings(report), "!", "bold red"),
+        *([bullets(warned, "!", "bold red")] if (warned := warnings(report)) else []),
         bullets(why(report)),
         "",
         Text(verdict_line(report), style=style),
         Text(f"{spent(report)}. LM {report.lm}, teacher {report.teacher}.{more}", style="dim"),
         *([Text(f"Page: {report.page}", style="dim")] if report.page else []),
-        Text(f"Next: {report.next}", style="bold"),
+        *_following(report),
     )
+
+
+def _following(report: Report) -> list[Text]:
+    """What to do next: the command stands alone where prose comes before it."""
+    first = f"Next: {report.next_first}, then\n" if report.next_first else "Next: "
+    shown = [Text.assemble(first, (report.next, "bold"), style="" if report.next_first else "bold")]
+    return shown + ([Text(f"({report.next_note})", style="dim")] if report.next_note else [])
 
 
 def _all_sections(report: Report) -> RenderableType:
@@ -177,7 +184,9 @@ def markdown(report: Report) -> str:
     """The run's description in the MLflow UI: the whole report."""
     lines = [f"**{headline(report).removesuffix('.')}. {verdict_line(report)}**", ""]
     lines += [f"- {prose(line)}" for line in (*warnings(report), *why(report))]
-    lines += [f"- Next: `{report.next}`", ""]
+    first = f"{prose(report.next_first)}, then " if report.next_first else ""
+    note = f" ({prose(report.next_note)})" if report.next_note else ""
+    lines += [f"- Next: {first}`{report.next}`{note}", ""]
     for section in sections.sections(report):
         lines += _markdown(section)
     return "\n".join(lines)

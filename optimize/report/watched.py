@@ -8,8 +8,8 @@ from optimize.climb.holding import ALARM
 from optimize.report.monitor import DriftTest, MonitorRecord
 from optimize.report.retired import retirement_sentence
 from optimize.report.sections import Section
-from optimize.report.sentences import percent
 from optimize.report.text import duration
+from optimize.stats.records import percent
 
 SHARES = 10  # labels shown, those whose share has moved most
 NAMED = 10  # rows to label that are named on the screen

@@ -11,6 +11,17 @@ from optimize.stats.intervals import Gain, Interval, paired_gain
 from optimize.stats.judge import Confusion, corrected_gain
 
 
+def percent(probability: float) -> str:
+    if probability < 0.001:
+        return "below 0.1 %"
+    return "above 99.9 %" if probability > 0.999 else f"{100 * probability:.1f} %"
+
+
+def rows(n: int, side: str = "") -> str:
+    """So many rows, in words: 1 val row, 20 val rows."""
+    return f"{n:,} {side} {'row' if n == 1 else 'rows'}".replace("  ", " ")
+
+
 class Record(BaseModel):
     """Frozen, and no field that is not declared."""
 

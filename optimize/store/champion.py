@@ -149,7 +149,7 @@ def gain_over(
     """
     with suppress(WorkbenchError, KeyError, ValueError):
         old = Found(store, champion.run_id, new.task, CHAMPION)
-        if champion.tags.get("data_hash", "").partition(":")[0] != rows:
+        if judged_by(champion.tags)[0].partition(":")[0] != rows:
             judge_of(old, new)
         found: RowScores = old.read(TEST_SCORES, RowScores)
         known = dict(zip(found.rows, found.programs["final"], strict=True))
@@ -157,6 +157,14 @@ def gain_over(
         gain = paired_gain([known.get(row) for row in test.rows], test.programs["final"])
         return gain, len(both)
     return None, 0
+
+
+def judged_by(tags: Mapping[str, Any]) -> tuple[str, int]:
+    """What a version's tags say of the rows that judged it: their hash, and how many test rows it
+    was asked. Empty and 0 where they say nothing.
+    """
+    rows = tags.get("version_of_rows") or tags.get("data_hash")  # its name of earlier versions
+    return (str(rows), int(tags["test_rows"])) if rows and "test_rows" in tags else ("", 0)
 
 
 def takes_over(
@@ -175,13 +183,12 @@ def takes_over(
     gain: over the champion, paired. shared: test rows that both were asked, whether or not their
     calls failed.
     """
-    if not {"data_hash", "test_rows"} <= champion.keys():
+    (rows, asked), (before, known) = judged_by(new), judged_by(champion)
+    if not known:
         return True
-    rows, _, _ = str(new["data_hash"]).partition(":")  # what follows says how many were used
-    known = int(champion["test_rows"])
-    same = champion["data_hash"].startswith(rows)
-    if not same and 2 * shared < int(new["test_rows"]):
+    same = before.startswith(rows.partition(":")[0])  # what follows says how many were used
+    if not same and 2 * shared < asked:
         return True
-    if int(new["test_rows"]) != known:
-        return int(new["test_rows"]) > known and (gain is None or gain.high >= 0)
+    if asked != known:
+        return asked > known and (gain is None or gain.high >= 0)
     return gain is None or gain.mean > gain.error

@@ -19,17 +19,18 @@ from optimize.store.open import client, is_shared, shown_uri
 from optimize.store.tags import NOTE, OF_EXPERIMENT
 
 VIEW = "mlflow.sharedViewState."  # the prefix of the tags that MLflow's UI saves views in
+MODE = "workflowType=machine_learning"
 RUNS, RUNGS = "runs", "rungs"  # the views' ids, as they stand in an address
 LONG, USUAL, WIDE = 20, 100, 140  # letters of a name that needs more pixels than others
 SCORED_RUNGS = "params.rung != '' and metrics.score >= 0"
 COLUMNS = {
-    RUNS: (
+    RUNS: (  # what a narrow window must show comes first
         "metrics.`score`",
-        "metrics.`score_low`",
-        "metrics.`score_high`",
         "params.`target`",
         "metrics.`score_zero_shot`",
         "metrics.`score_without_lm`",
+        "metrics.`score_low`",
+        "metrics.`score_high`",
         "metrics.`used_calls`",
         "metrics.`used_usd`",
         "params.`lm`",
@@ -46,6 +47,8 @@ COLUMNS = {
         "params.`guide`",
         "params.`instructions`",
         "metrics.`used_calls`",
+        "params.`lm`",
+        "params.`seed`",
     ),
 }
 
@@ -70,15 +73,27 @@ def experiment(store: Any, root: Path, task: str, tags: Mapping[str, str] | None
             f"The experiment {task!r} was deleted in MLflow. It comes back with: "
             f"MLFLOW_TRACKING_URI={shown_uri(root)} {restore}"
         )
-    for name in tags.keys() - found.tags.keys():  # an older version made it
-        store.set_experiment_tag(found.experiment_id, name, tags[name])
+    for name, value in tags.items():  # an older version may have made it
+        if name not in found.tags or _is_outdated(name, found.tags[name], value):
+            store.set_experiment_tag(found.experiment_id, name, value)
     return str(found.experiment_id)
 
 
+def _is_outdated(name: str, known: str, now: str) -> bool:
+    """Whether a tag is a view of ours with other columns than today's, that nobody has changed."""
+    if not name.startswith(VIEW):
+        return False
+    old: dict[str, Any] = json.loads(known)
+    untouched = bool(old["createdAt"] == old["updatedAt"])
+    return untouched and old["state"] != json.loads(now)["state"]
+
+
 def addresses(root: Path, ui: str) -> dict[str, str]:
-    """Where each task's runs are shown with their scores. ui: the address of MLflow's UI."""
+    """Where each task's runs are shown with their scores. ui: the address of MLflow's UI, which
+    opens with its tools for traces where nothing else is said.
+    """
     return {
-        found.name: f"{ui}/#/experiments/{found.experiment_id}/runs?viewStateShareKey={RUNS}"
+        found.name: f"{ui}/#/experiments/{found.experiment_id}/runs?{MODE}&viewStateShareKey={RUNS}"
         for found in client(root).search_experiments()
         if VIEW + RUNS in found.tags
     }

@@ -119,6 +119,14 @@ def write_model(
     model.save(str(folder / "MLmodel"))
 
 
+def refusal(why: str, clients: bool) -> Any:
+    """What a served model raises for MLflow to tell whoever asked. clients: the fault is theirs."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
+
+    return MlflowException(why, INVALID_PARAMETER_VALUE if clients else INTERNAL_ERROR)
+
+
 def column(name: str, field: FieldInfo) -> Any:
     """A field of the task as MLflow describes it: a ColSpec."""
     from mlflow.types.schema import ColSpec

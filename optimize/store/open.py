@@ -226,5 +226,6 @@ def ui_command(root: Path, port: int) -> list[str]:
         str(port),
         "--workers",
         "1",
+        "--uvicorn-opts=--log-level warning",
     ]
     return [sys.executable, "-m", "mlflow", "server", *local]

@@ -51,6 +51,11 @@ class Found:
         """The version of optimize that made the run."""
         return str(self.store.get_run(self.id).data.params.get("optimize", "unknown"))
 
+    @property
+    def lm(self) -> str:
+        """The LM that was asked for the task."""
+        return str(self.store.get_run(self.id).data.params.get("lm", "unknown"))
+
     def text(self, name: str) -> str:
         """A text file the run keeps. Raises WorkbenchError where it has none of that name."""
         from mlflow.exceptions import MlflowException

@@ -137,14 +137,14 @@ def rounded(value: float) -> float:
 
 
 def version_tags(report: Report, test_rows: int) -> dict[str, str]:
-    """What a registered version says of itself; `takes_over` reads some of it. test_rows: that it
-    was asked.
+    """What a registered version says of itself, which MLflow shows by name: the score before the
+    long hash. `champion.judged_by` reads some of it. test_rows: that it was asked.
     """
     final: ScoreRecord = report.final
     tags: dict[str, Any] = {"verdict": report.verdict, "lm": report.lm, "target": report.target}
-    scores = {"test_score": final.score, "test_low": final.low, "test_high": final.high}
+    scores = {"score": final.score, "score_low": final.low, "score_high": final.high}
     tags |= {name: rounded(score) for name, score in scores.items()}
-    tags |= {"test_rows": test_rows, "data_hash": report.data_hash}
+    tags |= {"test_rows": test_rows, "version_of_rows": report.data_hash}
     return {name: str(value) for name, value in tags.items()}
 
 

@@ -9,6 +9,7 @@ from optimize.finetune import finetune_command
 from optimize.finetune.criteria.case import Case, Criterion
 from optimize.scoring.failures import Kind
 from optimize.stats.intervals import smallest_gain
+from optimize.stats.records import percent
 from optimize.task import Task
 
 # failures that weights are the wrong remedy for
@@ -70,14 +71,14 @@ def test_rows(case: Case) -> Criterion | None:
         advice = "Run again: what was answered is kept, and only the calls that failed are sent."
     else:
         passed = not contradicts_plateau(case.on_test)
-        below = 1 - case.on_test
-        value = f"the best program is below the target with a probability of {below:.1%}"
+        below = percent(1 - case.on_test)
+        value = f"the best program is below the target with a probability of {below}"
         advice = "Val and test rows disagree. Add labelled rows, then run again."
     return Criterion(
         name="test rows agree",
         passed=passed,
         value=value,
-        threshold=f"{CONFIRMED:.0%} at least",
+        threshold=f"{percent(CONFIRMED)} at least",
         source="the test rows",
         advice="" if passed else advice,
     )

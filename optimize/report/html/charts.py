@@ -13,6 +13,7 @@ from optimize.report.html import svg
 from optimize.report.html.front import Choice, cost_front
 from optimize.report.html.svg import Dot, Figure, Plot
 from optimize.report.page import Page, calibration
+from optimize.report.prices import pareto
 from optimize.report.record import AttemptRecord
 from optimize.report.sections import NONE, Section
 from optimize.scoring.calibration import ConfidenceRecord
@@ -122,11 +123,22 @@ def _climb(page: Page, spent: Sequence[float], across: str) -> Figure | None:
 
 
 def costs(page: Page) -> Figure | None:
-    """Val score over what an answer costs, with the programs that nothing cheaper beats."""
-    choices = [
-        Choice(mark, a.rung, _kind(page, a), a.val, page.prices[a.rung])
+    """Val score over what an answer costs, with the programs that nothing cheaper beats. Without
+    those whose race was stopped: the first rows may be the easy ones.
+    """
+    if not (table := page.tables.get("val")):
+        return None
+    scores = {name: found.scores for name, found in table.programs.items()}
+    whole = [
+        (mark, a)
         for mark, a in _scored(page)
-        if a.val and a.rung in page.prices
+        if a.rung in page.prices and len(scores.get(a.rung, ())) == len(table.rows)
+    ]
+    front = pareto([(mark, page.prices[a.rung], scores[a.rung]) for mark, a in whole])
+    choices = [
+        Choice(mark, a.rung, _kind(page, a), a.val, page.prices[a.rung], mark in front)
+        for mark, a in whole
+        if a.val
     ]
     return cost_front("What an answer costs", "lever", "val", choices, page.report.target)
 

@@ -7,17 +7,19 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from optimize.report import sections
 from optimize.report.html import charts, labels, svg
 from optimize.report.html.data import embedded
 from optimize.report.html.policy import policy
 from optimize.report.page import Page, slice_gains
+from optimize.report.record import Report
 from optimize.report.sections import Section
-from optimize.report.sentences import change_sentences, percent, preflight_sentences
+from optimize.report.sentences import change_sentences, preflight_sentences
 from optimize.report.text import headline, met, spent, verdict_line, warnings, why
 from optimize.report.untrusted import visible
+from optimize.stats.records import percent
 
 SHOWN = 12  # slices
 SCRIPTS = ("data.js", "diff.js", "rows.js", "prompts.js")
@@ -64,7 +66,7 @@ def _part(name: str) -> str:
 
 
 def _environment() -> Environment:
-    return Environment(
+    made = Environment(
         loader=FunctionLoader(_part),
         autoescape=True,
         undefined=StrictUndefined,
@@ -73,11 +75,22 @@ def _environment() -> Environment:
         # control characters of rows must not reach whoever prints the file in a terminal
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
+    made.filters["ticks"] = _ticks
+    return made
+
+
+def _ticks(line: str) -> Markup:
+    """A sentence with what stands in backticks as code, which is how terminals are told of it."""
+    parts = visible(line).split("`")
+    if len(parts) % 2 == 0:  # one that is alone
+        return escape(visible(line))
+    code = Markup("<code>{}</code>")
+    return Markup().join(code.format(p) if n % 2 else escape(p) for n, p in enumerate(parts))
 
 
 def _verdict(page: Page) -> dict[str, Any]:
     report = page.report
-    n, final = report.numbers, report.final
+    final = report.final
     facts = [
         Fact(
             "Score on test",
@@ -85,14 +98,7 @@ def _verdict(page: Page) -> dict[str, Any]:
             f"[{final.low:.2f}, {final.high:.2f}], {final.n} rows",
         ),
         Fact("Target", f"{report.target:g}", met(report)),
-        Fact(
-            "Chance that the best prompt program meets it"
-            if report.decision
-            else "Chance that it is met",
-            percent(n.chance),
-            "by the judging rows"
-            + ("" if n.on_test is None else f"; {percent(n.on_test)} by the test rows"),
-        ),
+        _chance(report),
         Fact("Spent", *spent(report).split(" (", 1)),
     ]
     facts[-1] = Fact("Spent", facts[-1].value, f"({facts[-1].more}")
@@ -104,6 +110,19 @@ def _verdict(page: Page) -> dict[str, Any]:
         "why": why(report)[1:],
         "changes": change_sentences(report),
     }
+
+
+def _chance(report: Report) -> Fact:
+    """Of meeting the target; the smaller one where test rows do not bear out what val says."""
+    n = report.numbers
+    whose = "the best prompt program meets it" if report.decision else "it is met"
+    said = {"the judging rows": n.chance, "the test rows": n.on_test}
+    if report.verdict == "unconfirmed":
+        said = dict(sorted(said.items(), key=lambda one: -1.0 if one[1] is None else one[1]))
+    (first, chance), (second, other) = said.items()
+    shown = "not known" if chance is None else percent(chance)
+    more = "" if other is None else f"; {percent(other)} by {second}"
+    return Fact(f"Chance that {whose}", shown, f"by {first}{more}")
 
 
 def _figures(page: Page) -> dict[str, Any]:

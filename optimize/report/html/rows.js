@@ -117,8 +117,12 @@ function details(found) {
   const table = data.tables[state.side];
   const [before, after] = marked(found.before?.text || '', found.after?.text || '');
   const part = (name, ...shown) => el('div', { class: 'part' }, el('h4', {}, name), ...shown);
-  const said = (name, answered, shown) => part(name, el('pre', {}, shown.length ? shown : '(nothing)'),
-    answered && el('p', {}, scored(answered)), answered?.feedback && el('p', { class: 'feedback' }, answered.feedback));
+  const said = (name, answered, shown) => {
+    const told = part(name, el('pre', {}, shown.length ? shown : '(nothing)'),
+      answered && el('p', { class: 'score' }, scored(answered)), answered?.feedback && el('p', { class: 'feedback' }, answered.feedback));
+    if (answered) told.classList.add(tone(answered.score));
+    return told;
+  };
   return el('div', { class: 'open' },
     ...Object.entries(table.inputs).map(([name, column]) => part(name, el('pre', {}, text(column[found.n])))),
     el('div', { class: 'three' }, part('right answer', el('pre', {}, lines(table.gold, found.n))),
@@ -126,6 +130,9 @@ function details(found) {
       said(single() ? state.to : `after: ${state.to}`, found.after, after)),
     el('p', { class: 'hash' }, `row ${found.row}`));
 }
+
+// How good an answer is, whatever the other one was.
+const tone = (score) => (score === null ? 'missing' : score >= 1 ? 'good' : score > 0 ? 'partly' : 'bad');
 
 function scored(answered) {
   const score = answered.score === null ? 'no score: the call failed' : `score ${answered.score}`;

@@ -91,7 +91,7 @@ def _seeds(task: TaskRecord, number: int, setting: SettingRecord) -> list[Bar]:
 def _costs(task: TaskRecord) -> Figure | None:
     """Test score over what an answer costs, with the settings that nothing cheaper beats."""
     choices = [
-        Choice(str(n), s.setting, _kind(task, s), s.test, s.price)
+        Choice(str(n), s.setting, _kind(task, s), s.test, s.price, s.on_front)
         for n, s in enumerate(task.settings)
         if s.price
     ]
