@@ -9,15 +9,17 @@ import asyncio
 import json
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 
 from tests.test_lm import completion
 
 HANG = 3600.0  # seconds: as good as for ever
+DRIPS = 20.0  # seconds for which an answer drips
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,18 @@ FAULTS: dict[str, Callable[[str, str], Any]] = {
 }
 
 
+async def _drops(whole: str) -> AsyncIterator[str]:
+    for _ in range(int(DRIPS / 0.2)):
+        yield " "
+        await asyncio.sleep(0.2)
+    yield whole
+
+
 def faulty_app(
     answer: Callable[[str], str], fault: Callable[[Asked], str], seconds: float = 0.0
 ) -> FastAPI:
     """Answers the last message after so many seconds, unless `fault` names what the request meets:
-    one of FAULTS, or "hangs".
+    one of FAULTS, "hangs", or "drips": a byte now and then, and the answer at last.
     """
     app = FastAPI()
     app.state.log = log = []
@@ -91,6 +100,9 @@ def faulty_app(
             one = Asked(len(log), text, "", key)
             met = fault(one)
             log.append(Asked(one.number, text, met, key))
+        if met == "drips":
+            whole = json.dumps(completion(asked["model"], answer(text)))
+            return StreamingResponse(_drops(whole), media_type="application/json")
         await asyncio.sleep(HANG if met == "hangs" else seconds)
         if met and met != "hangs":
             return FAULTS[met](asked["model"], key)

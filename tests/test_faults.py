@@ -4,6 +4,7 @@ is paid that the cap forbids, and no server can hold a command.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -171,12 +172,45 @@ def test_a_server_that_wants_to_be_asked_tomorrow_is_not_waited_for() -> None:
     assert len(app.state.log) == 2
 
 
-def test_a_call_that_hangs_is_given_up_and_made_again() -> None:
-    app = faulty_app(lambda text: "fine", once("hangs"))
+@pytest.mark.parametrize("fault", ["hangs", "drips"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_call_that_hangs_is_given_up_and_made_again(fault: str, asynchronous: bool) -> None:
+    """Also where the server keeps the connection alive with a byte now and then."""
+    app, meter = faulty_app(lambda text: "fine", once(fault)), Meter(9)
+    with served(app) as url:
+        start, lm = time.monotonic(), ours(url, meter, timeout=1)
+        found = asyncio.run(lm.acall("Hello?")) if asynchronous else lm("Hello?")
+        assert found == ["fine"] and time.monotonic() - start < 6
+    assert (meter.usage().calls, meter.usage().failed) == (2, 1) and len(app.state.log) == 2
+
+
+@pytest.mark.parametrize("fault", ["hangs", "drips"])
+def test_a_cap_on_minutes_ends_a_request_under_way(fault: str) -> None:
+    app, meter = faulty_app(lambda text: "fine", lambda asked: fault), Meter(9)
+    meter.limits = Limits(minutes=2 / 60)
     with served(app) as url:
         start = time.monotonic()
-        assert ours(url, Meter(9), timeout=1)("Hello?") == ["fine"]
-        assert time.monotonic() - start < 4
+        with pytest.raises(BudgetExhausted, match="max-minutes"):
+            ours(url, meter, timeout=60)("Hello?")
+        assert time.monotonic() - start < 6
+    assert len(app.state.log) == 1
+
+
+def test_the_key_of_a_metrics_own_lm_is_nowhere(capfd: pytest.CaptureFixture[str]) -> None:
+    """A server echoes it in an answer, and in an error."""
+    key = "sk-canary-of-a-metric-123"
+    for fault in ("echo in the answer", "echo"):
+        with served(faulty_app(lambda text: RED, lambda asked, f=fault: f)) as url:
+            judge = dspy.LM("openai/judge", api_base=f"{url}/v1", api_key=key)
+            count_others(Meter(9))
+            try:
+                said = str(judge("Is it red?"))
+            except dspy.LMError as error:
+                said = str(error)
+            finally:
+                count_others(None)
+        assert key not in said and "[key]" in said
+    assert key not in "".join(capfd.readouterr())
 
 
 def test_more_time_for_a_call_does_not_ask_it_again() -> None:

@@ -4,6 +4,9 @@ modules that touch DSPy's private names (tests/test_architecture.py holds it).
 
 from __future__ import annotations
 
+import asyncio
+import copy
+import math
 import random
 import re
 import threading
@@ -27,6 +30,7 @@ from dspy.lm15 import (
 )
 
 from optimize.lm.addresses import Address
+from optimize.lm.deadline import TooLate, within
 from optimize.lm.dspy_door import CUT, cache_key, engine_at, engine_by_post, token_prices
 from optimize.lm.pool import elsewhere, one_call, pool_of
 from optimize.lm.post import posted
@@ -39,7 +43,7 @@ from optimize.lm.thinking import (
     room_to_think,
     unfinished,
 )
-from optimize.secrets import redacted
+from optimize.secrets import keep_secret, redacted
 from optimize.stopping import wait
 
 MOST_REPEATS = 1000  # of one call; `--repeats` allows 20
@@ -66,6 +70,9 @@ class Watch(Protocol):
 
     def beginning(self, lm: dspy.BaseLM, answers: int, key: str) -> None:
         """The cache does not know the answer to a call. May raise."""
+
+    def seconds_left(self, lm: dspy.BaseLM) -> float:
+        """Until a cap on the clock ends the command; infinite without one."""
 
     def sending(self, lm: dspy.BaseLM, answers: int) -> None:
         """A request for it is about to be sent, once more or for the first time. May raise."""
@@ -218,7 +225,14 @@ def watch_calls(watch: Watch) -> None:
         one = _Request(watch, lm, call, request, provider, state, results)
         with _slot(watch, lm) as address, one.watched():
             there = engine_at(backend, provider, address)
-            attempt(lm, call, there, request, provider, state, results)
+            # what a request that is left behind does later must not be seen
+            own, told = copy.copy(state), list(results)
+            try:
+                with _until(watch, lm, call) as seconds:
+                    within(seconds, lambda: attempt(lm, call, there, request, provider, own, told))
+                vars(state).update(vars(own))
+            finally:
+                results[:] = told
 
     async def watched_aattempt(
         lm: Any, call: Any, backend: Any, request: Any, provider: Any, state: Any, results: Any
@@ -227,7 +241,9 @@ def watch_calls(watch: Watch) -> None:
         # a loop's only thread cannot wait for a place: it has those to carry on that hold one
         with _slot(watch, lm, patient=False) as address, one.watched():
             there = engine_at(backend, provider, address)
-            await aattempt(lm, call, there, request, provider, state, results)
+            with _until(watch, lm, call) as seconds:
+                asked = aattempt(lm, call, there, request, provider, state, results)
+                await asyncio.wait_for(asked, None if math.isinf(seconds) else seconds)
 
     def executed(lm: Any, call: Any) -> Any:
         with one_at_a_time(call.place), _refusals(watch, lm), one_call(lm.model):
@@ -267,6 +283,25 @@ def watch_calls(watch: Watch) -> None:
     # a call that is given more time is the same call
     execution.IGNORED_CACHE_KEYS = [*execution.IGNORED_CACHE_KEYS, "timeout"]
     execution.time = SimpleNamespace(sleep=wait)
+
+
+@contextmanager
+def _until(watch: Watch, lm: Any, call: Any) -> Iterator[float]:
+    """Seconds that a request may take in all. DSPy's timeout is that of a byte, and a server that
+    keeps a connection alive sends one now and then.
+    """
+    if watch.runs_here(lm) or posted():
+        yield math.inf
+        return
+    given = call.kwargs.get("timeout") or lm.kwargs.get("timeout")
+    own = float(given) if isinstance(given, int | float) else math.inf
+    seconds = min(own, watch.seconds_left(lm))
+    try:
+        yield seconds
+    except (TooLate, asyncio.TimeoutError) as error:  # noqa: UP041 (that name is DSPy's here)
+        raise dspy.LMTimeoutError(
+            f"there was no whole answer within {seconds:.0f} s", model=lm.model
+        ) from error
 
 
 @contextmanager
@@ -338,7 +373,14 @@ def _plainly(text: str) -> str:
 
 
 def _number(watch: Watch, lm: Any, call: Any) -> None:
-    """Give the call a number of its own where it is a repeat."""
+    """Give the call a number of its own where it is a repeat. Whoever made the LM, no text that is
+    kept or shown may hold its key.
+    """
+    for options in (lm.kwargs, call.kwargs):
+        keep_secret(options.get("api_key"))
+        for header in ("headers", "extra_headers"):
+            for value in (options.get(header) or {}).values():
+                keep_secret(str(value).removeprefix("Bearer "))
     if rollout := watch.rollout():
         # a part of the cache's key, never sent; a call may have one of its own already
         known = call.kwargs.get("rollout_id") or lm.kwargs.get("rollout_id") or 0

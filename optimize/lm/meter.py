@@ -5,6 +5,7 @@ for.
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import threading
 import time
@@ -116,6 +117,11 @@ class Meter:
         tokens = self._numbers["tokens_in"] + self._numbers["tokens_out"]
         seconds = time.monotonic() - self._began if self._began else 0.0
         return tokens, self._numbers["cost"], seconds / 60
+
+    def seconds_left(self) -> float:
+        """Until the cap on minutes ends the work; infinite without one."""
+        minutes = self.limits.minutes
+        return math.inf if minutes is None else max(0.0, 60 * (minutes - self._spent()[2]))
 
     def start(self) -> None:
         """From now on minutes are counted; without this from the first request on."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -129,9 +130,13 @@ class _Watch:
         for meter in _meters(lm):
             meter.begin(answers, key)
 
+    def seconds_left(self, lm: dspy.BaseLM) -> float:
+        return min((meter.seconds_left() for meter in _meters(lm)), default=math.inf)
+
     def sending(self, lm: dspy.BaseLM, answers: int) -> None:
+        patient = not _in_event_loop()
         for meter in _meters(lm):
-            meter.send(answers)
+            meter.send(answers, patient)
         if isinstance(lm, MeteredLM) and lm.local and not _in_event_loop():
             _waited.set(turns().enter())
 
