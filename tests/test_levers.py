@@ -33,8 +33,9 @@ from optimize.config import RunConfig
 from optimize.errors import ShareExhausted
 from optimize.lm.dspy_door import evaluating
 from optimize.lm.meter import Meter
+from optimize.lm.room import HOSTED_THOUGHT, THOUGHT
 from optimize.program.guide import Guide
-from optimize.program.program import HOSTED_THOUGHT, THOUGHT, Program, render, student
+from optimize.program.program import Program, render, student
 from optimize.task import Task
 from tests.test_climb import COLOURS, TASK, Paint, example
 from tests.test_lm import completion, served

@@ -12,8 +12,8 @@ from optimize.climb.rungs.passages import SIZES
 from optimize.config import RunConfig, flag
 from optimize.data.rows import Splits
 from optimize.files import to_json, to_text
-from optimize.lm.room import CHARS_A_TOKEN
-from optimize.program.program import THOUGHT, prompts, student
+from optimize.lm.room import CHARS_A_TOKEN, THOUGHT
+from optimize.program.program import prompts, student
 from optimize.program.retrieval import read_corpus
 from optimize.task import Task
 

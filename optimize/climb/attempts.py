@@ -74,9 +74,12 @@ class Setup:
         """LM calls the climb may still make: baseline and best program are yet to answer the test
         rows.
         """
-        rows = self.repeats * len(self.splits.test)
-        kept = int(rows * (baseline.calls + best.calls))
+        kept = self.kept_calls(baseline, best)
         return self.meter.remaining(kept, self.kept(baseline, best)()) - self.after
+
+    def kept_calls(self, baseline: Attempt, best: Attempt) -> int:
+        """LM calls that the test rows will take of these two."""
+        return int(self.repeats * len(self.splits.test) * (baseline.calls + best.calls))
 
     def kept(self, baseline: Attempt, best: Attempt, after: int = 0) -> Callable[[], Spent]:
         """What the test rows will take of these two, if they take what rows of val have taken, and

@@ -22,7 +22,7 @@ from optimize.data.labels import agreement, judge, random_share
 from optimize.data.rows import Splits, near_groups
 from optimize.files import to_json
 from optimize.lm.embedder import Embedder
-from optimize.program.program import HOSTED_THOUGHT, THOUGHT
+from optimize.lm.room import HOSTED_THOUGHT, THOUGHT
 from optimize.stats.intervals import commonest, known, mean_interval, rows_to_see, smallest_gain
 from optimize.stats.records import Record, ScoreRecord
 from optimize.task import GUIDE, Task, choices

@@ -14,8 +14,8 @@ from optimize.commands.session import Session
 from optimize.config import RunConfig, is_local
 from optimize.errors import WorkbenchError
 from optimize.files import to_json
-from optimize.lm.room import CHARS_A_TOKEN
-from optimize.program.program import THOUGHT, Program, parse_program, prompts, student
+from optimize.lm.room import CHARS_A_TOKEN, THOUGHT
+from optimize.program.program import Program, parse_program, prompts, student
 from optimize.report.costs import MILLION, Costs, LmCost
 from optimize.report.record import Report
 from optimize.store.champion import champion

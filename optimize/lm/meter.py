@@ -64,6 +64,7 @@ class Meter:
         self._keys: set[str] = set()
         self._parts: dict[Role, Meter] = {}
         self._kept: Callable[[], Spent] = _nothing
+        self._kept_calls = 0
 
     def __deepcopy__(self, memo: object) -> Meter:
         return self  # an optimizer's copy of an LM still spends from the same purse
@@ -141,15 +142,16 @@ class Meter:
                     self._idle += time.monotonic() - start
 
     @contextlib.contextmanager
-    def keeping(self, taking: Callable[[], Spent]) -> Iterator[None]:
-        """A stretch of work that must leave so much; a call beyond that raises BudgetExhausted.
-        taking: asked at every call, as what a call takes may not be known before the first.
+    def keeping(self, taking: Callable[[], Spent], calls: int = 0) -> Iterator[None]:
+        """A stretch of work that must leave so much, and so many calls: requests that fail and are
+        made again count too. One beyond that raises BudgetExhausted. taking: asked at every call,
+        as what a call takes may not be known before the first.
         """
-        self._kept = taking
+        self._kept, self._kept_calls = taking, calls
         try:
             yield
         finally:
-            self._kept = _nothing
+            self._kept, self._kept_calls = _nothing, 0
 
     @contextlib.contextmanager
     def share(
@@ -235,8 +237,10 @@ class Meter:
         return share if share and share.meter is self else None
 
     def _within_cap(self, sent: int) -> None:
-        if sent and self._numbers["calls"] + sent > self.max_calls:
-            raise BudgetExhausted(f"The cap of {self.max_calls} LM calls is reached (--max-calls).")
+        if sent and self._numbers["calls"] + sent > self.max_calls - self._kept_calls:
+            kept = f", but for {self._kept_calls} that are kept" if self._kept_calls else ""
+            told = f"The cap of {self.max_calls} LM calls is reached{kept} (--max-calls)."
+            raise BudgetExhausted(told)
         if not sent or self.limits == NONE:
             return
         tokens, usd, minutes = (a + b for a, b in zip(self._spent(), self._kept(), strict=True))

@@ -27,7 +27,7 @@ from optimize.lm.endpoint import declare_endpoint, endpoint_name, hosted, warm
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, count_others
 from optimize.lm.pool import declare_pool
-from optimize.lm.room import WRITTEN, hosted_tokens, note_local
+from optimize.lm.room import hosted_tokens, note_local, written_within
 from optimize.lm.served import context_served
 from optimize.lm.thinking import remembered
 from optimize.secrets import keep_secret
@@ -83,7 +83,8 @@ def proposing(teacher: MeteredLM, heat: float | None = None) -> MeteredLM:
     """
     options: dict[str, Any] = {}
     if not (teacher.local or getattr(teacher, "thinking", False)):
-        room = _room(teacher.model)
+        context = getattr(teacher, "context", None)
+        room = min(_room(teacher.model), context // 2 if context else HOSTED_PROPOSAL_TOKENS)
         options["max_tokens"] = max(room, teacher.kwargs["max_tokens"])
     return teacher.copy(**options) if heat is None else warm(teacher, heat, **options)
 
@@ -189,7 +190,9 @@ def prompt_tokens(config: RunConfig, max_tokens: int) -> int:
     if is_local(config.lm) and (path := gguf_path(config.lm)):
         return embedded.context_of(path, config.context) - max_tokens
     if config.context:
-        asked = answer_tokens(config.lm, config.api_base, max_tokens + WRITTEN)
+        asked = answer_tokens(
+            config.lm, config.api_base, max_tokens + written_within(config.context)
+        )
         return max(1, config.context - asked)
     return hosted_tokens(config.lm)
 

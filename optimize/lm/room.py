@@ -17,7 +17,11 @@ from optimize.lm.thinking import room_to_think
 MOST, UNKNOWN = 12_000, 6_000
 CHARS_A_TOKEN = 4  # of English, on most tokenizers
 CAREFUL = 3  # the same where a prompt must fit: JSON and numbers take more tokens than prose
-WRITTEN = 300  # tokens that a lever may add to an answer, for reasoning that is written out
+# tokens for reasoning that is written out before an answer: a small LM in this process rambles to
+# the limit, and each token takes its time; a hosted one, which stops by itself, needs several
+# hundred where an answer takes more than two steps (multi-hop questions, sums)
+THOUGHT, HOSTED_THOUGHT = 300, 1_000
+OF_CONTEXT = 8  # of a small context reasoning has no more than that part
 TURN = 8  # tokens that a chat template may add to each message, which the tokenizer is not shown
 _local: dict[str, Room] = {}
 
@@ -46,9 +50,21 @@ def room_of(lm: dspy.BaseLM | None) -> Room:
 def _of_hosted(lm: Any, name: str) -> int:
     if not (context := getattr(lm, "context", None)):
         return hosted_tokens(name)
-    answer: int = room_to_think(lm) or (lm.kwargs.get("max_tokens") or 0) + WRITTEN
+    answer: int = room_to_think(lm) or (lm.kwargs.get("max_tokens") or 0) + written(lm)
     left = max(1, int(context) - answer)
     return left if lm.asked_for else min(MOST, left)
+
+
+def written(lm: Any) -> int:
+    """Tokens for reasoning that this LM writes out before its answer."""
+    if getattr(lm, "local", False):
+        return THOUGHT
+    return written_within(getattr(lm, "context", None))
+
+
+def written_within(context: int | None) -> int:
+    """The same of a hosted LM that reads and writes so many tokens; None: not known."""
+    return min(HOSTED_THOUGHT, context // OF_CONTEXT) if context else HOSTED_THOUGHT
 
 
 @cache

@@ -23,6 +23,7 @@ from optimize.data.inputs import input_text
 from optimize.errors import WorkbenchError
 from optimize.files import plain, read_text
 from optimize.lm.dspy_door import first_prompt
+from optimize.lm.room import THOUGHT
 from optimize.program.around import Around, Sent
 from optimize.program.formats import FORMATS
 from optimize.program.guide import Guide, WithGuide
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
 
 STATE_VERSION = 1
 UNKNOWN = "…"  # in a prompt: what an earlier step will say
-# tokens for reasoning that is written out before the answer (lm.room.WRITTEN): a small LM in this
-# process rambles to the limit, and each token takes its time; a hosted one, which stops by itself,
-# needs several hundred where an answer takes more than two steps (multi-hop questions, sums)
-THOUGHT, HOSTED_THOUGHT = 300, 1_000
 REASONING = "reasoning"  # the output field that dspy.ChainOfThought adds
 
 

@@ -6,8 +6,9 @@ import dspy
 
 from optimize.climb.rungs.base import Context, Skip, compared_on, fitting, fresh, hushed
 from optimize.climb.rungs.demos import to_bootstrap
+from optimize.lm.room import written
 from optimize.lm.thinking import room_to_think
-from optimize.program.program import HOSTED_THOUGHT, THOUGHT, Program, student
+from optimize.program.program import Program, student
 from optimize.scoring.metrics import float_metric
 from optimize.task import Task
 
@@ -39,7 +40,7 @@ def reasoning(incumbent: Program, context: Context) -> Program:
 def starts(incumbent: Program) -> list[Program]:
     """The program with reasoning: with its demos, if it has any, and bare."""
     bare = fresh(incumbent)
-    bare.use_reasoning(THOUGHT if getattr(dspy.settings.lm, "local", False) else HOSTED_THOUGHT)
+    bare.use_reasoning(written(dspy.settings.lm))
     (before,) = incumbent.predictors()
     if not (before.demos or incumbent.neighbours):
         return [bare]
