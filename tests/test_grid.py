@@ -43,7 +43,7 @@ RATE = 1e-3
 WORDS = {"apple": "violin", "river": "cactus", "mountain": "teapot", "window": "rocket"}
 PLACES = (
     *("kitchen", "letter", "winter", "singer", "harbour", "station", "village", "doctor"),
-    *("summer", "bridge", "market", "teacher"),
+    *("summer", "bridge", "market", "teacher", "garden", "sister", "office", "painter"),
 )
 PROGRAM = pairs_program(WORDS.values())
 ROWS = [
