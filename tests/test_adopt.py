@@ -56,7 +56,7 @@ def vllm() -> Iterator[tuple[FastAPI, str]]:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, vllm: tuple[FastAPI, str]) -> Path:
     """A climb on the base LM that has plateaued, with its hand-off."""
-    root, rng = tmp_path_factory.mktemp("project"), random.Random(0)
+    root, rng = tmp_path_factory.mktemp("project"), random.Random(1)
     letters = "abcdefghijklmnopqrstuvwxyz "
     things = ["".join(rng.choices(letters, k=rng.randint(12, 24))).strip() for _ in range(240)]
     rows = [{"thing": thing, "colour": COLOURS[len(thing) % 3]} for thing in things]
