@@ -131,7 +131,7 @@ def test_a_cell_is_a_run_of_its_own_and_is_not_run_twice(
         done = sweep("--cell", "1", "--json")
         assert done.exit_code == 1, done.stderr
         found, sent = CellRecord.model_validate_json(done.stdout), len(server.state.log)
-        assert found.found and found.calls == sent > 30
+        assert found.found and found.calls == sent >= 20
         assert sweep("--cell", "1").exit_code == 1 and len(server.state.log) == sent
 
     cell = read_sweep(project, path).cells[1]

@@ -142,7 +142,7 @@ def test_its_room_is_within_the_servers_context() -> None:
     app = thinking_app(900, "fine", context=8192)
     with served(app) as url:
         lm = ours(url, Meter(9))
-        assert room_of(lm).tokens == 8192 - 40 - 300
+        assert room_of(lm).tokens == 8192 - 40 - 1000
         assert lm.say("Hello?") == "fine"
         assert app.state.rooms == [40, 4096] and room_of(lm).tokens == 4096
         assert ours(url, Meter(9), tokens=40).kwargs["max_tokens"] == 4096

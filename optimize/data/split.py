@@ -123,7 +123,9 @@ def split_groups(hashes: list[str], labels: list[str], groups: list[int]) -> lis
         parts = {name: share * total for name, share in SHARES.items()}
         parts["train"] = max(0.0, parts["train"] - (total - left))
         named = [("train", rows) for rows in large]
-        named += _in_turn(sorted(others, key=lambda rows: hashes[rows[0]]), parts, _rounding(label))
+        named += _in_turn(
+            sorted(others, key=lambda rows: hashes[rows[0]]), parts, _rounding(label, total)
+        )
         for name, rows in named:
             for row in rows:
                 side[row] = name
@@ -144,8 +146,10 @@ def _in_turn(
         yield next(inside, list(parts)[-1]), group
 
 
-def _rounding(label: str) -> float:
-    """Of the label's borders, in rows: half a row either way, so that the fractions of rows of many
-    labels do not all fall to one side.
+def _rounding(label: str, rows: int) -> float:
+    """Of the borders of a label of which val's part is not one row, in rows: half a row either
+    way, so that the fractions of many labels do not all fall to one side.
     """
+    if SHARES["val"] * rows >= 1:
+        return 0.0
     return int.from_bytes(sha256(label.encode()).digest()[:4]) / 2**32 - 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import dspy
@@ -14,9 +15,14 @@ from optimize.program.program import Program
 
 
 def compiled(
-    optimizer: Any, student: Program, rows: list[dspy.Example], context: Context, **given: Any
+    optimizer: Callable[[], Any],
+    student: Program,
+    rows: list[dspy.Example],
+    context: Context,
+    **given: Any,
 ) -> Program:
-    """What the optimizer makes of a copy of the program. Where its share of the calls ends it, the
+    """What the optimizer, which is made here since some print when they are, makes of a copy of the
+    program. Where its share of the calls ends it, the
     best other program that has answered all of `rows`, its own for comparing, until then.
 
     Raises ShareExhausted where there is none: before the first evaluation, and with SIMBA, which
@@ -25,7 +31,7 @@ def compiled(
     seen = _Seen(student, len(rows))
     try:
         with hushed(), dspy.context(max_errors=len(context.train)), evaluating(seen.note):
-            found: Program = optimizer.compile(fresh(student), **given)
+            found: Program = optimizer().compile(fresh(student), **given)
     except ShareExhausted:
         if seen.best is None:
             raise

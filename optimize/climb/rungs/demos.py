@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 
 import dspy
 
@@ -39,7 +40,8 @@ def bootstrapped(student: Program, context: Context) -> Program:
     shown = min(MANY, max(SOME, len(labels(pool, context.task))))
     drawn = with_fitting(student, rows[:shown], search)
     most = max(len(predictor.demos) for predictor in drawn.predictors())
-    optimizer = dspy.BootstrapFewShotWithRandomSearch(
+    optimizer = partial(
+        dspy.BootstrapFewShotWithRandomSearch,
         metric=float_metric(context.task),
         max_bootstrapped_demos=4,
         max_labeled_demos=most,

@@ -4,6 +4,8 @@ number of rows.
 
 from __future__ import annotations
 
+from functools import partial
+
 import dspy
 
 from optimize import lm as lms
@@ -36,7 +38,8 @@ def mipro(student: Program, context: Context) -> Program:
     sizes = [m for m in MIPRO if context.passes(len(search), overhead(m[0])) >= m[1]]
     candidates, most, demos = (sizes or MIPRO[-1:])[0]
     trials = context.affordable(len(search), least=2, most=most, overhead=overhead(candidates))
-    optimizer = dspy.MIPROv2(
+    optimizer = partial(
+        dspy.MIPROv2,
         metric=float_metric(context.task),
         prompt_model=lms.proposing(context.teacher),
         teacher_settings={"lm": context.teacher},
@@ -82,7 +85,8 @@ def simba(student: Program, context: Context) -> Program:
         batch, candidates, most = SIMBA
         batch = min(batch, len(rows))
     steps = context.affordable(step(batch, candidates), least=1, most=most, overhead=len(rows))
-    optimizer = dspy.SIMBA(
+    optimizer = partial(
+        dspy.SIMBA,
         metric=float_metric(context.task),
         bsize=batch,
         num_candidates=candidates,
@@ -98,7 +102,8 @@ def gepa(student: Program, context: Context) -> Program:
     """GEPA: instructions evolved by reflection on the metric's feedback."""
     pool, search = context.halves()
     passes = context.affordable(len(search), least=3, most=20)
-    optimizer = dspy.GEPA(
+    optimizer = partial(
+        dspy.GEPA,
         metric=feedback_metric(context.task),
         # it may overshoot by one pass over the search rows
         max_metric_calls=(passes - 1) * len(search),
@@ -125,7 +130,8 @@ def copro(student: Program, context: Context) -> Program:
     sizes = ((COPRO[0], 3), (COPRO[0], 2), (COPRO[1], 3), (COPRO[1], 2))
     breadth, depth = next((s for s in sizes if context.passes(asked(*s))), least)
     context.affordable(asked(breadth, depth), least=1, most=1)
-    optimizer = dspy.COPRO(
+    optimizer = partial(
+        dspy.COPRO,
         prompt_model=lms.proposing(context.teacher),
         metric=float_metric(context.task),
         breadth=breadth,

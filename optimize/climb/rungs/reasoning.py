@@ -59,12 +59,12 @@ def _pays(context: Context, candidates: int, once: int = 0) -> bool:
 
 
 def _bootstrapped(bare: Program, pool: list[dspy.Example], context: Context) -> Program:
-    optimizer = dspy.BootstrapFewShot(
-        metric=float_metric(context.task),
-        max_bootstrapped_demos=DEMOS,
-        max_labeled_demos=0,
-        teacher_settings={"lm": context.teacher},
-    )
     with hushed(), dspy.context(max_errors=len(context.train)):
+        optimizer = dspy.BootstrapFewShot(
+            metric=float_metric(context.task),
+            max_bootstrapped_demos=DEMOS,
+            max_labeled_demos=0,
+            teacher_settings={"lm": context.teacher},
+        )
         found: Program = optimizer.compile(fresh(bare), trainset=to_bootstrap(pool, context))
     return found
