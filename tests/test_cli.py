@@ -212,7 +212,7 @@ def test_every_example_of_a_finding_is_listed_when_it_is_asked_for(project: Path
     lines = [f"rows.jsonl:{n + 1} and" for n in range(5)]
     found = [" ".join(done.stdout.split()) for done in (short, whole)]
     # of each of its findings two: written more than once, and said alike on a side
-    assert 2 <= sum(line in found[0] for line in lines) <= 4 and "--details" in found[0]
+    assert 2 <= sum(line in found[0] for line in lines) < 5 and "--details" in found[0]
     assert all(line in found[1] for line in lines)
 
 

@@ -60,6 +60,16 @@ def test_many_small_labels_do_not_all_round_the_same_way() -> None:
         assert sides[side] == pytest.approx(share * 240, abs=20)
 
 
+@pytest.mark.parametrize("rows", [54, 55, 56, 57, 60, 64])
+@pytest.mark.parametrize("twins", [0, 3, 8])
+def test_few_rows_are_enough_whatever_is_rounded(rows: int, twins: int) -> None:
+    """A row more must not leave a side with too few."""
+    groups = [n // 2 if n < 2 * twins else n for n in range(rows)]
+    for labels in (1, 2, 5):
+        sides = Counter(split_groups(hashes(rows), [str(n % labels) for n in range(rows)], groups))
+        assert min(sides.values()) >= 8, sides
+
+
 @pytest.mark.parametrize("large", [20, 50, 80])
 def test_a_large_group_is_for_train_and_the_rest_still_has_all_sides(large: int) -> None:
     groups = [0] * large + list(range(1, 101 - large))

@@ -24,6 +24,7 @@ from optimize.data.read import (
     read_labelled,
 )
 from optimize.data.split import (
+    FEWEST,
     apart_from,
     connected,
     near_duplicate_groups,
@@ -33,8 +34,6 @@ from optimize.data.split import (
 from optimize.errors import WorkbenchError
 from optimize.files import to_json
 from optimize.task import Task
-
-SMALLEST = {"train": 8, "val": 8, "test": 8}
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,11 @@ def load_splits(task: Task) -> Splits:
         sides = _divided(task, sides["rows"], hashes)
     picked, more = _apart(task, picked, [*sides["val"], *sides["test"]])
     sides["train"] = sorted([*sides["train"], *(e for _, e in picked)], key=lambda e: hashes[id(e)])
-    for name, least in SMALLEST.items():
-        if len(sides[name]) < least:
+    for name in NAMES:
+        if len(sides[name]) < FEWEST:
             raise WorkbenchError(
-                f"Task {task.name!r}: {len(sides[name])} {name} rows, at least {least} are needed. "
-                f"Add labelled rows to {task.data or task.folder}."
+                f"Task {task.name!r}: {len(sides[name])} {name} rows, at least {FEWEST} are "
+                f"needed. Add labelled rows to {task.data or task.folder}."
             )
     digest = hashlib.sha256(
         "\n".join(f"{name} {hashes[id(e)]}" for name in NAMES for e in sides[name]).encode()

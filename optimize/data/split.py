@@ -13,6 +13,7 @@ from typing import Any
 
 Inputs = tuple[str, ...]  # a row's inputs, a text a field
 SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
+FEWEST = 8  # rows of a side
 NEAR = 0.8  # cosine of character n-grams from which two texts count as the same text typed twice
 BATCH = 50_000  # pairs of texts compared at a time, for want of memory
 
@@ -129,7 +130,20 @@ def split_groups(hashes: list[str], labels: list[str], groups: list[int]) -> lis
         for name, rows in named:
             for row in rows:
                 side[row] = name
+    _top_up(side, sorted(members.values(), key=lambda rows: hashes[rows[0]], reverse=True))
     return side
+
+
+def _top_up(side: list[str], groups: list[list[int]]) -> None:
+    """Give val and test of few rows what rounding has left short of FEWEST, from train. groups: the
+    ones to give first.
+    """
+    for name in ("val", "test"):
+        for rows in groups:
+            lacks = min(FEWEST, round(SHARES[name] * len(side))) - side.count(name)
+            if side[rows[0]] == "train" and len(rows) <= lacks:
+                for row in rows:
+                    side[row] = name
 
 
 def _in_turn(
