@@ -68,6 +68,12 @@ def example(n: int) -> dspy.Example:
     return dspy.Example(thing=f"{word} sample number {n * 7}", colour=colour).with_inputs("thing")
 
 
+def filled(schema: str, said: str) -> str:
+    """An answer that says so in each field of a JSON schema."""
+    names = re.findall(r'"(\w+)": \{"', schema.split('"properties": ', 1)[1])
+    return json.dumps(dict.fromkeys(names, said))
+
+
 def painter() -> FastAPI:
     app = FastAPI()
     app.state.calls = 0
@@ -105,8 +111,7 @@ def painter() -> FastAPI:
         schema = json.dumps(body.get("response_format") or {})
         text = f"[[ ## colour ## ]]\n{colour}\n\n[[ ## completed ## ]]"
         if '"properties"' in schema:
-            names = re.findall(r'"(\w+)": \{"', schema.split('"properties": ', 1)[1])
-            text = json.dumps(dict.fromkeys(names, colour))
+            text = filled(schema, colour)
         elif '"enum"' in schema:
             text = json.dumps(colour)
         elif colour not in COLOURS or not app.state.chats:

@@ -37,7 +37,7 @@ from optimize.lm.room import HOSTED_THOUGHT, THOUGHT
 from optimize.program.guide import Guide
 from optimize.program.program import Program, render, student
 from optimize.task import Task
-from tests.test_climb import COLOURS, TASK, Paint, example
+from tests.test_climb import COLOURS, TASK, Paint, example, filled
 from tests.test_lm import completion, served
 
 RUNGS = {rung.name: rung for rung in LADDER}
@@ -65,8 +65,7 @@ def knower() -> FastAPI:
             room = body.get("max_tokens") or body.get("max_completion_tokens")
             app.state.proposed.append((body.get("temperature"), room))
         if '"properties"' in schema:
-            names = re.findall(r'"(\w+)": \{"', schema.split('"properties": ', 1)[1])
-            return completion(body["model"], json.dumps(dict.fromkeys(names, said)))
+            return completion(body["model"], filled(schema, said))
         asked = re.findall(r"`\[\[ ## (\w+) ## \]\]`", last)
         shown = [f"[[ ## {name} ## ]]\n{said}" for name in asked]
         return completion(body["model"], "\n\n".join(shown) or said)

@@ -78,20 +78,25 @@ def _usual_prompt(task: Task, splits: Splits, config: RunConfig) -> float:
 def _usual_answer(task: Task, splits: Splits, config: RunConfig) -> float:
     """Tokens of an answer as rows have it, with thoughts where the LM has them."""
     names = list(task.signature.output_fields)
-    longest = task.max_tokens + THOUGHT
-    thinks = any(lms.answer_tokens(*lm, longest) > longest for lm in config.lms)
+    thinks = any(lms.thinks(*lm) for lm in config.lms)
     answer = fmean(len(to_json({n: e[n] for n in names})) for e in splits.val[:SAMPLE])
     return answer / CHARS_A_TOKEN + AROUND * len(names) + THOUGHT * thinks
 
 
 def _price(task: Task, config: RunConfig) -> tuple[float, float] | None:
     """US dollars a token in and out, of task LM and judge in equal parts; None: not known."""
-    judge = [(config.judge_lm, config.judge_api_base)] if task.judge and config.judge_lm else []
-    found = [lms.price(*lm) for lm in ((config.lm, config.api_base), *judge)]
+    asked = ((config.lm, config.api_base), *judges(task, config))
+    found = [lms.price(*lm) for lm in asked]
     known = [price for price in found if price]
     if len(known) < len(found):
         return None
     return fmean(into for into, _ in known), fmean(out for _, out in known)
+
+
+def judges(task: Task, config: RunConfig) -> list[tuple[str, str | None]]:
+    """The LM that judges the task's answers, by name and address; none where a metric does."""
+    judge = config.judge_lm if task.judge else None
+    return [(judge, config.judge_api_base)] if judge else []
 
 
 def longest_prompt(task: Task, splits: Splits, config: RunConfig) -> int:

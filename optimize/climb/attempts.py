@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
@@ -76,6 +77,11 @@ class Setup:
         """
         kept = self.kept_calls(baseline, best)
         return self.meter.remaining(kept, self.kept(baseline, best)()) - self.after
+
+    def keeping(self, baseline: Attempt, best: Attempt) -> AbstractContextManager[None]:
+        """A stretch of work that leaves the test rows, and what comes after, all that they take."""
+        calls = self.kept_calls(baseline, best) + self.after
+        return self.meter.keeping(self.kept(baseline, best, self.after), calls)
 
     def kept_calls(self, baseline: Attempt, best: Attempt) -> int:
         """LM calls that the test rows will take of these two."""

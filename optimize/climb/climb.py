@@ -119,8 +119,7 @@ def on_top(
     for n, rung in enumerate(queue, 1):
         left, after = setup.left(start, incumbent), queue[n:]
         watch.started(f"{rung.name} on the tuned LM")
-        calls = setup.kept_calls(start, incumbent) + setup.after
-        with setup.meter.keeping(setup.kept(start, incumbent, setup.after), calls):
+        with setup.keeping(start, incumbent):
             learn = setup.splits.train
             attempt = tried_rung(setup, rung, incumbent, learn, left, after, watch)
         found.append(attempt)
@@ -252,9 +251,7 @@ class _Climbing:
     def tried(self, rung: Rung, after: Sequence[Rung]) -> Attempt:
         left = self._left(self.history.tried)
         given = self.incumbent, self.learn, left, after
-        both, then = (self.attempts[0], self.incumbent), self.setup.after
-        kept, calls = self.setup.kept(*both, then), self.setup.kept_calls(*both) + then
-        with self.setup.meter.keeping(kept, calls):
+        with self.setup.keeping(self.attempts[0], self.incumbent):
             return tried_rung(self.setup, rung, *given, self.watch)
 
     def _demand(self, rung: Rung) -> Demand:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from optimize import lm as lms
 from optimize import usercode
-from optimize.climb.allowed import longest_prompt
+from optimize.climb.allowed import judges, longest_prompt
 from optimize.climb.findings import Finding, labels_of, row_findings
 from optimize.climb.gold import gold_findings
 from optimize.climb.plan import Plan, planned
@@ -210,8 +210,7 @@ def _cost(
     """
     calls = config.max_calls
     tokens_in = calls * longest_prompt(task, splits, config)
-    judge = [(config.judge_lm, config.judge_api_base)] if task.judge and config.judge_lm else []
-    asked = (*config.lms, *judge)
+    asked = (*config.lms, *judges(task, config))
     hosted = any(not is_local(name) for name, _ in asked)
     longest = task.max_tokens + (HOSTED_THOUGHT if hosted else THOUGHT)
     answer = max(lms.answer_tokens(*lm, longest) for lm in asked)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from optimize.climb.verdict import History, Tried
 from optimize.commands.session import Session
@@ -14,6 +16,7 @@ from optimize.store.open import own_store
 from optimize.store.read import earlier_histories, earlier_tests, rechecked_tests
 
 Scores = tuple[float | None, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,7 @@ def remembered(session: Session) -> Memory:
     """
     task, splits = session.task, session.splits
     val = [row_hash(task, e) for e in splits.val]
-    climbs = list(earlier_histories(session.home, task.name, val))
-    with own_store():
-        for home in _cells(session):
-            climbs += earlier_histories(home, task.name, val)
+    climbs = _of_all_runs(session, lambda home: earlier_histories(home, task.name, val))
     rivals = dict.fromkeys(scores for climb in climbs for scores in _aligned(climb, val))
     different = frozenset(climb.tried for climb in climbs)  # a fine-tune run repeats its climb's
     return Memory(different, tuple(rivals), tuple(tests_read(session)))
@@ -45,18 +45,21 @@ def remembered(session: Session) -> Memory:
 
 def tests_read(session: Session) -> list[ByRow]:
     """The scores on test rows of all programs, on all LMs, that they have judged."""
-    given, both = (session.home, session.task.name), ("prompt", "tuned")
-    found = [*earlier_tests(*given, both), *rechecked_tests(*given).values()]
-    with own_store():
-        for home in _cells(session):
-            found += earlier_tests(home, session.task.name, both)
-    return found
+    task, both = session.task.name, ("prompt", "tuned")
+    rechecked = rechecked_tests(session.home, task).values()
+    return [*_of_all_runs(session, lambda home: earlier_tests(home, task, both)), *rechecked]
 
 
-def _cells(session: Session) -> list[Path]:
-    """The homes of the task's runs in sweeps, which were made to choose the best of them."""
+def _of_all_runs(session: Session, read: Callable[[Path], Iterable[T]]) -> list[T]:
+    """What is read of the project's runs, and of the task's runs in sweeps, each in a home of its
+    own: they were made to choose the best of them.
+    """
+    found = list(read(session.home))
     stores = session.home.glob(f"{FOLDER}/*/{session.task.name}-*/mlruns/mlflow.db")
-    return [store.parents[1] for store in sorted(stores)]
+    with own_store():
+        for store in sorted(stores):
+            found += read(store.parents[1])
+    return found
 
 
 def _aligned(climb: History, val: list[str]) -> list[Scores]:

@@ -139,9 +139,12 @@ def _top_up(side: list[str], groups: list[list[int]]) -> None:
     ones to give first.
     """
     for name in ("val", "test"):
+        lacks = min(FEWEST, round(SHARES[name] * len(side))) - side.count(name)
         for rows in groups:
-            lacks = min(FEWEST, round(SHARES[name] * len(side))) - side.count(name)
+            if lacks <= 0:
+                break
             if side[rows[0]] == "train" and len(rows) <= lacks:
+                lacks -= len(rows)
                 for row in rows:
                     side[row] = name
 

@@ -252,10 +252,13 @@ class Meter:
         with self._lock:
             self._flying -= 1
             self._ended.notify_all()
-            if not self._latencies:
-                self._first_answer = time.monotonic()
-            self._latencies.append(seconds)
+            self._took(seconds)
         self.spend(**numbers)
+
+    def _took(self, seconds: float) -> None:
+        if not self._latencies:
+            self._first_answer = time.monotonic()
+        self._latencies.append(seconds)
 
     def spend(self, **numbers: float) -> None:
         with self._lock:
@@ -282,8 +285,5 @@ class Summing(Meter):
     def _count(self, answers: int, key: str) -> None:
         self._numbers["asked"] += answers
 
-    def add(self, seconds: float, **numbers: float) -> None:
-        with self._lock:
-            self._flying -= 1
-            self._ended.notify_all()
-        self.spend(**numbers)
+    def _took(self, seconds: float) -> None:
+        pass

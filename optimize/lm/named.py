@@ -279,7 +279,7 @@ def adapted_lm(config: RunConfig, meter: Meter, tuned: str, tokens: int) -> Mete
 @cache  # the process serves a file as it was at first use, and reading it again takes a while
 def _identity(path: Path, adapter: Path | None) -> str:
     """What a local LM's answers depend on: its weights, not the address of the server."""
-    return weights.sha256(path) + (weights.sha256(adapter) if adapter else "")
+    return weights.identity(path) + (weights.sha256(adapter) if adapter else "")
 
 
 def ask(config: RunConfig, question: str) -> str:

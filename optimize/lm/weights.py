@@ -13,6 +13,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -136,6 +137,19 @@ def others() -> list[Path]:
     """Every GGUF in the cache folder that is none of the catalogue's."""
     known = {path_of(model) for model in (*MODELS.values(), *EMBEDDERS.values())}
     return sorted(path for path in cache_dir().rglob("*.gguf") if path not in known)
+
+
+def identity(path: Path) -> str:
+    """The same of a file that is asked for often, such as an LM's weights: read once a process,
+    unless it has changed.
+    """
+    found = path.stat()
+    return _identity(path, found.st_mtime_ns, found.st_size)
+
+
+@cache
+def _identity(path: Path, changed: int, size: int) -> str:
+    return sha256(path)
 
 
 def sha256(path: Path) -> str:

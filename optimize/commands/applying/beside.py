@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from optimize import lm as lms
 from optimize.commands.answer import Found
 from optimize.errors import WorkbenchError
-from optimize.lm.weights import sha256
+from optimize.lm.weights import identity
 from optimize.program.program import to_text
 from optimize.report.answers import Columns, foreign
 from optimize.report.shards import is_begun
@@ -70,7 +70,7 @@ def _asked(found: Found) -> str:
     """The LM that answers; of a file what is in it, as its name says nothing of that."""
     config = found.config
     path = lms.gguf_path(config.lm)
-    told = f"{config.lm} ({sha256(path)[:12]})" if path and path.is_file() else config.lm
+    told = f"{config.lm} ({identity(path)[:12]})" if path and path.is_file() else config.lm
     return f"{told}, temperature {config.temperature:g}" if config.temperature else told
 
 
