@@ -65,10 +65,10 @@ def ours(climb: Climb, rivals: tuple[tuple[float, ...], ...] = (), reads: int = 
     stop = 0
     history = None
 
-    def ask(n: int, start: int, end: int) -> tuple[float, ...]:
+    def ask(n: int, start: int, end: int) -> tuple[tuple[float, ...], int]:
         nonlocal asked
         asked += end - start
-        return whole[n][start:end]
+        return whole[n][start:end], 0
 
     for k, (rung, family) in enumerate(climb.rungs):
         truth, scores, test = climb.program(k, truths[incumbent] if truths else 0.0)

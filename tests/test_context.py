@@ -24,7 +24,8 @@ from optimize.lm.served import context_served
 from optimize.program.program import student
 from optimize.report.record import UsageRecord
 from optimize.report.sentences import too_long_sentence
-from optimize.scoring.evaluate import Asking, evaluate
+from optimize.scoring.evaluate import Asking, evaluate, race
+from optimize.scoring.evaluation import alike
 from tests.test_cli import optimize
 from tests.test_lm import colour_task, completion, rows, served
 
@@ -137,6 +138,52 @@ def test_what_is_too_long_is_counted_and_told_with_its_flag() -> None:
     said = too_long_sentence({r: UsageRecord.of(u) for r, u in meter.by_role().items()})
     assert said.startswith("2 of 5 requests were refused as too long") and "--context" in said
     assert too_long_sentence({}) == ""
+
+
+def test_rows_that_no_prompt_brings_in_are_in_no_comparison(tmp_path: Path) -> None:
+    """More of them than a verdict may miss: they are counted, and the climb goes on without."""
+    project = tmp_path / "p"
+    (project / "programs").mkdir(parents=True)
+    write_task(project, "review")
+    path = project / "devsets" / "review" / "rows.jsonl"
+    made = [json.loads(line) for line in path.read_text().splitlines()]
+    for n, row in enumerate(made):
+        row["text"] += f" {n:x}" * (20_000 if n % 8 == 0 else 1)
+    path.write_text("\n".join(map(json.dumps, made)))
+    flags = ["--lm", "openai/qwen", "--max-calls", "600", "--finetune", "never", "--json"]
+    with served(narrow_app({}, context=8000)) as url:
+        done = optimize(project, "run", "review", *flags, "--api-base", url + "/v1")
+    report = json.loads(done.stdout)
+    best, test = report["numbers"]["best"], report["test"]["prompt"]
+    val = report["preflight"]["rows"]["val"]
+    first = report["attempts"][0]["val"]
+    assert first["unread"] > 0.05 * val and first["unread"] + first["n"] == val
+    assert best["unread"] >= first["unread"]
+    assert best["coverage"] == test["coverage"] == 1.0 and test["unread"] > 0
+    tried = [a["rung"] for a in report["attempts"] if a["val"]]
+    assert len(tried) > 3, "the climb goes on"
+    assert f"{first['unread']} val row" in done.stderr
+    page = re.sub(r"\s+", " ", optimize(project, "report", "review", "--details").stdout)
+    assert re.search(f"{test['unread']} test rows? (is|are) longer .* in no comparison", page), page
+
+
+def test_a_row_that_one_prompt_alone_makes_too_long_is_lost_by_that_prompt() -> None:
+    task = colour_task()
+    short, long = student(task), student(task)
+    long.predictors()[0].demos = [dspy.Example(thing="x " * 400, colour="red")]
+    texts = "rose", "cherry", "ruby " * 300, "brick " * 2000, "blood"
+    asked = [dspy.Example(thing=text, colour="red").with_inputs("thing") for text in texts]
+    with served(narrow_app({}, context=700)) as url:
+        config = RunConfig(lm="openai/qwen", api_base=url + "/v1")
+        with dspy.context(lm=lms.task_lm(config, Meter(99), 40)):
+            first = evaluate(short, asked, Asking(task, 2))
+            found = race(long, first, asked, Asking(task, 2), lambda calls: -99.0)
+            alone = evaluate(long, asked, Asking(task, 2))
+    assert (first.scores, first.unread, first.coverage) == ((1.0, 1.0, 1.0, None, 1.0), 1, 1.0)
+    assert (found.scores, found.unread, found.answered) == ((1.0, 1.0, 0.0, None, 1.0), 1, 1.0)
+    assert alone.unread == 2
+    assert alike([alone, first]) == [alone.held_to(first.scores), first]
+    assert alike([alone, first])[0].scores == found.scores
 
 
 def test_a_climb_keeps_within_a_servers_context(tmp_path: Path) -> None:

@@ -95,9 +95,9 @@ GOOD, HALF, BAD = (1.0,) * 20, (1.0, 0.0) * 10, (0.0,) * 20
 def test_only_programs_that_may_be_the_best_are_asked_on_more_rows() -> None:
     asked: list[int] = []
 
-    def ask(n: int, start: int, end: int) -> tuple[float, ...]:
+    def ask(n: int, start: int, end: int) -> tuple[tuple[float, ...], int]:
         asked.append(n)
-        return ((1.0, 0.0) * 100)[start:end] if n == 0 else (0.0,) * (end - start)
+        return (((1.0, 0.0) * 100)[start:end] if n == 0 else (0.0,) * (end - start)), 0
 
     found = compared(history(HALF, HALF[::-1], BAD), 80, ask)
     assert set(asked) == {0, 1}
@@ -106,7 +106,7 @@ def test_only_programs_that_may_be_the_best_are_asked_on_more_rows() -> None:
 
 
 def test_no_row_is_asked_where_one_program_is_clearly_below_the_target() -> None:
-    def ask(n: int, start: int, end: int) -> tuple[float, ...]:
+    def ask(n: int, start: int, end: int) -> tuple[tuple[float, ...], int]:
         raise AssertionError
 
     clear = history(HALF, BAD, BAD, target=0.95)
@@ -114,11 +114,11 @@ def test_no_row_is_asked_where_one_program_is_clearly_below_the_target() -> None
 
 
 def test_what_val_says_is_reached_must_hold_on_fresh_rows() -> None:
-    def worse(n: int, start: int, end: int) -> tuple[float, ...]:
-        return (0.0,) * (end - start)
+    def worse(n: int, start: int, end: int) -> tuple[tuple[float, ...], int]:
+        return (0.0,) * (end - start), 0
 
-    def as_good(n: int, start: int, end: int) -> tuple[float, ...]:
-        return (1.0,) * (end - start)
+    def as_good(n: int, start: int, end: int) -> tuple[tuple[float, ...], int]:
+        return (1.0,) * (end - start), 0
 
     first = history(GOOD, target=0.8, left=3)
     assert decide(first).verdict == "reached"

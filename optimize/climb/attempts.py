@@ -29,7 +29,7 @@ from optimize.lm.metered import MeteredLM
 from optimize.program.program import Program, student
 from optimize.scoring.evaluate import Asking, evaluate, race
 from optimize.scoring.evaluation import Evaluation
-from optimize.scoring.failures import cut_answers, cut_sentence
+from optimize.scoring.failures import cut_answers, cut_sentence, unread_sentence
 from optimize.stats.intervals import commonest, known, paired_gain
 from optimize.task import Task
 
@@ -138,6 +138,8 @@ def baseline(setup: Setup, watch: Observer) -> Attempt:
     cut, at = cut_answers(evaluation.outcomes)
     if cut > CUT_SHARE * len(evaluation.outcomes):
         watch.noted(cut_sentence(cut, len(evaluation.outcomes), at))
+    if evaluation.unread:
+        watch.noted(unread_sentence(evaluation.unread, "val"))
     usage = setup.meter.usage() - before
     calls = usage.asked / len(evaluation.outcomes) / setup.repeats
     seconds = time.perf_counter() - start
@@ -294,7 +296,8 @@ def on_record(attempt: Attempt, task: Task) -> Tried:
     scores = attempt.evaluation.scores + attempt.beyond.scores
     same = _same(attempt.evaluation, task)
     lever = attempt.rung.removesuffix(AGAIN)  # a lever that came again is no second one
-    return Tried(lever, attempt.family, scores, attempt.promoted, attempt.calls, same)
+    unread = attempt.evaluation.unread + attempt.beyond.unread
+    return Tried(lever, attempt.family, scores, attempt.promoted, attempt.calls, same, unread)
 
 
 def _same(found: Evaluation, task: Task) -> float:

@@ -223,8 +223,10 @@ class _Climbing:
         more = FINALISTS * (len(self.rows) - self.val) * best.calls * self.setup.repeats
         return left - int(min(more, KEPT * max(0, left)))
 
-    def _ask(self, number: int, start: int, end: int) -> tuple[float | None, ...] | None:
-        """One program's scores on more judging rows; None where the calls do not suffice."""
+    def _ask(
+        self, number: int, start: int, end: int
+    ) -> tuple[tuple[float | None, ...], int] | None:
+        """As Ask has it."""
         attempt, setup = self.scored[number], self.setup
         need = math.ceil(attempt.calls * (end - start) * setup.repeats)
         if setup.left(self.attempts[0], attempt) < need:
@@ -246,7 +248,7 @@ class _Climbing:
         )
         self.attempts = [longer if a is attempt else a for a in self.attempts]
         self.incumbent = longer if self.incumbent is attempt else self.incumbent
-        return found.scores
+        return found.scores, found.unread
 
     def tried(self, rung: Rung, after: Sequence[Rung]) -> Attempt:
         left = self._left(self.history.tried)

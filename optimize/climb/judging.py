@@ -10,8 +10,9 @@ from optimize.scoring.evaluate import BLOCK
 
 CLEAR = 0.005  # chance of being at the target from which on no further row is asked
 
-# (number of the program, first row, end) → its scores; None where the calls do not suffice
-Ask = Callable[[int, int, int], Sequence[float | None] | None]
+# (number of the program, first row, end) → its scores, and how many of these rows are longer than
+# the LM reads; None where the calls do not suffice
+Ask = Callable[[int, int, int], tuple[Sequence[float | None], int] | None]
 
 
 def still_reached(history: History, rows: int, ask: Ask) -> History:
@@ -50,5 +51,8 @@ def _asked(history: History, programs: Sequence[int], rows: int, ask: Ask) -> Hi
         found = ask(n, start, end) if start < end else None
         if found is None:
             return None
-        tried[n] = replace(tried[n], scores=(*tried[n].scores, *found))
+        scores, unread = found
+        tried[n] = replace(
+            tried[n], scores=(*tried[n].scores, *scores), unread=tried[n].unread + unread
+        )
     return replace(history, tried=tuple(tried))

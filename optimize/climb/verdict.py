@@ -58,7 +58,8 @@ class Tried:
 
     Val rows come first; the last few programs are asked on the judging rows beyond them as well. A
     race stopped early has fewer. promoted: the rungs after it built on it. calls: LM calls an
-    example takes. same: share of its answers that are equal to its commonest one.
+    example takes. same: share of its answers that are equal to its commonest one. unread: rows
+    without a score since they are longer than the LM reads; they count as not there.
     """
 
     rung: str
@@ -67,10 +68,11 @@ class Tried:
     promoted: bool = False
     calls: float = 1.0
     same: float = 0.0
+    unread: int = 0
 
     @property
     def coverage(self) -> float:
-        return len(known(self.scores)) / len(self.scores) if self.scores else 0.0
+        return len(known(self.scores)) / ((len(self.scores) - self.unread) or 1)
 
     def mean(self, rows: int | None = None) -> float:
         """Over the first so many rows, or all; -1 where none of them has a score."""

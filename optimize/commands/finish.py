@@ -98,7 +98,7 @@ def settle(
     programs, found = _programs(session, findings), dict(findings.tested)
     if tuned:
         with surviving(failed, "Reading the test rows with the tuned LM"):
-            found |= on_test(session, {n: p for n, p in programs.items() if n not in found})
+            found = on_test(session, {n: p for n, p in programs.items() if n not in found}, found)
     judged = None
     if tuned and "tuned" in found:
         with surviving(failed, "The judgement of the tuned LM"):

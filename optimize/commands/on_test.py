@@ -15,18 +15,24 @@ from optimize.config import RunConfig, state_dir
 from optimize.errors import WorkbenchError
 from optimize.program.program import Program
 from optimize.scoring.evaluate import Spread, evaluate
-from optimize.scoring.evaluation import Evaluation
+from optimize.scoring.evaluation import Evaluation, alike
 from optimize.threads import in_threads
 
 
-def on_test(session: Session, programs: Mapping[str, Program]) -> dict[str, Evaluation]:
-    """Each program's answers to the test rows; where a cap is met, to as many as it allows."""
-    found, asking = {}, replace(session.asking, to_the_cap=True)
+def on_test(
+    session: Session, programs: Mapping[str, Program], before: Mapping[str, Evaluation] = {}
+) -> dict[str, Evaluation]:
+    """Each program's answers to the test rows; where a cap is met, to as many as it allows. Rows
+    that are too long for the LM with one prompt alone are lost by that one.
+
+    before: those of other programs, whose prompts were not too long for the rows they answered.
+    """
+    found, asking = dict(before), replace(session.asking, to_the_cap=True)
     for name, program in programs.items():
         session.watch.started(f"{name.replace('_', ' ')} on test")
         with dspy.context(lm=lms.telling(session.lm)), _spread(session, name, program) as spread:
             found[name] = evaluate(program, session.splits.test, replace(asking, spread=spread))
-    return found
+    return dict(zip(found, alike(list(found.values())), strict=True))
 
 
 def check_scored_batch(program: Program, config: RunConfig) -> None:

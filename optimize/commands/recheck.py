@@ -127,7 +127,8 @@ def _asked(
     session.watch.started(f"test rows, {config.lm}")
     asking = replace(session.asking, threads=config.in_flight, anew=anew, spread=spread)
     with found.asking(config):
-        return evaluate(found.program(config), recorded.rows, asking)
+        asked = evaluate(found.program(config), recorded.rows, asking)
+        return asked.held_to(recorded.scores)
 
 
 def _line(

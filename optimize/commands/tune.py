@@ -161,6 +161,7 @@ def _asked(
     session.watch.started(f"{name} on val")
     before = session.meter.usage()
     evaluation = evaluate(program, session.splits.val, session.asking)
+    evaluation = evaluation.held_to(prompt_val.scores)
     asked = (session.meter.usage() - before).asked
     calls = asked / len(evaluation.outcomes) / session.config.repeats
     gain = paired_gain(prompt_val.scores, evaluation.scores)

@@ -27,7 +27,8 @@ from optimize.stats.records import GainRecord, Record, ScoreRecord
 
 
 def score_record(evaluation: Evaluation) -> ScoreRecord:
-    return ScoreRecord.of(evaluation.score, evaluation.coverage, evaluation.noise)
+    told = evaluation.coverage, evaluation.noise, evaluation.unread
+    return ScoreRecord.of(evaluation.score, *told)
 
 
 class UsageRecord(Record):
@@ -148,7 +149,7 @@ class VerdictRecord(Record):
         found = differences(history.tried[0].scores, best.scores)
         moved = variance(found) if len(found) > 1 and best is not history.tried[0] else DIFFER
         return cls(
-            best=ScoreRecord.of(decision.best.interval, best.coverage),
+            best=ScoreRecord.of(decision.best.interval, best.coverage, unread=best.unread),
             rung=best.rung,
             rungs_left=history.rungs_left,
             lacking=decision.lacking,

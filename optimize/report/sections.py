@@ -20,6 +20,7 @@ from optimize.report.sentences import (
     rows_sentence,
     synthetic_sentences,
 )
+from optimize.scoring.failures import unread_sentence
 from optimize.stats.records import GainRecord
 
 NONE = "–"
@@ -262,6 +263,8 @@ def _doubts(report: Report) -> list[str]:
             f"Some calls failed for good, or a cap left rows unasked: only {coverage:.0%} of the "
             "rows have a score where it is worst."
         ]
+    sides = ("val", n.best.unread), ("test", test.prompt.unread)
+    out += [unread_sentence(unread, side) for side, unread in sides if unread]
     if test.prompt.lm_noise is not None:
         out += [
             f"The LM's own noise makes {test.prompt.lm_noise:.3f} of the test score's standard "

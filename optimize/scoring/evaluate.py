@@ -119,7 +119,8 @@ def race(
             asking.progress(seen + done, len(examples))
 
         more, told = examples[seen : seen + block], replace(asking, progress=shown)
-        so_far = evaluate(program, more, told, so_far or None).outcomes
+        found = evaluate(program, more, told, so_far or None)
+        so_far = found.held_to(incumbent.scores).outcomes
         both = differences(incumbent.scores, [o.score for o in so_far])
         calls = sum(o.asked for o in so_far) / len(so_far) / asking.repeats
         if hopeless(both, len(examples) - (len(so_far) - len(both)), errors(calls)):
@@ -150,9 +151,14 @@ def _outcome(program: dspy.Module, asking: Asking, job: Job) -> Outcome:
                 raise
             outcome = Outcome(None, {}, error=f"not asked: {error}", capped=True)
     usage, seconds = spent.usage(), time.perf_counter() - start
-    anew = int(usage.calls > 0)
     return replace(
-        outcome, said=tuple(said.texts), cut=said.cut, usage=usage, asked_anew=anew, seconds=seconds
+        outcome,
+        said=tuple(said.texts),
+        cut=said.cut,
+        usage=usage,
+        asked_anew=int(usage.calls > 0),
+        seconds=seconds,
+        unread=outcome.score is None and 0 < usage.too_long == usage.failed,
     )
 
 

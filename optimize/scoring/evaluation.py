@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 from statistics import fmean, variance
 from typing import Any
 
@@ -12,6 +14,7 @@ from optimize.stats.intervals import Interval, known, mean_interval
 from optimize.stats.judge import Confusion, corrected
 
 UNPARSABLE = "unparsable answer"
+TOO_LONG = "with this row the prompt is longer than the LM reads"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Outcome:
     they were asked for (optimize.lm.telling), else the share of repeats that answered the same;
     None where neither is known. said: what LMs answered, call by call, word for word. cut: the
     tokens at which the last of these was cut, since it may take no more; 0: it was not. capped: a
-    cap on the run forbade to ask.
+    cap on the run forbade to ask. unread: there is no answer since the LM does not read so much.
     """
 
     score: float | None
@@ -43,6 +46,7 @@ class Outcome:
     said: tuple[str, ...] = ()
     cut: int = 0
     capped: bool = False
+    unread: bool = False
 
     @property
     def asked(self) -> int:
@@ -89,17 +93,38 @@ class Evaluation:
         return sum(s is None for s in self.scores)
 
     @property
+    def unread(self) -> int:
+        """Examples that the LM does not read, whatever it is prompted with: they are in no
+        comparison.
+        """
+        return sum(o.unread for o in self.outcomes)
+
+    @property
     def coverage(self) -> float:
-        """The share of examples with a score."""
-        return 1 - self.missing / len(self.outcomes)
+        """The share with a score of the examples that the LM can read."""
+        return len(self.known) / ((len(self.outcomes) - self.unread) or 1)
 
     @property
     def answered(self) -> float:
-        """The share with a score of the examples that no cap forbade to ask. Those that calls
-        failed on are no random ones: what is said of the rest may not hold of all.
+        """The same of those that no cap forbade to ask. Those that calls failed on are no random
+        ones: what is said of the rest may not hold of all.
         """
-        asked = [o for o in self.outcomes if not o.capped]
-        return sum(o.score is not None for o in asked) / len(asked) if asked else 0.0
+        asked = sum(not (o.capped or o.unread) for o in self.outcomes)
+        return len(self.known) / (asked or 1)
+
+    def held_to(self, scores: Sequence[float | None]) -> Evaluation:
+        """The same, with 0 points for each row that does not fit the LM beside this program's
+        prompt, and was answered with another one: that row is lost by the prompt.
+
+        scores: the other program's, row by row; of the first rows, or beyond these.
+        """
+        held = [
+            replace(o, score=0.0, error=TOO_LONG, unread=False)
+            if o.unread and other is not None
+            else o
+            for o, other in zip(self.outcomes, scores, strict=False)
+        ]
+        return replace(self, outcomes=(*held, *self.outcomes[len(held) :]))
 
     @property
     def noise(self) -> float | None:
@@ -112,3 +137,8 @@ class Evaluation:
         """
         within = [variance(o.repeats) / len(o.repeats) for o in self.outcomes if len(o.repeats) > 1]
         return math.sqrt(math.fsum(within)) / len(within) if within else None
+
+
+def alike(found: Sequence[Evaluation]) -> list[Evaluation]:
+    """The evaluations of several programs on the same rows, each held to all the others."""
+    return [reduce(Evaluation.held_to, (e.scores for e in found), one) for one in found]

@@ -123,6 +123,15 @@ def cut_sentence(cut: int, answers: int, at: int) -> str:
     )
 
 
+def unread_sentence(unread: int, side: str) -> str:
+    """That rows are longer than the LM reads, and what becomes of them."""
+    are = "row is" if unread == 1 else "rows are"
+    return (
+        f"{unread} {side} {are} longer than the LM reads, whatever the prompt: in no comparison. "
+        "Every score is that of the other rows; an LM that reads more would answer these too."
+    )
+
+
 def meaning(kind: Kind, cut_at: int) -> str:
     """What a kind of failure is. cut_at: tokens, as `cut_answers` tells."""
     return MEANING[kind] + (f", at {cut_at:,} tokens" if kind == "cut" else "")

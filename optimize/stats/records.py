@@ -41,6 +41,9 @@ class ScoreRecord(Record):
         description="the LM's own part of the standard error; null unless rows were asked "
         "repeatedly",
     )
+    unread: int = Field(
+        0, description="rows beside these that are longer than the LM reads: in no comparison"
+    )
 
     def __str__(self) -> str:
         return f"{self.score:.2f} [{self.low:.2f}, {self.high:.2f}]"
@@ -52,7 +55,11 @@ class ScoreRecord(Record):
 
     @classmethod
     def of(
-        cls, interval: Interval, coverage: float = 1.0, noise: float | None = None
+        cls,
+        interval: Interval,
+        coverage: float = 1.0,
+        noise: float | None = None,
+        unread: int = 0,
     ) -> ScoreRecord:
         return cls(
             score=interval.mean,
@@ -61,6 +68,7 @@ class ScoreRecord(Record):
             n=interval.n,
             coverage=coverage,
             lm_noise=noise,
+            unread=unread,
         )
 
 

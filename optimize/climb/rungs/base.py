@@ -19,7 +19,7 @@ from optimize.lm.metered import MeteredLM
 from optimize.lm.room import room_of
 from optimize.program.program import Program, prompts, student
 from optimize.scoring.evaluate import Asking, evaluate
-from optimize.scoring.evaluation import Evaluation
+from optimize.scoring.evaluation import Evaluation, alike
 from optimize.stats.intervals import differences
 from optimize.stats.race import evidence_below
 from optimize.task import Task
@@ -196,7 +196,9 @@ class Context:
         failed = [error for error in found if isinstance(error, WorkbenchError)]
         if len(failed) == len(found):
             raise failed[0]
-        return [look for look in found if not isinstance(look, WorkbenchError)]
+        lasting = [look for look in found if not isinstance(look, WorkbenchError)]
+        held = alike([evaluation for _, evaluation in lasting])
+        return [(candidate, e) for (candidate, _), e in zip(lasting, held, strict=True)]
 
     def best(self, candidates: Sequence[Program], rows: list[dspy.Example]) -> Program:
         """The candidate with the best mean score on train rows held back."""
