@@ -1,4 +1,5 @@
-"""What becomes of an evaluation when a server fails in one way, one request in ten or always.
+"""What becomes of an evaluation when a server fails in one way: one request in ten, always the same
+rows, one in ten, or every request.
 
     python -m bench.faults [--rows 60] [--threads 16] [--faults NAME …]
 
@@ -12,6 +13,7 @@ import argparse
 import tempfile
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import dspy
@@ -32,11 +34,11 @@ def answer(text: str) -> str:
     return f"[[ ## colour ## ]]\n{colour}\n\n[[ ## completed ## ]]"
 
 
-def tried(fault: str, share: float, count: int, threads: int) -> list[str]:
-    """A row of the table."""
+def tried(fault: str, share: float, of_rows: bool, count: int, threads: int) -> list[str]:
+    """A row of the table. of_rows: a row that meets the fault meets it again."""
 
     def met(asked: Asked) -> str:
-        return fault if drawn(asked) < share else ""
+        return fault if drawn(replace(asked, number=0) if of_rows else asked) < share else ""
 
     task, meter = colour_task(), Meter(100 * count)
     rows = rows_of(range(count))
@@ -52,7 +54,8 @@ def tried(fault: str, share: float, count: int, threads: int) -> list[str]:
     seconds = time.monotonic() - start
     score = f"{found.interval.mean:.2f}" if found else "none"
     coverage = f"{count - found.missing} of {count}" if found else "none"
-    name = f"{fault}, {share:.0%}" if fault else "no fault"
+    coverage += f", {found.unread} too long" if found and found.unread else ""
+    name = f"{fault}, {share:.0%}{' of the rows' if of_rows else ''}" if fault else "no fault"
     return [name, said or "a score", str(meter.usage().calls), f"{seconds:.0f}", coverage, score]
 
 
@@ -64,9 +67,10 @@ def main() -> None:
     given = parser.parse_args()
     print("| fault | the user is told | calls | seconds | rows with a score | score |")
     print("|" + " --- |" * 6)
-    cases = [("", 0.0), *((fault, share) for fault in given.faults for share in (0.1, 1.0))]
-    for fault, share in cases:
-        print(f"| {' | '.join(tried(fault, share, given.rows, given.threads))} |", flush=True)
+    ways = (0.1, False), (0.1, True), (1.0, False)
+    cases = [("", 0.0, False), *((fault, *way) for fault in given.faults for way in ways)]
+    for case in cases:
+        print(f"| {' | '.join(tried(*case, given.rows, given.threads))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,11 @@ class RunConfig(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="OPTIMIZE_", frozen=True, extra="forbid", validate_default=True
+        env_prefix="OPTIMIZE_",
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
     )
 
     lm: str = Field(

@@ -17,7 +17,10 @@ SHOWN = 80  # letters of a value that is shown in an error
 
 def shown(value: object) -> str:
     """What a file or a flag holds, as an error shows it."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number of thousands of digits"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 

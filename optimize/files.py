@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from optimize.errors import WorkbenchError
+from optimize.errors import WorkbenchError, shown
 
 ANY = TypeAdapter(Any)  # made once: making one costs more than writing a value
 
@@ -73,6 +73,14 @@ def read_jsonl(path: Path) -> list[tuple[int, Any]]:
     return found
 
 
+def only_read(path: Path) -> str:
+    """What to do, where nothing can be written at the path; empty where something can."""
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if os.access(there, os.W_OK):
+        return ""
+    return f"{there} can only be read here: copy the project to a folder where you may write."
+
+
 def json_value(line: str, place: str) -> Any:
     """A line of JSON. Raises WorkbenchError, naming the place, for one that is none."""
     if len(line) > LONGEST:
@@ -80,12 +88,14 @@ def json_value(line: str, place: str) -> Any:
             f"{place}: {len(line):,} characters; a line may have {LONGEST:,}. No LM reads more."
         )
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=_object)
         if SURROGATE.search(line):  # half a character: no LM, and no file, can be sent it
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except json.JSONDecodeError as error:
         problem = f"not JSON: {error.msg} at column {error.colno}"
+    except _Twice as error:
+        problem = f"{shown(str(error))} stands in it twice; which one holds?"
     except RecursionError:
         problem = "its lists and objects are nested too deeply"
     except UnicodeEncodeError as error:
@@ -93,6 +103,18 @@ def json_value(line: str, place: str) -> Any:
     except ValueError as error:  # a number of thousands of digits
         problem = str(error).split(";")[0]
     raise WorkbenchError(f"{place}: {problem}.")
+
+
+class _Twice(Exception):
+    """A key that an object has twice. JSON's readers take the last one without a word."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Twice(next(key for key in keys if keys.count(key) > 1))
+    return found
 
 
 def plain(value: Any) -> Any:

@@ -20,7 +20,7 @@ import dspy
 from pydantic.fields import FieldInfo
 
 from optimize import usercode
-from optimize.errors import UserCodeError, WorkbenchError, did_you_mean
+from optimize.errors import UserCodeError, WorkbenchError, did_you_mean, shown
 from optimize.files import read_text
 
 if TYPE_CHECKING:  # an exported program has no statistics with it
@@ -38,6 +38,7 @@ class Score:
 
 
 LONGEST_NAME = 100  # letters: file systems take 255 with what is put around it
+MOST_TOKENS = 1_000_000  # of an answer: no LM writes more
 PLACE = "_place"  # the attribute of an Example that says which file and line it was read from
 # Members of DSPy's examples, predictions and signatures, and arguments of its modules: a field of
 # that name is lost or replaces them. An output is refused as well: it may be a next step's input.
@@ -217,10 +218,11 @@ def _check(name: str, task: Task) -> None:
             f"one of the two, and here are {'both' if task.judge else 'none'}."
         )
     _check_signature(name, task.signature)
-    if not isinstance(task.max_tokens, int) or task.max_tokens < 1:
+    tokens = task.max_tokens
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 < tokens <= MOST_TOKENS:
         raise WorkbenchError(
-            f"programs/{name}.py: max_tokens={task.max_tokens!r}; give the number of tokens that "
-            "the longest answer takes."
+            f"programs/{name}.py: max_tokens={shown(tokens)}; give the number of tokens that "
+            f"the longest answer takes, at most {MOST_TOKENS:,}."
         )
     if taken := sorted(TAKEN & task.fields.keys()):
         raise WorkbenchError(_taken(name, taken[0]))

@@ -31,8 +31,9 @@ GOOD = {"text": "fine", "verdict": "positive"}
         ("[1]", "a row is a JSON object, found list"),
         ('{"text": NaN, "verdict": "positive"}', "valid string"),
         ('{"text": null, "verdict": "positive"}', "valid string"),
+        ('{"text": "a", "text": "b", "verdict": "positive"}', "'text' stands in it twice"),
     ],
-    ids=["surrogate", "digits", "depth", "length", "cut", "list", "NaN", "null"],
+    ids=["surrogate", "digits", "depth", "length", "cut", "list", "NaN", "null", "twice"],
 )
 def test_a_bad_row_is_named_by_file_and_line(project: Path, line: str, said: str) -> None:
     file = project / "devsets" / "review" / "rows.jsonl"
@@ -54,6 +55,9 @@ def test_a_pair_of_surrogates_is_a_character(project: Path) -> None:
     [
         ("max_tokens=32", "max_tokens=0", "max_tokens=0; give the number"),
         ("max_tokens=32", 'max_tokens="many"', "max_tokens='many'; give the number"),
+        ("max_tokens=32", "max_tokens=True", "max_tokens=True; give the number"),
+        ("max_tokens=32", "max_tokens=10**30", "at most 1,000,000"),
+        ("max_tokens=32", "max_tokens=10**9999", "a number of thousands of digits; give"),
         ("signature=Review", 'signature="text -> x"', "is no class"),
         (" = dspy.OutputField()", ' = "positive"', "has no dspy.OutputField|not a Signature|Field"),
         ("import dspy", "import sys; sys.exit(3)\nimport dspy", "does not load: SystemExit: 3"),

@@ -89,6 +89,8 @@ def test_the_file_of_the_project_root_holds_in_its_folders(
         ("threads = 65", r"'threads': .*less than or equal to 64"),
         ("target = 1.5", r"'target': .*less than or equal to 1"),
         ("target = nan", r"'target': "),
+        ("max_minutes = inf", r"'max_minutes': "),
+        ("budget_usd = inf", r"'budget_usd': "),
         ("val_rows = 7", r"'val_rows': .*greater than or equal to 8"),
         (
             'finetune = "maybe"',

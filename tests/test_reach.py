@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI, HTTPException
 
+from optimize import lm as lms
 from optimize.commands.new import write_task
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
@@ -40,6 +41,21 @@ def test_a_missing_key_is_told_instead_of_the_cap(project: Path, flags: list[str
         done = optimize(project, "run", "review", "--max-calls", "5", *given)
     assert done.returncode == 2 and "_API_KEY in the environment" in done.stderr
     assert "cap" not in done.stderr and not (project / "mlruns").exists()
+
+
+def test_a_provider_that_nobody_knows_is_told_at_once(project: Path) -> None:
+    for command in (
+        ["run", "review", "--max-calls", "400"],
+        ["check", "review"],
+        ["lm", "ask", "x"],
+    ):
+        done = optimize(project, *command, "--lm", "antropic/claude-sonnet-4")
+        assert done.returncode == 2, done.stdout
+        assert "no provider 'antropic'. Did you mean 'anthropic'?" in done.stderr, done.stderr
+    known = "cohere/command-r", "together_ai/meta-llama/Llama-3", "claude-code/claude-sonnet-4"
+    for name in known:
+        lms.check_name(name, None)
+    lms.check_name("mine/model", "http://127.0.0.1:9/v1")
 
 
 def test_a_refused_key_is_told_at_the_first_call(project: Path) -> None:

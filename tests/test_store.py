@@ -54,6 +54,16 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
+def test_a_folder_that_can_only_be_read_is_told(project: Path) -> None:
+    folder = project / "mlruns"
+    folder.mkdir()
+    folder.chmod(0o555)
+    if os.access(folder, os.W_OK):
+        pytest.skip("this user may write to every folder")
+    with pytest.raises(WorkbenchError, match="can only be read here: copy the project"):
+        client(project)
+
+
 def statuses(root: Path) -> list[str]:
     store = client(root)
     (found,) = [e for e in store.search_experiments() if e.name == "review"]

@@ -154,7 +154,7 @@ def in_use(
         config = load_config(root, own, **given).model_copy(update=CLIMBING)
         if base == NO_ADDRESS:
             config = config.model_copy(update={"api_base": None})
-        lms.check_name(config.lm)
+        lms.check_name(config.lm, config.api_base)
         check_price(config)
         check_reachable(config)
         configs.append(config)

@@ -165,7 +165,7 @@ def _config(config: RunConfig, optimized: Mapping[str, Any]) -> RunConfig:
     given = {"lm": lm, "api_base": base, "teacher": None, "temperature": 0.0}
     if not is_local(lm) and (lm, base) != config.lms[0]:
         given["context"] = None  # that is the task LM's
-    lms.check_name(lm)
+    lms.check_name(lm, base)
     return config.model_copy(update=given)
 
 

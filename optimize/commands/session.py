@@ -136,8 +136,8 @@ def open_session(
     asks: False for a session that only checks: its LMs are neither loaded nor reachable. own: of
     one run of many. Raises WorkbenchError for what is wrong.
     """
-    for lm, _ in config.lms:
-        lms.check_name(lm)
+    for lm, base in config.lms:
+        lms.check_name(lm, base)
     check_price(config)
     task, splits = load_task_and_rows(root, name, config)
     check_method(config, task)

@@ -17,6 +17,7 @@ from typing import Any
 
 import dspy
 from dspy.adapters import utils
+from dspy.clients.backend_selection import select_backend
 from dspy.clients.cache import Cache
 from dspy.clients.call_result import CACHE_FORMAT, attributes
 from dspy.clients.legacy_outputs import plain
@@ -206,6 +207,20 @@ class OwnFallback:
 
     def _make_json_adapter_fallback(self) -> dspy.JSONAdapter:
         return self.fallback()
+
+
+@cache
+def unknown_provider(name: str) -> list[str]:
+    """The providers there are, where nobody knows the one of a model string; empty where somebody
+    does. LiteLLM, which knows the most, is slow to import, and asked last.
+    """
+    if select_backend(dspy.LM(name)).native:
+        return []
+    import litellm
+
+    own = {str(one["provider"]) for one in litellm.custom_provider_map}
+    known = {str(getattr(one, "value", one)) for one in litellm.provider_list} | own
+    return [] if name.partition("/")[0] in known else sorted(known)
 
 
 def cache_key(cache: Cache, request: dict[str, Any], ignored: list[str] | None) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from optimize.errors import StoreFailed
+from optimize.files import only_read
 
 SECONDS = 60.0  # for which another process may keep the file to itself
 MOST = 8 << 30  # bytes: beyond, the oldest tenth goes
@@ -66,10 +67,9 @@ class Kept:
                 with self._connection:
                     return work(self._connection)
         except (sqlite3.Error, OSError) as error:
-            raise StoreFailed(
-                f"{self.path} cannot be used: {error}. If it is damaged, move it away: what it "
-                "knew will be asked again."
-            ) from error
+            more = only_read(self.path.parent) if self.path else ""
+            more = more or "If it is damaged, move it away: what it knew will be asked again."
+            raise StoreFailed(f"{self.path} cannot be used: {error}. {more}") from error
 
     def _opened(self) -> sqlite3.Connection:
         if self.path:

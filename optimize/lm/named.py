@@ -22,7 +22,14 @@ from optimize.gguf_header import read_header
 from optimize.lm import answers, embedded, embedder, reach, vectors, weights
 from optimize.lm.addresses import Address, addresses, is_group
 from optimize.lm.answers import AnswerCache
-from optimize.lm.dspy_door import HistorylessLM, output_tokens, retirement, token_prices
+from optimize.lm.dspy_calls import SUBSCRIBED
+from optimize.lm.dspy_door import (
+    HistorylessLM,
+    output_tokens,
+    retirement,
+    token_prices,
+    unknown_provider,
+)
 from optimize.lm.endpoint import declare_endpoint, endpoint_name, hosted, warm
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, count_others
@@ -113,7 +120,7 @@ def resolve(
         return local_lm(path, None, meter, max_tokens, context=config.context)
     for variable in itertools.chain.from_iterable(reach.KEYS.values()):
         keep_secret(os.environ.get(variable))
-    check_name(name)
+    check_name(name, api_base)
     asked = config.context if (name, api_base) == (config.lm, config.api_base) else None
     options: dict[str, Any] = {
         "context": asked,
@@ -153,13 +160,23 @@ def _together(model: str, api_base: str) -> str | None:
     return f"group {model}" if is_group(api_base) else None
 
 
-def check_name(name: str) -> None:
-    """Raises WorkbenchError for what cannot be the name of an LM."""
-    if not is_local(name) and not all(name.partition("/")):
+def check_name(name: str, api_base: str | None) -> None:
+    """Raises WorkbenchError for what cannot be the name of an LM, or names no provider."""
+    if is_local(name):
+        return
+    if not all(name.partition("/")):
         raise WorkbenchError(
             f"No LM {name!r}.{did_you_mean(name, (EMBEDDED, *MODELS))} Use "
             f"{', '.join((EMBEDDED, *MODELS))}, 'gguf:PATH' or a DSPy model "
             "string such as 'openai/gpt-4.1-mini'."
+        )
+    provider = name.split("/", 1)[0]
+    if api_base or provider in {*reach.KEYS, *SUBSCRIBED}:
+        return
+    if known := unknown_provider(name):
+        raise WorkbenchError(
+            f"LM {name!r}: there is no provider {provider!r}.{did_you_mean(provider, known)} A "
+            "server of your own: --lm openai/MODEL --api-base URL. No call was made."
         )
 
 

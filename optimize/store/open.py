@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from optimize.errors import WorkbenchError
+from optimize.files import only_read
 from optimize.secrets import keep_secret, redacted
 from optimize.store.again import Again
 
@@ -124,7 +125,10 @@ def client(root: Path) -> Any:
     except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
         if revision := OUT_OF_DATE.search(str(error)):
             raise WorkbenchError(_other_schema(root, revision[1])) from error
-        more = " If the file is damaged, move it away: a new one is made." if local else ""
+        more = ""
+        if local:
+            damaged = "If the file is damaged, move it away: a new one is made."
+            more = " " + (only_read(folder) or damaged)
         raise WorkbenchError(
             f"The MLflow store {shown_uri(root)} cannot be opened: "
             f"{without_password(redacted(str(error))).splitlines()[0].rstrip('.')}.{more}"
