@@ -24,7 +24,7 @@ from optimize import lm as lms
 from optimize import secrets
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted, LmRefused, StoreFailed, WorkbenchError
-from optimize.lm import dspy_calls
+from optimize.lm import dspy_calls, faults
 from optimize.lm.limits import Limits
 from optimize.lm.meter import Meter, Summing
 from optimize.lm.metered import MeteredLM, count_others
@@ -46,7 +46,7 @@ RED = "[[ ## colour ## ]]\nred\n\n[[ ## completed ## ]]"
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An own cache; waits between attempts as they are, a hundred times as fast."""
     lms.configure(tmp_path)
-    delay = dspy_calls._delay
+    delay = faults.delay
     monkeypatch.setattr(dspy_calls.execution, "_delay", lambda e, n: delay(e, n) / 100)
 
 

@@ -31,7 +31,7 @@ from optimize.errors import (
     StoreFailed,
     WorkbenchError,
 )
-from optimize.lm import dspy_calls, embedded, weights
+from optimize.lm import embedded, paid, weights
 from optimize.lm.kept import Kept
 from optimize.lm.limits import Limits
 from optimize.lm.meter import Meter
@@ -390,11 +390,11 @@ def test_a_call_with_a_room_of_its_own_reaches_a_reasoning_model() -> None:
 
 def test_an_answer_that_dspy_cannot_price_costs_what_the_list_says() -> None:
     told = {"prompt_tokens": 1000, "completion_tokens": 10}
-    known = dspy_calls._listed("openai/gpt-4.1-mini", told)
+    known = paid.listed_price("openai/gpt-4.1-mini", told)
     assert known == pytest.approx(1000 * 4e-7 + 10 * 1.6e-6)
     for name in ("openai/nobody-knows", "endpoint-0123456789ab/gpt-4.1-mini", "claude-code/opus"):
-        assert dspy_calls._listed(name, told) is None
-    assert dspy_calls._listed("openai/gpt-4.1-mini", {}) is None
+        assert paid.listed_price(name, told) is None
+    assert paid.listed_price("openai/gpt-4.1-mini", {}) is None
 
 
 def test_a_budget_that_can_no_longer_be_kept_to_ends_the_command() -> None:

@@ -210,16 +210,16 @@ def _shared_out(
     demands = [r.demand(*taken) for r in (rung, *after)]
     part, then = share(demands, left), rung.then(val, test, calls)
     if part < demands[0].useful:
-        raise Starved(
-            f"its least search and the {len(setup.splits.val)} val rows take {demands[0].useful} "
-            f"LM calls, its share is {part}"
-        )
+        rows = f"the {len(setup.splits.val)} val rows"
+        what = f"its least search and {rows}" if demands[0].useful > then else rows
+        raise Starved(f"{what} take {demands[0].useful} LM calls, its share is {part}")
     most = rung.searches(search, calls, a_set).most
     return min(part - then, most, left), then, most
 
 
 def demand(setup: Setup, rung: Rung, incumbent: Attempt, learn: tuple[dspy.Example, ...]) -> Demand:
     """LM calls of a rung that builds on the incumbent."""
+    rung = _asking_once(rung, incumbent, setup.repeats)
     return rung.demand(*_taken(setup, incumbent, learn))
 
 

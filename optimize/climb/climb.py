@@ -71,31 +71,28 @@ class Climb:
 def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
     """Try the rungs in order until the verdict is in. The task LM is the one in DSPy's context.
 
-    A rung whose share of the calls is too small comes again at the end, with what others left; then
+    Each time the first one comes for which what is useful to it is left, or else the first one,
+    with what there is: that is no whole try, but calls that nobody makes are none at all. Then
     those come again that were given less than they can use, while there are calls.
     """
     rungs = [rung.priced(setup.task) for rung in rungs]
     thinks = bool(room_to_think(dspy.settings.lm))
     unfit = {rung.name: rung.why_not(setup.task, thinks) for rung in rungs}
     climbing = _Climbing(setup, [rung for rung in rungs if not unfit[rung.name]], watch)
-    queue, deferred = list(rungs), set[str]()
+    queue = list(rungs)
     while True:
         while queue and (why := unfit.get(queue[0].name)):
             unfitted = queue.pop(0)
             climbing.add(Attempt(unfitted.name, unfitted.family, skipped=why, unfit=True))
         queue = queue or climbing.larger(rungs)
-        decision = climbing.decided(sum(not unfit.get(rung.name) for rung in queue))
+        fit = [rung for rung in queue if not unfit.get(rung.name)]
+        decision = climbing.decided(len(fit))
         if decision.verdict != "improving":
             break
-        rung = queue.pop(0)
+        rung = climbing.following(fit)
+        queue.remove(rung)
         watch.started(rung.name)
-        attempt = climbing.tried(rung, [r for r in queue if not unfit.get(r.name)])
-        if attempt.skipped and attempt.starved and rung.name not in deferred:
-            deferred.add(rung.name)
-            queue.append(rung)
-            watch.noted(f"{rung.name} comes again at the end: {attempt.skipped}")
-            continue
-        climbing.add(attempt)
+        climbing.add(climbing.tried(rung, [other for other in fit if other is not rung]))
     close = contenders(climbing.history.tried, climbing.history.val)
     return Climb(
         tuple(climbing.attempts),
@@ -250,11 +247,21 @@ class _Climbing:
         self.incumbent = longer if self.incumbent is attempt else self.incumbent
         return found.scores, found.unread
 
-    def tried(self, rung: Rung, after: Sequence[Rung]) -> Attempt:
+    def following(self, rungs: Sequence[Rung]) -> Rung:
+        """The first of the rungs for which what is useful to it is left; where there is none, the
+        first one.
+        """
         left = self._left(self.history.tried)
+        return next((r for r in rungs if self._demand(r).useful <= left), rungs[0])
+
+    def tried(self, rung: Rung, after: Sequence[Rung]) -> Attempt:
+        """One that had less than is useful to it counts as left to be tried."""
+        left = self._left(self.history.tried)
+        small = self._demand(rung).useful > left
         given = self.incumbent, self.learn, left, after
         with self.setup.keeping(self.attempts[0], self.incumbent):
-            return tried_rung(self.setup, rung, *given, self.watch)
+            found = tried_rung(self.setup, rung.small() if small else rung, *given, self.watch)
+        return replace(found, starved=found.starved or (small and not found.skipped))
 
     def _demand(self, rung: Rung) -> Demand:
         return demand(self.setup, rung, self.incumbent, self.learn)

@@ -31,6 +31,9 @@ class PlannedRung(Record):
     if_left: bool = Field(
         default=False, description="it has calls only if levers before it leave some of theirs"
     )
+    small: bool = Field(
+        default=False, description="it has what is left in the end, less than is useful to it"
+    )
 
 
 class FewerRows(Record):
@@ -65,7 +68,7 @@ class Plan(Record):
     @property
     def paid(self) -> list[str]:
         """The levers that have calls whatever the others take."""
-        return [rung.rung for rung in self.rungs if rung.calls and not rung.if_left]
+        return [r.rung for r in self.rungs if r.calls and not (r.if_left or r.small)]
 
     @property
     def hopeless(self) -> bool:
@@ -147,4 +150,12 @@ def _rungs(
         maybe -= TAKEN * part if given else 0
         calls = part - on_test[number] if given else 0
         found.append(PlannedRung(rung=rung.name, calls=calls, if_left=given and not paid))
+    if any(plan.if_left for plan in found):
+        return found  # what is left goes to these, or to the first one
+    over = _without(surely, more)
+    for number, (rung, plan) in enumerate(zip(rungs, found, strict=True)):
+        if not plan.calls and rung.small().demand(*taken).useful <= over:
+            calls = over - on_test[number]
+            found[number] = plan.model_copy(update={"calls": calls, "small": True})
+            break
     return found

@@ -17,6 +17,7 @@ from typing import Any
 
 import dspy
 from dspy.adapters import utils
+from dspy.clients import execution
 from dspy.clients.backend_selection import select_backend
 from dspy.clients.cache import Cache
 from dspy.clients.call_result import CACHE_FORMAT, attributes
@@ -221,6 +222,16 @@ def unknown_provider(name: str) -> list[str]:
     own = {str(one["provider"]) for one in litellm.custom_provider_map}
     known = {str(getattr(one, "value", one)) for one in litellm.provider_list} | own
     return [] if name.partition("/")[0] in known else sorted(known)
+
+
+def price_result(lm: Any, result: Any, response: Any, provider: Any, request: Any) -> None:
+    """Note on a result what it has cost, as DSPy does with the answers that it keeps."""
+    execution._price_result(lm, result, response, provider, request)
+
+
+def seconds_asked(error: Exception) -> float:
+    """Seconds after which the server wants to be asked again; 0 where it does not say."""
+    return execution.finite_seconds(getattr(error, "retry_after", None)) or 0.0
 
 
 def cache_key(cache: Cache, request: dict[str, Any], ignored: list[str] | None) -> str:

@@ -22,7 +22,6 @@ from optimize.gguf_header import read_header
 from optimize.lm import answers, embedded, embedder, reach, vectors, weights
 from optimize.lm.addresses import Address, addresses, is_group
 from optimize.lm.answers import AnswerCache
-from optimize.lm.dspy_calls import SUBSCRIBED
 from optimize.lm.dspy_door import (
     HistorylessLM,
     output_tokens,
@@ -33,6 +32,7 @@ from optimize.lm.dspy_door import (
 from optimize.lm.endpoint import declare_endpoint, endpoint_name, hosted, warm
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, count_others
+from optimize.lm.paid import SUBSCRIBED
 from optimize.lm.pool import declare_pool
 from optimize.lm.room import hosted_tokens, note_local, written_within
 from optimize.lm.served import context_served

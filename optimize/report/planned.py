@@ -43,14 +43,16 @@ def plan_sentences(plan: Plan) -> list[str]:
             f"the test rows for that. A full climb takes {full}.",
             *advice,
         ]
-    sure, perhaps = (
-        ", ".join(f"{r.rung} {r.calls}" for r in plan.rungs if r.calls and r.if_left is left)
-        for left in (False, True)
+    with_calls = [rung for rung in plan.rungs if rung.calls]
+    sure, perhaps, small = (
+        ", ".join(f"{r.rung} {r.calls}" for r in with_calls if (r.if_left, r.small) == kind)
+        for kind in ((False, False), (True, False), (False, True))
     )
     out = [f"Its levers in order, with the calls each may take: {sure or 'none for sure'}."]
     out += [f"If those before leave some of their calls: {perhaps}."] if perhaps else []
+    out += [f"What is left in the end, less than is useful to it: {small}."] if small else []
     never = [r.rung for r in plan.rungs if not r.calls]
-    if perhaps or never:
+    if perhaps or never or small:
         less = f"Too few calls for {', '.join(never)}: a" if never else "A"
         out.append(f"{less} full climb takes {full}; it is {allowed}.")
     return out + advice

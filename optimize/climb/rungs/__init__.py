@@ -79,6 +79,10 @@ class Rung:
         )
         return replace(self, judge=int(bool(task.judge)), useful=useful, most=most)
 
+    def small(self) -> Rung:
+        """The same with whatever calls its val rows leave to a search."""
+        return replace(self, useful=Size(), grown=0)
+
     def on_test(self, test: int, calls: float = 1.0) -> int:
         """LM calls that its program takes more for so many test rows than what it is made of."""
         return math.ceil((self.dearer - 1) * (calls - self.judge) * test)

@@ -64,10 +64,12 @@ def without_step_for_rows(task: Task) -> str:
 def nearest(student: Program, context: Context) -> Program:
     """The k labelled rows most like the input, looked up at call time; k, whether the guide stays
     where there is one, and whether words or an embedder tell what is like it, are chosen on
-    held-back rows.
+    held-back rows; where there are no calls for that, the likeliest.
     """
     _, search = context.halves()
-    sizes = NEAREST[: context.affordable(len(search), least=1, most=len(NEAREST))]
+    sizes = NEAREST[: context.passes(len(search))]
+    if not sizes:
+        return with_nearest(student, context, NEAREST[0], context.finders[0])
     candidates = [
         with_nearest(start, context, k, finder)
         for start in starts(student)
