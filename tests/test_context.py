@@ -26,6 +26,7 @@ from optimize.report.record import UsageRecord
 from optimize.report.sentences import too_long_sentence
 from optimize.scoring.evaluate import Asking, evaluate, race
 from optimize.scoring.evaluation import alike
+from optimize.scoring.failures import diagnose
 from tests.test_cli import optimize
 from tests.test_lm import colour_task, completion, rows, served
 
@@ -182,6 +183,8 @@ def test_a_row_that_one_prompt_alone_makes_too_long_is_lost_by_that_prompt() -> 
     assert (first.scores, first.unread, first.coverage) == ((1.0, 1.0, 1.0, None, 1.0), 1, 1.0)
     assert (found.scores, found.unread, found.answered) == ((1.0, 1.0, 0.0, None, 1.0), 1, 1.0)
     assert alone.unread == 2
+    (kind,) = diagnose(long, asked[:1], asked, found.outcomes).kinds
+    assert (kind.kind, kind.count) == ("too_long", 1)
     assert alike([alone, first]) == [alone.held_to(first.scores), first]
     assert alike([alone, first])[0].scores == found.scores
 

@@ -18,12 +18,13 @@ from optimize.data.fields import is_optional
 from optimize.files import to_text
 from optimize.program.program import Program
 from optimize.scoring.corpus_use import Knowledge
-from optimize.scoring.evaluation import UNPARSABLE, Outcome
+from optimize.scoring.evaluation import TOO_LONG, UNPARSABLE, Outcome
 from optimize.stats.records import Record
 from optimize.task import Task
 
-Kind = Literal["cut", "schema", "knowledge", "labels", "boundaries", "style"]
+Kind = Literal["too_long", "cut", "schema", "knowledge", "labels", "boundaries", "style"]
 MEANING: dict[Kind, str] = {
+    "too_long": "rows that do not fit the LM beside the prompt",
     "cut": "answers that were cut before they ended",
     "schema": "answers that cannot be parsed or miss a field",
     "knowledge": "answers whose passage was not retrieved, or that name an id which does not exist",
@@ -32,6 +33,7 @@ MEANING: dict[Kind, str] = {
     "style": "answers that parse and are not what the row says",
 }
 LEVERS: dict[Kind, str] = {
+    "too_long": "fewer or shorter demos, or an LM that reads more",
     "cut": "more room for an answer (Task.max_tokens); where the LM thinks, its thinking turned "
     "off on the server",
     "schema": "constrained output first (a format whose schema the server enforces)",
@@ -189,6 +191,8 @@ def confusions(
 def _kind(
     task: Task, known: Knowledge, row: dspy.Example, outcome: Outcome, said: Sequence[Any]
 ) -> Kind:
+    if outcome.error == TOO_LONG:
+        return "too_long"
     if outcome.cut:
         return "cut"
     if outcome.error == UNPARSABLE or any(
