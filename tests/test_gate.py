@@ -113,6 +113,14 @@ def test_every_verdict_but_a_plateau_closes_it(
     assert not found.open and told in found.reasons[0] and len(found.reasons) == 1
 
 
+def test_the_cap_that_ended_the_climb_is_the_one_to_raise(task: Task, sound: Case) -> None:
+    cost = sound.preflight.cost
+    plan = cost.plan.model_copy(update={"cap": "budget_usd", "given": 1.5})
+    ended = with_preflight(sound, cost=cost.model_copy(update={"plan": plan}))
+    told = gate(task, replace(ended, verdict="budget")).reasons[0]
+    assert "--budget-usd 3" in told and "--max-calls" not in told
+
+
 def test_nothing_is_said_of_a_gain_where_none_is_missing(task: Task, sound: Case) -> None:
     found = gate(task, replace(sound, verdict="reached", best=score(0.95)))
     assert not found.open and "gain to be had" not in {c.name for c in found.criteria}

@@ -72,7 +72,10 @@ class Case:
         return command_line(name, task.name, {**self.knobs, **changed})
 
     @property
-    def more_calls(self) -> int:
-        """A cap on LM calls that is surely higher than the one that was too low."""
+    def higher_cap(self) -> dict[str, float]:
+        """The cap that was too low, surely higher: the others are there for a reason."""
+        plan = self.preflight.cost.plan
+        if plan.cap != "max_calls":
+            return {plan.cap: 2 * plan.given}
         default = RunConfig.model_fields["max_calls"].default
-        return 2 * max(int(self.knobs.get("max_calls", default)), self.preflight.cost.plan.enough)
+        return {"max_calls": 2 * max(int(self.knobs.get("max_calls", default)), plan.enough)}

@@ -20,7 +20,7 @@ OUTSIDE_SHARE = 0.5  # of the points lost
 def verdict(task: Task, case: Case) -> Criterion:
     plateau = case.verdict == "plateau"
     passed = plateau and case.best.score < case.target
-    run = case.command("run", task, max_calls=case.more_calls)
+    run = case.command("run", task, **case.higher_cap)
     check = case.command("check", task)
     advice, command = {
         "plateau": ("At that target prompting is enough; weights need not change.", ""),
@@ -95,7 +95,7 @@ def retrieval(task: Task, case: Case) -> Criterion | None:
         threshold="tried where the task has a corpus",
         source="the climb",
         advice="" if passed else "Missing knowledge is no case for weights.",
-        command="" if passed else case.command("run", task, max_calls=case.more_calls),
+        command="" if passed else case.command("run", task, **case.higher_cap),
     )
 
 
