@@ -75,7 +75,9 @@ def read_jsonl(path: Path) -> list[tuple[int, Any]]:
 
 def only_read(path: Path) -> str:
     """What to do, where nothing can be written at the path; empty where something can."""
-    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    whole = path.absolute()
+    # Path.exists raises below a folder that may not be looked into
+    there = next(place for place in (whole, *whole.parents) if os.path.exists(place))
     if os.access(there, os.W_OK):
         return ""
     return f"{there} can only be read here: copy the project to a folder where you may write."

@@ -500,7 +500,8 @@ def spending(name: str, seen: list[int], useful: int = 48, most: int = 96) -> Ru
         )
         return made
 
-    return Rung(name, "demos", spend, useful=Size(once=useful), most=Size(once=most))
+    sizes = Size(once=useful), Size(once=most), Size()
+    return Rung(name, "demos", spend, lambda task: "", *sizes)
 
 
 def with_left(setup: Setup, left: int) -> Setup:

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from optimize import lm as lms
 from optimize.commands.new import write_task
 from optimize.config import RunConfig
+from optimize.errors import WorkbenchError
 from optimize.lm.addresses import Address
 from optimize.lm.meter import Meter
 from optimize.lm.room import estimated, room_of
@@ -135,9 +136,9 @@ def test_what_is_too_long_is_counted_and_told_with_its_flag() -> None:
             found = evaluate(student(task), things, Asking(task, threads=2))
     assert found.scores == (1.0, 1.0, None, 1.0)
     usage = meter.usage()
-    assert usage.too_long == usage.failed == app.state.refused == 2, "asked once more at the end"
+    assert usage.too_long == usage.failed == app.state.refused == 1, "it is not asked again"
     said = too_long_sentence({r: UsageRecord.of(u) for r, u in meter.by_role().items()})
-    assert said.startswith("2 of 5 requests were refused as too long") and "--context" in said
+    assert said.startswith("1 of 4 requests were refused as too long") and "--context" in said
     assert too_long_sentence({}) == ""
 
 
@@ -187,6 +188,24 @@ def test_a_row_that_one_prompt_alone_makes_too_long_is_lost_by_that_prompt() -> 
     assert (kind.kind, kind.count) == ("too_long", 1)
     assert alike([alone, first]) == [alone.held_to(first.scores), first]
     assert alike([alone, first])[0].scores == found.scores
+
+
+def test_rows_that_are_too_long_side_by_side_fail_no_lever() -> None:
+    """A race looks at a few rows at a time, of which most may be such ones."""
+    task, meter = colour_task(), Meter(99)
+    texts = [*("brick " * 2000 for _ in range(8)), *(f"rose {n}" for n in range(16))]
+    asked = [dspy.Example(thing=text, colour="red").with_inputs("thing") for text in texts]
+    with served(narrow_app({}, context=700)) as url:
+        config = RunConfig(lm="openai/qwen", api_base=url + "/v1")
+        with dspy.context(lm=lms.task_lm(config, meter, 40)):
+            first = evaluate(student(task), asked, Asking(task, 2))
+            assert meter.usage().calls == 24, "they are not asked again"
+            other = student(task)
+            other.predictors()[0].signature = task.signature.with_instructions("Which colour?")
+            found = race(other, first, asked, Asking(task, 2), lambda calls: -99.0)
+            with pytest.raises(WorkbenchError, match="8 of 8 calls failed"):
+                evaluate(other, asked[:8], Asking(task, 2))
+    assert (found.unread, found.coverage, found.mean) == (8, 1.0, 1.0)
 
 
 def test_a_climb_keeps_within_a_servers_context(tmp_path: Path) -> None:

@@ -53,9 +53,20 @@ def test_a_provider_that_nobody_knows_is_told_at_once(project: Path) -> None:
         assert done.returncode == 2, done.stdout
         assert "no provider 'antropic'. Did you mean 'anthropic'?" in done.stderr, done.stderr
     known = "cohere/command-r", "together_ai/meta-llama/Llama-3", "claude-code/claude-sonnet-4"
-    for name in known:
+    for name in (*known, "crusoe/deepseek-ai/DeepSeek-R1-0528"):
         lms.check_name(name, None)
     lms.check_name("mine/model", "http://127.0.0.1:9/v1")
+
+
+def test_a_task_may_declare_a_provider_of_its_own(project: Path) -> None:
+    file = project / "programs" / "review.py"
+    declared = """import litellm
+litellm.custom_provider_map = [{"provider": "mine", "custom_handler": litellm.CustomLLM()}]
+"""
+    head, rest = file.read_text().split("import dspy", 1)
+    file.write_text(f"{head}import dspy\n{declared}{rest}")
+    done = optimize(project, "check", "review", "--lm", "mine/model")
+    assert "no provider" not in done.stderr and "Its levers" in done.stdout
 
 
 def test_a_refused_key_is_told_at_the_first_call(project: Path) -> None:

@@ -197,15 +197,20 @@ class _Climbing:
         setup = self.setup
         tried = tuple(on_record(a, setup.task) for a in self.scored)
         # one that came again in vain was tried before
-        starved = sum(a.starved and not a.rung.endswith(AGAIN) for a in self.attempts)
-        new = [a.usage.different for a in self.scored[1:]] or [self.scored[0].usage.different]
+        again = {a.rung for a in self.scored if a.rung.endswith(AGAIN) and not a.starved}
+        starved = [
+            a
+            for a in self.attempts
+            if a.starved and not a.rung.endswith(AGAIN) and a.rung + AGAIN not in again
+        ]
+        whole = [a for a in self.scored[1:] if not a.starved] or self.scored[:1]
         return History(
             tried,
             setup.target,
             self.val,
-            queued + starved,
+            queued + len(starved),
             budget_left=queued > 0 and self._left(tried) > 0,
-            rung_calls=sum(new) // len(new),
+            rung_calls=sum(a.usage.different for a in whole) // len(whole),
             rivals=setup.rivals,
             constant=setup.constant,
             varied=setup.varied,
@@ -237,6 +242,9 @@ class _Climbing:
             found = evaluate(attempt.program, self.rows[start:end], setup.asking(self.watch))
         except (BudgetExhausted, WorkbenchError):
             return None
+        for other in self.scored:
+            beyond = other.beyond.scores[start - self.val : end - self.val]
+            found = found.held_to(beyond)
         longer = replace(
             attempt,
             beyond=Evaluation(attempt.beyond.outcomes + found.outcomes, found.judge),
@@ -249,10 +257,13 @@ class _Climbing:
 
     def following(self, rungs: Sequence[Rung]) -> Rung:
         """The first of the rungs for which what is useful to it is left; where there is none, the
-        first one.
+        first one that can do something with what there is.
         """
         left = self._left(self.history.tried)
-        return next((r for r in rungs if self._demand(r).useful <= left), rungs[0])
+        whole = (r for r in rungs if self._demand(r).useful <= left)
+        return next(whole, None) or next(
+            (r for r in rungs if self._demand(r.small()).useful <= left), rungs[0]
+        )
 
     def tried(self, rung: Rung, after: Sequence[Rung]) -> Attempt:
         """One that had less than is useful to it counts as left to be tried."""

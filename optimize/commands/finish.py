@@ -284,7 +284,9 @@ def _report(
 
 def _raw(climb: ClimbRecord, found: Mapping[str, Evaluation]) -> JudgeRecord | None:
     """What is known of the judge, with the scores on test as it gave them."""
-    raw = {name: ScoreRecord.of(e.interval, e.coverage) for name, e in found.items()}
+    raw = {
+        name: ScoreRecord.of(e.interval, e.coverage, unread=e.unread) for name, e in found.items()
+    }
     return climb.judge and climb.judge.model_copy(update={"raw": raw})
 
 

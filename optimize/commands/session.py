@@ -136,10 +136,10 @@ def open_session(
     asks: False for a session that only checks: its LMs are neither loaded nor reachable. own: of
     one run of many. Raises WorkbenchError for what is wrong.
     """
-    for lm, base in config.lms:
+    task, splits = load_task_and_rows(root, name, config)
+    for lm, base in config.lms:  # the task's module may have declared a provider
         lms.check_name(lm, base)
     check_price(config)
-    task, splits = load_task_and_rows(root, name, config)
     check_method(config, task)
     if config.finetune in BACKENDS:  # before a call is spent on the way there
         trainer(config.finetune).check_config(config)

@@ -35,7 +35,7 @@ from optimize.lm.metered import MeteredLM
 from optimize.lm.usage import Usage
 from optimize.program.program import Program, parse_program, student
 from optimize.scoring.evaluate import evaluate
-from optimize.scoring.evaluation import Evaluation
+from optimize.scoring.evaluation import Evaluation, alike
 from optimize.scoring.metrics import scoring_labelled
 from optimize.stats.intervals import paired_gain
 from optimize.stats.records import GainRecord
@@ -134,6 +134,11 @@ def held_against(
         usage, took = session.meter.usage() - before, time.perf_counter() - start
         attempts.append(replace(attempt, usage=usage, seconds=took))
         start, before = time.perf_counter(), session.meter.usage()
+    prompt_val, *held = alike([prompt_val, *(a.evaluation for a in attempts if a.evaluation)])
+    attempts = [
+        replace(attempt, evaluation=e, gain=paired_gain(prompt_val.scores, e.scores))
+        for attempt, e in zip(attempts, held, strict=True)
+    ]
     forgotten = tuple(_forgetting(session, trained.tuned))
     after = 2 * session.config.repeats * least_calls(session.task) * len(session.splits.ood)
     built = levered(session, f"{by}, levers", better(attempts), prompt_val, after)
@@ -161,7 +166,6 @@ def _asked(
     session.watch.started(f"{name} on val")
     before = session.meter.usage()
     evaluation = evaluate(program, session.splits.val, session.asking)
-    evaluation = evaluation.held_to(prompt_val.scores)
     asked = (session.meter.usage() - before).asked
     calls = asked / len(evaluation.outcomes) / session.config.repeats
     gain = paired_gain(prompt_val.scores, evaluation.scores)

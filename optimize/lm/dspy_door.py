@@ -8,10 +8,11 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
+from io import StringIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -210,7 +211,6 @@ class OwnFallback:
         return self.fallback()
 
 
-@cache
 def unknown_provider(name: str) -> list[str]:
     """The providers there are, where nobody knows the one of a model string; empty where somebody
     does. LiteLLM, which knows the most, is slow to import, and asked last.
@@ -221,7 +221,13 @@ def unknown_provider(name: str) -> list[str]:
 
     own = {str(one["provider"]) for one in litellm.custom_provider_map}
     known = {str(getattr(one, "value", one)) for one in litellm.provider_list} | own
-    return [] if name.partition("/")[0] in known else sorted(known)
+    if name.partition("/")[0] in known:
+        return []
+    # some are on no list; it prints where it finds none
+    with suppress(litellm.exceptions.BadRequestError), redirect_stdout(StringIO()):
+        litellm.get_llm_provider(name)
+        return []
+    return sorted(known)
 
 
 def price_result(lm: Any, result: Any, response: Any, provider: Any, request: Any) -> None:

@@ -72,7 +72,7 @@ class AttemptRecord(Record):
 
     @classmethod
     def of(cls, attempt: Attempt) -> AttemptRecord:
-        usage = attempt.usage
+        usage, found = attempt.usage, attempt.evaluation
         return cls(
             rung=attempt.rung,
             family=attempt.family,
@@ -80,7 +80,7 @@ class AttemptRecord(Record):
             gain=GainRecord.of(attempt.change) if attempt.change else None,
             promoted=attempt.promoted,
             beyond=len(attempt.beyond.outcomes),
-            missing=attempt.evaluation.missing if attempt.evaluation else 0,
+            missing=found.missing - found.unread if found else 0,
             format=attempt.program.format if attempt.program else None,
             lm_calls=usage.calls,
             cached_calls=usage.cached,

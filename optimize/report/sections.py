@@ -263,7 +263,8 @@ def _doubts(report: Report) -> list[str]:
             f"Some calls failed for good, or a cap left rows unasked: only {coverage:.0%} of the "
             "rows have a score where it is worst."
         ]
-    sides = ("val", n.best.unread), ("test", test.prompt.unread)
+    val = report.attempts[0].val
+    sides = ("val", val.unread if val else 0), ("test", test.zero_shot.unread)
     out += [unread_sentence(unread, side) for side, unread in sides if unread]
     if test.prompt.lm_noise is not None:
         out += [

@@ -104,7 +104,8 @@ def _but(found: VerdictRecord) -> str:
 
 
 def _untried(levers: int) -> str:
-    return "One lever was not tried" if levers == 1 else f"{levers} levers were not tried"
+    who = "One lever" if levers == 1 else f"{levers} levers"
+    return f"{who} had too few calls, or none"
 
 
 def _not_reading(found: VerdictRecord) -> str:

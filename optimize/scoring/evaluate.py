@@ -17,6 +17,7 @@ from optimize import usercode
 from optimize.errors import BudgetExhausted, WorkbenchError
 from optimize.lm.heard import listening
 from optimize.lm.metered import apart, one_example
+from optimize.lm.usage import Usage
 from optimize.scoring.evaluation import UNPARSABLE, Evaluation, Outcome
 from optimize.stats.intervals import differences
 from optimize.stats.race import hopeless
@@ -71,7 +72,7 @@ def evaluate(
     found = _outcomes(
         program, jobs, asking, lambda done: asking.progress(done // repeats, len(examples))
     )
-    failed = [n for n, outcome in enumerate(found) if outcome.score is None]
+    failed = [n for n, outcome in enumerate(found) if outcome.score is None and not outcome.unread]
     capped = sum(outcome.capped for outcome in found)
     asked = len(found) - capped
     if asked < min(FEWEST, len(found)):
@@ -80,20 +81,31 @@ def evaluate(
             f"A cap left room for {asked} of {len(found)} answers: too few for a score. What was "
             f"answered is kept, and the same command with a higher cap goes on. {capped_by}"
         )
-    earlier = before or ()
-    all_asked, all_failed = asked + repeats * len(earlier), len(failed) - capped
-    all_failed += repeats * sum(outcome.score is None for outcome in earlier)
-    if all_failed > all_asked / 2 and (before is None or all_asked >= FEWEST):
-        first = next(o.error for o in (*earlier, *found) if o.score is None and not o.capped)
-        raise WorkbenchError(
-            f"{all_failed} of {all_asked} calls failed, so there is no score. The first: {first}"
-        )
+    _check_answered(found, before, repeats)
     again = _outcomes(program, [jobs[n] for n in failed], asking, lambda done: None)
     for n, outcome in zip(failed, again, strict=True):
         found[n] = outcome
     names = asking.task.signature.output_fields
     each = (_together(found[n : n + repeats], names) for n in range(0, len(found), repeats))
-    return Evaluation((*earlier, *each), asking.task.confusion)
+    return Evaluation((*(before or ()), *each), asking.task.confusion)
+
+
+def _check_answered(
+    found: Sequence[Outcome], before: Sequence[Outcome] | None, repeats: int
+) -> None:
+    """Raises WorkbenchError where most calls failed. That a row is longer than the LM reads is no
+    failure, unless it is all that is known.
+    """
+    earlier = [outcome for outcome in before or () for _ in range(repeats)]
+    asked = [o for o in (*earlier, *found) if not o.capped]
+    missing = [o for o in asked if o.score is None]
+    failed = [o for o in missing if not o.unread]
+    readable = len(asked) - (len(missing) - len(failed))
+    most = len(failed) > readable / 2 and (before is None or len(asked) >= FEWEST)
+    if most or (before is None and len(missing) == len(asked)):
+        first = (failed or missing)[0].error
+        told = f"{len(missing)} of {len(asked)} calls failed, so there is no score."
+        raise WorkbenchError(f"{told} The first: {first}")
 
 
 def race(
@@ -158,8 +170,14 @@ def _outcome(program: dspy.Module, asking: Asking, job: Job) -> Outcome:
         usage=usage,
         asked_anew=int(usage.calls > 0),
         seconds=seconds,
-        unread=outcome.score is None and 0 < usage.too_long == usage.failed,
+        unread=_is_unread(outcome, usage),
     )
+
+
+def _is_unread(outcome: Outcome, usage: Usage) -> bool:
+    """Whether there is no answer for the one reason that the LM does not read so much."""
+    told = outcome.score is not None or outcome.answer or outcome.capped
+    return not told and 0 < usage.too_long == usage.failed
 
 
 def _scored(program: dspy.Module, example: dspy.Example, task: Task) -> Outcome:

@@ -47,11 +47,11 @@ class Rung:
     """A lever, its family (what kind of failure it mends) and the function that pulls it.
 
     unfit: why it can do nothing for a task, known before a call is spent; empty where it can.
-    useful: the least search that can tell something; most: the largest it makes, where it can its
-    authors'; a_step: passes more of each for each further step of a program. dearer: how many times
-    as many calls its program makes for an example; judge: those of a judge beside them, who is
-    asked about the answer that is given alone. grown: LM calls of its search below which it does
-    not come again.
+    useful: the least search that can tell something; least: one with which it can do anything at
+    all, where that is less; most: the largest it makes, where it can its authors'; a_step: passes
+    more of each for each further step of a program. dearer: how many times as many calls its
+    program makes for an example; judge: those of a judge beside them, who is asked about the answer
+    that is given alone. grown: LM calls of its search below which it does not come again.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Rung:
     unfit: Callable[[Task], str] = lambda task: ""
     useful: Size = Size(passes=PASSES)  # noqa: RUF009 (frozen)
     most: Size = Size(passes=WANTED)  # noqa: RUF009 (frozen)
+    least: Size | None = None
     a_step: tuple[int, int] = (0, 0)
     dearer: float = 1
     judge: int = 0
@@ -80,8 +81,8 @@ class Rung:
         return replace(self, judge=int(bool(task.judge)), useful=useful, most=most)
 
     def small(self) -> Rung:
-        """The same with whatever calls its val rows leave to a search."""
-        return replace(self, useful=Size(), grown=0)
+        """The same at its least."""
+        return self if self.least is None else replace(self, useful=self.least, grown=0)
 
     def on_test(self, test: int, calls: float = 1.0) -> int:
         """LM calls that its program takes more for so many test rows than what it is made of."""
@@ -122,21 +123,35 @@ LADDER: tuple[Rung, ...] = (
     # an LM that cannot keep to one of four formats, and is asked twice, fails on most of eight rows
     Rung("output_format", "format", output_format, useful=Size(once=5 * 8), most=Size(once=5 * 24)),
     # it and the rules that fit; all versions with demos and without
-    Rung("guide", "guide", guide, without_guide, useful=Size(2), most=Size(PASSES)),
-    Rung("nearest_demos", "demos", demos.nearest, demos.without_step_for_rows, most=Size(5)),
+    Rung("guide", "guide", guide, without_guide, Size(2), Size(PASSES), NONE),
+    Rung(
+        "nearest_demos",
+        "demos",
+        demos.nearest,
+        demos.without_step_for_rows,
+        most=Size(5),
+        least=NONE,
+    ),
     # 64 candidates, each of which answers one row at least
-    Rung("demo_search", "demos", demo_search, most=Size(7, 0, 64)),
+    Rung("demo_search", "demos", demo_search, most=Size(7, 0, 64), least=Size(2)),
     # zero-shot, labelled and unshuffled ones, and four draws: the best of these gains 1.0 standard
     # deviation of a draw, that of its authors' sixteen 1.8
-    Rung("bootstrapped_demos", "demos", demos.bootstrapped, useful=Size(7, 5), most=Size(19, 17)),
-    Rung("passages", "retrieval", passages, without_corpus, most=Size(6)),
+    Rung(
+        "bootstrapped_demos",
+        "demos",
+        demos.bootstrapped,
+        useful=Size(7, 5),
+        most=Size(19, 17),
+        least=Size(4, 2),
+    ),
+    Rung("passages", "retrieval", passages, without_corpus, most=Size(6), least=Size(3)),
     # as two calls an example: its three programs
-    Rung("reasoning", "reasoning", reasoning, with_own_steps, Size(5, 2, 1), Size(5, 2, 1)),
+    Rung("reasoning", "reasoning", reasoning, with_own_steps, Size(5, 2, 1), Size(5, 2, 1), NONE),
     # six of the nine pairs of three instructions and three demo sets
     Rung("mipro", "instructions", instructions.mipro, useful=Size(8, 2), most=Size(20, 11)),
     Rung("simba", "instructions", instructions.simba, useful=SIMBA_LEAST, most=SIMBA_MOST),
     # the program, four that reflection made of it and the rows that it reflects on
-    Rung("gepa", "instructions", instructions.gepa, useful=Size(6), most=Size(20)),
+    Rung("gepa", "instructions", instructions.gepa, useful=Size(6), most=Size(20), least=Size(3)),
     # three instructions, then three that were made in view of how these did; for a further step as
     # many more, and those before them once more
     Rung(

@@ -31,7 +31,7 @@ def guide(student: Program, context: Context) -> Program:
     of it, each with the demos there are and with the nearest ones.
     """
     _, search = context.halves()
-    passes = context.affordable(len(search), least=2, most=PASSES)
+    passes = min(PASSES, context.passes(len(search)))
     versions = [Guide(context.task.guide), Guide(context.task.guide, MATCHED)]
     # what comparing six programs leaves of the passes, but for the teacher's call
     looked = PASSES * len(search) - compared_on(6, len(search)) - 1
@@ -41,6 +41,8 @@ def guide(student: Program, context: Context) -> Program:
     programs = [with_guide(student, version) for version in versions]
     if passes > 2:
         programs += [with_nearest(p, context, FEW, context.finders[0]) for p in programs]
+    if passes < 2:  # nothing can be compared: val judges it as it was written
+        programs = programs[:1]
     fitting = [program for program in programs if fits(program, search)]
     if not fitting:
         raise Skip(f"{GUIDE} is longer than this LM's prompts may be")
@@ -56,7 +58,9 @@ def with_guide(student: Program, found: Guide) -> Program:
 def shortened(student: Program, context: Context, looked: list[dspy.Example]) -> str:
     """The guide in fewer words, as the teacher writes it in view of rows that go wrong without."""
     found = evaluate(student, looked, Asking(context.task, context.threads))
-    wrong = [e for e, score in zip(looked, found.scores, strict=True) if (score or 0.0) < 1.0]
+    wrong = [
+        e for e, score in zip(looked, found.scores, strict=True) if score is not None and score < 1
+    ]
     rows = "\n\n".join(
         "\n".join(f"{name}: {to_text(e[name])}" for name in context.task.fields)
         for e in wrong[:FAILED]
