@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 GRACE = 1.5  # seconds from the first signal until the process ends in any case
+LAST = 1.0  # more until the system ends it, where no thread of Python can: an engine may hold them
 STOPPED = 130  # the exit code
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -32,6 +33,9 @@ def listen(say: Callable[[], object]) -> None:
             _last.append(threading.Timer(GRACE, _end, (say,)))
             _last[0].daemon = True
             _last[0].start()
+            if hasattr(signal, "setitimer"):
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.setitimer(signal.ITIMER_REAL, GRACE + LAST)
         raise KeyboardInterrupt
 
     for name in SIGNALS:
@@ -44,6 +48,8 @@ def spared() -> None:
     """The command has heard, and ends by itself."""
     for timer in _last:
         timer.cancel()
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextlib.contextmanager

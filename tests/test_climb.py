@@ -389,6 +389,27 @@ def test_a_small_cap_goes_to_the_first_rungs_instead_of_to_none(setup: Setup) ->
     assert pulled[: len(whole)] == whole, "those that have too few come last"
 
 
+def test_a_lever_whose_search_got_no_answers_has_not_been_tried(setup: Setup) -> None:
+    """DSPy's optimizers count failed calls as wrong answers, and return what they began with."""
+
+    app = FastAPI()
+
+    @app.post("/v1/chat/completions")
+    def refuse() -> None:
+        raise HTTPException(400, "no")
+
+    def spend(program: Program, context: Context) -> Program:
+        lm = lms.resolve("openai/none", f"{url}/v1", RunConfig(), setup.meter, 40)
+        for n in range(8):
+            with contextlib.suppress(dspy.LMError):
+                lm(f"question {n}")
+        return program
+
+    with served(app) as url:
+        found = climb(setup, [Rung("search", "demos", spend)], Observer()).attempts[1]
+    assert found.error == "8 of 8 calls of its search failed" and not found.evaluation
+
+
 def test_rungs_that_a_small_cap_starves_end_in_budget_not_in_nothing_left(setup: Setup) -> None:
     reserve = 3 * len(setup.splits.val) + 2 * len(setup.splits.test)
     small = Setup(setup.task, setup.splits, setup.teacher, Meter(reserve), 0.999, 4, 0)

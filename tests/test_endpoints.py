@@ -283,3 +283,10 @@ def test_commands_take_several(fleet: Any, project: Path) -> None:
     assert told("try", "review", "Works.", *flags)[0] in (0, 1)
     assert told("lm", "ask", "Hello?", *flags) == (0, " ".join(RED.split()))
     assert sum(map(len, two.logs)) >= 2
+
+
+def test_an_endpoint_that_is_down_for_hours_is_tried_now_and_then() -> None:
+    place = pool.Endpoint()
+    for n in range(5000):
+        place.rest(float(n))
+    assert place.until == 4999.0 + pool.LAST_REST

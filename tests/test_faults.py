@@ -19,6 +19,7 @@ from pathlib import Path
 
 import dspy
 import pytest
+from fastapi import FastAPI
 
 from optimize import lm as lms
 from optimize import secrets
@@ -129,6 +130,34 @@ def test_a_refused_key_ends_everything_at_once() -> None:
         with dspy.context(lm=ours(url, Meter(99))), pytest.raises(LmRefused, match="the key"):
             evaluate(student(task), rows(*map(str, range(40))), Asking(task, threads=4))
     assert len(app.state.log) <= 8, "those in flight"
+
+
+def test_an_address_that_knows_no_such_model_ends_everything_at_once() -> None:
+    with served(FastAPI()) as url:
+        task, lm = colour_task(), lms.resolve("openai/x", f"{url}/v2", RunConfig(), Meter(99), 40)
+        with dspy.context(lm=lm), pytest.raises(LmRefused, match=r"404.* mostly ends with /v1"):
+            evaluate(student(task), rows(*map(str, range(40))), Asking(task, threads=4))
+
+
+def test_a_server_that_stays_down_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is back before that is asked on."""
+    monkeypatch.setattr(faults, "SILENT_SECONDS", 0.3)
+    task, down = colour_task(), False
+    app = faulty_app(lambda text: RED, lambda asked: "500" * down)
+    with served(app) as url:
+        lm = lms.resolve("openai/down", url + "/v1", RunConfig(), Meter(999), 40)
+        with dspy.context(lm=lm):
+            assert evaluate(student(task), rows("rose"), Asking(task, 4)).scores == (1.0,)
+            down = True
+            some = rows(*(f"red {n}" for n in range(10)))
+            with pytest.raises(WorkbenchError, match="10 of 10 calls failed"):
+                evaluate(student(task), some, Asking(task, 4))
+            down = False
+            assert evaluate(student(task), some, Asking(task, 4)).scores == (1.0,) * 10
+            down, more = True, rows(*(f"crimson {n}" for n in range(200)))
+            with pytest.raises(LmRefused, match=r"has answered none of .* same command goes on"):
+                evaluate(student(task), more, Asking(task, 4))
+    assert len(app.state.log) < 400, "the others are not asked any more"
 
 
 def test_a_text_that_a_gateway_forbids_is_missing_and_the_others_go_on() -> None:

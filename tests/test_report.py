@@ -266,9 +266,9 @@ def test_a_reached_verdict_that_test_does_not_confirm_is_said_so() -> None:
     )
     assert shown(terminal(plateau(verdict="unconfirmed"))).startswith("UNCONFIRMED")
     for rows, on_test, says in (
-        (700, 0.7, "70.0 %; some 700 test rows would tell."),
-        (0, 0.6, "60.0 %; 20 times as many would not tell"),
-        (0, 0.01, "1.0 %, which says that it is below."),
+        (700, 0.7, "70.0 %, where 80% is asked; some 700 test rows would tell."),
+        (0, 0.6, "60.0 %, where 80% is asked; 20 times as many would not tell"),
+        (0, 0.01, "1.0 %, where 80% is asked; that says that it is below."),
     ):
         now = numbers.model_copy(update={"on_test": on_test, "test_rows_needed": rows})
         assert says in verdict_sentences("unconfirmed", 0.9, now)

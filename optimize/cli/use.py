@@ -74,17 +74,21 @@ def doctor(
     no_call: Annotated[
         bool, typer.Option("--no-call", help="do not ask the LM, which takes one short call")
     ] = False,
+    lm: Lm = None,
+    api_base: ApiBase = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """What works here and what is missing for what: versions, LM, store, disk, models."""
+
+    base = joined(api_base)
 
     def work() -> int:
         from optimize.commands.doctor import checkup
         from optimize.config import find_root
         from optimize.report.looks import checks_shown
 
-        found = checkup(find_root(), call=not no_call)
+        found = checkup(find_root(), call=not no_call, lm=lm, api_base=base)
         print_found(found, checks_shown(found), json)
         from optimize.errors import MISTAKE
 

@@ -26,8 +26,9 @@ from optimize.lm.embedder import Embedder
 from optimize.lm.limits import Spent
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM
+from optimize.lm.usage import Usage
 from optimize.program.program import Program, student
-from optimize.scoring.evaluate import Asking, evaluate, race
+from optimize.scoring.evaluate import FEWEST, Asking, evaluate, race
 from optimize.scoring.evaluation import Evaluation
 from optimize.scoring.failures import cut_answers, cut_sentence, unread_sentence
 from optimize.stats.intervals import commonest, known, paired_gain
@@ -184,6 +185,7 @@ def tried_rung(
         shown = partial(watch.scored, note="LM calls at most")
         with setup.meter.share(min(int(part * SLACK), left - then, left), shown):
             program = rung.pull(incumbent.program, context)
+        _check_search(setup.meter.usage() - spent)
         attempt = replace(attempt, **_raced(setup, program, incumbent, watch))
     except Skip as skip:
         attempt = replace(attempt, skipped=str(skip), starved=isinstance(skip, Starved), grown=0)
@@ -191,8 +193,18 @@ def tried_rung(
         ended = isinstance(error, BudgetExhausted)  # by a cap: it was not tried to its end
         attempt = replace(attempt, error=str(error), starved=ended)
     except Exception as error:  # a rung that crashes is an outcome; the climb goes on
-        attempt = replace(attempt, error=usercode.told(error), grown=0)
+        ours = isinstance(error, WorkbenchError)
+        attempt = replace(attempt, error=str(error) if ours else usercode.told(error), grown=0)
     return replace(attempt, usage=setup.meter.usage() - spent, seconds=time.perf_counter() - start)
+
+
+def _check_search(asked: Usage) -> None:
+    """Raises WorkbenchError where most of what a search asked brought no answer: DSPy's optimizers
+    take that for wrong answers, and what they return says nothing of the lever.
+    """
+    failed = asked.failed - asked.too_long
+    if asked.calls >= FEWEST and failed > asked.calls / 2:
+        raise WorkbenchError(f"{failed} of {asked.calls} calls of its search failed")
 
 
 def _shared_out(

@@ -70,6 +70,10 @@ class Plan(Record):
         """The levers that have calls whatever the others take."""
         return [r.rung for r in self.rungs if r.calls and not (r.if_left or r.small)]
 
+    def more(self, given: int) -> int:
+        """A cap on LM calls in place of one that ended a climb."""
+        return max(2 * given, self.enough)
+
     @property
     def hopeless(self) -> bool:
         """Whether no lever can have calls."""

@@ -255,17 +255,18 @@ def confirms(on_test: float, reads: int) -> bool:
     """Whether test rows bear out that the target is reached: at the first reading with a
     probability of CONFIRMED; every further one must be surer (`spent`).
     """
-    return on_test >= _asked(reads)
+    return on_test >= asked_of_test(reads)
 
 
 def rows_to_confirm(test: Interval, target: float, reads: int, fixed: float) -> int | None:
     """Test rows that would tell a program with such a score on them from the target, as surely as
     `confirms` asks. fixed: the part of the standard error that rows do not lessen.
     """
-    return _rows_needed(test, target, fixed, _asked(reads))
+    return _rows_needed(test, target, fixed, asked_of_test(reads))
 
 
-def _asked(reads: int) -> float:
+def asked_of_test(reads: int) -> float:
+    """The probability that test rows must give, when they are read for that many programs."""
     return 1 - (1 - CONFIRMED) * spent(reads)
 
 

@@ -32,7 +32,7 @@ from optimize.lm.thinking import room_to_think
 from optimize.report.checkup import Check, Checkup, Status
 from optimize.store.champion import champion
 from optimize.store.listing import listed
-from optimize.store.open import client, shown_uri, tracking_uri
+from optimize.store.open import client, has_store, shown_uri
 from optimize.store.read import NoRun
 from optimize.task import task_names
 
@@ -46,8 +46,10 @@ TOLD_THERE = "The provider, or its server, says why."
 Found = tuple[Status, str, str]  # status, what was found, what to do
 
 
-def checkup(root: Path, call: bool = True) -> Checkup:
-    """All checks. call: ask the project's LM once, which may cost what one short call costs."""
+def checkup(root: Path, call: bool = True, **knobs: object) -> Checkup:
+    """All checks. call: ask the LM once, which may cost what one short call costs. knobs: in place
+    of the project's own, such as another LM.
+    """
     lms.configure(root)
     checks = [
         _checked("versions", _versions),
@@ -60,7 +62,7 @@ def checkup(root: Path, call: bool = True) -> Checkup:
         _checked("trl", _trl),
     ]
     try:
-        config = load_config(root)
+        config = load_config(root, None, **knobs)
     except WorkbenchError as error:
         return Checkup(
             checks=[*checks, Check(name="knobs", status="fail", found=str(error), remedy="")]
@@ -110,16 +112,10 @@ def _project(root: Path) -> Found:
 
 
 def _store(root: Path) -> Found:
-    if not _has_store(root):
+    if not has_store(root):
         return "ok", "no run yet; the first one makes it", ""
     client(root)
     return "ok", f"{shown_uri(root)}, runs: {len(listed(root))}", ""
-
-
-def _has_store(root: Path) -> bool:
-    """Whether there is one, so that looking makes none."""
-    uri = tracking_uri(root)
-    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
 
 
 def _disk(root: Path) -> Found:
@@ -193,7 +189,7 @@ def _embedder(config: RunConfig) -> Found:
 def _retirement(root: Path, config: RunConfig) -> Found:
     """Of the project's LMs, and of those that the best programs run on."""
     used = dict.fromkeys(config.lms)
-    for task in task_names(root) if _has_store(root) else ():
+    for task in task_names(root) if has_store(root) else ():
         with suppress(NoRun):
             run = champion(root, task)
             known = run.store.get_run(run.id).data.params

@@ -296,15 +296,15 @@ def _test_record(session: Session, found: Mapping[str, Evaluation], levered: boo
     def between(before: str, after: str) -> GainRecord:
         return GainRecord.between(found[before].scores, found[after].scores, found[after].judge)
 
+    baselines = baseline_scores(
+        session.task, session.splits.train, session.splits.test, session.vectors
+    )
+    hardest = max(baselines.values(), key=sum, default=None)
     return TestRecord(
         **{name: score_record(e) for name, e in found.items()},
+        over_baseline=GainRecord.between(hardest, found["prompt"].scores) if hardest else None,
         prompt_gain=between("zero_shot", "prompt"),
         tuned_gain=between("prompt", "tuned") if "tuned" in found else None,
         levers_gain=between("tuned_other", "tuned") if levered and "tuned" in found else None,
-        baselines={
-            n: ScoreRecord.of(mean_interval(s))
-            for n, s in baseline_scores(
-                session.task, session.splits.train, session.splits.test, session.vectors
-            ).items()
-        },
+        baselines={n: ScoreRecord.of(mean_interval(s)) for n, s in baselines.items()},
     )

@@ -17,7 +17,7 @@ from optimize.commands.drift import LEAST, Rows, drift
 from optimize.commands.in_use import InUse, Recorded, check_cap, cost
 from optimize.commands.lock import task_lock
 from optimize.commands.session import Session, tracked_run
-from optimize.config import RunConfig
+from optimize.config import RunConfig, command_line
 from optimize.data.inputs import input_texts
 from optimize.data.read import is_labelled, read_new
 from optimize.errors import WorkbenchError
@@ -135,6 +135,7 @@ def _record(found: InUse, new: New, recorded: Recorded, evaluation: Evaluation) 
         tests=tests,
         to_label=_to_label(found, recorded, new) if verdict == "relabel" and whole else [],
         retires=lms.retires(session.config.lm, session.config.api_base),
+        climb=command_line("run", task.name, found.report.knobs),
         lm_calls=usage.calls,
         cost_usd=usage.cost_usd,
         seconds=round(time.perf_counter() - session.start, 1),

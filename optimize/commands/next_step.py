@@ -46,7 +46,7 @@ def next_step(report: Report, session: Session) -> Step:
         return _tune_or_hand_off(report, session)
     elif report.verdict == "reached":
         return Step(look, note=f'or use it: optimize try {report.task} "…", optimize apply')
-    twice = command_line("run", report.task, report.knobs | _twice(session))
+    twice = command_line("run", report.task, report.knobs | _twice(report, session))
     check = command_line("check", report.task, report.knobs)
     return {
         "budget": Step(twice),
@@ -65,10 +65,11 @@ def next_step(report: Report, session: Session) -> Step:
     }.get(report.verdict, Step(look))
 
 
-def _twice(session: Session) -> dict[str, Any]:
+def _twice(report: Report, session: Session) -> dict[str, Any]:
     """The cap that ended the climb, doubled: the others are there for a reason of their own."""
     cap = session.meter.tightest()
-    return {cap: 2 * getattr(session.config, cap)}
+    given = getattr(session.config, cap)
+    return {cap: report.preflight.cost.plan.more(given) if cap == "max_calls" else 2 * given}
 
 
 def _tune_or_hand_off(report: Report, session: Session) -> Step:

@@ -12,6 +12,7 @@ from optimize.report.runs import RunRecord, Runs
 from optimize.stats.intervals import Interval
 from optimize.stats.records import ScoreRecord
 from optimize.store.listing import Listed, listed
+from optimize.store.open import has_store
 from optimize.task import task_names
 
 STATUS: dict[str, Literal["finished", "running", "stopped", "failed"]] = {
@@ -26,7 +27,7 @@ def all_runs(root: Path, task: str | None = None, limit: int = 0) -> Runs:
 
     Raises WorkbenchError for a task that has neither a run nor a file.
     """
-    found = listed(root, task)
+    found = listed(root, task) if has_store(root) else []
     if task and not found and task not in (known := task_names(root)):
         near = did_you_mean(task, known) or f" Tasks: {', '.join(known) or 'none'}."
         raise WorkbenchError(f"No task {task!r} with a run.{near}")

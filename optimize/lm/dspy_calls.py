@@ -24,8 +24,10 @@ from optimize.lm.faults import (
     add_to,
     delay,
     is_about_the_key,
+    is_not_there,
     its_fault,
     note_answer,
+    silence,
 )
 from optimize.lm.one_at_a_time import OneAtATime
 from optimize.lm.paid import plainly, told_paid
@@ -38,6 +40,11 @@ from optimize.secrets import keep_secret
 from optimize.stopping import wait
 
 MOST_REPEATS = 1000  # of one call; `--repeats` allows 20
+NO_SUCH = (
+    "The server answers 404: it knows no such model, or no such address (an OpenAI-compatible one "
+    "mostly ends with /v1)."
+)
+ONCE_BACK = "Once it answers again the same command goes on; what was answered is cached."
 
 
 def watch_calls(watch: Watch) -> None:
@@ -177,9 +184,14 @@ def _refusals(watch: Watch, lm: Any) -> Iterator[None]:
     except dspy.LMError as error:
         error.message = plainly(error.message)
         error.args = tuple(plainly(a) if isinstance(a, str) else a for a in error.args)
+        told = str(error).strip()
         if is_about_the_key(error, lm.model):
             said = "The LM's provider refuses the key or the account, or finds none: "
-            watch.refused(lm, said + str(error).strip())
+            watch.refused(lm, said + told)
+        if is_not_there(error, lm.model):
+            watch.refused(lm, f"{told} {NO_SUCH}")
+        if quiet := silence(error, lm.model):
+            watch.refused(lm, f"LM {plainly(lm.model)} {quiet}. The last: {told} {ONCE_BACK}")
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 
 import dspy
 from dspy.lm15 import (
@@ -24,9 +25,15 @@ TOO_MUCH = (429, 503, 529)  # status of an endpoint that is asked too much
 TOO_LONG = re.compile(r"context (length|size|window)|(prompt|input)[^.]* too long", re.IGNORECASE)
 FORBIDDEN = 403
 IN_A_ROW = 10  # of these without an answer between them are about the key
+NOT_THERE = 404
+# calls in a row, each with its retries, and seconds since the last answer, after which an LM is
+# taken to be down: a server that is started anew is there again by then
+SILENT_CALLS, SILENT_SECONDS = 20, 60.0
 
 _answered: set[str] = set()  # models that have answered in this process, or in the cache
 _forbidden: dict[str, int] = {}  # how many 403s each has given since it last answered
+# calls of each that have failed since it last answered, and when the first of them did
+_silent: dict[str, tuple[int, float]] = {}
 
 
 def note_answer(model: str, cached: bool = False) -> None:
@@ -34,6 +41,27 @@ def note_answer(model: str, cached: bool = False) -> None:
     _answered.add(model)
     if not cached:
         _forbidden.pop(model, None)
+        _silent.pop(model, None)
+
+
+def silence(error: dspy.LMError, model: str) -> str:
+    """How long a model has not answered any call, where that is long; else empty. To be asked once
+    for each call that has failed for good.
+    """
+    if not its_fault(error):  # it is there, and says what is wrong
+        _silent.pop(model, None)
+        return ""
+    calls, since = _silent.get(model, (0, time.monotonic()))
+    _silent[model] = calls + 1, since
+    seconds = time.monotonic() - since
+    if calls + 1 < SILENT_CALLS or seconds < SILENT_SECONDS:
+        return ""
+    return f"has answered none of {calls + 1} calls for {seconds:.0f} s"
+
+
+def is_not_there(error: dspy.LMError, model: str) -> bool:
+    """Whether a server that has never answered knows neither the address nor the model."""
+    return getattr(error, "status", None) == NOT_THERE and model not in _answered
 
 
 def is_about_the_key(error: dspy.LMError, model: str) -> bool:

@@ -16,6 +16,7 @@ from optimize.lm.limiter import Limiter
 TICK = 0.2  # seconds between two looks at whether the command is to stop
 IN_A_ROW = 3  # requests without an answer, after which an endpoint is left out for a while
 FIRST_REST, LAST_REST = 1.0, 30.0  # seconds for which it is, twice as long each time
+MOST_RESTS = 10  # that make one longer
 
 
 @dataclass(eq=False)
@@ -37,7 +38,7 @@ class Endpoint:
         return now >= self.until and not (self.rests and self.limiter.inside)
 
     def rest(self, now: float, pause: float = 0.0) -> None:
-        seconds = min(LAST_REST, FIRST_REST * 2.0**self.rests)
+        seconds = min(LAST_REST, FIRST_REST * 2.0 ** min(self.rests, MOST_RESTS))
         self.since, self.until = now, now + max(seconds, pause)
         self.rests, self.unanswered = self.rests + 1, 0
 

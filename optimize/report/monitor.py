@@ -74,6 +74,7 @@ class MonitorRecord(InUseRecord):
     )
     to_label: list[str] = Field([], description="places of the rows to label: a random sample")
     retires: date | None = None
+    climb: str = Field("", description="command that climbs again")
     lm_calls: int
     cost_usd: float | None
     seconds: float

@@ -38,11 +38,12 @@ def plan_sentences(plan: Plan) -> list[str]:
     )
     full = plan.full or f"--max-calls {plan.enough}"
     if plan.hopeless:
-        return [
-            f"No lever can run under {allowed}: a run would score the program as it is, and read "
-            f"the test rows for that. A full climb takes {full}.",
-            *advice,
-        ]
+        what = (
+            "a run would score the program as it is, and read the test rows for that."
+            if plan.allowed >= plan.least
+            else f"the val and test rows alone take {plan.least} calls."
+        )
+        return [f"No lever can run under {allowed}: {what} A full climb takes {full}.", *advice]
     with_calls = [rung for rung in plan.rungs if rung.calls]
     sure, perhaps, small = (
         ", ".join(f"{r.rung} {r.calls}" for r in with_calls if (r.if_left, r.small) == kind)

@@ -59,6 +59,7 @@ class AttemptRecord(Record):
     beyond: int = Field(0, description="judging rows beyond val that it was asked on as well")
     missing: int = Field(0, description="val rows whose call failed; they are not zeros")
     format: str | None = None
+    nearest: int = Field(0, description="demos that are looked up for each input")
     lm_calls: int = Field(
         0, description="calls sent; those answered from the cache are not among them"
     )
@@ -73,6 +74,7 @@ class AttemptRecord(Record):
     @classmethod
     def of(cls, attempt: Attempt) -> AttemptRecord:
         usage, found = attempt.usage, attempt.evaluation
+        near = attempt.program.neighbours if attempt.program else None
         return cls(
             rung=attempt.rung,
             family=attempt.family,
@@ -82,6 +84,7 @@ class AttemptRecord(Record):
             beyond=len(attempt.beyond.outcomes),
             missing=found.missing - found.unread if found else 0,
             format=attempt.program.format if attempt.program else None,
+            nearest=near.k if near else 0,
             lm_calls=usage.calls,
             cached_calls=usage.cached,
             tokens_in=usage.tokens_in,
@@ -235,6 +238,9 @@ class TestRecord(Record):
 
     zero_shot: ScoreRecord
     prompt: ScoreRecord
+    over_baseline: GainRecord | None = Field(
+        None, description="the best prompt program over the best of `baselines`; null: not known"
+    )
     tuned: ScoreRecord | None = Field(
         None,
         description="the tuned LM with the prompt that was the best one on val: short, best, or "

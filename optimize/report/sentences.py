@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from optimize.climb.findings import Finding
 from optimize.climb.preflight import NOISY, Preflight
 from optimize.climb.rungs import SYNTHETIC
-from optimize.climb.verdict import CONFIRMED, COVERAGE, MOST_ROWS, SAME
+from optimize.climb.verdict import CONFIRMED, COVERAGE, MOST_ROWS, SAME, asked_of_test
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.forgetting import GENERAL, ForgettingRecord
 from optimize.finetune.lora.recipe import GridRecord
@@ -65,7 +65,7 @@ def verdict_sentences(
             "degenerate": f"This climb proves nothing about prompting: {_not_reading(found)}.",
             "improving": f"Prompting is {at} so far; {chance}.",
             "budget": f"The cap that was given ended the climb {at}; {chance}. "
-            f"{_untried(found.rungs_left)}; one takes some {found.rung_calls} calls.",
+            f"{_untried(found)}; one takes some {found.rung_calls} calls.",
             "exhausted": f"Every lever was tried{_but(found)}. Since {found.lacking}, it is not "
             f"known whether prompting reaches the target {target}.",
         }.get(verdict, "")
@@ -89,13 +89,25 @@ def _on_test(found: VerdictRecord) -> str:
     if found.on_test is None:
         return "cannot tell, since too many of their calls failed"
     said, rows = percent(found.on_test), found.test_rows_needed
+    said += f", where {asked_of_test(found.test_reads):.0%} is asked"
+    if found.test_reads > 1:
+        said += f" of the {_th(found.test_reads)} program that they judge"
     if rows is None:
         return said
     if rows:
         return f"{said}; some {rows} test rows would tell"
     if found.on_test < 1 - CONFIRMED:
-        return f"{said}, which says that it is below"
+        return f"{said}; that says that it is below"
     return f"{said}; {MOST_ROWS} times as many would not tell: it scores too near the target"
+
+
+NAMED = 3  # levers that had too few calls, which are named
+
+
+def _th(number: int) -> str:
+    """2nd, 3rd, 4th."""
+    ends = {1: "st", 2: "nd", 3: "rd"}
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else ends.get(number % 10, 'th')}"
 
 
 def _but(found: VerdictRecord) -> str:
@@ -103,9 +115,12 @@ def _but(found: VerdictRecord) -> str:
     return f" but {', '.join(found.untried)}" if found.untried else ""
 
 
-def _untried(levers: int) -> str:
+def _untried(found: VerdictRecord) -> str:
+    levers = found.rungs_left
     who = "One lever" if levers == 1 else f"{levers} levers"
-    return f"{who} had too few calls, or none"
+    names = ", ".join(name.partition(" (")[0] for name in found.untried)
+    named = f": {names}" if len(found.untried) == levers <= NAMED else ""
+    return f"{who} had too few calls, or none{named}"
 
 
 def _not_reading(found: VerdictRecord) -> str:

@@ -5,7 +5,7 @@ Knows no LM and no MLflow. Rows and LM text are never markup: every cell is a `T
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 
 from rich.console import Group, RenderableType
@@ -58,8 +58,15 @@ def warnings(report: Report) -> list[str]:
     baselines = report.test.baselines
     if name := max(baselines, key=lambda name: baselines[name].score, default=""):
         best = baselines[name]
+        over = report.test.over_baseline
+        tuned = report.decision and report.decision.accepted
         if best.score > 0 and best.score >= min(report.target, report.final.score):
             out.append(f"No LM needed? {name} scores {best} on test, {_held(best, report)}.")
+        elif over and over.low <= 0 and not tuned:
+            out.append(
+                f"Not shown to beat {name}, which asks no LM and scores {best} on test: the "
+                f"program kept scores {report.final}, {over}."
+            )
     return out + [regression_sentence(f) for f in report.forgetting if f.regressed]
 
 
@@ -87,13 +94,21 @@ def why(report: Report) -> list[str]:
 
 def _helped(report: Report) -> str:
     if report.levers:
-        helped, gain = ", ".join(report.levers), report.test.prompt_gain
+        helped, gain = ", ".join(map(_lever(report), report.levers)), report.test.prompt_gain
         if gain.low > 0:
             return f"What helped: {helped} ({gain.changed} on test)."
         return f"What helped on val: {helped}. Test rows do not show that it did: {gain.changed}."
     if any(a.val for a in report.attempts[1:]):
         return "What helped: nothing; the program is as it was written."
     return "No lever was tried: the program is as it was written."
+
+
+def _lever(report: Report) -> Callable[[str], str]:
+    """A lever by its name, and what it brought along: the best program of the guide may be one that
+    shows demos too.
+    """
+    near = {a.rung: a.nearest for a in report.attempts if a.family == "guide"}
+    return lambda name: f"{name} with {near[name]} nearest demos" if near.get(name) else name
 
 
 def headline(report: Report) -> str:

@@ -108,7 +108,8 @@ def _why(found: MonitorRecord) -> str:
         return f"The new rows are of another kind ({drift}), but the score holds."
     if found.score:
         return "The score holds, and the new rows are of the kind that the task's rows are."
-    return "No test tells the new rows, or the answers to them, from those on record."
+    answers = ", or the answers to them," if found.asked else ""
+    return f"No test tells the new rows{answers} from those on record."
 
 
 def _unlabelled(found: MonitorRecord) -> str:
@@ -139,7 +140,9 @@ def _rest(found: MonitorRecord) -> list[str]:
             f"On rows like the new ones it is at the target {found.target:g} with a probability of "
             f"{percent(found.chance)}."
         ]
-    if found.labelled and not found.score:
+    if found.labelled and not found.asked:
+        out += [f"{found.labelled} of the new rows are labelled; the LM was asked none (--ask 0)."]
+    elif found.labelled and not found.score:
         out += [f"{found.labelled} labelled rows, {found.asked} asked: too few for a score."]
     if found.failed:
         out += [f"{found.failed} of {found.asked} rows have no answer: their calls failed."]
@@ -161,7 +164,7 @@ def _limits(found: MonitorRecord) -> list[str]:
         f"{found.rows} new rows show inputs that a classifier tells apart with an AUC of "
         f"{found.auc_shown:.2f} or more in 4 of 5 cases; a few odd ones among them stay unseen.",
         f"{many} tests of drift were made; p allows for all of them, so that one errs in at most "
-        f"{ALARM:.0%} of the cases (Holm). The score errs in 5 % of them.",
+        f"{ALARM:.0%} of the cases (Holm)." + " The score errs in 5 %." * bool(found.score),
     ]
 
 
@@ -176,9 +179,10 @@ def _relabel(found: MonitorRecord) -> str:
 def monitor_end(found: MonitorRecord) -> str:
     cost = "unknown price" if found.cost_usd is None else f"${found.cost_usd:.2f}"
     spent = f"{found.lm_calls} LM calls ({cost}), {duration(found.seconds)}."
-    rows = f"add the labelled rows to devsets/{found.task}, then optimize run {found.task}"
+    climb = found.climb or f"optimize run {found.task}"  # in records of older versions
+    rows = f"add the labelled rows to devsets/{found.task}, then {climb}"
     following = {
-        "ok": "Nothing to do.",
+        "ok": "Nothing to do." if found.score else "Whether the score holds was not looked at.",
         "relabel": f"Next: {_relabel(found)}.",
         "re-optimize": f"Next: {rows}",
         "retrain": f"Next: {rows}, and optimize finetune {found.task} where the gate opens",

@@ -135,6 +135,12 @@ def client(root: Path) -> Any:
         ) from error
 
 
+def has_store(root: Path) -> bool:
+    """Whether there is one, so that looking makes none."""
+    uri = tracking_uri(root)
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
+
+
 def _other_schema(root: Path, revision: str) -> str:
     """What is to be done about a database whose schema is not the one of the MLflow here."""
     from alembic.script import ScriptDirectory

@@ -78,4 +78,4 @@ class Case:
         if plan.cap != "max_calls":
             return {plan.cap: 2 * plan.given}
         default = RunConfig.model_fields["max_calls"].default
-        return {"max_calls": 2 * max(int(self.knobs.get("max_calls", default)), plan.enough)}
+        return {"max_calls": plan.more(int(self.knobs.get("max_calls", default)))}
