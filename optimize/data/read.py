@@ -265,7 +265,10 @@ def _value(value: Any, field: FieldInfo, place: str) -> Any:
             if known
             else f"{first['msg']}, got {shown(first['input'])}"
         )
-        raise WorkbenchError(f"{place}{f' ({inside})' if inside else ''}: {problem}.") from None
+        near = did_you_mean(value, known) if isinstance(value, str) else ""
+        raise WorkbenchError(
+            f"{place}{f' ({inside})' if inside else ''}: {problem}.{near}"
+        ) from None
 
 
 def _some(known: Sequence[str]) -> str:

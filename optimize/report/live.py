@@ -95,6 +95,7 @@ def spending_line(used: Usage, most: int, pace: float, threads: int, width: int)
     """What the run has asked so far. pace: calls a second, of late."""
     cost = "" if used.cost_usd is None else f", ${used.cost_usd:.2f}"
     cached = f", {used.cached} from the cache" if used.cached else ""
+    cached += f", {used.failed} failed" if used.failed else ""
     said = f"  {pace:.1f} calls/s, up to {threads} at once; {used.calls} of {most} calls"
     return fitting(Text(f"{said}{cost}{cached}", style="dim"), width)
 

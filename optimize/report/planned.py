@@ -55,7 +55,7 @@ def plan_sentences(plan: Plan) -> list[str]:
     never = [r.rung for r in plan.rungs if not r.calls]
     if perhaps or never or small:
         less = f"Too few calls for {', '.join(never)}: a" if never else "A"
-        out.append(f"{less} full climb takes {full}; it is {allowed}.")
+        out.append(f"{less} full climb takes {full}; given is {allowed}.")
     return out + advice
 
 

@@ -34,14 +34,18 @@ class Bar:
 
 
 def val_bars(page: Page) -> list[Bar]:
-    """A line a rung that was scored, in order; ▲ marks what the next ones were built on."""
+    """A line a rung that was scored, in order; ▲ marks what the next ones were built on. A race
+    that was stopped has a score of the first rows alone, which says how many.
+    """
     out = []
+    whole = max((a.val.n for _, a in _scored(page) if a.val), default=0)
     for mark, a in _scored(page):
         assert a.val
         name = f"{a.rung} ▲" if a.promoted and a.gain else a.rung
         bar = _bar(page, mark, name, a.val, _kind(page, a), a.gain)
         calls, seconds = f"{a.lm_calls:,}", f"{a.seconds:,.0f}"
-        out.append(Bar(bar.mark, name, bar.drawn, bar.score, bar.gain, calls, seconds))
+        score = bar.score if a.val.n == whole else a.val.with_n
+        out.append(Bar(bar.mark, name, bar.drawn, score, bar.gain, calls, seconds))
     return out
 
 
