@@ -16,8 +16,8 @@ import ctypes, time
 from optimize import stopping
 
 stopping.listen(lambda: None)
-print("listening", flush=True)
 try:
+    print("listening", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     pass

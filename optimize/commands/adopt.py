@@ -140,10 +140,11 @@ def _check_served(session: Session, name: str) -> None:
     """Ask the tuned LM one thing, so that a wrong name costs one call and no comparison."""
     try:
         tuned_lm(session, name, session.task.max_tokens)("Answer with one word: ready?")
-    except (LmRefused, BudgetExhausted):
+    except BudgetExhausted:
         raise
-    except Exception as error:
+    except (LmRefused, Exception) as error:
+        told = "" if isinstance(error, LmRefused) else f"{type(error).__name__}: "
         raise WorkbenchError(
             f"The tuned LM {name!r} does not answer at {session.config.api_base}: "
-            f"{type(error).__name__}: {str(error).strip()[:300]} {SERVING}."
+            f"{told}{str(error).strip()[:300]} {SERVING}."
         ) from error
