@@ -193,19 +193,19 @@ def test_a_row_that_one_prompt_alone_makes_too_long_is_lost_by_that_prompt() -> 
 def test_rows_that_are_too_long_side_by_side_fail_no_lever() -> None:
     """A race looks at a few rows at a time, of which most may be such ones."""
     task, meter = colour_task(), Meter(99)
-    texts = [*("brick " * 2000 for _ in range(8)), *(f"rose {n}" for n in range(16))]
+    texts = [*("brick " * 2000 for _ in range(12)), *(f"rose {n}" for n in range(16))]
     asked = [dspy.Example(thing=text, colour="red").with_inputs("thing") for text in texts]
     with served(narrow_app({}, context=700)) as url:
         config = RunConfig(lm="openai/qwen", api_base=url + "/v1")
         with dspy.context(lm=lms.task_lm(config, meter, 40)):
             first = evaluate(student(task), asked, Asking(task, 2))
-            assert meter.usage().calls == 24, "they are not asked again"
+            assert meter.usage().calls == 28, "they are not asked again"
             other = student(task)
             other.predictors()[0].signature = task.signature.with_instructions("Which colour?")
             found = race(other, first, asked, Asking(task, 2), lambda calls: -99.0)
-            with pytest.raises(WorkbenchError, match="8 of 8 calls failed"):
-                evaluate(other, asked[:8], Asking(task, 2))
-    assert (found.unread, found.coverage, found.mean) == (8, 1.0, 1.0)
+            with pytest.raises(WorkbenchError, match="12 of 12 calls failed"):
+                evaluate(other, asked[:12], Asking(task, 2))
+    assert (found.unread, found.coverage, found.mean) == (12, 1.0, 1.0)
 
 
 def test_a_climb_keeps_within_a_servers_context(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def race(
             asking.progress(seen + done, len(examples))
 
         more, told = examples[seen : seen + block], replace(asking, progress=shown)
-        found = evaluate(program, more, told, so_far or None)
+        found = evaluate(program, more, told, so_far)
         so_far = found.held_to(incumbent.scores).outcomes
         both = differences(incumbent.scores, [o.score for o in so_far])
         calls = sum(o.asked for o in so_far) / len(so_far) / asking.repeats
