@@ -136,6 +136,10 @@ def baseline(setup: Setup, watch: Observer) -> Attempt:
         raise WorkbenchError(
             f"{error} Not even the baseline fits: it needs up to {need} calls."
         ) from None
+    except WorkbenchError as error:
+        raise WorkbenchError(
+            f"{error} Once that is mended the same command goes on: what was answered is kept."
+        ) from None
     cut, at = cut_answers(evaluation.outcomes)
     if cut > CUT_SHARE * len(evaluation.outcomes):
         watch.noted(cut_sentence(cut, len(evaluation.outcomes), at))

@@ -37,7 +37,8 @@ def read_folder(task: Task) -> tuple[dict[str, list[Placed]], tuple[str, ...]]:
     elif any(found.values()):
         missing = ", ".join(f"{name}.jsonl" for name, path in found.items() if not path)
         raise WorkbenchError(
-            f"{task.folder} has a given split but lacks {missing}. Add it, or use one rows.jsonl."
+            f"{task.folder} has a given split but lacks {missing}. Add it (some of the other "
+            "rows: none may stand on two sides), or put all of them into one rows.jsonl."
             f"{_there(task.folder)}"
         )
     elif "rows" in files:
