@@ -64,8 +64,7 @@ def verdict_sentences(
             f"{_but(found)}, and {chance}.",
             "degenerate": f"This climb proves nothing about prompting: {_not_reading(found)}.",
             "improving": f"Prompting is {at} so far; {chance}.",
-            "budget": f"The cap that was given ended the climb {at}; {chance}. "
-            f"{_untried(found)}; one takes some {found.rung_calls} calls.",
+            "budget": f"The cap that was given ended the climb {at}; {chance}. {_untried(found)}.",
             "exhausted": f"Every lever was tried{_but(found)}. Since {found.lacking}, it is not "
             f"known whether prompting reaches the target {target}.",
         }.get(verdict, "")
@@ -118,9 +117,11 @@ def _but(found: VerdictRecord) -> str:
 def _untried(found: VerdictRecord) -> str:
     levers = found.rungs_left
     who = "One lever" if levers == 1 else f"{levers} levers"
-    names = ", ".join(name.partition(" (")[0] for name in found.untried)
-    named = f": {names}" if len(found.untried) == levers <= NAMED else ""
-    return f"{who} had too few calls, or none{named}"
+    if len(found.untried) == levers <= NAMED:
+        more = ": " + ", ".join(name.partition(" (")[0] for name in found.untried)
+    else:
+        more = f"; one takes some {found.rung_calls} calls"
+    return f"{who} had too few calls, or none{more}"
 
 
 def _not_reading(found: VerdictRecord) -> str:
