@@ -190,6 +190,15 @@ def test_the_cheapest_lm_that_is_at_the_target_is_named() -> None:
     assert "None of them" in " ".join(recheck_sentences(none, date(2026, 11, 26)))
 
 
+def test_answers_that_are_all_as_before_are_no_open_question() -> None:
+    lm = rechecked("openai/a", 0.1, False)
+    same = record(lm.model_copy(update={"other_answers": 0}))
+    assert "every row is answered as before" in recheck_sentences(same, date(2026, 11, 28))[0]
+    some = record(lm.model_copy(update={"other_answers": 3}))
+    (said, *_) = recheck_sentences(some, date(2026, 11, 28))
+    assert "cannot tell whether it has changed" in said and "3 rows are answered diff" in said
+
+
 def test_the_day_an_lm_is_switched_off_is_told() -> None:
     day = lms.retires("openai/gpt-4-0613")
     assert day and lms.retires("openai/ft:gpt-4-0613:acme::1") and lms.retires("embedded") is None

@@ -147,8 +147,10 @@ def _told(found: RecheckRecord, lm: RecheckedLm) -> str:
     }[lm.verdict]
     if lm.verdict == "still at target" and lm.gain.high < 0:
         what += ", though it is surely worse than on record"
+    if lm.verdict == "cannot tell" and lm.other_answers == 0:
+        what = f"every row is answered as before; {chance}"
     other = ""
-    if lm.other_answers is not None:
+    if lm.other_answers:
         other = f" {lm.other_answers} rows are answered differently than before."
     if lm.score.coverage < COVERAGE:
         what = f"only {lm.score.coverage:.0%} of the rows have an answer, since calls failed"
