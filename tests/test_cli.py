@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -245,3 +246,9 @@ def test_init_gitignore_and_next_command(tmp_path: Path) -> None:
     )
     assert (tmp_path / "shop/.gitignore").read_text() == "mlruns/\n.optimize/\n.venv/\n"
     assert (tmp_path / "shop/devsets").is_dir() and (tmp_path / "shop/programs").is_dir()
+
+
+def test_a_run_becomes_a_check_by_its_name_alone() -> None:
+    from optimize.cli.run import check, run
+
+    assert inspect.signature(run).parameters.keys() <= inspect.signature(check).parameters.keys()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -64,9 +63,3 @@ print(found, [name for name in ("dspy", "mlflow", "numpy") if name in sys.module
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True)
     assert done.stdout.strip() == "['review', 'review~1'] []", done.stderr
-
-
-def test_a_run_becomes_a_check_by_its_name_alone() -> None:
-    from optimize.cli.run import check, run
-
-    assert inspect.signature(run).parameters.keys() <= inspect.signature(check).parameters.keys()
