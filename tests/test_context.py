@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,16 +143,21 @@ def test_what_is_too_long_is_counted_and_told_with_its_flag() -> None:
     assert too_long_sentence({}) == ""
 
 
-def test_rows_that_no_prompt_brings_in_are_in_no_comparison(tmp_path: Path) -> None:
-    """More of them than a verdict may miss: they are counted, and the climb goes on without."""
-    project = tmp_path / "p"
+def lengthened(folder: Path, more: Callable[[int], str]) -> Path:
+    """A project whose rows have more text, by their number."""
+    project = folder / "p"
     (project / "programs").mkdir(parents=True)
     write_task(project, "review")
     path = project / "devsets" / "review" / "rows.jsonl"
     made = [json.loads(line) for line in path.read_text().splitlines()]
-    for n, row in enumerate(made):
-        row["text"] += f" {n:x}" * (20_000 if n % 8 == 0 else 1)
-    path.write_text("\n".join(map(json.dumps, made)))
+    longer = [row | {"text": row["text"] + more(n)} for n, row in enumerate(made)]
+    path.write_text("\n".join(map(json.dumps, longer)))
+    return project
+
+
+def test_rows_that_no_prompt_brings_in_are_in_no_comparison(tmp_path: Path) -> None:
+    """More of them than a verdict may miss: they are counted, and the climb goes on without."""
+    project = lengthened(tmp_path, lambda n: f" {n:x}" * (20_000 if n % 8 == 0 else 1))
     flags = ["--lm", "openai/qwen", "--max-calls", "600", "--finetune", "never", "--json"]
     with served(narrow_app({}, context=8000)) as url:
         done = optimize(project, "run", "review", *flags, "--api-base", url + "/v1")
@@ -210,15 +216,9 @@ def test_rows_that_are_too_long_side_by_side_fail_no_lever() -> None:
 
 def test_a_climb_keeps_within_a_servers_context(tmp_path: Path) -> None:
     """Its longest prompts are those with demos, which a guess would make too long."""
-    project = tmp_path / "p"
-    (project / "programs").mkdir(parents=True)
-    write_task(project, "review")
-    path = project / "devsets" / "review" / "rows.jsonl"
-    made = [json.loads(line) for line in path.read_text().splitlines()]
-    for n, row in enumerate(made):
-        row["text"] += "".join(f" w{n * 997 + k * 7919:x}" for k in range(100))
-    longer = [json.dumps(row) for row in made]
-    path.write_text("\n".join(longer))
+    project = lengthened(
+        tmp_path, lambda n: "".join(f" w{n * 997 + k * 7919:x}" for k in range(100))
+    )
     flags = ["--lm", "openai/qwen", "--max-calls", "400", "--finetune", "never"]
     refused = []
     for models in ({}, {"data": [{"id": "qwen", "max_model_len": 2048}]}):

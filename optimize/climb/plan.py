@@ -70,9 +70,11 @@ class Plan(Record):
         """The levers that have calls whatever the others take."""
         return [r.rung for r in self.rungs if r.calls and not (r.if_left or r.small)]
 
-    def more(self, given: int) -> int:
-        """A cap on LM calls in place of one that ended a climb."""
-        return max(2 * given, self.enough)
+    def raised(self, cap: str, given: float) -> dict[str, float]:
+        """The cap that ended a climb, by its knob, higher: the others are there for a reason of
+        their own.
+        """
+        return {cap: max(2 * given, self.enough) if cap == "max_calls" else 2 * given}
 
     @property
     def hopeless(self) -> bool:

@@ -26,7 +26,6 @@ from optimize.lm.reach import check_reachable
 from optimize.program.program import student
 from optimize.report.record import Report
 from optimize.scoring.evaluate import evaluate
-from optimize.scoring.evaluation import alike
 from optimize.store.read import HISTORY, find_run
 from optimize.store.write import Run
 
@@ -78,8 +77,6 @@ def settle_tuned(last: LastClimb, command: str, training: Callable[[Run], Traine
         evaluation = evaluate(best, session.splits.val, session.asking)
         tested = on_test(session, {"zero_shot": student(session.task), "prompt": best})
         tuned = held_against(session, best, evaluation, training(tracked))
-        others = [a.evaluation for a in tuned.attempts if a.evaluation]
-        evaluation = alike([evaluation, *others])[0]
         for attempt in tuned.attempts:
             Both(tracked, session.watch).finished(attempt)
         own = {"seed": session.config.seed, "teacher": session.teacher_name}

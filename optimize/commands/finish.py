@@ -48,6 +48,7 @@ from optimize.store.read import earlier_tests
 from optimize.store.write import Run
 
 PAGE = "report.html"
+Baselines = Mapping[str, Sequence[float]]  # each baseline's scores on test, row by row
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,17 @@ def settle(
     if tuned:
         with surviving(failed, "Reading the test rows with the tuned LM"):
             found = on_test(session, {n: p for n, p in programs.items() if n not in found}, found)
+    baselines = baseline_scores(
+        session.task, session.splits.train, session.splits.test, session.vectors
+    )
     judged = None
     if tuned and "tuned" in found:
         with surviving(failed, "The judgement of the tuned LM"):
-            judged = _judged(session, tuned, found)
+            judged = _judged(session, tuned, found, baselines)
     kept = "tuned" if judged and judged.decision.accepted else "prompt"
     session.watch.started("writing the report")
     path = session.folder("programs") / f"{tracked.id}.json"
-    report = _noted(session, _report(session, findings, found, judged, path), failed)
+    report = _noted(session, _report(session, findings, found, baselines, judged, path), failed)
     tracked.settle(report, programs[kept], findings.best)
     known = len(failed)
     _keep(session, tracked, findings, found, kept, failed)
@@ -152,7 +156,7 @@ def _keep(
     """Put on record what later commands read: the score of each row, and the tuned weights."""
     tuned, val = findings.tuned, {"prompt": findings.best_val}
     if tuned and tuned.chosen.evaluation:
-        val["tuned"] = tuned.chosen.evaluation
+        val = {"prompt": tuned.prompt_val, "tuned": tuned.chosen.evaluation}
     with surviving(failed, "Keeping the scores of each row"):
         for side, evaluated in (("val", val), ("test", found)):
             tracked.scores(side, _row_scores(session, side, evaluated, kept))
@@ -195,7 +199,9 @@ class _Judged:
     effects: EffectsRecord
 
 
-def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation]) -> _Judged:
+def _judged(
+    session: Session, tuned: Tuned, found: Mapping[str, Evaluation], baselines: Baselines
+) -> _Judged:
     test = before, after = found["prompt"], found["tuned"]
     rows = [row_hash(session.task, e) for e in session.splits.test]
     now = dict(zip(rows, after.scores, strict=True))
@@ -214,20 +220,18 @@ def _judged(session: Session, tuned: Tuned, found: Mapping[str, Evaluation]) -> 
         session.task.least_gain,
         min(before.answered, after.answered),
     )
-    return _Judged(_held_against_baselines(session, decision, after), seen)
+    name, over = _over_best(baselines, after)
+    return _Judged(decision.model_copy(update={"baseline": name, "over_baseline": over}), seen)
 
 
-def _held_against_baselines(
-    session: Session, decision: DecisionRecord, after: Evaluation
-) -> DecisionRecord:
-    """The decision with what a baseline without an LM makes of it, pair by pair."""
-    splits = session.splits
-    found = baseline_scores(session.task, splits.train, splits.test, session.vectors)
-    if not found:
-        return decision
-    name = max(found, key=lambda n: sum(found[n]))
-    over = GainRecord.between(found[name], after.scores)
-    return decision.model_copy(update={"baseline": name, "over_baseline": over})
+def _over_best(baselines: Baselines, found: Evaluation) -> tuple[str | None, GainRecord | None]:
+    """The best of the baselines without an LM, and a program's gain over it, pair by pair; None
+    where there is none.
+    """
+    if not baselines:
+        return None, None
+    name = max(baselines, key=lambda n: sum(baselines[n]))
+    return name, GainRecord.between(baselines[name], found.scores)
 
 
 def _target_met(
@@ -250,6 +254,7 @@ def _report(
     session: Session,
     findings: Findings,
     found: Mapping[str, Evaluation],
+    baselines: Baselines,
     judged: _Judged | None,
     path: Path,
 ) -> Report:
@@ -259,7 +264,7 @@ def _report(
     return Report(
         **dict(climb) | {"attempts": [*climb.attempts, *tried], "judge": _raw(climb, found)},
         target_met=_target_met(session, findings, found.get("tuned"), judged),
-        test=_test_record(session, found, bool(tuned and tuned.helped)),
+        test=_test_record(found, baselines, bool(tuned and tuned.helped)),
         gate=findings.gate,
         decision=judged.decision if judged else None,
         effects=judged.effects if judged else None,
@@ -290,19 +295,17 @@ def _raw(climb: ClimbRecord, found: Mapping[str, Evaluation]) -> JudgeRecord | N
     return climb.judge and climb.judge.model_copy(update={"raw": raw})
 
 
-def _test_record(session: Session, found: Mapping[str, Evaluation], levered: bool) -> TestRecord:
+def _test_record(
+    found: Mapping[str, Evaluation], baselines: Baselines, levered: bool
+) -> TestRecord:
     """levered: levers made the tuned program of what it was before, the other one."""
 
     def between(before: str, after: str) -> GainRecord:
         return GainRecord.between(found[before].scores, found[after].scores, found[after].judge)
 
-    baselines = baseline_scores(
-        session.task, session.splits.train, session.splits.test, session.vectors
-    )
-    hardest = max(baselines.values(), key=sum, default=None)
     return TestRecord(
         **{name: score_record(e) for name, e in found.items()},
-        over_baseline=GainRecord.between(hardest, found["prompt"].scores) if hardest else None,
+        over_baseline=_over_best(baselines, found["prompt"])[1],
         prompt_gain=between("zero_shot", "prompt"),
         tuned_gain=between("prompt", "tuned") if "tuned" in found else None,
         levers_gain=between("tuned_other", "tuned") if levered and "tuned" in found else None,

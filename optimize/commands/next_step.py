@@ -46,10 +46,11 @@ def next_step(report: Report, session: Session) -> Step:
         return _tune_or_hand_off(report, session)
     elif report.verdict == "reached":
         return Step(look, note=f'or use it: optimize try {report.task} "…", optimize apply')
-    twice = command_line("run", report.task, report.knobs | _twice(report, session))
+    plan, cap = report.preflight.cost.plan, session.meter.tightest()
+    raised = report.knobs | plan.raised(cap, getattr(session.config, cap))
     check = command_line("check", report.task, report.knobs)
     return {
-        "budget": Step(twice),
+        "budget": Step(command_line("run", report.task, raised)),
         "indecisive": _more_rows(report, session),
         "unconfirmed": _more_rows(report, session),
         "degenerate": Step(
@@ -63,13 +64,6 @@ def next_step(report: Report, session: Session) -> Step:
         ),
         "exhausted": Step(again, "choose a stronger LM that writes instructions (--teacher MODEL)"),
     }.get(report.verdict, Step(look))
-
-
-def _twice(report: Report, session: Session) -> dict[str, Any]:
-    """The cap that ended the climb, doubled: the others are there for a reason of their own."""
-    cap = session.meter.tightest()
-    given = getattr(session.config, cap)
-    return {cap: report.preflight.cost.plan.more(given) if cap == "max_calls" else 2 * given}
 
 
 def _tune_or_hand_off(report: Report, session: Session) -> Step:

@@ -145,6 +145,7 @@ def held_against(
     attempts.append(built.attempt)
     return Tuned(
         attempts=tuple(attempts),
+        prompt_val=prompt_val,
         tuned=trained.tuned,
         train_seconds=trained.seconds,
         epochs=trained.epochs,

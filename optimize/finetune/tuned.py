@@ -11,12 +11,13 @@ from optimize.finetune.effects import Pair
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import ForgettingRecord
 from optimize.finetune.lora.recipe import GridRecord
+from optimize.scoring.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
 class Tuned:
     """A tuned LM in its programs, each an Attempt against the best prompt program; its training and
-    what it forgot.
+    what it forgot. prompt_val: that program's outcomes on val, held to theirs.
 
     tuned: the adapter file, or the provider's name of the model. train_seconds: None where another
     trainer did it. levers: the climb's, pulled on the tuned LM, each against its best program of
@@ -25,6 +26,7 @@ class Tuned:
     """
 
     attempts: tuple[Attempt, ...]
+    prompt_val: Evaluation
     tuned: str
     train_seconds: float | None
     epochs: tuple[Epoch, ...]

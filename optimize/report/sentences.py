@@ -26,6 +26,7 @@ from optimize.scoring.failures import Diagnosis, cut_sentence
 from optimize.stats.records import percent, rows
 
 SHOWN = 2  # examples of a finding; --details shows all
+NAMED = 3  # levers that had too few calls, which are named
 
 
 def verdict_sentences(
@@ -98,9 +99,6 @@ def _on_test(found: VerdictRecord) -> str:
     if found.on_test < 1 - CONFIRMED:
         return f"{said}; that says that it is below"
     return f"{said}; {MOST_ROWS} times as many would not tell: it scores too near the target"
-
-
-NAMED = 3  # levers that had too few calls, which are named
 
 
 def _th(number: int) -> str:

@@ -22,8 +22,8 @@ def compiled(
     **given: Any,
 ) -> Program:
     """What the optimizer, which is made here since some print when they are, makes of a copy of the
-    program. Where its share of the calls ends it, the
-    best other program that has answered all of `rows`, its own for comparing, until then.
+    program. Where its share of the calls ends it, the best other program that has answered all of
+    `rows`, its own for comparing, until then.
 
     Raises ShareExhausted where there is none: before the first evaluation, and with SIMBA, which
     asks no program for all of its rows before its end.

@@ -73,9 +73,7 @@ class Case:
 
     @property
     def higher_cap(self) -> dict[str, float]:
-        """The cap that was too low, surely higher: the others are there for a reason."""
-        plan = self.preflight.cost.plan
-        if plan.cap != "max_calls":
-            return {plan.cap: 2 * plan.given}
-        default = RunConfig.model_fields["max_calls"].default
-        return {"max_calls": plan.more(int(self.knobs.get("max_calls", default)))}
+        """The cap that was too low, surely higher."""
+        plan, default = self.preflight.cost.plan, RunConfig.model_fields["max_calls"].default
+        calls = int(self.knobs.get("max_calls", default))
+        return plan.raised(plan.cap, calls if plan.cap == "max_calls" else plan.given)
