@@ -1,10 +1,12 @@
 """One climb at several caps of calls: does more of them ever make a result worse?
 
-    python -m bench.budgets [--lm NAME] [--sets NAME …] [--budgets 400 1500 5000] --keep DIR
+    python -m bench.budgets [--lm NAME [--api-base URL]] [--sets NAME …] [--budgets 400 1500 5000]
+        [--seed 0] --keep DIR
 
 Each cap is an `optimize run` of its own in one project a set, smallest first, so that answers which
-a smaller one has paid for are not asked again (they count as calls all the same). Goes on where it
-was stopped, from the projects' stores.
+a smaller one has paid for are not asked again (they count as calls all the same). What each ends
+with is scored on rows that no climb has seen. Goes on where it was stopped, from the projects'
+stores.
 """
 
 from __future__ import annotations
@@ -19,17 +21,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import dspy
+
 from bench.peers_cell import QUIET, TaskRows, task_text
 from bench.printed import printed
 from bench.public_sets import NAMES, public_set
+from optimize import load_program
 from optimize.catalogue import EMBEDDED
 from optimize.data.split import folded
-from optimize.stats.intervals import mean_interval, paired_gain
+from optimize.files import read_jsonl, write_jsonl
+from optimize.scoring.evaluate import Asking, evaluate
+from optimize.stats.intervals import known, mean_interval, paired_gain
 from optimize.store.listing import listed
-from optimize.store.read import TEST_SCORES
-from optimize.task import choices
+from optimize.task import choices, load_task
 
 TOKENS = 24  # of an answer
+HELD = "held.jsonl"  # in a set's project
 
 
 def main() -> None:
@@ -53,11 +60,15 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--lm", default=EMBEDDED)
+    add("--api-base", help="address of a hosted LM's endpoint; its key is OPTIMIZE_API_KEY")
+    add("--seed", type=int, default=0, help="of the rows that are drawn, and of the climb")
+    add("--threads", type=int, default=4)
     add("--sets", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
     add("--budgets", nargs="+", type=int, default=[400, 1500, 5000])
     add("--train", type=int, default=300)
     add("--val", type=int, default=100)
-    add("--test", type=int, default=100)
+    add("--test", type=int, default=60)
+    add("--held", type=int, default=100, help="rows beyond these, to score what a climb ends with")
     add("--keep", type=Path, required=True, help="the projects, a folder a set")
     add("--json", action="store_true")
     return parser.parse_args()
@@ -68,32 +79,41 @@ def written(project: Path, name: str, given: argparse.Namespace) -> None:
     learn, test = (
         [{"text": e.text, "label": e.label} for e in side] for side in (data.learn, data.score)
     )
-    test = test[: given.test]
-    held = {folded(row["text"]) for row in test}
+    test, beyond = test[: given.test], test[given.test : given.test + given.held]
+    held = {folded(row["text"]) for row in test + beyond}
     learn = [row for row in learn if folded(row["text"]) not in held]
-    learn = random.Random(0).sample(learn, min(len(learn), given.train + given.val))
+    learn = random.Random(given.seed).sample(learn, min(len(learn), given.train + given.val))
     signature = data.task.signature
     labels = choices(signature.output_fields["label"].annotation)
     sides = {"val": learn[: given.val], "train": learn[given.val :], "test": test}
     devset = project / "devsets" / name
     devset.mkdir(parents=True)
     for side, some in sides.items():
-        (devset / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+        write_jsonl(devset / f"{side}.jsonl", some)
+    write_jsonl(project / HELD, beyond)
     (project / "programs").mkdir()
     rows = TaskRows(name, signature.instructions, labels, train=[], val=[], test=[])
     (project / "programs" / f"{name}.py").write_text(task_text(rows, TOKENS))
 
 
 def climbed(project: Path, name: str, budget: int, given: argparse.Namespace) -> dict[str, Any]:
-    """The run's report and its best program's score on each test row."""
+    """The run's report, and its program's score on each held-out row."""
     words = f"-m optimize run {name} --lm {given.lm} --max-calls {budget} --target 1 --json"
-    command = [sys.executable, *words.split(), "--finetune", "never"]
+    words += f" --finetune never --seed {given.seed} --threads {given.threads}"
+    where = ["--api-base", given.api_base] if given.api_base else []
+    command = [sys.executable, *words.split(), *where]
     ended = subprocess.run(command, cwd=project, stdout=subprocess.PIPE, env=environment())
     if ended.returncode not in (0, 1):
         sys.exit(f"{name} at {budget} calls ended with {ended.returncode}")
-    run = listed(project, name)[0].found
-    scores = json.loads(run.text(TEST_SCORES))["programs"]["final"]
-    return {"report": json.loads(ended.stdout), "scores": scores}
+    report = json.loads(ended.stdout)
+    return {"report": report, "scores": scored(project, name, given.threads)}
+
+
+def scored(project: Path, name: str, threads: int) -> tuple[float | None, ...]:
+    saved = project / "mlruns/programs" / name / f"{listed(project, name)[0].found.id}.json"
+    program = load_program(saved, root=project)
+    rows = [dspy.Example(row).with_inputs("text") for _, row in read_jsonl(project / HELD)]
+    return evaluate(program, rows, Asking(load_task(name, project), threads)).scores
 
 
 def environment() -> dict[str, str]:
@@ -111,7 +131,7 @@ def rows(name: str, budgets: list[int], done: list[dict[str, Any]]) -> list[dict
             "levers tried": sum(a["val"] is not None for a in found["report"]["attempts"]),
             "built on last": found["report"]["numbers"]["rung"],
             "val": f"{found['report']['numbers']['best']['score']:.2f}",
-            "test": told(mean_interval([s for s in found["scores"] if s is not None])),
+            "held-out score": told(mean_interval(known(found["scores"]))),
             "more than the cap before": more,
         }
         for budget, found, more in zip(budgets, done, gains, strict=True)

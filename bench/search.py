@@ -1,7 +1,8 @@
 """Our levers that look for demos against DSPy's optimizers: same LM, prompt format, rows and seeds;
 held-out score and LM calls.
 
-    python -m bench.search [--lm qwen2.5-coder-0.5b] [--seeds 5] [--methods NAME …] [--sets NAME …]
+    python -m bench.search [--lm NAME [--api-base URL]] [--seeds 5] [--methods NAME …]
+        [--sets NAME …]
 
 Over an hour on two slow cores; goes on where it was stopped (search.jsonl).
 """
@@ -133,7 +134,9 @@ def loaded(name: str) -> PublicSet:
     return PublicSet(task, (*splits.train, *splits.val), splits.test)
 
 
-def measured(data: PublicSet, method: str, seed: int, lm_name: str) -> dict[str, Any]:
+def measured(
+    data: PublicSet, method: str, seed: int, lm_name: str, api_base: str | None
+) -> dict[str, Any]:
     """One search from a fresh cache: the calls it asked for, and its winner's scores on the
     held-out rows.
     """
@@ -145,7 +148,7 @@ def measured(data: PublicSet, method: str, seed: int, lm_name: str) -> dict[str,
         lms.configure(Path(folder))
         config = RunConfig(lm=lm_name)
         lm, teacher = (
-            lms.resolve(lm_name, None, config, meter, tokens)
+            lms.resolve(lm_name, api_base, config, meter, tokens)
             for tokens in (data.task.max_tokens, lms.PROPOSAL_TOKENS)
         )
         context = Context(data.task, tuple(rows), teacher, 100_000, 1.0, 4, seed)
@@ -168,20 +171,23 @@ def measured(data: PublicSet, method: str, seed: int, lm_name: str) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lm", default=EMBEDDED)
+    parser.add_argument("--api-base", help="its address; the key is OPTIMIZE_API_KEY")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--sets", nargs="+", choices=ROWS, default=SETS)
+    parser.add_argument("--file", type=Path, default=FILE, help="what is kept")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    done = [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.is_file() else []
+    kept: Path = given.file
+    done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.is_file() else []
     sets = {name: loaded(name) for name in given.sets}
     for seed in range(given.seeds):
         for name, data in sets.items():
             for method in given.methods:
                 which = (given.lm, name, method, seed)
                 if not any((d["lm"], d["task"], d["method"], d["seed"]) == which for d in done):
-                    done.append(measured(data, method, seed, given.lm))
-                    with FILE.open("a") as file:
+                    done.append(measured(data, method, seed, given.lm, given.api_base))
+                    with kept.open("a") as file:
                         file.write(json.dumps(done[-1]) + "\n")
     asked = [d for d in done if d["seed"] < given.seeds and d["lm"] == given.lm]
     rows = [row(asked, name, method) for name in given.sets for method in given.methods]

@@ -194,9 +194,8 @@ def test_the_nearest_rows_are_tried_by_words_and_by_meaning(
     monkeypatch.setattr(Context, "best", compared)
     embedder = Embedder("openai/any", endpoint[1])
     demos.nearest(student(TASK), painting(embedder))
-    assert {(n.k, n.embedder) for n in asked if n} == {
-        (k, finder) for k in demos.NEAREST for finder in (embedder, None)
-    }
+    finders = [(k, finder) for k in demos.NEAREST for finder in (embedder, None)]
+    assert {(n.k, n.embedder) for n in asked if n} == set(finders)
     asked.clear()
     demos.nearest(student(TASK), painting(None))
     assert {n.embedder for n in asked if n} == {None}

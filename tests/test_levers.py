@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request
 from optimize import lm as lms
 from optimize.climb.rungs import LADDER, Context, Starved
 from optimize.climb.rungs.base import PASSES, compared_on, steps
-from optimize.climb.rungs.demos import MANY, to_bootstrap, with_nearest
+from optimize.climb.rungs.demos import MANY, nearest, to_bootstrap, with_nearest
 from optimize.climb.rungs.guide import LONG
 from optimize.climb.rungs.output_format import output_format
 from optimize.climb.rungs.search import (
@@ -300,3 +300,39 @@ def test_rules_are_found_by_the_input_not_by_its_passages() -> None:
     long = ["the ocean is wide, an ocean is deep, an ocean is blue"] * 5
     told = adapter.format(signature, [], {"thing": "a brick", "passages": long})
     assert "A brick is red" in told[-1]["content"] and "2. An ocean" not in told[-1]["content"]
+
+
+@pytest.mark.parametrize(
+    ("format", "shown_in", "cap", "best"),
+    [
+        ("chat", "compact", 600, "compact"),
+        ("compact", "chat", 600, "chat"),
+        ("chat", "chat", 600, "chat"),
+        ("chat", "compact", 32, "chat"),
+    ],
+)
+def test_the_nearest_rows_are_shown_in_the_format_that_suits_them(
+    context: Context, format: str, shown_in: str, cap: int, best: str
+) -> None:
+    """An LM that reads rows in one format only; without calls to compare on, the present format."""
+    app = FastAPI()
+
+    @app.post("/v1/chat/completions")
+    async def complete(request: Request) -> dict[str, Any]:
+        body = await request.json()
+        messages = body["messages"]
+        own = "chat" if "[[ ##" in messages[0]["content"] else "compact"
+        word = re.findall(r"(brick|moss|ocean) sample", messages[-1]["content"])[-1]
+        said = {"brick": "red", "moss": "green", "ocean": "blue"}[word]
+        said = said if own == shown_in and len(messages) > 2 else "red"
+        return completion(
+            body["model"], said if own == "compact" else f"[[ ## colour ## ]]\n{said}"
+        )
+
+    with served(app) as url:
+        lm = lms.resolve("openai/formats", url + "/v1", RunConfig(), Meter(999), 60)
+        begun = student(TASK)
+        begun.format = format
+        with dspy.context(lm=lm):
+            found = nearest(begun, replace(context, budget=cap))
+    assert found.neighbours and found.format == best

@@ -25,7 +25,7 @@ from optimize.task import Task
 # demos in a drawn set, as far as prompts have room; which are drawn is worth tens of points to a
 # small LM
 FEW, SOME, MANY = 4, 12, 36
-NEAREST = (4, 8, 2, 16)  # the first ones where calls are few
+NEAREST = (8, 4, 16, 2)  # the first ones where calls are few
 
 
 def bootstrapped(student: Program, context: Context) -> Program:
@@ -62,21 +62,37 @@ def without_step_for_rows(task: Task) -> str:
 
 
 def nearest(student: Program, context: Context) -> Program:
-    """The k labelled rows most like the input, looked up at call time; k, whether the guide stays
-    where there is one, and whether words or an embedder tell what is like it, are chosen on
-    held-back rows; where there are no calls for that, the likeliest.
+    """The k labelled rows most like the input, looked up at call time; k, the format that shows
+    them, whether the guide stays where there is one, and whether words or an embedder tell what is
+    like it, are chosen on held-back rows; where there are no calls for that, the likeliest.
     """
     _, search = context.halves()
-    sizes = NEAREST[: context.passes(len(search))]
-    if not sizes:
-        return with_nearest(student, context, NEAREST[0], context.finders[0])
-    candidates = [
-        with_nearest(start, context, k, finder)
+    return context.best(near(student, context, context.passes(len(search)), search), search)
+
+
+def near(
+    student: Program, context: Context, passes: int, rows: list[dspy.Example]
+) -> list[Program]:
+    """The likeliest programs with the nearest rows, as many as so many passes over the rows can
+    compare (`Context.compare`); one where that is none.
+    """
+    found = [
+        with_nearest(shown, context, k, finder)
+        for k in NEAREST
         for start in starts(student)
+        for shown in shapes(start)
         for finder in context.finders
-        for k in sizes
     ]
-    return context.best(fitting(candidates, search), search)
+    return fitting(found, rows)[: 2 ** max(0, passes - 1)]
+
+
+def shapes(student: Program) -> list[Program]:
+    """The program, and the same in the format that demos may suit better: what an LM does best
+    without a demo, which the format was chosen by, tells little of what it does best with some.
+    """
+    other = fresh(student)
+    other.format = "chat" if student.format == "compact" else "compact"
+    return [student, other]
 
 
 def with_synthetic(student: Program, context: Context) -> Program:
@@ -86,15 +102,10 @@ def with_synthetic(student: Program, context: Context) -> Program:
     """
     pool, search = context.halves()
     both = replace(context, train=(*context.train, *context.synthetic))
-    sizes = NEAREST[: context.affordable(len(search), least=1, most=len(NEAREST))]
+    passes = context.affordable(len(search), least=1, most=len(NEAREST))
     rng = random.Random(context.seed)
     drawn = spread([*pool, *context.synthetic], context.task, SOME, rng)
-    candidates = [
-        with_nearest(start, both, k, finder)
-        for start in starts(student)
-        for finder in context.finders
-        for k in sizes
-    ]
+    candidates = near(student, both, passes, search)
     candidates += [with_fitting(start, drawn, search) for start in starts(student)]
     return context.best(fitting(candidates, search), search)
 
