@@ -25,6 +25,7 @@ from optimize.report.html.render import html
 from optimize.report.page import Material, assemble
 from optimize.report.record import AttemptRecord, Comparison, Report, TestRecord, VerdictRecord
 from optimize.report.sections import sections
+from optimize.report.sections import test_scores as scores_on_test
 from optimize.report.sentences import comparison_sentences, verdict_sentences
 from optimize.report.text import decision, duration, headline, markdown, terminal, verdict_line
 from optimize.scoring.failures import Diagnosis, Failures
@@ -363,3 +364,18 @@ def test_pictures_are_drawn_from_the_report_alone(make: Any, tmp_path: Path) -> 
     for name in names(tuned=report.decision is not None):
         draw(report, tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_score_on_other_rows_than_the_rest_says_on_how_many() -> None:
+    """A climb that ended among the test rows of its last program has fewer answers of that one."""
+    whole = plateau()
+    fewer = whole.test.prompt.model_copy(update={"n": 30})
+    cut = whole.model_copy(update={"test": whole.test.model_copy(update={"prompt": fewer})})
+    assert " n=" not in str(scores_on_test(whole).rows)
+    found = scores_on_test(cut)
+    assert found.title == "Scores on 30 test rows"
+    n = whole.test.zero_shot.n
+    assert [row[0] for row in found.rows if row[1].endswith(f"n={n}")] == [
+        "no LM: nearest neighbour",
+        "zero-shot",
+    ]

@@ -21,7 +21,7 @@ from optimize.report.sentences import (
     synthetic_sentences,
 )
 from optimize.scoring.failures import unread_sentence
-from optimize.stats.records import GainRecord
+from optimize.stats.records import GainRecord, ScoreRecord
 
 NONE = "–"
 SLICES = 5  # of which the worst are shown
@@ -53,18 +53,24 @@ def sections(report: Report) -> list[Section]:
 
 
 def test_scores(report: Report) -> Section:
-    """Every program's score on test. A gain is over the best prompt program or, its own, over
-    zero-shot."""
+    """Every program's score on test, with its rows where they are others than the title says: a
+    climb may have ended among them, and some calls fail. A gain is over the best prompt program or,
+    its own, over zero-shot.
+    """
     test, kept_ = report.test, report.decision and report.decision.accepted
-    rows = [[f"no LM: {name}", str(s), ""] for name, s in test.baselines.items()]
-    rows += [["zero-shot", str(test.zero_shot), ""]]
+
+    def told(score: ScoreRecord) -> str:
+        return str(score) if score.n == test.prompt.n else score.with_n
+
+    rows = [[f"no LM: {name}", told(score), ""] for name, score in test.baselines.items()]
+    rows += [["zero-shot", told(test.zero_shot), ""]]
     mark = "" if kept_ else " ◀"
     rows += [[f"best prompt program{mark}", str(test.prompt), f"{test.prompt_gain} over zero-shot"]]
     if test.tuned and report.decision:
         gain = f"{report.decision.test} over that"
-        rows += [[f"{report.decision.tuned}{' ◀' if kept_ else ''}", str(test.tuned), gain]]
+        rows += [[f"{report.decision.tuned}{' ◀' if kept_ else ''}", told(test.tuned), gain]]
     if test.tuned_other:
-        rows += [[other_tuned(report), str(test.tuned_other), "not chosen on val"]]
+        rows += [[other_tuned(report), told(test.tuned_other), "not chosen on val"]]
     judged = ", corrected for the judge's errors" if report.judge else ""
     title = f"Scores on {test.prompt.n} test rows{judged}"
     return Section(title, columns=("program", "score [95 %]", "gain"), rows=rows)

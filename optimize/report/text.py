@@ -64,8 +64,8 @@ def warnings(report: Report) -> list[str]:
             out.append(f"No LM needed? {name} scores {best} on test, {_held(best, report)}.")
         elif over and over.low <= 0 and not tuned:
             out.append(
-                f"Not shown to beat {name}, which asks no LM and scores {best} on test: the "
-                f"program kept scores {report.final}, {over}."
+                f"Not shown to beat {name}, which asks no LM and scores {best.with_n} on test: the "
+                f"program kept scores {report.final.with_n}, {over} on the same rows."
             )
     return out + [regression_sentence(f) for f in report.forgetting if f.regressed]
 

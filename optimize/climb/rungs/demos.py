@@ -25,7 +25,7 @@ from optimize.task import Task
 # demos in a drawn set, as far as prompts have room; which are drawn is worth tens of points to a
 # small LM
 FEW, SOME, MANY = 4, 12, 36
-NEAREST = (8, 4, 16, 2)  # the first ones where calls are few
+NEAREST = (8, 16, 4, 2)  # the first ones where calls are few
 
 
 def bootstrapped(student: Program, context: Context) -> Program:
@@ -67,10 +67,10 @@ def nearest(student: Program, context: Context) -> Program:
     like it, are chosen on held-back rows; where there are no calls for that, the likeliest.
     """
     _, search = context.halves()
-    return context.best(near(student, context, context.passes(len(search)), search), search)
+    return context.best(likeliest(student, context, context.passes(len(search)), search), search)
 
 
-def near(
+def likeliest(
     student: Program, context: Context, passes: int, rows: list[dspy.Example]
 ) -> list[Program]:
     """The likeliest programs with the nearest rows, as many as so many passes over the rows can
@@ -80,13 +80,13 @@ def near(
         with_nearest(shown, context, k, finder)
         for k in NEAREST
         for start in starts(student)
-        for shown in shapes(start)
+        for shown in in_formats(start)
         for finder in context.finders
     ]
     return fitting(found, rows)[: 2 ** max(0, passes - 1)]
 
 
-def shapes(student: Program) -> list[Program]:
+def in_formats(student: Program) -> list[Program]:
     """The program, and the same in the format that demos may suit better: what an LM does best
     without a demo, which the format was chosen by, tells little of what it does best with some.
     """
@@ -105,7 +105,7 @@ def with_synthetic(student: Program, context: Context) -> Program:
     passes = context.affordable(len(search), least=1, most=len(NEAREST))
     rng = random.Random(context.seed)
     drawn = spread([*pool, *context.synthetic], context.task, SOME, rng)
-    candidates = near(student, both, passes, search)
+    candidates = likeliest(student, both, passes, search)
     candidates += [with_fitting(start, drawn, search) for start in starts(student)]
     return context.best(fitting(candidates, search), search)
 
