@@ -366,6 +366,19 @@ def test_pictures_are_drawn_from_the_report_alone(make: Any, tmp_path: Path) -> 
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_lever_that_gained_nothing_is_not_said_to_have_helped() -> None:
+    report = plateau()
+    level = [
+        a.model_copy(update={"gain": gained(0.0)}) if a.rung == "output_format" else a
+        for a in report.attempts
+    ]
+    told = shown(terminal(report.model_copy(update={"attempts": level})), 200)
+    assert "What helped: nearest_demos (" in told
+    assert "Kept for fewer calls an answer: output_format." in told
+    alone = report.model_copy(update={"attempts": level, "levers": ["output_format"]})
+    assert "What helped: nothing. Kept for fewer calls" in shown(terminal(alone), 200)
+
+
 def test_a_score_on_other_rows_than_the_rest_says_on_how_many() -> None:
     """A climb that ended among the test rows of its last program has fewer answers of that one."""
     whole = plateau()

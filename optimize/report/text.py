@@ -93,14 +93,25 @@ def why(report: Report) -> list[str]:
 
 
 def _helped(report: Report) -> str:
-    if report.levers:
-        helped, gain = ", ".join(map(_lever(report), report.levers)), report.test.prompt_gain
-        if gain.low > 0:
-            return f"What helped: {helped} ({gain.changed} on test)."
-        return f"What helped on val: {helped}. Test rows do not show that it did: {gain.changed}."
-    if any(a.val for a in report.attempts[1:]):
-        return "What helped: nothing; the program is as it was written."
-    return "No lever was tried: the program is as it was written."
+    """What val says of the levers that the best program is made of, and whether test bears it out.
+    A lever that gained nothing is there because an answer takes fewer calls with it.
+    """
+    if not report.levers:
+        if any(a.val for a in report.attempts[1:]):
+            return "What helped: nothing; the program is as it was written."
+        return "No lever was tried: the program is as it was written."
+    level = {a.rung for a in report.attempts if a.gain and a.gain.mean <= 0}
+    named = _lever(report)
+    helped = ", ".join(named(lever) for lever in report.levers if lever not in level)
+    cheaper = ", ".join(named(lever) for lever in report.levers if lever in level)
+    kept = f" Kept for fewer calls an answer: {cheaper}." if cheaper else ""
+    gain = report.test.prompt_gain
+    if not helped:
+        return f"What helped: nothing.{kept}"
+    if gain.low > 0:
+        return f"What helped: {helped} ({gain.changed} on test).{kept}"
+    told = f"Test rows do not show that it did: {gain.changed}."
+    return f"What helped on val: {helped}. {told}{kept}"
 
 
 def _lever(report: Report) -> Callable[[str], str]:
