@@ -118,6 +118,7 @@ def test_a_stranger_gets_the_same_prompt_and_answer(
     )
     assert not [row for row in load_splits(load_task("review", root)).test if row.text in texts]
     told = (folder / "README.md").read_text()
+    assert f"at ` {url} `. Another LM" in told
     assert "n = 12" in told and "test_predict.py" in told and "| best prompt program ◀ |" in told
 
 

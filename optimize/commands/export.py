@@ -180,7 +180,7 @@ def _as_folder(found: Champion, folder: Path) -> dict[str, Any]:
         (folder / name).write_text(text, encoding="utf-8")
     pins = vendor(folder, task)
     (folder / "requirements.txt").write_text("".join(f"{pin}\n" for pin in pins), "utf-8")
-    text = readme(found.report, program, rows[0]["inputs"], _inside(found.knobs))
+    text = readme(found.report, program, rows[0]["inputs"], _inside(found.knobs), lm[1])
     (folder / "README.md").write_text(text, encoding="utf-8")
     return {"needs": pins}
 

@@ -64,14 +64,16 @@ def exported_lines(found: Exported) -> list[str]:
     return [*lines, f"Next: {NEXT[found.form].format(**told)}"]
 
 
-def readme(report: Report, program: Program, inputs: Mapping[str, Any], inside: bool) -> str:
+def readme(
+    report: Report, program: Program, inputs: Mapping[str, Any], inside: bool, address: str | None
+) -> str:
     """The README.md of a folder that runs. inputs: of a train row. inside: the LM ran in the
-    workbench's process.
+    workbench's process. address: where else it is served, if not by its provider.
     """
     parts = [
         [f"# {report.task}", "", prose(str(program.task.signature.instructions))],
         _fields(program),
-        _use(report, inputs, inside),
+        _use(report, inputs, inside, address),
         _scores(report),
         ["## What it costs", "", " ".join(_costs(report, program))],
         ["## Limits", "", *_limits(report, program, inside)],
@@ -94,17 +96,18 @@ def _type(annotation: Any) -> str:
     return annotation.__name__ if plain else str(annotation).replace("typing.", "")
 
 
-def _use(report: Report, inputs: Mapping[str, Any], inside: bool) -> list[str]:
+def _use(report: Report, inputs: Mapping[str, Any], inside: bool, address: str | None) -> list[str]:
     given = json.dumps(inputs, ensure_ascii=False)
     if len(given) > LONGEST:
         given = json.dumps(dict.fromkeys(inputs, "…"), ensure_ascii=False)
-    address = "export OPTIMIZE_API_BASE=http://127.0.0.1:8000/v1   # where the LM is served"
+    at = f" at {code(address)}" if address else ""
+    served = "export OPTIMIZE_API_BASE=http://127.0.0.1:8000/v1   # where the LM is served"
     return [
         "## Use it",
         "",
         "```",
         "pip install -r requirements.txt",
-        *([address] if inside else []),
+        *([served] if inside else []),
         f"python predict.py {shlex.quote(given)}",
         "python test_predict.py   # three train rows: the same prompts, answers that are read",
         "```",
@@ -112,7 +115,7 @@ def _use(report: Report, inputs: Mapping[str, Any], inside: bool) -> list[str]:
         "From Python: `from predict import program`, a DSPy module that takes the fields above by "
         "name.",
         "",
-        f"It asks {code(report.lm)}. Another LM: `OPTIMIZE_LM` (a DSPy model string) and "
+        f"It asks {code(report.lm)}{at}. Another LM: `OPTIMIZE_LM` (a DSPy model string) and "
         "`OPTIMIZE_API_BASE` (an OpenAI-compatible address, which gets the key in "
         "`OPTIMIZE_API_KEY`), or `load(folder, lm=dspy.LM(…))`. A provider's own key comes from "
         "its usual variable, such as `OPENAI_API_KEY`. The folder holds no key.",
