@@ -336,3 +336,15 @@ def test_the_nearest_rows_are_shown_in_the_format_that_suits_them(
         with dspy.context(lm=lm):
             found = nearest(begun, replace(context, budget=cap))
     assert found.neighbours and found.format == best
+
+
+def test_a_race_is_sized_by_what_it_asks(context: Context) -> None:
+    """Each candidate answers one row at least, so that on three rows 64 of them take 64 calls and
+    more, however many passes that is.
+    """
+    for rows, budget in itertools.product((3, 17, 24, 100), (2, 20, 47, 68, 120, 700)):
+        many = replace(context, budget=budget).comparable(rows, 64)
+        assert many == 1 or compared_on(many, rows) <= 1.1 * budget
+        assert many == 64 or compared_on(2 * many, rows) > 1.1 * budget
+    assert replace(context, budget=47).comparable(3, 64) == 32
+    assert replace(context, budget=4 * 17).comparable(17, 64) == 8, "four passes, rounded up"

@@ -40,7 +40,7 @@ def test_the_best_program_answers_and_its_call_is_counted(flags: list[str]) -> N
     found = tried("review", NEGATIVE[1], *flags)
     assert found["answer"] == {"verdict": "negative"} and found["run"]
     assert (found["calls"], found["cached_calls"]) == (1, 0) and found["tokens_in"] == 7
-    assert len(found["demos"]) == 4 and NEGATIVE[1] in found["prompt"]
+    assert len(found["demos"]) == 8 and NEGATIVE[1] in found["prompt"]
     assert all(demo["text"] in found["prompt"] for demo in found["demos"])
     assert found["confidence"] is None, "this LM does not tell"
     again = tried("review", "--field", f"text={NEGATIVE[1]}", *flags)

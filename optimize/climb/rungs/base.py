@@ -31,6 +31,9 @@ SEARCH, MOST_SEARCH = 24, 100
 # passes over these rows: with which most rungs can do something, and MIPROv2's light search, the
 # smallest that any optimizer's authors name
 PASSES, WANTED = 4, 12
+# of a share that `compare` may take, which rounds each round's rows up; a rung is stopped further
+# beyond it
+ROUNDED = 1.1
 # evidence against a candidate that drops it at once: wrong once in three, which halving is more
 # often
 SURE = 3.0
@@ -143,6 +146,15 @@ class Context:
                 f"share is {self.budget}"
             )
         return min(most, fits)
+
+    def comparable(self, rows: int, most: int) -> int:
+        """How many candidates the budget can compare on so many rows, by powers of two: at most
+        `most`, and one where there are no calls for two.
+        """
+        found, asked = 1, ROUNDED * self.budget / self.calls
+        while 2 * found <= most and compared_on(2 * found, rows) <= asked:
+            found *= 2
+        return found
 
     def compare(
         self, candidates: Sequence[Program], rows: list[dspy.Example]

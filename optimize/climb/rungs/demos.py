@@ -26,6 +26,7 @@ from optimize.task import Task
 # small LM
 FEW, SOME, MANY = 4, 12, 36
 NEAREST = (8, 16, 4, 2)  # the first ones where calls are few
+CANDIDATES = 64  # that a race has at most
 
 
 def bootstrapped(student: Program, context: Context) -> Program:
@@ -67,15 +68,14 @@ def nearest(student: Program, context: Context) -> Program:
     like it, are chosen on held-back rows; where there are no calls for that, the likeliest.
     """
     _, search = context.halves()
-    return context.best(likeliest(student, context, context.passes(len(search)), search), search)
+    many = context.comparable(len(search), CANDIDATES)
+    return context.best(likeliest(student, context, many, search), search)
 
 
 def likeliest(
-    student: Program, context: Context, passes: int, rows: list[dspy.Example]
+    student: Program, context: Context, many: int, rows: list[dspy.Example]
 ) -> list[Program]:
-    """The likeliest programs with the nearest rows, as many as so many passes over the rows can
-    compare (`Context.compare`); one where that is none.
-    """
+    """So many programs with the nearest rows, the likeliest first, that leave room for the rows."""
     found = [
         with_nearest(shown, context, k, finder)
         for k in NEAREST
@@ -83,7 +83,7 @@ def likeliest(
         for shown in in_formats(start)
         for finder in context.finders
     ]
-    return fitting(found, rows)[: 2 ** max(0, passes - 1)]
+    return fitting(found, rows)[:many]
 
 
 def in_formats(student: Program) -> list[Program]:
@@ -105,7 +105,7 @@ def with_synthetic(student: Program, context: Context) -> Program:
     passes = context.affordable(len(search), least=1, most=len(NEAREST))
     rng = random.Random(context.seed)
     drawn = spread([*pool, *context.synthetic], context.task, SOME, rng)
-    candidates = likeliest(student, both, passes, search)
+    candidates = likeliest(student, both, 2 ** (passes - 1), search)
     candidates += [with_fitting(start, drawn, search) for start in starts(student)]
     return context.best(fitting(candidates, search), search)
 

@@ -14,12 +14,11 @@ import dspy
 from optimize import lm as lms
 from optimize import usercode
 from optimize.climb.rungs.base import Context, fresh
-from optimize.climb.rungs.demos import MANY, SOME, spread, starts, with_fitting
+from optimize.climb.rungs.demos import CANDIDATES, MANY, SOME, spread, starts, with_fitting
 from optimize.files import to_json, to_text
 from optimize.program.program import Program
 from optimize.program.program import student as unclimbed
 
-CANDIDATES = 64
 # the constrained ones: a set of demos may work in one and not in the other
 FORMATS = ("compact", "json")
 PROPOSALS, HEAT = 2, 1.0
@@ -31,9 +30,10 @@ def demo_search(student: Program, context: Context) -> Program:
     over the search rows, 64 seven.
     """
     pool, search = context.halves()
-    passes = context.affordable(len(search), least=2, most=CANDIDATES.bit_length())
+    context.affordable(len(search), least=2, most=2)  # what two candidates take
     found = distinct(candidates(student, context, pool, search))
-    return context.best(list(itertools.islice(found, 2 ** (passes - 1))), search)
+    many = context.comparable(len(search), CANDIDATES)
+    return context.best(list(itertools.islice(found, many)), search)
 
 
 def candidates(
