@@ -25,10 +25,9 @@ import dspy
 
 from bench.peers_cell import QUIET, TaskRows, task_text
 from bench.printed import printed
-from bench.public_sets import NAMES, public_set
+from bench.public_sets import NAMES, apart, plain_rows, public_set
 from optimize import load_program
 from optimize.catalogue import EMBEDDED
-from optimize.data.split import folded
 from optimize.files import read_jsonl, write_jsonl
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.stats.intervals import known, mean_interval, paired_gain
@@ -76,12 +75,9 @@ def arguments() -> argparse.Namespace:
 
 def written(project: Path, name: str, given: argparse.Namespace) -> None:
     data = public_set(name)
-    learn, test = (
-        [{"text": e.text, "label": e.label} for e in side] for side in (data.learn, data.score)
-    )
+    learn, test = plain_rows(data)
     test, beyond = test[: given.test], test[given.test : given.test + given.held]
-    held = {folded(row["text"]) for row in test + beyond}
-    learn = [row for row in learn if folded(row["text"]) not in held]
+    learn = apart(learn, test + beyond)
     learn = random.Random(given.seed).sample(learn, min(len(learn), given.train + given.val))
     signature = data.task.signature
     labels = choices(signature.output_fields["label"].annotation)

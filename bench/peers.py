@@ -29,10 +29,9 @@ from bench import peers_dspy, peers_others
 from bench.peers_cell import OURS, QUIET, Asked, TaskRows, measured, python_of
 from bench.peers_server import Counted, served
 from bench.printed import printed
-from bench.public_sets import NAMES, public_set
+from bench.public_sets import NAMES, apart, plain_rows, public_set
 from optimize import lm as lms
 from optimize.catalogue import EMBEDDED
-from optimize.data.split import folded
 from optimize.errors import WorkbenchError
 from optimize.files import read_jsonl
 from optimize.lm import embedded
@@ -165,14 +164,11 @@ def drawn(given: argparse.Namespace, name: str) -> TaskRows:
         labels = tuple(sorted({row["label"] for row in learn + test}))
     else:
         data = public_set(name)
-        learn, test = (
-            [{"text": e.text, "label": e.label} for e in side] for side in (data.learn, data.score)
-        )
+        learn, test = plain_rows(data)
         question = data.task.signature.instructions
         labels = choices(data.task.signature.output_fields["label"].annotation)
     test = test[: given.test]
-    held = {folded(row["text"]) for row in test}
-    learn = [row for row in learn if folded(row["text"]) not in held]
+    learn = apart(learn, test)
     if len(learn) < given.train + given.val or len(test) < given.test:
         sys.exit(f"{name}: {len(learn)} rows to learn from and {len(test)} held-out ones: too few.")
     return TaskRows(name, question, labels, train=learn, val=[], test=test)

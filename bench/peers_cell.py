@@ -21,6 +21,7 @@ import httpx
 from bench import peers_dspy, peers_others
 from bench.peers_dspy import Format, loopback_lm, setting
 from bench.peers_server import PATIENCE, Counted, Tally
+from bench.public_sets import Rows
 from optimize import load_program
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.task import Task, load_task
@@ -62,7 +63,6 @@ def metric(example, prediction):
 
 task = Task(signature=Answer, metric=metric, max_tokens={tokens})
 '''
-Rows = list[dict[str, str]]
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ from typing import Any, Literal
 import dspy
 from dspy.evaluate.metrics import f1_score
 
+from optimize.data.split import folded
 from optimize.files import read_jsonl
 from optimize.task import Score, Task
 
 SETS = Path(__file__).resolve().parents[2] / "shared" / "data"
+Rows = list[dict[str, str]]
 NAMES = ("banking77_12", "clinc_domain10", "query_wellformedness")
 
 
@@ -71,6 +73,20 @@ def public_set(name: str) -> PublicSet:
         ),
         *sides,
     )
+
+
+def plain_rows(data: PublicSet) -> tuple[Rows, Rows]:
+    """Text and label of the rows to learn from and of those to score on."""
+    learn, score = (
+        [{"text": e.text, "label": e.label} for e in side] for side in (data.learn, data.score)
+    )
+    return learn, score
+
+
+def apart(learn: Rows, held: Rows) -> Rows:
+    """The rows to learn from whose text none of the held-out ones has."""
+    texts = {folded(row["text"]) for row in held}
+    return [row for row in learn if folded(row["text"]) not in texts]
 
 
 def hotpotqa() -> PublicSet:

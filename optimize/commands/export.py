@@ -168,9 +168,10 @@ def _as_folder(found: Champion, folder: Path) -> dict[str, Any]:
             "the workbench's process, so that it cannot run without it. --as mlflow writes a "
             "model that brings the workbench with it; a climb without --embedder needs neither."
         )
-    lm = str(found.knobs.get("lm") or ""), found.knobs.get("api_base")
+    address = found.knobs.get("api_base")
+    thinks = lms.thinks(str(found.knobs.get("lm") or ""), address)
     # its answers tell, and they stay here
-    write_project(folder, program, found.knobs | ({"thinks": True} if lms.thinks(*lm) else {}))
+    write_project(folder, program, found.knobs | ({"thinks": True} if thinks else {}))
     rows = found.rows
     for name, text in {
         GOLDEN: _json(rows),
@@ -180,7 +181,7 @@ def _as_folder(found: Champion, folder: Path) -> dict[str, Any]:
         (folder / name).write_text(text, encoding="utf-8")
     pins = vendor(folder, task)
     (folder / "requirements.txt").write_text("".join(f"{pin}\n" for pin in pins), "utf-8")
-    text = readme(found.report, program, rows[0]["inputs"], _inside(found.knobs), lm[1])
+    text = readme(found.report, program, rows[0]["inputs"], _inside(found.knobs), address)
     (folder / "README.md").write_text(text, encoding="utf-8")
     return {"needs": pins}
 

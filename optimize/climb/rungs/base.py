@@ -31,6 +31,7 @@ SEARCH, MOST_SEARCH = 24, 100
 # passes over these rows: with which most rungs can do something, and MIPROv2's light search, the
 # smallest that any optimizer's authors name
 PASSES, WANTED = 4, 12
+CANDIDATES = 64  # that a race has at most
 # of a share that `compare` may take, which rounds each round's rows up; a rung is stopped further
 # beyond it
 ROUNDED = 1.1
@@ -147,7 +148,7 @@ class Context:
             )
         return min(most, fits)
 
-    def comparable(self, rows: int, most: int) -> int:
+    def comparable(self, rows: int, most: int = CANDIDATES) -> int:
         """How many candidates the budget can compare on so many rows, by powers of two: at most
         `most`, and one where there are no calls for two.
         """

@@ -4,6 +4,7 @@ time.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import defaultdict
 from dataclasses import replace
@@ -26,7 +27,6 @@ from optimize.task import Task
 # small LM
 FEW, SOME, MANY = 4, 12, 36
 NEAREST = (8, 16, 4, 2)  # the first ones where calls are few
-CANDIDATES = 64  # that a race has at most
 
 
 def bootstrapped(student: Program, context: Context) -> Program:
@@ -68,22 +68,25 @@ def nearest(student: Program, context: Context) -> Program:
     like it, are chosen on held-back rows; where there are no calls for that, the likeliest.
     """
     _, search = context.halves()
-    many = context.comparable(len(search), CANDIDATES)
+    many = context.comparable(len(search))
     return context.best(likeliest(student, context, many, search), search)
 
 
 def likeliest(
     student: Program, context: Context, many: int, rows: list[dspy.Example]
 ) -> list[Program]:
-    """So many programs with the nearest rows, the likeliest first, that leave room for the rows."""
-    found = [
+    """So many programs with the nearest rows that leave room for the rows, the likeliest first; the
+    likeliest of all where none does.
+    """
+    found = (
         with_nearest(shown, context, k, finder)
         for k in NEAREST
         for start in starts(student)
         for shown in in_formats(start)
         for finder in context.finders
-    ]
-    return fitting(found, rows)[:many]
+    )
+    some = itertools.islice((program for program in found if fits(program, rows)), many)
+    return list(some) or [with_nearest(student, context, NEAREST[0], context.finders[0])]
 
 
 def in_formats(student: Program) -> list[Program]:
@@ -102,10 +105,11 @@ def with_synthetic(student: Program, context: Context) -> Program:
     """
     pool, search = context.halves()
     both = replace(context, train=(*context.train, *context.synthetic))
-    passes = context.affordable(len(search), least=1, most=len(NEAREST))
+    context.affordable(len(search), least=1, most=1)
+    many = context.comparable(len(search), 2 * len(NEAREST))  # each in its two formats
     rng = random.Random(context.seed)
     drawn = spread([*pool, *context.synthetic], context.task, SOME, rng)
-    candidates = likeliest(student, both, 2 ** (passes - 1), search)
+    candidates = likeliest(student, both, many, search)
     candidates += [with_fitting(start, drawn, search) for start in starts(student)]
     return context.best(fitting(candidates, search), search)
 

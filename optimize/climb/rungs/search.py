@@ -14,7 +14,7 @@ import dspy
 from optimize import lm as lms
 from optimize import usercode
 from optimize.climb.rungs.base import Context, fresh
-from optimize.climb.rungs.demos import CANDIDATES, MANY, SOME, spread, starts, with_fitting
+from optimize.climb.rungs.demos import MANY, SOME, spread, starts, with_fitting
 from optimize.files import to_json, to_text
 from optimize.program.program import Program
 from optimize.program.program import student as unclimbed
@@ -32,7 +32,7 @@ def demo_search(student: Program, context: Context) -> Program:
     pool, search = context.halves()
     context.affordable(len(search), least=2, most=2)  # what two candidates take
     found = distinct(candidates(student, context, pool, search))
-    many = context.comparable(len(search), CANDIDATES)
+    many = context.comparable(len(search))
     return context.best(list(itertools.islice(found, many)), search)
 
 
