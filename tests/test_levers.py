@@ -18,8 +18,8 @@ from fastapi import FastAPI, Request
 
 from optimize import lm as lms
 from optimize.climb.rungs import LADDER, Context, Starved
-from optimize.climb.rungs.base import PASSES, compared_on, steps
-from optimize.climb.rungs.demos import MANY, nearest, to_bootstrap, with_nearest
+from optimize.climb.rungs.base import PASSES, compared_on, searched, steps, unheld
+from optimize.climb.rungs.demos import MANY, nearest, to_bootstrap, with_demos, with_nearest
 from optimize.climb.rungs.guide import LONG
 from optimize.climb.rungs.output_format import output_format
 from optimize.climb.rungs.search import (
@@ -46,7 +46,7 @@ TRAIN = tuple(example(n) for n in range(90))
 
 def knower() -> FastAPI:
     app = FastAPI()
-    app.state.proposed, numbers = [], itertools.count(1)
+    app.state.proposed, app.state.asked, numbers = [], set(), itertools.count(1)
 
     def colour(messages: list[dict[str, str]]) -> str:
         told = len(messages) > 2 or "Advice" in messages[0]["content"]
@@ -60,6 +60,7 @@ def knower() -> FastAPI:
         last = messages[-1]["content"]
         if last.count("sample number") == 1 and "proposed" not in last:
             said = colour(messages)
+            app.state.asked |= set(re.findall(r"sample number \d+", last))
         else:
             said = f"Advice {next(numbers)}: name the colour."
             room = body.get("max_tokens") or body.get("max_completion_tokens")
@@ -336,6 +337,33 @@ def test_the_nearest_rows_are_shown_in_the_format_that_suits_them(
         with dspy.context(lm=lm):
             found = nearest(begun, replace(context, budget=cap))
     assert found.neighbours and found.format == best
+
+
+@pytest.mark.parametrize(("rows", "compared"), [(21, 21), (30, 24), (90, 24)])
+def test_few_train_rows_all_compare_what_shows_none_its_own(
+    context: Context,
+    endpoint: tuple[str, FastAPI],
+    tmp_path: Path,
+    rows: int,
+    compared: int,
+) -> None:
+    few = replace(context, train=TRAIN[:rows], search=searched(rows))
+    assert len(few.all_train()) == compared == unheld(few.search)
+    assert few.all_train()[: few.search] == few.halves()[1], "what others ask comes first"
+    shown = with_demos(student(TASK), list(TRAIN[:1]))
+    for number, (pull, start, asked) in enumerate(
+        (
+            (nearest, student(TASK), compared),
+            (output_format, student(TASK), compared),
+            (output_format, shown, few.search),
+        )
+    ):
+        lms.configure(tmp_path / str(number))
+        endpoint[1].state.asked.clear()
+        pull(start, few)
+        assert len(endpoint[1].state.asked) == asked
+    sizes = [rung.searches(few.search).most for rung in LADDER if rung.name == "nearest_demos"]
+    assert sizes == [5 * compared]
 
 
 def test_a_race_is_sized_by_what_it_asks(context: Context) -> None:

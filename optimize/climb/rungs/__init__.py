@@ -16,6 +16,7 @@ from optimize.climb.rungs.base import (
     Starved,
     searched,
     steps,
+    unheld,
 )
 from optimize.climb.rungs.guide import guide, without_guide
 from optimize.climb.rungs.output_format import output_format
@@ -52,6 +53,7 @@ class Rung:
     more of each for each further step of a program. dearer: how many times as many calls its
     program makes for an example; judge: those of a judge beside them, who is asked about the answer
     that is given alone. grown: LM calls of its search below which it does not come again.
+    holds_back: whether rows that compare are held back from what it shows.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Rung:
     dearer: float = 1
     judge: int = 0
     grown: int = 0
+    holds_back: bool = True
 
     def why_not(self, task: Task, thinks: bool) -> str:
         """Why it can do nothing for a task and its LM, which thinks by itself or does not."""
@@ -96,8 +99,9 @@ class Rung:
         """LM calls of its search alone. search: rows that compare candidates; a_set: train rows
         that a teacher is asked for a set of demos.
         """
+        rows = search if self.holds_back else unheld(search)
         useful, most = (
-            math.ceil(calls * size.examples(search, a_set)) for size in (self.useful, self.most)
+            math.ceil(calls * size.examples(rows, a_set)) for size in (self.useful, self.most)
         )
         return Demand(max(useful, self.grown), max(useful, most, self.grown))
 
@@ -131,6 +135,7 @@ LADDER: tuple[Rung, ...] = (
         demos.without_step_for_rows,
         most=Size(5),
         least=NONE,
+        holds_back=False,
     ),
     # 64 candidates, each of which answers one row at least
     Rung("demo_search", "demos", demo_search, most=Size(7, 0, 64), least=Size(2)),

@@ -50,6 +50,14 @@ def searched(train: int, answers: int = 0) -> int:
     return min(train // 3, MOST_SEARCH, max(SEARCH, answers // WANTED))
 
 
+def unheld(search: int) -> int:
+    """The same for a lever that holds none of them back, which gives few train rows a say as well.
+
+    search: rows that others compare on.
+    """
+    return max(search, min(SEARCH, 3 * search))
+
+
 def compared_on(candidates: int, rows: int) -> int:
     """Examples that `Context.compare` asks for so many candidates on so many rows at most."""
     asked, upto, alive = 0, 0, candidates
@@ -124,6 +132,13 @@ class Context:
         random.Random(self.seed).shuffle(rows)
         third = len(rows) // 3
         return rows[third:], rows[: min(self.search, third)]
+
+    def all_train(self) -> list[dspy.Example]:
+        """Rows to compare candidates on that show no row what it is asked about: those that other
+        levers compare on, and where these are few some that they learn from.
+        """
+        pool, search = self.halves()
+        return (search + pool)[: unheld(len(search))]
 
     @property
     def finders(self) -> tuple[Embedder | None, ...]:

@@ -65,11 +65,12 @@ def without_step_for_rows(task: Task) -> str:
 def nearest(student: Program, context: Context) -> Program:
     """The k labelled rows most like the input, looked up at call time; k, the format that shows
     them, whether the guide stays where there is one, and whether words or an embedder tell what is
-    like it, are chosen on held-back rows; where there are no calls for that, the likeliest.
+    like it, are chosen on train rows, each shown others alone; where there are no calls for that,
+    the likeliest.
     """
-    _, search = context.halves()
-    many = context.comparable(len(search))
-    return context.best(likeliest(student, context, many, search), search)
+    rows = context.all_train()
+    many = context.comparable(len(rows))
+    return context.best(likeliest(student, context, many, rows), rows)
 
 
 def likeliest(

@@ -17,7 +17,8 @@ def output_format(student: Program, context: Context) -> Program:
     a challenger may (optimize.climb.verdict). Of equal ones that with the fewest calls, then the
     shortest prompt.
     """
-    _, search = context.halves()
+    shows = any(predictor.demos for predictor in student.predictors())
+    search = context.halves()[1] if shows else context.all_train()
     # one more than there are: some LM answers one of them at the second call only
     rows = search[: context.affordable(len(CANDIDATES) + 1, least=8, most=MOST)]
     candidates = []
