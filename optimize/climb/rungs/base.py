@@ -155,13 +155,14 @@ class Context:
 
         overhead: examples that are answered once, whatever the number of passes.
         """
-        fits = self.passes(examples_each, overhead)
-        if fits < least:
-            raise Starved(
-                f"needs {math.ceil((overhead + least * examples_each) * self.calls)} LM calls, its "
-                f"share is {self.budget}"
-            )
-        return min(most, fits)
+        self.check_pays(overhead + least * examples_each)
+        return min(most, self.passes(examples_each, overhead))
+
+    def check_pays(self, examples: int) -> None:
+        """Raises Starved where the budget does not pay for so many."""
+        if examples > self.budget / self.calls:
+            need = math.ceil(examples * self.calls)
+            raise Starved(f"needs {need} LM calls, its share is {self.budget}")
 
     def comparable(self, rows: int, most: int = CANDIDATES) -> int:
         """How many candidates the budget can compare on so many rows, by powers of two: at most

@@ -106,7 +106,7 @@ def with_synthetic(student: Program, context: Context) -> Program:
     """
     pool, search = context.halves()
     both = replace(context, train=(*context.train, *context.synthetic))
-    context.affordable(len(search), least=1, most=1)
+    context.check_pays(len(search))
     many = context.comparable(len(search), 2 * len(NEAREST))  # each in its two formats
     rng = random.Random(context.seed)
     drawn = spread([*pool, *context.synthetic], context.task, SOME, rng)

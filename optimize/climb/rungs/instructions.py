@@ -129,7 +129,7 @@ def copro(student: Program, context: Context) -> Program:
     least = (COPRO[1], 1)
     sizes = ((COPRO[0], 3), (COPRO[0], 2), (COPRO[1], 3), (COPRO[1], 2))
     breadth, depth = next((s for s in sizes if context.passes(asked(*s))), least)
-    context.affordable(asked(breadth, depth), least=1, most=1)
+    context.check_pays(asked(breadth, depth))
     optimizer = partial(
         dspy.COPRO,
         prompt_model=lms.proposing(context.teacher),

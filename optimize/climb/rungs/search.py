@@ -30,7 +30,7 @@ def demo_search(student: Program, context: Context) -> Program:
     over the search rows, 64 seven.
     """
     pool, search = context.halves()
-    context.affordable(len(search), least=2, most=2)  # what two candidates take
+    context.check_pays(2 * len(search))  # what two candidates take
     found = distinct(candidates(student, context, pool, search))
     many = context.comparable(len(search))
     return context.best(list(itertools.islice(found, many)), search)
