@@ -99,9 +99,10 @@ class Rung:
         """LM calls of its search alone. search: rows that compare candidates; a_set: train rows
         that a teacher is asked for a set of demos.
         """
-        rows = search if self.holds_back else unheld(search)
+        largest = search if self.holds_back else unheld(search)
         useful, most = (
-            math.ceil(calls * size.examples(rows, a_set)) for size in (self.useful, self.most)
+            math.ceil(calls * size.examples(rows, a_set))
+            for size, rows in ((self.useful, search), (self.most, largest))
         )
         return Demand(max(useful, self.grown), max(useful, most, self.grown))
 

@@ -135,10 +135,11 @@ class Context:
 
     def all_train(self) -> list[dspy.Example]:
         """Rows to compare candidates on that show no row what it is asked about: those that other
-        levers compare on, and where these are few some that they learn from.
+        levers compare on, and where these are few as many more as have calls for some passes.
         """
         pool, search = self.halves()
-        return (search + pool)[: unheld(len(search))]
+        more = min(unheld(len(search)), self.passes(PASSES))
+        return (search + pool)[: max(len(search), more)]
 
     @property
     def finders(self) -> tuple[Embedder | None, ...]:
