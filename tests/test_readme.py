@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from optimize.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 SPANS = re.findall(r"`(optimize [^`]+)`", README)
 LINES = re.findall(r"^(optimize [^#\n]+)", README, re.MULTILINE)
 KNOWN = typer.main.get_group(app).commands
@@ -37,9 +41,21 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_make_targets_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"`?make ([a-z]+)", README)):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+        assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
+
+
+@pytest.mark.lm
+def test_the_demo_has_calls_for_every_lever() -> None:
+    """A cap that a lever lacks calls under ends the demo before anything is tuned. A row may take
+    half as many calls again as the plan has.
+    """
+    flags = re.search(r"optimize run (order_slip .*?)\|\|", MAKEFILE)
+    assert flags
+    command = [sys.executable, "-m", "optimize", "check", *flags[1].split(), "--json"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    plan = json.loads(told.stdout)["cost"]["plan"]
+    assert 1.5 * plan["enough"] <= plan["allowed"], told.stderr
 
 
 def test_the_documents_link_to_files_that_exist() -> None:
