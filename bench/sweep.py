@@ -39,7 +39,7 @@ from tests.test_lm import served
 
 NAMES = ("alpha", "beta", "gamma", "delta")
 IN_FLIGHT = 2  # calls of a cell
-CALLS = 600  # of a cell: no cap ends one. It would end each where what others paid is used up
+CALLS = 600  # of a cell, more than one takes: how far a cap lets it come hangs on what others paid
 MIDWAY = 8  # calls after which a cell is in the midst of them
 SECONDS = 0.02  # that an answer takes
 

@@ -348,8 +348,8 @@ def test_few_train_rows_all_compare_what_shows_none_its_own(
     compared: int,
 ) -> None:
     few = replace(context, train=TRAIN[:rows], search=searched(rows))
-    assert len(few.all_train()) == compared == unheld(few.search)
-    assert few.all_train()[: few.search] == few.halves()[1], "what others ask comes first"
+    assert len(few.unheld_rows()) == compared == unheld(few.search)
+    assert few.unheld_rows()[: few.search] == few.halves()[1], "what others ask comes first"
     shown = with_demos(student(TASK), list(TRAIN[:1]))
     for number, (pull, start, asked) in enumerate(
         (
@@ -362,8 +362,7 @@ def test_few_train_rows_all_compare_what_shows_none_its_own(
         endpoint[1].state.asked.clear()
         pull(start, few)
         assert len(endpoint[1].state.asked) == asked
-    sizes = [rung.searches(few.search).most for rung in LADDER if rung.name == "nearest_demos"]
-    assert sizes == [5 * compared]
+    assert RUNGS["nearest_demos"].searches(few.search).most == 5 * compared
 
 
 def test_a_race_is_sized_by_what_it_asks(context: Context) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import typer
 
 from optimize.cli import app
+from tests.test_cli import optimize
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,8 +51,7 @@ def test_the_demo_has_calls_for_every_lever() -> None:
     """
     flags = re.search(r"optimize run (order_slip .*?)\|\|", MAKEFILE)
     assert flags
-    command = [sys.executable, "-m", "optimize", "check", *flags[1].split(), "--json"]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    told = optimize(ROOT, "check", *flags[1].split(), "--json")
     plan = json.loads(told.stdout)["cost"]["plan"]
     assert 1.5 * plan["enough"] <= plan["allowed"], told.stderr
 

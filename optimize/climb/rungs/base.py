@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import dspy
@@ -133,7 +134,7 @@ class Context:
         third = len(rows) // 3
         return rows[third:], rows[: min(self.search, third)]
 
-    def all_train(self) -> list[dspy.Example]:
+    def unheld_rows(self) -> list[dspy.Example]:
         """Rows to compare candidates on that show no row what it is asked about: those that other
         levers compare on, and where these are few as many more as have calls for some passes.
         """
@@ -259,9 +260,15 @@ def bare(program: Program) -> Program:
     return plain
 
 
-def fitting(candidates: list[Program], rows: Sequence[dspy.Example]) -> list[Program]:
-    """The candidates that fit; the first one where none does."""
-    return [candidate for candidate in candidates if fits(candidate, rows)] or candidates[:1]
+def fitting(
+    candidates: Iterable[Program], rows: Sequence[dspy.Example], most: int | None = None
+) -> list[Program]:
+    """The first `most` candidates that fit, all by default; the first one where none does. No more
+    of them are made and measured than it takes.
+    """
+    tried, again = itertools.tee(candidates)
+    fit = itertools.islice((candidate for candidate in tried if fits(candidate, rows)), most)
+    return list(fit) or list(itertools.islice(again, 1))
 
 
 def fresh(student: Program) -> Program:

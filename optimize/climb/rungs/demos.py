@@ -4,7 +4,6 @@ time.
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections import defaultdict
 from dataclasses import replace
@@ -68,7 +67,7 @@ def nearest(student: Program, context: Context) -> Program:
     like it, are chosen on train rows, each shown others alone; where there are no calls for that,
     the likeliest.
     """
-    rows = context.all_train()
+    rows = context.unheld_rows()
     many = context.comparable(len(rows))
     return context.best(likeliest(student, context, many, rows), rows)
 
@@ -86,8 +85,7 @@ def likeliest(
         for shown in in_formats(start)
         for finder in context.finders
     )
-    some = itertools.islice((program for program in found if fits(program, rows)), many)
-    return list(some) or [with_nearest(student, context, NEAREST[0], context.finders[0])]
+    return fitting(found, rows, many)
 
 
 def in_formats(student: Program) -> list[Program]:

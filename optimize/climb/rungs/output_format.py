@@ -18,7 +18,7 @@ def output_format(student: Program, context: Context) -> Program:
     shortest prompt.
     """
     shows = any(predictor.demos for predictor in student.predictors())
-    search = context.halves()[1] if shows else context.all_train()
+    search = context.halves()[1] if shows else context.unheld_rows()
     # one more than there are: some LM answers one of them at the second call only
     rows = search[: context.affordable(len(CANDIDATES) + 1, least=8, most=MOST)]
     candidates = []
