@@ -434,6 +434,21 @@ def test_calls_for_second_asking_are_not_kept_from_the_lever_that_ends_it(
     assert small.meter.remaining() >= 3 * len(setup.splits.test), "kept for the test rows"
 
 
+@pytest.mark.parametrize("more", [90, 150, 240, 400])
+def test_no_lever_is_lost_for_answers_that_are_asked_again(
+    setup: Setup, mute: None, more: int
+) -> None:
+    """Whatever calls there are: races in which formats are asked twice end with what they know."""
+    reserve = 2 * len(setup.splits.val) + 4 * len(setup.splits.test)
+    given = replace(setup.splits, given=True)
+    small = Setup(setup.task, given, setup.teacher, Meter(reserve + more), 2.0, 4, 0)
+    small.teacher.meter = small.meter
+    found = climb(small, LADDER, Observer())
+    assert {a.rung: a.error for a in found.attempts if "its share" in a.error} == {}
+    nearest = next(a for a in found.attempts if a.rung == "nearest_demos")
+    assert nearest.evaluation or more == 90, nearest
+
+
 def test_the_same_seed_gives_the_same_climb(setup: Setup) -> None:
     def told(found: Climb) -> list[tuple[object, ...]]:
         return [

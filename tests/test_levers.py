@@ -19,7 +19,14 @@ from fastapi import FastAPI, Request
 from optimize import lm as lms
 from optimize.climb.rungs import LADDER, Context, Starved
 from optimize.climb.rungs.base import PASSES, compared_on, searched, steps, unheld
-from optimize.climb.rungs.demos import MANY, nearest, to_bootstrap, with_demos, with_nearest
+from optimize.climb.rungs.demos import (
+    MANY,
+    likeliest,
+    nearest,
+    to_bootstrap,
+    with_demos,
+    with_nearest,
+)
 from optimize.climb.rungs.guide import LONG
 from optimize.climb.rungs.output_format import output_format
 from optimize.climb.rungs.search import (
@@ -265,6 +272,29 @@ def test_comparing_takes_what_is_said(context: Context) -> None:
         before = meter.usage().asked
         context.compare([student(TASK) for _ in range(count)], search)
         assert meter.usage().asked - before == compared_on(count, len(search))
+
+
+@pytest.mark.parametrize(("share", "rows"), [(40, 0), (60, 12), (100, 24)])
+def test_a_race_that_its_share_ends_goes_by_its_last_whole_round(
+    context: Context, share: int, rows: int
+) -> None:
+    pool, search = context.halves()
+    begun = [with_demos(student(TASK), [e]) for e in pool[:4]]
+    with context.teacher.meter.share(share):
+        lasting = context.compare(begun, search)
+    assert {len(evaluation.outcomes) for _, evaluation in lasting} == {rows}
+    assert lasting[0][0] in begun
+    if not rows:
+        assert [candidate for candidate, _ in lasting] == begun, "the likeliest first"
+
+
+def test_an_lm_that_never_keeps_to_chat_is_not_asked_in_it(context: Context) -> None:
+    begun = student(TASK)
+    begun.format = "compact"
+    rows = context.unheld_rows()
+    for writes, formats in ((True, {"compact", "chat"}), (False, {"compact"})):
+        found = likeliest(begun, replace(context, writes_chat=writes), 4, rows)
+        assert len(found) == 4 and {program.format for program in found} == formats
 
 
 def test_a_long_guide_is_shortened_with_what_the_lever_needs(

@@ -41,6 +41,7 @@ CLOCK = 1.5
 # much to twice as much, and less would mostly ask what has been answered
 GROWN = 1.5
 AGAIN = "_again"  # follows a lever's name where it came again
+TWICE = 1.9  # calls of a step, from which nearly every answer was asked for again
 CUT_SHARE = 0.1  # of the baseline's answers: beyond, that they were cut is told at once
 
 
@@ -51,7 +52,7 @@ class Setup:
 
     repeats: how often each val and test row is asked. search: train rows on which rungs compare
     candidates. rivals, constant, varied: as History has them.
-    embedder: as Context has it.
+    embedder, writes_chat: as Context has them.
     """
 
     task: Task
@@ -68,6 +69,7 @@ class Setup:
     constant: float = -1.0
     varied: bool = True
     embedder: Embedder | None = None
+    writes_chat: bool = True
 
     def asking(self, watch: Observer) -> Asking:
         return Asking(self.task, self.threads, self.repeats, watch.scored)
@@ -269,6 +271,7 @@ def _context(
         setup.embedder,
         setup.splits.synthetic,
         _right(incumbent),
+        setup.writes_chat,
     )
 
 
@@ -276,14 +279,26 @@ def _asking_once(rung: Rung, incumbent: Attempt, repeats: int) -> Rung:
     """The rung as dear as its program will be: another format ends the second call for each chat
     answer that cannot be parsed.
     """
-    program, evaluation = incumbent.program, incumbent.evaluation
-    assert program and evaluation
-    # without what a judge was asked
-    asked = sum(o.usage.asked for o in evaluation.outcomes) / len(evaluation.outcomes) / repeats
+    program = incumbent.program
+    assert program
     single = type(program.inner) in (dspy.Predict, dspy.ChainOfThought)
-    if rung.family != "format" or program.format != "chat" or not single or asked < 2:
+    if rung.family != "format" or program.format != "chat" or not single:
         return rung
-    return replace(rung, dearer=0.5)
+    return replace(rung, dearer=0.5) if _asked(incumbent, repeats) >= 2 else rung
+
+
+def writes_chat(baseline: Attempt, task: Task, repeats: int) -> bool:
+    """Whether the LM has kept to DSPy's chat format, which the baseline's answers were asked in:
+    one that does not is asked again for nearly each of them.
+    """
+    return _asked(baseline, repeats) < TWICE * steps(task)
+
+
+def _asked(attempt: Attempt, repeats: int) -> float:
+    """LM calls of an answer, without a judge's."""
+    assert attempt.evaluation
+    outcomes = attempt.evaluation.outcomes
+    return sum(o.usage.asked for o in outcomes) / len(outcomes) / repeats
 
 
 def _raced(setup: Setup, program: Program, incumbent: Attempt, watch: Observer) -> dict[str, Any]:

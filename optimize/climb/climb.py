@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 
 import dspy
 
-from optimize.climb.attempts import AGAIN, Setup, baseline, demand, on_record, tried_rung
+from optimize.climb.attempts import (
+    AGAIN,
+    Setup,
+    baseline,
+    demand,
+    on_record,
+    tried_rung,
+    writes_chat,
+)
 from optimize.climb.judging import compared, still_reached
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import Rung, rows_that_compare
@@ -141,7 +149,8 @@ class _Climbing:
         val, test = (setup.repeats * len(r) for r in (setup.splits.val, setup.splits.test))
         left, each = self._left([on_record(self.incumbent, setup.task)]), least_calls(setup.task)
         rows = rows_that_compare(rungs, len(self.learn), left, val, test, each)
-        self.setup = replace(setup, search=rows)
+        chat = writes_chat(self.incumbent, setup.task, setup.repeats)
+        self.setup = replace(setup, search=rows, writes_chat=chat)
 
     @property
     def scored(self) -> list[Attempt]:

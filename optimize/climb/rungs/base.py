@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import dspy
 
-from optimize.errors import WorkbenchError
+from optimize.errors import ShareExhausted, WorkbenchError
 from optimize.lm.dspy_door import uncompiled
 from optimize.lm.embedder import Embedder
 from optimize.lm.metered import MeteredLM
@@ -105,7 +105,8 @@ class Context:
     calls: how many calls the incumbent makes for one example (a format that does not parse asks
     twice). search: train rows on which candidates are compared. embedder: what finds rows and
     passages by meaning, if there is one. synthetic: rows that an LM wrote, for the one rung that
-    may show them. right: share of answers that earn points; 0: not known.
+    may show them. right: share of answers that earn points; 0: not known. writes_chat: whether the
+    task LM keeps to DSPy's chat format.
     """
 
     task: Task
@@ -119,6 +120,7 @@ class Context:
     embedder: Embedder | None = None
     synthetic: tuple[dspy.Example, ...] = ()
     right: float = 0.0
+    writes_chat: bool = True
 
     def a_set(self, demos: int = SHOWN) -> int:
         """Train rows that the teacher is asked for a set of so many demos."""
@@ -179,7 +181,8 @@ class Context:
         self, candidates: Sequence[Program], rows: list[dspy.Example]
     ) -> list[tuple[Program, Evaluation]]:
         """The candidates that last, one or two, each with its evaluation on the rows it took to
-        find that out.
+        find that out; more of them where the share of calls ends the race: those of its last whole
+        round, the best first.
 
         Sequential halving (Karnin et al., 2013): every round asks twice as many rows in all and
         keeps at most the better half of the candidates (the earlier ones on a tie), without those
@@ -191,7 +194,11 @@ class Context:
         ]
         for left in reversed(range(_rounds(len(candidates)))):
             upto = math.ceil(len(rows) / 2**left)
-            alive = sorted(self.asked(alive, rows[:upto]), key=lambda look: -look[1].mean)
+            try:
+                asked = self.asked(alive, rows[:upto])
+            except ShareExhausted:  # answers had to be asked for again: what is known decides
+                break
+            alive = sorted(asked, key=lambda look: -look[1].mean)
             if left:
                 leader = alive[0][1].scores
                 lasting = [

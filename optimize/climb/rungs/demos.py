@@ -82,16 +82,19 @@ def likeliest(
         with_nearest(shown, context, k, finder)
         for k in NEAREST
         for start in starts(student)
-        for shown in in_formats(start)
+        for shown in in_formats(start, context)
         for finder in context.finders
     )
     return fitting(found, rows, many)
 
 
-def in_formats(student: Program) -> list[Program]:
+def in_formats(student: Program, context: Context) -> list[Program]:
     """The program, and the same in the format that demos may suit better: what an LM does best
     without a demo, which the format was chosen by, tells little of what it does best with some.
+    Chat is none for an LM that never keeps to it, and takes two calls an answer.
     """
+    if student.format != "chat" and not context.writes_chat:
+        return [student]
     other = fresh(student)
     other.format = "chat" if student.format == "compact" else "compact"
     return [student, other]
