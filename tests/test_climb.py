@@ -289,6 +289,7 @@ def test_a_rung_sees_train_rows_only(setup: Setup) -> None:
             "embedder",
             "synthetic",
             "right",
+            "writes_chat",
         }
         seen.append(context.train)
         return program
@@ -419,6 +420,16 @@ def test_rungs_that_a_small_cap_starves_end_in_budget_not_in_nothing_left(setup:
     assert found.decision.verdict == "budget"
 
 
+class Noting(Observer):
+    """Keeps what it is told in passing."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def noted(self, line: str) -> None:
+        self.notes.append(line)
+
+
 def test_calls_for_second_asking_are_not_kept_from_the_lever_that_ends_it(
     setup: Setup, mute: None
 ) -> None:
@@ -427,7 +438,10 @@ def test_calls_for_second_asking_are_not_kept_from_the_lever_that_ends_it(
     given = replace(setup.splits, given=True)  # so that no train rows judge
     small = Setup(setup.task, given, setup.teacher, Meter(reserve + 90), 0.999, 4, 0)
     small.teacher.meter = small.meter
-    found = climb(small, LADDER, Observer())
+    watch = Noting()
+    found = climb(small, LADDER, watch)
+    (told,) = watch.notes
+    assert told.startswith("An answer took 2.0 LM calls, not one")
     formats = next(a for a in found.attempts if a.rung == "output_format")
     assert found.attempts[0].calls == 2
     assert formats.promoted and formats.calls == 1, formats.skipped

@@ -30,7 +30,12 @@ from optimize.lm.usage import Usage
 from optimize.program.program import Program, student
 from optimize.scoring.evaluate import FEWEST, Asking, evaluate, race
 from optimize.scoring.evaluation import Evaluation
-from optimize.scoring.failures import cut_answers, cut_sentence, unread_sentence
+from optimize.scoring.failures import (
+    again_sentence,
+    cut_answers,
+    cut_sentence,
+    unread_sentence,
+)
 from optimize.stats.intervals import commonest, known, paired_gain
 from optimize.task import Task
 
@@ -41,7 +46,8 @@ CLOCK = 1.5
 # much to twice as much, and less would mostly ask what has been answered
 GROWN = 1.5
 AGAIN = "_again"  # follows a lever's name where it came again
-TWICE = 1.9  # calls of a step, from which nearly every answer was asked for again
+# calls of an answer for one, from which it is told that some were asked for again, and nearly all
+OFTEN, TWICE = 1.2, 1.9
 CUT_SHARE = 0.1  # of the baseline's answers: beyond, that they were cut is told at once
 
 
@@ -142,11 +148,6 @@ def baseline(setup: Setup, watch: Observer) -> Attempt:
         raise WorkbenchError(
             f"{error} Once that is mended the same command goes on: what was answered is kept."
         ) from None
-    cut, at = cut_answers(evaluation.outcomes)
-    if cut > CUT_SHARE * len(evaluation.outcomes):
-        watch.noted(cut_sentence(cut, len(evaluation.outcomes), at))
-    if evaluation.unread:
-        watch.noted(unread_sentence(evaluation.unread, "val"))
     usage = setup.meter.usage() - before
     calls = usage.asked / len(evaluation.outcomes) / setup.repeats
     seconds = time.perf_counter() - start
@@ -160,8 +161,20 @@ def baseline(setup: Setup, watch: Observer) -> Attempt:
         promoted=True,
         calls=calls,
     )
+    _note(evaluation, _calls_for_one(attempt, setup.repeats), watch)
     watch.finished(attempt)
     return attempt
+
+
+def _note(baseline: Evaluation, calls: float, watch: Observer) -> None:
+    """What its answers say of the climb to come. calls: that one of them took in place of one."""
+    cut, at = cut_answers(baseline.outcomes)
+    if cut > CUT_SHARE * len(baseline.outcomes):
+        watch.noted(cut_sentence(cut, len(baseline.outcomes), at))
+    if baseline.unread:
+        watch.noted(unread_sentence(baseline.unread, "val"))
+    if calls >= OFTEN:
+        watch.noted(again_sentence(calls))
 
 
 def tried_rung(
@@ -279,24 +292,26 @@ def _asking_once(rung: Rung, incumbent: Attempt, repeats: int) -> Rung:
     """The rung as dear as its program will be: another format ends the second call for each chat
     answer that cannot be parsed.
     """
-    program = incumbent.program
-    assert program
-    single = type(program.inner) in (dspy.Predict, dspy.ChainOfThought)
-    if rung.family != "format" or program.format != "chat" or not single:
+    assert incumbent.program
+    if rung.family != "format" or incumbent.program.format != "chat":
         return rung
-    return replace(rung, dearer=0.5) if _asked(incumbent, repeats) >= 2 else rung
+    return replace(rung, dearer=0.5) if _calls_for_one(incumbent, repeats) >= 2 else rung
 
 
-def writes_chat(baseline: Attempt, task: Task, repeats: int) -> bool:
+def writes_chat(baseline: Attempt, repeats: int) -> bool:
     """Whether the LM has kept to DSPy's chat format, which the baseline's answers were asked in:
     one that does not is asked again for nearly each of them.
     """
-    return _asked(baseline, repeats) < TWICE * steps(task)
+    return _calls_for_one(baseline, repeats) < TWICE
 
 
-def _asked(attempt: Attempt, repeats: int) -> float:
-    """LM calls of an answer, without a judge's."""
-    assert attempt.evaluation
+def _calls_for_one(attempt: Attempt, repeats: int) -> float:
+    """LM calls of an answer, without a judge's, where the program makes one; 1 where it has steps
+    of its own, as many as it likes.
+    """
+    assert attempt.program and attempt.evaluation
+    if type(attempt.program.inner) not in (dspy.Predict, dspy.ChainOfThought):
+        return 1.0
     outcomes = attempt.evaluation.outcomes
     return sum(o.usage.asked for o in outcomes) / len(outcomes) / repeats
 

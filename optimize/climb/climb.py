@@ -149,7 +149,7 @@ class _Climbing:
         val, test = (setup.repeats * len(r) for r in (setup.splits.val, setup.splits.test))
         left, each = self._left([on_record(self.incumbent, setup.task)]), least_calls(setup.task)
         rows = rows_that_compare(rungs, len(self.learn), left, val, test, each)
-        chat = writes_chat(self.incumbent, setup.task, setup.repeats)
+        chat = writes_chat(self.incumbent, setup.repeats)
         self.setup = replace(setup, search=rows, writes_chat=chat)
 
     @property

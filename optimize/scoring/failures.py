@@ -125,6 +125,15 @@ def cut_sentence(cut: int, answers: int, at: int) -> str:
     )
 
 
+def again_sentence(calls: float) -> str:
+    """That an answer takes so many calls in place of one, and what it does to the plan."""
+    return (
+        f"An answer took {calls:.1f} LM calls, not one: what does not keep to the format is "
+        "asked for again. Unless another format ends that, the calls pay for fewer levers than "
+        "planned."
+    )
+
+
 def unread_sentence(unread: int, side: str) -> str:
     """That rows are longer than the LM reads, and what becomes of them."""
     are = "row is" if unread == 1 else "rows are"
