@@ -264,7 +264,7 @@ def local(project: Path, tmp_path: Path) -> tuple[Path, Path, Any]:
     store.log_text(again, found.text("prompt_program.json"), "prompt_program.json")
     store.set_terminated(again, "FINISHED")
     config = RunConfig(lm=f"gguf:{base}", context=4096)
-    folder, _ = handoff_last(open_session(root, "paint", config, Observer()), pairs=False)
+    folder, _, _ = handoff_last(open_session(root, "paint", config, Observer()), pairs=False)
     return root, folder, model
 
 

@@ -604,7 +604,8 @@ def test_calls_that_are_left_go_to_a_larger_search_of_what_was_cut(setup: Setup)
     assert [a.rung for a in found.attempts] == ["zero_shot", "cut", "idle", "cut_again"]
     assert len(seen) == 2 and seen[1] >= 1.5 * seen[0]
     assert found.history.rungs_left == 0
-    assert [t.rung for t in found.history.tried] == ["zero_shot", "cut", "idle", "cut"]
+    assert [t.rung for t in found.history.tried] == ["zero_shot", "cut", "idle", "cut_again"]
+    assert found.decision.verdict == "exhausted" and "instructions" in found.decision.lacking
 
 
 def test_an_equal_program_of_a_larger_search_counts_once(setup: Setup) -> None:

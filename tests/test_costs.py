@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from optimize import lm as lms
 from optimize.cli import app
 from optimize.report.costs import Costs, LmCost, costs_shown
 
@@ -53,3 +54,9 @@ def test_what_a_cheaper_lm_would_save_is_told_a_million_rows() -> None:
     told = console.file.getvalue()  # type: ignore[attr-defined]
     assert "openai/small would save $3,000.00 a million rows over openai/big" in told
     assert "The tuned LM saves $12.50" in told and "secret would" not in told
+
+
+def test_a_tuned_model_costs_what_the_list_has_for_its_base() -> None:
+    base = "openai/ft:gpt-4.1-mini-2025-04-14"
+    assert lms.price(f"{base}:acme:optimize:abc", None) == lms.price(base, None) is not None
+    assert lms.price("openai/ft:unheard:acme::1", None) is None

@@ -10,6 +10,7 @@ import random
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import typer
 
 from optimize.cli import app
 from optimize.climb.observer import Observer
+from optimize.commands.finish import surviving
 from optimize.commands.gate import gate_last
 from optimize.commands.handoff import handoff_last
 from optimize.commands.new import write_task
@@ -24,7 +26,7 @@ from optimize.commands.next_step import next_step
 from optimize.commands.run import run
 from optimize.commands.session import Session, open_session
 from optimize.config import RunConfig
-from optimize.errors import BudgetExhausted, WorkbenchError
+from optimize.errors import BudgetExhausted, LmRefused, StoreFailed, WorkbenchError
 from optimize.finetune.accept import DecisionRecord
 from optimize.finetune.handoff.manifest import read, verify
 from optimize.report.record import Report
@@ -85,6 +87,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_what_fails_after_a_climb_costs_no_report_and_tells_no_password() -> None:
+    failed = list[str]()
+    url = "https://me:hunter2@host/api failed"
+    for error in (LmRefused("HTTP 404"), StoreFailed("disk full"), RuntimeError(url)):
+        with surviving(failed, "It"):
+            raise error
+    assert failed == [
+        "It failed: HTTP 404",
+        "It failed: disk full",
+        "It failed: RuntimeError: https://me:…@host/api failed",
+    ]
+
+
 ADDRESS = "http://127.0.0.1:9"
 
 
@@ -106,7 +121,7 @@ def session(root: Path, url: str, **knobs: object) -> Session:
 
 @pytest.fixture(scope="module")
 def report(project: Path, endpoint: str) -> Report:
-    return run(session(project, endpoint))
+    return run(session(project, endpoint, no_regression_on=("general",)))
 
 
 def test_a_plateau_opens_the_gate_and_writes_a_handoff(report: Report, project: Path) -> None:
@@ -127,7 +142,8 @@ def test_a_plateau_opens_the_gate_and_writes_a_handoff(report: Report, project: 
         and "preferences/train.jsonl" not in manifest.files
     )
     assert re.fullmatch(
-        r"optimize finetune paint --backend openai --lm openai/painter --api-base http://\S+",
+        r"optimize finetune paint --backend openai --lm openai/painter --api-base http://\S+"
+        r" --no-regression-on general",
         report.next,
     )
     assert report.next_note == "or train elsewhere from mlruns/handoff/paint"
@@ -200,6 +216,10 @@ def test_the_next_step_after_a_tuning(
     assert name == "ui" or (flags["--lm"], flags["--api-base"]) == ("openai/painter", ADDRESS)
     assert "none" not in words, "the key is never printed"
     assert name != "finetune" or flags["--backend"] == "openai"
+    if "--epochs" in step:
+        opened = open_session(tmp_path, "paint", config, Observer())
+        once = replace(opened, config=config.model_copy(update={"epochs": 1}))
+        assert next_step(after, once).command == "optimize report paint --details"
     assert ("more labelled rows" in found.first) is (name == "run")
 
 
@@ -219,7 +239,7 @@ def test_the_handoff_is_kept_with_the_run(report: Report, project: Path) -> None
 def test_pairs_are_what_the_program_gets_wrong_on_train_rows(
     report: Report, project: Path, endpoint: str
 ) -> None:
-    folder, manifest = handoff_last(session(project, endpoint), pairs=True)
+    folder, manifest, _ = handoff_last(session(project, endpoint), pairs=True)
     wrong = manifest.files["preferences/train.jsonl"].rows
     assert wrong and report.rows["train"] / 3 < wrong < report.rows["train"]
     assert verify(folder) == []
@@ -236,9 +256,12 @@ def test_a_handoff_is_of_the_lm_that_the_last_climb_asked(
     assert found.returncode == 0, found.stderr
     assert "optimize finetune paint --backend openai --lm openai/painter" in found.stdout
     file = project / "optimize.toml"  # what it says by now is not what the climb asked
-    file.write_text('lm = "openai/new"\napi_base = "http://127.0.0.1:9/v1"\ntarget = 0.3\n')
+    file.write_text(
+        'lm = "openai/new"\napi_base = "http://127.0.0.1:9/v1"\ntarget = 0.3\nval_rows = 9\n'
+    )
     again = optimize(project, "handoff", "paint")
     assert again.returncode == 0 and "--lm openai/painter" in again.stdout, again.stderr
+    assert "--no-regression-on general" in again.stdout, "what must not break is the climb's"
     assert optimize(project, "gate", "paint").returncode == 0
     file.unlink()
     other = optimize(project, "handoff", "paint", "--lm", "openai/other")
@@ -293,7 +316,7 @@ def test_the_gate_follows_the_task_as_it_is_now(
         )
         with pytest.raises(WorkbenchError, match="stable and owned"):
             handoff_last(session(project, endpoint), pairs=False)
-        _, manifest = handoff_last(session(project, endpoint, waive="a trial"), pairs=False)
+        _, manifest, _ = handoff_last(session(project, endpoint, waive="a trial"), pairs=False)
         assert manifest.gate.waived == "a trial"
     finally:
         program.write_text(PROGRAM)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from optimize.commands import memory
 from optimize.commands.memory import remembered
 from optimize.commands.redraw import redraw
 from optimize.commands.run import run
-from optimize.commands.session import Session
+from optimize.commands.session import Own, Session, tracked_run
+from optimize.commands.sweeping.plan import FOLDER
 from optimize.data.rows import row_hash
 from optimize.report.text import terminal
 from optimize.stats.reads import readings
+from optimize.stats.records import RowScores
 from tests.test_fallback import endpoint, project  # noqa: F401  (fixtures)
 from tests.test_fallback import session as opened
 from tests.test_report import shown
@@ -49,6 +53,19 @@ def test_a_run_knows_the_programs_and_the_readings_of_those_before(
     assert other.numbers.climbs == 2
     assert "have judged 2 climbs" in shown(terminal(other, details=True), 200)
     assert redraw(again().root, "paint").numbers == other.numbers
+
+
+def test_what_a_sweeps_cells_tuned_counts_as_judged(again: Callable[..., Session]) -> None:
+    session = again()
+    cell = Own(session.root / FOLDER / "trial" / "paint-1", session.root)
+    (cell.home / "mlruns").mkdir(parents=True)
+    rows = [row_hash(session.task, row) for row in session.splits.test]
+    for every, owner in ((2, session), (3, replace(session, own=cell))):
+        scores = {"tuned": [float(n % every == 0) for n, _ in enumerate(rows)]}
+        with tracked_run(owner, "finetune") as tracked:
+            tracked.client.set_tag(tracked.id, "verdict", "plateau")
+            tracked.scores("test", RowScores(rows=rows, programs=scores))
+    assert readings(rows, memory.tests_read(again(), ("tuned",))) == 2
 
 
 def test_other_val_rows_have_judged_nothing(again: Callable[..., Session]) -> None:

@@ -21,6 +21,7 @@ import typer
 
 from optimize.cli import app
 from optimize.climb.observer import Observer
+from optimize.commands.gate import case_of
 from optimize.commands.new import write_task
 from optimize.commands.next_step import Step, next_step
 from optimize.commands.session import Session, open_session
@@ -141,10 +142,13 @@ def test_only_the_cap_that_ended_the_climb_is_raised(
     session.meter.send(1)
     session.meter.add(0.1, tokens_in=990, tokens_out=9)
     changed = {"knobs": session.config.given, "task": "paint", "verdict": "budget"}
-    changed["gate"] = closed(report, "budget")
-    found = values(next_step(report.model_copy(update=changed), session).command)
-    caps = [found[cap] for cap in ("max_calls", "max_tokens", "max_minutes")]
-    assert caps == [700, 2000, 60]
+    changed |= {"gate": closed(report, "budget"), "cap": session.meter.tightest()}
+    stopped = report.model_copy(update=changed)
+    (verdict, *_) = gate(session.task, case_of(session.task, stopped)).failed
+    for command in (next_step(stopped, session).command, verdict.command):
+        found = values(command)
+        caps = [found[cap] for cap in ("max_calls", "max_tokens", "max_minutes")]
+        assert caps == [700, 2000, 60]
 
 
 def test_more_rows_are_those_left_out_else_as_many_as_a_divided_set_needs(
@@ -205,6 +209,7 @@ def test_a_plateau_with_a_closed_gate_says_what_would_open_it(
         (failed,) = found.failed
         told = failed.command or command_line("gate", "paint", session.config.given)
         assert failed.name == name and step.command == told and step.command != "optimize ui"
+        assert not failed.command or failed.advice.rstrip(".") in step.note
 
 
 def test_a_target_that_is_lowered_afterwards_is_no_plateau(task: Task, sound: Case) -> None:  # noqa: F811

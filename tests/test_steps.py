@@ -307,7 +307,7 @@ def test_what_cannot_be_written_at_the_end_loses_nothing(project: Project, tmp_p
         handoff_last(opened(), pairs=False)
     (tmp_path / "mlruns" / "handoff").unlink()
     parsed(report.next)
-    folder, manifest = handoff_last(opened(), pairs=False)
+    folder, manifest, _ = handoff_last(opened(), pairs=False)
     assert verify(folder) == [] and manifest.target == report.target
 
 

@@ -270,9 +270,9 @@ def test_from_training_to_the_decision_record(tmp_path: Path) -> None:
     assert report.decision.accepted is (not regressed)
     assert ("--replay 2 --epochs 2" in report.next) is bool(regressed), "what keeps more of it"
     hashes = [row_hash(session.task, row) for row in session.splits.test]
-    (read,) = earlier_tests(tmp_path, "words")
+    (read,) = earlier_tests(tmp_path, "words", ("tuned",))
     assert list(read) == hashes and report.decision.tunings == 1
-    assert not earlier_tests(tmp_path, "review")
+    assert not earlier_tests(tmp_path, "review", ("tuned",))
     assert report.final == (report.test.prompt if regressed else report.test.tuned)
     assert report.test.tuned_other and {a.rung for a in tuned.attempts} == {
         "lora",

@@ -184,7 +184,10 @@ Waive = Annotated[
 ]
 NoRegressionOn = Annotated[
     list[str] | None,
-    typer.Option(help="what a tuned LM must not get worse at: general, or a task; repeatable"),
+    typer.Option(
+        help="what a tuned LM must not get worse at: general, or a task; repeatable; default: "
+        "nothing, after a climb what the climb named"
+    ),
 ]
 RunName = Annotated[
     str,

@@ -118,8 +118,8 @@ def handoff(
             opened = session(task, flags, screen, after_climb=True)
             from optimize.commands.handoff import handoff_last
 
-            folder, manifest = handoff_last(opened, pairs)
-        from optimize.finetune import finetune_command, untrainable
+            folder, manifest, here = handoff_last(opened, pairs)
+        from optimize.finetune import untrainable
 
         cannot = untrainable(opened.config)
         rows = ", ".join(
@@ -128,7 +128,6 @@ def handoff(
             if name.startswith(("chat/", "preferences/"))
         )
         typer.echo(f"Hand-off written: {folder.relative_to(opened.root)}\nRows: {rows}")
-        here = finetune_command(task, opened.config.given)
         typer.echo(f"Next: {f'train elsewhere. {cannot}' if cannot else here}")
         return 0
 

@@ -45,7 +45,6 @@ CLOCK = 1.5
 # calls of a search, to those it had, with which it may come again: levers grow in steps of half as
 # much to twice as much, and less would mostly ask what has been answered
 GROWN = 1.5
-AGAIN = "_again"  # follows a lever's name where it came again
 # calls of an answer for one, from which it is told that some were asked for again, and nearly all
 OFTEN, TWICE = 1.2, 1.9
 CUT_SHARE = 0.1  # of the baseline's answers: beyond, that they were cut is told at once
@@ -341,9 +340,9 @@ def on_record(attempt: Attempt, task: Task) -> Tried:
     assert attempt.evaluation
     scores = attempt.evaluation.scores + attempt.beyond.scores
     same = _same(attempt.evaluation, task)
-    lever = attempt.rung.removesuffix(AGAIN)  # a lever that came again is no second one
     unread = attempt.evaluation.unread + attempt.beyond.unread
-    return Tried(lever, attempt.family, scores, attempt.promoted, attempt.calls, same, unread)
+    told = attempt.rung, attempt.family, scores, attempt.promoted, attempt.calls
+    return Tried(*told, same, unread)
 
 
 def _same(found: Evaluation, task: Task) -> float:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import dspy
 
 from optimize.climb.attempts import (
-    AGAIN,
     Setup,
     baseline,
     demand,
@@ -26,6 +25,7 @@ from optimize.climb.rungs import Rung, rows_that_compare
 from optimize.climb.rungs.base import least_calls
 from optimize.climb.rungs.sizes import Demand
 from optimize.climb.verdict import (
+    AGAIN,
     Decision,
     History,
     Tried,

@@ -38,6 +38,7 @@ Family = Literal[
     "weights",
 ]
 WEIGHTS: Family = "weights"
+AGAIN = "_again"  # follows a lever's name where it came again
 # those that must have been tried before prompting is given up
 FAMILIES: tuple[Family, ...] = ("demos", "instructions")
 SURE = 0.9  # probability of being at the target from which val says that it is reached
@@ -290,7 +291,8 @@ def _lacking(tried: Sequence[Tried]) -> str:
     """What must still be tried before prompting is given up: two families of levers, one of them by
     two optimizers.
     """
-    rungs = {(t.family, t.rung) for t in tried if t.coverage >= COVERAGE}
+    # a lever that came again is no second one
+    rungs = {(t.family, t.rung.removesuffix(AGAIN)) for t in tried if t.coverage >= COVERAGE}
     if missing := [family for family in FAMILIES if family not in {f for f, _ in rungs}]:
         return f"none of {', '.join(missing)} could be scored"
     if all(len([r for f, r in rungs if f == family]) < 2 for family in FAMILIES):

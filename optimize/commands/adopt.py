@@ -78,9 +78,7 @@ def config_of(root: Path, found: Returned, given: Mapping[str, Any]) -> RunConfi
             f"The hand-off is of a climb on {lm!r}, the last climb of {task!r} was on "
             f"{report.lm!r}. Hand off and train that one, or climb on {lm!r} again."
         )
-    # what must not break, and the reason that opened the gate, are the climb's as well
-    kept = {"no_regression_on": report.knobs.get("no_regression_on", ())}
-    recorded = knobs_of(report) | kept | {"waive": found.manifest.gate.waived}
+    recorded = knobs_of(report) | {"waive": found.manifest.gate.waived}
     base = given.get("api_base") or recorded.get("api_base")
     if found.served and not base and (is_local(lm) or not found.served.startswith("openai/ft:")):
         raise WorkbenchError(f"--lm {found.served} needs --api-base URL, where it is served.")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from optimize import lm as lms
 from optimize.climb.verdict import SURE, confirms
+from optimize.commands.memory import tests_read
 from optimize.commands.next_step import next_step
 from optimize.commands.on_test import on_test
 from optimize.commands.report import export, page_of
@@ -20,7 +21,14 @@ from optimize.commands.session import Session
 from optimize.config import TASK_LM
 from optimize.data.baselines import baseline_scores
 from optimize.data.rows import row_hash
-from optimize.errors import BudgetExhausted, ShareExhausted, UserCodeError, WorkbenchError
+from optimize.errors import (
+    BudgetExhausted,
+    LmRefused,
+    ShareExhausted,
+    StoreFailed,
+    UserCodeError,
+    WorkbenchError,
+)
 from optimize.finetune.accept import DecisionRecord, accept, level
 from optimize.finetune.effects import EffectsRecord, effects
 from optimize.finetune.gate import GateRecord
@@ -39,15 +47,18 @@ from optimize.report.record import (
 )
 from optimize.report.rows import row_table
 from optimize.scoring.evaluation import Evaluation
+from optimize.secrets import redacted
 from optimize.stats.intervals import mean_interval, paired_gain
 from optimize.stats.judge import chance_at_least, corrected_gain
 from optimize.stats.reads import readings
 from optimize.stats.records import GainRecord, RowScores, ScoreRecord
 from optimize.stats.winner import corrected_best
-from optimize.store.read import earlier_tests
+from optimize.store.open import without_password
 from optimize.store.write import Run
 
 PAGE = "report.html"
+# what ends a command elsewhere
+STOPPING = (UserCodeError, BudgetExhausted, ShareExhausted, LmRefused, StoreFailed)
 Baselines = Mapping[str, Sequence[float]]  # each baseline's scores on test, row by row
 
 
@@ -78,12 +89,12 @@ def surviving(failed: list[str], what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (Exception, UserCodeError, BudgetExhausted, ShareExhausted) as error:
+    except (Exception, *STOPPING) as error:
         logging.getLogger(__name__).debug(what, exc_info=True)
-        kind = (
-            "" if isinstance(error, WorkbenchError | UserCodeError) else f"{type(error).__name__}: "
-        )
-        failed.append(f"{what} failed: {kind}{str(error).strip()[:500] or 'no reason given'}")
+        told = isinstance(error, (WorkbenchError, *STOPPING))
+        kind = "" if told else f"{type(error).__name__}: "
+        reason = without_password(redacted(str(error).strip()))[:500] or "no reason given"
+        failed.append(f"{what} failed: {kind}{reason}")
 
 
 def settle(
@@ -205,7 +216,7 @@ def _judged(
     test = before, after = found["prompt"], found["tuned"]
     rows = [row_hash(session.task, e) for e in session.splits.test]
     now = dict(zip(rows, after.scores, strict=True))
-    tunings = readings(rows, [now, *earlier_tests(session.home, session.task.name)])
+    tunings = readings(rows, [now, *tests_read(session, ("tuned",))])
     gain = paired_gain(before.scores, after.scores, level(tunings))
     assert tuned.chosen.change
     seen = effects(
@@ -235,19 +246,24 @@ def _over_best(baselines: Baselines, found: Evaluation) -> tuple[str | None, Gai
 
 
 def _target_met(
-    session: Session, findings: Findings, test: Evaluation | None, judged: _Judged | None
+    session: Session,
+    findings: Findings,
+    found: Mapping[str, Evaluation],
+    judged: _Judged | None,
 ) -> bool:
     """Whether val and test rows say that the program that is kept is at the target."""
-    climb, tuned = findings.climb, findings.tuned
-    if not (judged and judged.decision.accepted and tuned and tuned.chosen.evaluation and test):
-        return climb.verdict == "reached"
+    tuned = findings.tuned
+    if not (judged and judged.decision.accepted and tuned and tuned.chosen.evaluation):
+        return findings.climb.verdict == "reached"
     judge, chosen = session.task.confusion, tuned.chosen.evaluation
     others = [a.evaluation.scores for a in tuned.attempts if a.evaluation and a is not tuned.chosen]
     luck = corrected_best(chosen.scores, others, len(chosen.scores)).optimism
     luck += tuned.grid.optimism if tuned.grid else 0.0
     val = chance_at_least(session.target, chosen.known, judge, -luck)
-    reads = climb.numbers.test_reads + 1
-    return val >= SURE and confirms(chance_at_least(session.target, test.known, judge), reads)
+    rows = [row_hash(session.task, e) for e in session.splits.test]
+    now = [dict(zip(rows, found[name].scores, strict=True)) for name in ("prompt", "tuned")]
+    on_test = chance_at_least(session.target, found["tuned"].known, judge)
+    return val >= SURE and confirms(on_test, readings(rows, [*now, *tests_read(session)]))
 
 
 def _report(
@@ -263,7 +279,7 @@ def _report(
     tried = map(AttemptRecord.of, tuned.attempts if tuned else ())
     return Report(
         **dict(climb) | {"attempts": [*climb.attempts, *tried], "judge": _raw(climb, found)},
-        target_met=_target_met(session, findings, found.get("tuned"), judged),
+        target_met=_target_met(session, findings, found, judged),
         test=_test_record(found, baselines, bool(tuned and tuned.helped)),
         gate=findings.gate,
         decision=judged.decision if judged else None,

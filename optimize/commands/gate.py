@@ -55,6 +55,7 @@ def case_of(task: Task, climb: ClimbRecord) -> Case:
         steps=unlabelled(program),
         traces=climb.traces,
         knobs=climb.knobs,
+        cap=climb.cap,
     )
 
 
@@ -106,12 +107,13 @@ def config_of_climb(root: Path, task: str, given: Mapping[str, Any]) -> RunConfi
 
 
 def knobs_of(report: Report) -> dict[str, Any]:
-    """Which LM a climb asked, who judged, and its target, as the configuration has it; what the
-    climb did not name is a default, whatever the project's file says by now.
+    """Which LM a climb asked, who judged, by how many rows, its target and what must not break, as
+    the configuration has it; what the climb did not name is a default, whatever the project's file
+    says by now.
     """
     recorded = {
         knob: report.knobs.get(knob, RunConfig.model_fields[knob].default)
-        for knob in (*TASK_LM, *JUDGE_LM)
+        for knob in (*TASK_LM, *JUDGE_LM, "val_rows", "test_rows", "no_regression_on")
     }
     return recorded | {"lm": report.lm, "target": report.target}
 

@@ -20,9 +20,9 @@ from optimize.report.record import Report
 from optimize.scoring.evaluate import evaluate
 
 
-def handoff_last(session: Session, pairs: bool) -> tuple[Path, Manifest]:
-    """Write the hand-off of the last climb's best prompt program; raises WorkbenchError where the
-    gate is closed.
+def handoff_last(session: Session, pairs: bool) -> tuple[Path, Manifest, str]:
+    """Write the hand-off of the last climb's best prompt program; its folder, what it says of it,
+    and the command that trains here. Raises WorkbenchError where the gate is closed.
 
     pairs: ask that program for the train rows as well, and make preference pairs of what it gets
     wrong.
@@ -43,7 +43,7 @@ def handoff_last(session: Session, pairs: bool) -> tuple[Path, Manifest]:
         report = last.report.model_copy(
             update={"gate": last.judged.gate, "target": last.judged.climb.target}
         )
-        return bundle(session, report, last.best, material)
+        return *bundle(session, report, last.best, material), _trains_here(session, report)
 
 
 def bundle(
@@ -58,7 +58,7 @@ def bundle(
         **report.test.baselines,
     }
     before = {f"{name}, test": score for name, score in test.items()}
-    cannot, knobs = untrainable(session.config), report.knobs | session.config.given
+    cannot = untrainable(session.config)
     facts = Facts(
         lm=report.lm,
         target=report.target,
@@ -70,7 +70,7 @@ def bundle(
         before={"best prompt program, val": report.numbers.best, **before},
         finetune=f"# not in the project itself: {cannot}"
         if cannot
-        else f"{finetune_command(report.task, knobs)}      # in the project itself",
+        else f"{_trains_here(session, report)}      # in the project itself",
     )
     folder = session.folder("handoff")
     try:
@@ -79,3 +79,8 @@ def bundle(
         raise WorkbenchError(
             f"The hand-off {folder} cannot be written: {error.strerror or error}."
         ) from error
+
+
+def _trains_here(session: Session, report: Report) -> str:
+    """As the climb was made, but for what this command was given."""
+    return finetune_command(report.task, report.knobs | session.config.given)

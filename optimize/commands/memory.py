@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -43,11 +43,17 @@ def remembered(session: Session) -> Memory:
     return Memory(different, tuple(rivals), tuple(tests_read(session)))
 
 
-def tests_read(session: Session) -> list[ByRow]:
-    """The scores on test rows of all programs, on all LMs, that they have judged."""
-    task, both = session.task.name, ("prompt", "tuned")
-    rechecked = rechecked_tests(session.home, task).values()
-    return [*_of_all_runs(session, lambda home: earlier_tests(home, task, both)), *rechecked]
+PROGRAMS = ("prompt", "tuned")  # of a run, that test rows judge
+
+
+def tests_read(session: Session, programs: Sequence[str] = PROGRAMS) -> list[ByRow]:
+    """The scores on test rows of these programs of all runs, on all LMs, that they have judged, and
+    with all of them those of rechecks.
+    """
+    task = session.task.name
+    found = _of_all_runs(session, lambda home: earlier_tests(home, task, programs))
+    rechecked = rechecked_tests(session.home, task).values() if programs is PROGRAMS else ()
+    return [*found, *rechecked]
 
 
 def _of_all_runs(session: Session, read: Callable[[Path], Iterable[T]]) -> list[T]:

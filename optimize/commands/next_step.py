@@ -12,6 +12,7 @@ from optimize.config import command_line
 from optimize.data.judging_rows import judging_share
 from optimize.data.split import SHARES
 from optimize.finetune import finetune_command, untrainable
+from optimize.finetune.criteria.case import higher_cap
 from optimize.finetune.forgetting import replayable, replays
 from optimize.report.record import Report
 from optimize.store.open import is_shared
@@ -46,8 +47,7 @@ def next_step(report: Report, session: Session) -> Step:
         return _tune_or_hand_off(report, session)
     elif report.verdict == "reached":
         return Step(look, note=f'or use it: optimize try {report.task} "…", optimize apply')
-    plan, cap = report.preflight.cost.plan, session.meter.tightest()
-    raised = report.knobs | plan.raised(cap, getattr(session.config, cap))
+    raised = report.knobs | higher_cap(report.preflight.cost.plan, report.cap, report.knobs)
     check = command_line("check", report.task, report.knobs)
     return {
         "budget": Step(command_line("run", report.task, raised)),
@@ -90,7 +90,8 @@ def _open_the_gate(report: Report) -> Step:
     first = next(iter(report.gate.failed), None)
     if first is None or not first.command:
         return gate
-    return Step(first.command, note=f"{first.name}: {first.value}")
+    note = f"{first.name}: {first.value}. {first.advice}".removesuffix(".").strip(" .")
+    return Step(first.command, note=note)
 
 
 def _after_tuning(report: Report, session: Session) -> Step | None:
@@ -114,9 +115,11 @@ def _after_tuning(report: Report, session: Session) -> Step | None:
             changed["method"] = "sft"
         if not untrainable(config.model_copy(update=changed)):
             return Step(again(**changed), note=note)
+    if vetoed and config.epochs > 1:
+        return Step(again(epochs=config.epochs // 2), note="fewer passes forget less")
     if vetoed:
-        fewer = max(1, config.epochs // 2)
-        return Step(again(epochs=fewer), note="fewer passes forget less")
+        look = f"optimize report {report.task} --details"
+        return Step(look, note="what the tuned LM can no longer do, and which rows taught it")
     return None if accepted else _more_rows(report, session)
 
 

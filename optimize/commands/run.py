@@ -218,6 +218,7 @@ def climb_record(
         rows={name: len(rows) for name, rows in session.splits.sides().items()},
         data_hash=session.splits.digest,
         knobs=session.config.given,
+        cap=session.meter.tightest(),
     )
 
 

@@ -289,8 +289,11 @@ def uncompiled(program: dspy.Module) -> None:
 
 @cache
 def token_prices(provider: str, model: str) -> tuple[float, float] | None:
-    """US dollars a token in and out, from the list that comes with DSPy; None where it has none."""
-    found = model_info(provider, model)
+    """US dollars a token in and out, from the list that comes with DSPy, which has a tuned model
+    under the name of its base; None where it has none.
+    """
+    tuned = model.startswith("ft:")
+    found = model_info(provider, ":".join(model.split(":")[:2]) if tuned else model)
     prices = found.get("input_cost_per_token"), found.get("output_cost_per_token")
     return None if None in prices else prices
 

@@ -287,6 +287,9 @@ class ClimbRecord(Record):
     knobs: dict[str, Any] = Field(
         {}, description="of the run, as far as they differ from their defaults; never the key"
     )
+    cap: str = Field(
+        "", description="the knob of the cap that allowed the fewest calls more in the end"
+    )
 
 
 class Report(ClimbRecord):

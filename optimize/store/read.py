@@ -158,7 +158,7 @@ def _by_id(store: Any, name: str, near: str) -> Found:
     return Found(store, found[0].info.run_id, tags.get("task", ""), name)
 
 
-def earlier_tests(root: Path, task: str, programs: Sequence[str] = ("tuned",)) -> list[ByRow]:
+def earlier_tests(root: Path, task: str, programs: Sequence[str]) -> list[ByRow]:
     """How these programs of the task's finished runs scored on their test rows. Runs that keep no
     such scores are left out.
     """

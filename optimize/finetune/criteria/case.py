@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from optimize.climb.plan import Plan
 from optimize.climb.preflight import Preflight
 from optimize.climb.verdict import Family
 from optimize.config import RunConfig, command_line
@@ -50,7 +51,7 @@ class Case:
     teacher: another LM's val score with the same prompt, where it was asked. steps: the names of
     the program's steps whose outputs the rows do not label. traces: rows that can teach these; None
     where nobody has counted them. knobs: of the climb's run, as far as they differ from their
-    defaults.
+    defaults. cap: the knob of the one that left the fewest calls in the end.
     """
 
     verdict: str
@@ -66,6 +67,7 @@ class Case:
     steps: Sequence[str] = ()
     traces: TraceCount | None = None
     knobs: Mapping[str, Any] = field(default_factory=dict)
+    cap: str = ""
 
     def command(self, name: str, task: Task, **changed: Any) -> str:
         """The command with the flags of the climb's run, some of them changed."""
@@ -73,7 +75,14 @@ class Case:
 
     @property
     def higher_cap(self) -> dict[str, float]:
-        """The cap that was too low, surely higher."""
-        plan, default = self.preflight.cost.plan, RunConfig.model_fields["max_calls"].default
-        calls = int(self.knobs.get("max_calls", default))
-        return plan.raised(plan.cap, calls if plan.cap == "max_calls" else plan.given)
+        """As `higher_cap` has it."""
+        return higher_cap(self.preflight.cost.plan, self.cap, self.knobs)
+
+
+def higher_cap(plan: Plan, cap: str, knobs: Mapping[str, Any]) -> dict[str, float]:
+    """The cap that ended a climb, surely higher. cap: as the climb has it on record; where it has
+    none, the one that the plan took for it. knobs: of the climb's run.
+    """
+    cap = cap or plan.cap
+    given = plan.given if cap == plan.cap else RunConfig.model_fields[cap].default
+    return plan.raised(cap, knobs.get(cap, given))
