@@ -45,8 +45,7 @@ CLOCK = 1.5
 # calls of a search, to those it had, with which it may come again: levers grow in steps of half as
 # much to twice as much, and less would mostly ask what has been answered
 GROWN = 1.5
-# calls of an answer for one, from which it is told that some were asked for again, and nearly all
-OFTEN, TWICE = 1.2, 1.9
+OFTEN = 1.2  # calls for one, from which an LM is taken not to keep to a format
 CUT_SHARE = 0.1  # of the baseline's answers: beyond, that they were cut is told at once
 
 
@@ -57,7 +56,8 @@ class Setup:
 
     repeats: how often each val and test row is asked. search: train rows on which rungs compare
     candidates. rivals, constant, varied: as History has them.
-    embedder, writes_chat: as Context has them.
+    embedder: as Context has it. chat_calls: of an example in DSPy's chat format, which levers may
+    go back to; 0 where the LM does not keep to it, and none does.
     """
 
     task: Task
@@ -74,7 +74,7 @@ class Setup:
     constant: float = -1.0
     varied: bool = True
     embedder: Embedder | None = None
-    writes_chat: bool = True
+    chat_calls: float = 1.0
 
     def asking(self, watch: Observer) -> Asking:
         return Asking(self.task, self.threads, self.repeats, watch.scored)
@@ -92,8 +92,11 @@ class Setup:
         return self.meter.keeping(self.kept(baseline, best, self.after), calls)
 
     def kept_calls(self, baseline: Attempt, best: Attempt) -> int:
-        """LM calls that the test rows will take of these two."""
-        return int(self.repeats * len(self.splits.test) * (baseline.calls + best.calls))
+        """LM calls that the test rows will take of these two, or of what the next lever makes of
+        the best one.
+        """
+        rows = self.repeats * len(self.splits.test)
+        return math.ceil(rows * (baseline.calls + max(best.calls, self.chat_calls)))
 
     def kept(self, baseline: Attempt, best: Attempt, after: int = 0) -> Callable[[], Spent]:
         """What the test rows will take of these two, if they take what rows of val have taken, and
@@ -160,7 +163,7 @@ def baseline(setup: Setup, watch: Observer) -> Attempt:
         promoted=True,
         calls=calls,
     )
-    _note(evaluation, _calls_for_one(attempt, setup.repeats), watch)
+    _note(evaluation, calls_for_one(attempt), watch)
     watch.finished(attempt)
     return attempt
 
@@ -193,9 +196,9 @@ def tried_rung(
     """
     assert incumbent.program
     spent, start = setup.meter.usage(), time.perf_counter()
-    attempt = Attempt(rung.name, rung.family)
+    attempt, part, most = Attempt(rung.name, rung.family), 0, 0
     try:
-        rung = _asking_once(rung, incumbent, setup.repeats)
+        rung = _as_dear(rung, incumbent)
         part, then, most = _shared_out(setup, rung, incumbent, learn, left, after)
         if (grown := math.ceil(GROWN * part)) <= most:
             attempt = replace(attempt, grown=grown)
@@ -208,7 +211,8 @@ def tried_rung(
     except Skip as skip:
         attempt = replace(attempt, skipped=str(skip), starved=isinstance(skip, Starved), grown=0)
     except (BudgetExhausted, ShareExhausted) as error:
-        ended = isinstance(error, BudgetExhausted)  # by a cap: it was not tried to its end
+        # it was not tried to its end, and a higher cap would let it
+        ended = isinstance(error, BudgetExhausted) or part < most
         attempt = replace(attempt, error=str(error), starved=ended)
     except Exception as error:  # a rung that crashes is an outcome; the climb goes on
         ours = isinstance(error, WorkbenchError)
@@ -220,9 +224,12 @@ def _check_search(asked: Usage) -> None:
     """Raises WorkbenchError where most of what a search asked brought no answer: DSPy's optimizers
     take that for wrong answers, and what they return says nothing of the lever.
     """
-    failed = asked.failed - asked.too_long
-    if asked.calls >= FEWEST and failed > asked.calls / 2:
-        raise WorkbenchError(f"{failed} of {asked.calls} calls of its search failed")
+    sent, answered = asked.asked - asked.cached, asked.calls - asked.failed
+    failed = (
+        sent - answered - asked.too_long
+    )  # a request that was made again may have been answered
+    if sent >= FEWEST and failed > sent / 2:
+        raise WorkbenchError(f"{failed} of {sent} calls of its search failed")
 
 
 def _shared_out(
@@ -249,7 +256,7 @@ def _shared_out(
 
 def demand(setup: Setup, rung: Rung, incumbent: Attempt, learn: tuple[dspy.Example, ...]) -> Demand:
     """LM calls of a rung that builds on the incumbent."""
-    rung = _asking_once(rung, incumbent, setup.repeats)
+    rung = _as_dear(rung, incumbent)
     return rung.demand(*_taken(setup, incumbent, learn))
 
 
@@ -259,13 +266,14 @@ def _taken(
     """What a rung's calls hang on, as Rung.demand takes it."""
     val, test = (setup.repeats * len(rows) for rows in (setup.splits.val, setup.splits.test))
     search = min(setup.search, len(learn) // 3)
-    return val, test, search, max(1.0, incumbent.calls), rows_a_set(_right(incumbent))
+    calls = max(1.0, incumbent.calls, setup.chat_calls)
+    return val, test, search, calls, rows_a_set(_right(incumbent))
 
 
 def _right(incumbent: Attempt) -> float:
-    """Share of its answers that earn points: those that a bootstrapping teacher may show."""
+    """Share of its answers that are wholly right: those that a bootstrapping teacher may show."""
     scores = known(incumbent.evaluation.scores) if incumbent.evaluation else []
-    return sum(score > 0 for score in scores) / len(scores) if scores else 0.0
+    return sum(score >= 1 for score in scores) / len(scores) if scores else 0.0
 
 
 def _context(
@@ -283,36 +291,28 @@ def _context(
         setup.embedder,
         setup.splits.synthetic,
         _right(incumbent),
-        setup.writes_chat,
+        setup.chat_calls > 0,
     )
 
 
-def _asking_once(rung: Rung, incumbent: Attempt, repeats: int) -> Rung:
-    """The rung as dear as its program will be: another format ends the second call for each chat
-    answer that cannot be parsed.
+def _as_dear(rung: Rung, incumbent: Attempt) -> Rung:
+    """The rung as dear as its program will be where the LM does not keep to chat: another format
+    ends the second calls, and reasoning in this one may have every answer asked for again.
     """
     assert incumbent.program
-    if rung.family != "format" or incumbent.program.format != "chat":
+    calls = calls_for_one(incumbent)
+    if incumbent.program.format != "chat" or calls < OFTEN:
         return rung
-    return replace(rung, dearer=0.5) if _calls_for_one(incumbent, repeats) >= 2 else rung
+    dearer = {"format": 1 / calls, "reasoning": 2 / calls}
+    return replace(rung, dearer=dearer.get(rung.family, rung.dearer))
 
 
-def writes_chat(baseline: Attempt, repeats: int) -> bool:
-    """Whether the LM has kept to DSPy's chat format, which the baseline's answers were asked in:
-    one that does not is asked again for nearly each of them.
-    """
-    return _calls_for_one(baseline, repeats) < TWICE
-
-
-def _calls_for_one(attempt: Attempt, repeats: int) -> float:
-    """LM calls of an answer, without a judge's, where the program makes one; 1 where it has steps
-    of its own, as many as it likes.
-    """
-    assert attempt.program and attempt.evaluation
-    if type(attempt.program.inner) not in (dspy.Predict, dspy.ChainOfThought):
-        return 1.0
+def calls_for_one(attempt: Attempt) -> float:
+    """LM calls in place of one, as an answer that could not be read is asked for again."""
+    assert attempt.evaluation
     outcomes = attempt.evaluation.outcomes
-    return sum(o.usage.asked for o in outcomes) / len(outcomes) / repeats
+    asked, again = sum(o.usage.asked for o in outcomes), sum(o.again for o in outcomes)
+    return asked / (asked - again) if asked > again else 1.0
 
 
 def _raced(setup: Setup, program: Program, incumbent: Attempt, watch: Observer) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 import dspy
 
 from optimize.climb.attempts import (
+    OFTEN,
     Setup,
     baseline,
+    calls_for_one,
     demand,
     on_record,
     tried_rung,
-    writes_chat,
 )
 from optimize.climb.judging import compared, still_reached
 from optimize.climb.observer import Attempt, Observer
@@ -81,7 +82,8 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
 
     Each time the first one comes for which what is useful to it is left, or else the first one,
     with what there is: that is no whole try, but calls that nobody makes are none at all. Then
-    those come again that were given less than they can use, while there are calls.
+    those come again that were given less than they can use, while there are calls; before votes,
+    whose answers take several.
     """
     rungs = [rung.priced(setup.task) for rung in rungs]
     thinks = bool(room_to_think(dspy.settings.lm))
@@ -92,7 +94,8 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
         while queue and (why := unfit.get(queue[0].name)):
             unfitted = queue.pop(0)
             climbing.add(Attempt(unfitted.name, unfitted.family, skipped=why, unfit=True))
-        queue = queue or climbing.larger(rungs)
+        if all(rung.family == "votes" for rung in queue):
+            queue = [*climbing.larger(rungs, queue), *queue]
         fit = [rung for rung in queue if not unfit.get(rung.name)]
         decision = climbing.decided(len(fit))
         if decision.verdict != "improving":
@@ -149,8 +152,8 @@ class _Climbing:
         val, test = (setup.repeats * len(r) for r in (setup.splits.val, setup.splits.test))
         left, each = self._left([on_record(self.incumbent, setup.task)]), least_calls(setup.task)
         rows = rows_that_compare(rungs, len(self.learn), left, val, test, each)
-        chat = writes_chat(self.incumbent, setup.repeats)
-        self.setup = replace(setup, search=rows, writes_chat=chat)
+        chat = self.incumbent.calls if calls_for_one(self.incumbent) < OFTEN else 0.0
+        self.setup = replace(setup, search=rows, chat_calls=chat)
 
     @property
     def scored(self) -> list[Attempt]:
@@ -170,9 +173,10 @@ class _Climbing:
         self.attempts.append(attempt)
         self.watch.finished(attempt)
 
-    def larger(self, rungs: Sequence[Rung]) -> list[Rung]:
+    def larger(self, rungs: Sequence[Rung], after: Sequence[Rung]) -> list[Rung]:
         """One of the rungs that could have used more calls, each once, with at least half as many
-        again as it had: the one whose program gained most, since what works may work better.
+        again as it had: the one whose program gained most, since what works may work better. after:
+        those to come, whose calls it leaves.
         """
         names = {attempt.rung for attempt in self.attempts}
         done = {a.rung: a for a in self.attempts if a.grown and a.rung + AGAIN not in names}
@@ -182,6 +186,7 @@ class _Climbing:
             if rung.name in done
         ]
         left = self._left([on_record(a, self.setup.task) for a in self.scored])
+        left -= sum(self._demand(rung).useful for rung in after)
         fitting = [r for r in again if self._demand(r).useful <= left]
 
         def gained(rung: Rung) -> float:

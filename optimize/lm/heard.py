@@ -11,10 +11,13 @@ from typing import Any
 
 @dataclass
 class Heard:
-    """cut: tokens at which the last of the answers was cut; 0 where it was not."""
+    """cut: tokens at which the last of the answers was cut; 0 where it was not. again: calls that
+    were made since an answer could not be read.
+    """
 
     texts: list[str] = field(default_factory=list)
     cut: int = 0
+    again: int = 0
 
 
 _heard: ContextVar[Heard | None] = ContextVar("heard", default=None)
@@ -39,3 +42,10 @@ def note(outputs: list[Any], cut: int = 0) -> None:
     if found is not None:
         found.texts += [str(o.get("text", o) if isinstance(o, dict) else o) for o in outputs]
         found.cut = cut
+
+
+def note_again() -> None:
+    """An answer could not be read, and is asked for once more."""
+    found = _heard.get()
+    if found is not None:
+        found.again += 1

@@ -12,6 +12,7 @@ from typing import Any
 import dspy
 
 from optimize.data.fields import denulled, is_optional, lenient
+from optimize.lm import heard
 from optimize.lm.dspy_door import OwnFallback
 from optimize.lm.thinking import THOUGHTS
 from optimize.program.compact_format import CompactAdapter
@@ -46,6 +47,7 @@ class Nulls(OwnFallback):
         return {name: denulled(value, fields[name].annotation) for name, value in found.items()}
 
     def fallback(self) -> dspy.JSONAdapter:
+        heard.note_again()
         return Json(use_native_function_calling=False)
 
 

@@ -171,6 +171,7 @@ def _outcome(program: dspy.Module, asking: Asking, job: Job) -> Outcome:
         asked_anew=int(usage.calls > 0),
         seconds=seconds,
         unread=_is_unread(outcome, usage),
+        again=said.again,
     )
 
 
@@ -248,6 +249,7 @@ def _together(repeats: Sequence[Outcome], outputs: Mapping[str, Any]) -> Outcome
         scoring=scoring,
         asked_anew=len(anew),
         cut=max(o.cut for o in repeats),
+        again=sum(o.again for o in repeats),
         seconds=fmean(o.seconds for o in anew or repeats),
         repeats=scores,
         confidence=sure,

@@ -31,6 +31,7 @@ class Outcome:
     None where neither is known. said: what LMs answered, call by call, word for word. cut: the
     tokens at which the last of these was cut, since it may take no more; 0: it was not. capped: a
     cap on the run forbade to ask. unread: there is no answer since the LM does not read so much.
+    again: calls of `usage` that were made since an answer before could not be read.
     """
 
     score: float | None
@@ -47,6 +48,7 @@ class Outcome:
     cut: int = 0
     capped: bool = False
     unread: bool = False
+    again: int = 0
 
     @property
     def asked(self) -> int:

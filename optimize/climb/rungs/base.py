@@ -105,8 +105,8 @@ class Context:
     calls: how many calls the incumbent makes for one example (a format that does not parse asks
     twice). search: train rows on which candidates are compared. embedder: what finds rows and
     passages by meaning, if there is one. synthetic: rows that an LM wrote, for the one rung that
-    may show them. right: share of answers that earn points; 0: not known. writes_chat: whether the
-    task LM keeps to DSPy's chat format.
+    may show them. right: share of answers that are wholly right; 0: not known. writes_chat: whether
+    the task LM keeps to DSPy's chat format.
     """
 
     task: Task

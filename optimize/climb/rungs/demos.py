@@ -91,13 +91,11 @@ def likeliest(
 def in_formats(student: Program, context: Context) -> list[Program]:
     """The program, and the same in the format that demos may suit better: what an LM does best
     without a demo, which the format was chosen by, tells little of what it does best with some.
-    Chat is none for an LM that never keeps to it, and takes two calls an answer.
+    Chat is none for an LM that does not keep to it: its answers are asked for twice.
     """
-    if student.format != "chat" and not context.writes_chat:
-        return [student]
     other = fresh(student)
     other.format = "chat" if student.format == "compact" else "compact"
-    return [student, other]
+    return [p for p in (student, other) if p.format != "chat" or context.writes_chat]
 
 
 def with_synthetic(student: Program, context: Context) -> Program:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import dspy
 
-from optimize.climb.rungs.base import Context, Skip, compared_on, fitting, fresh, hushed
+from optimize.climb.rungs.base import BOOTSTRAP, Context, Skip, compared_on, fitting, fresh, hushed
 from optimize.climb.rungs.demos import to_bootstrap
+from optimize.errors import ShareExhausted
 from optimize.lm.room import written
 from optimize.lm.thinking import room_to_think
 from optimize.program.program import Program, student
@@ -31,7 +34,8 @@ def reasoning(incumbent: Program, context: Context) -> Program:
     pool, search = context.halves()
     candidates = starts(incumbent)
     if _pays(context, len(candidates) + 1, 2 * context.a_set(DEMOS)):
-        candidates.append(_bootstrapped(candidates[-1], pool, context))
+        with contextlib.suppress(ShareExhausted):  # one candidate fewer
+            candidates.append(_bootstrapped(candidates[-1], pool, context))
     elif not _pays(context, len(candidates)):
         return candidates[0]
     return context.best(fitting(candidates, search), search)
@@ -59,6 +63,7 @@ def _pays(context: Context, candidates: int, once: int = 0) -> bool:
 
 
 def _bootstrapped(bare: Program, pool: list[dspy.Example], context: Context) -> Program:
+    rows = to_bootstrap(pool, context)[:BOOTSTRAP]
     with hushed(), dspy.context(max_errors=len(context.train)):
         optimizer = dspy.BootstrapFewShot(
             metric=float_metric(context.task),
@@ -66,5 +71,5 @@ def _bootstrapped(bare: Program, pool: list[dspy.Example], context: Context) -> 
             max_labeled_demos=0,
             teacher_settings={"lm": context.teacher},
         )
-        found: Program = optimizer.compile(fresh(bare), trainset=to_bootstrap(pool, context))
+        found: Program = optimizer.compile(fresh(bare), trainset=rows)
     return found
