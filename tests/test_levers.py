@@ -289,12 +289,21 @@ def test_a_race_that_its_share_ends_goes_by_its_last_whole_round(
 
 
 def test_an_lm_that_never_keeps_to_chat_is_not_asked_in_it(context: Context) -> None:
-    begun = student(TASK)
-    begun.format = "compact"
-    rows = context.unheld_rows()
-    for writes, formats in ((True, {"compact", "chat"}), (False, {"compact"})):
+    begun, rows = student(TASK), context.unheld_rows()
+    for format, writes, shown in (
+        ("compact", True, {"compact", "chat"}),
+        ("compact", False, {"compact"}),
+        ("json", False, {"compact", "json"}),
+        ("chat", False, {"compact"}),
+    ):
+        begun.format = format
         found = likeliest(begun, replace(context, writes_chat=writes), 4, rows)
-        assert len(found) == 4 and {program.format for program in found} == formats
+        assert len(found) == 4 and {program.format for program in found} == shown
+
+
+def test_reasoning_has_a_program_where_its_share_ends(context: Context) -> None:
+    few, found = calls(context, "reasoning", 30)
+    assert few == 30 and "reasoning" in render(found, TRAIN[0])
 
 
 def test_a_long_guide_is_shortened_with_what_the_lever_needs(

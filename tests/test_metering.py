@@ -245,3 +245,15 @@ def test_the_cap_that_ends_a_run_is_the_one_that_is_known(
         meter.send(1)
         meter.add(0.1, tokens_in=8, tokens_out=2, cost=0.004)
     assert meter.tightest() == expected
+
+
+def test_what_a_climb_was_planned_with_weighs_like_so_many_calls() -> None:
+    """Zero-shot prompts are short: what they took is not what a call with demos takes."""
+    meter = Meter(10_000, Limits(tokens=100_000))
+    assert meter.remaining() == 10_000, "nobody knows what a call takes"
+    meter.expect((1000, 0, 0), 50)
+    assert meter.remaining() == 100, "as planned, also where the cache knows all answers"
+    for _ in range(50):
+        meter.send(1)
+        meter.add(0.0, tokens_in=90, tokens_out=10)
+    assert meter.remaining() == pytest.approx((100_000 - 5000) / 550, abs=1)

@@ -96,7 +96,7 @@ class Setup:
         the best one.
         """
         rows = self.repeats * len(self.splits.test)
-        return math.ceil(rows * (baseline.calls + max(best.calls, self.chat_calls)))
+        return _upto(rows, baseline.calls) + _upto(rows, max(best.calls, self.chat_calls))
 
     def kept(self, baseline: Attempt, best: Attempt, after: int = 0) -> Callable[[], Spent]:
         """What the test rows will take of these two, if they take what rows of val have taken, and
@@ -129,6 +129,14 @@ class Setup:
         seconds = sum(o.seconds * o.asked_anew for o in anew) / self.threads
         tokens = used.tokens_in + used.tokens_out
         return tokens / answers, used.cost / answers, seconds / answers / 60
+
+
+def _upto(rows: int, calls: float) -> int:
+    """LM calls that so many rows take, by what other rows took on average: where some of these were
+    asked again, two standard deviations more.
+    """
+    again = calls % 1
+    return math.ceil(rows * calls + 2 * math.sqrt(rows * again * (1 - again)))
 
 
 def baseline(setup: Setup, watch: Observer) -> Attempt:

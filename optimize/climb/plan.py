@@ -48,7 +48,7 @@ class Plan(Record):
     """least: calls without which val and test rows cannot be asked, at one a row: some programs
     take but one of their steps. enough: with these hardly a rung is skipped for want of them; most:
     more can be of no use. allowed: those that the caps come to; cap: the knob that allows no more,
-    given: its value.
+    given: its value. each: what a call takes of every cap, by its knob.
     """
 
     rungs: list[PlannedRung]
@@ -58,6 +58,7 @@ class Plan(Record):
     allowed: int = 0
     cap: str = "max_calls"
     given: int | float = 0
+    each: dict[str, float] = {}  # noqa: RUF012 (frozen)
     full: str = Field(
         "", description="flags with which `enough` calls are allowed; empty: they are"
     )
@@ -128,6 +129,7 @@ def _shared_out(task: Task, splits: Splits, config: RunConfig, after: int, caps:
         allowed=caps.calls,
         cap=caps.knob,
         given=getattr(config, caps.knob),
+        each=caps.each,
         full=caps.for_calls(enough, config),
     )
 

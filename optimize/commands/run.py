@@ -58,6 +58,8 @@ from optimize.stats.records import ScoreRecord
 from optimize.store.champion import champion
 from optimize.store.write import Run
 
+PLANNED = 0.25  # of the calls of a climb: what it was planned with is as good to know as these
+
 
 def run(session: Session, rungs: Sequence[Rung] | None = None) -> Report:
     """Check the data, climb, decide, fine-tune or hand off if the gate opens, settle on test,
@@ -103,7 +105,11 @@ def _climbed(
     session: Session, tracked: Run, rungs: Sequence[Rung], checks: Preflight
 ) -> tuple[Climb, ClimbRecord, dict[str, Evaluation]]:
     """The climb, what is on record of it, and its two programs' answers to the test rows."""
-    memory = remembered(session)
+    memory, plan = remembered(session), checks.cost.plan
+    tokens, usd, minutes = (
+        plan.each.get(k, 0.0) for k in ("max_tokens", "budget_usd", "max_minutes")
+    )
+    session.meter.expect((tokens, usd, minutes), PLANNED * plan.allowed)
     known = {"rivals": memory.rivals, "constant": checks.constant, "varied": checks.varied}
     setup = session.setup(calls_after(session), **known)
     found = climb(setup, rungs, Both(tracked, session.watch))

@@ -25,23 +25,17 @@ class Limits:
                 return f"The cap of {limit:g} {unit} is reached (--{flag})."
         return ""
 
-    def calls(self, sent: int, spent: Spent, kept: Spent = NOTHING, idle: float = 0.0) -> float:
-        """How many calls more they allow, if these take what those sent have taken on average and
-        so much is kept back; 0 at least. idle: minutes spent in which none was asked for.
+    def calls(self, call: Spent, spent: Spent, kept: Spent = NOTHING) -> float:
+        """How many calls more they allow, if each takes so much and so much is kept back; 0 at
+        least.
         """
-        return min(self.calls_each(sent, spent, kept, idle).values(), default=math.inf)
+        return min(self.calls_each(call, spent, kept).values(), default=math.inf)
 
-    def calls_each(
-        self, sent: int, spent: Spent, kept: Spent = NOTHING, idle: float = 0.0
-    ) -> dict[str, float]:
-        """The same for each of them, by its flag; without those of which nothing was taken."""
-        if not sent:
-            return {}
-        tokens, usd, minutes = spent
-        asking = self._each(tokens, usd, minutes - idle)
-        each = zip(self._each(*spent), self._each(*kept), asking, strict=True)
+    def calls_each(self, call: Spent, spent: Spent, kept: Spent = NOTHING) -> dict[str, float]:
+        """The same for each of them, by its flag; without those of which a call takes nothing."""
+        each = zip(self._each(*spent), self._each(*kept), self._each(*call), strict=True)
         return {
-            flag: max(0.0, (limit - n - back) * sent / took)
+            flag: max(0.0, (limit - n - back) / took)
             for (flag, _, limit, n), (*_, back), (*_, took) in each
             if took > 0
         }

@@ -63,6 +63,7 @@ class Meter:
         self._idle = 0.0  # seconds of it in which no request was asked for
         self._keys: set[str] = set()
         self._parts: dict[Role, Meter] = {}
+        self._expected, self._weight = NOTHING, 0.0
         self._kept: Callable[[], Spent] = _nothing
         self._kept_calls = 0
 
@@ -92,15 +93,33 @@ class Meter:
         with self._lock:
             sent = self._numbers["calls"]  # retries too
             left = self.max_calls - max(self._numbers["different"], sent) - kept
-            return int(min(left, self.limits.calls(sent, self._spent(), taking, self._idle / 60)))
+            return int(min(left, self.limits.calls(self._call(), self._spent(), taking)))
 
     def tightest(self) -> str:
         """The knob of the cap that allows the fewest calls more."""
         with self._lock:
             sent = self._numbers["calls"]
             left = {"max-calls": float(self.max_calls - max(self._numbers["different"], sent))}
-            left |= self.limits.calls_each(sent, self._spent(), idle=self._idle / 60)
+            left |= self.limits.calls_each(self._call(), self._spent())
         return min(left, key=lambda flag: left[flag]).replace("-", "_")
+
+    def expect(self, call: Spent, weight: float) -> None:
+        """A call is likely to take so much, 0 where that is not known: as good to know as so many
+        calls that did. The first ones of a climb are short, and from the cache none is sent.
+        """
+        self._expected, self._weight = call, weight
+
+    def _call(self) -> Spent:
+        """What one more is likely to take of the caps."""
+        sent, (tokens, usd, minutes) = self._numbers["calls"], self._spent()
+        if not sent:
+            return self._expected
+        took = tokens, usd, minutes - self._idle / 60
+        tokens, usd, minutes = (
+            (n + self._weight * likely) / (sent + self._weight) if likely else n / sent
+            for n, likely in zip(took, self._expected, strict=True)
+        )
+        return tokens, usd, minutes
 
     def average(self) -> Spent:
         """What a call sent has taken on average; nothing where none was. Its minutes are known from
