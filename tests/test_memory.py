@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from optimize.commands import memory
-from optimize.commands.memory import remembered
+from optimize.commands.memory import remembered, tunings_read
 from optimize.commands.redraw import redraw
 from optimize.commands.run import run
 from optimize.commands.session import Own, Session, tracked_run
@@ -65,7 +64,7 @@ def test_what_a_sweeps_cells_tuned_counts_as_judged(again: Callable[..., Session
         with tracked_run(owner, "finetune") as tracked:
             tracked.client.set_tag(tracked.id, "verdict", "plateau")
             tracked.scores("test", RowScores(rows=rows, programs=scores))
-    assert readings(rows, memory.tests_read(again(), ("tuned",))) == 2
+    assert readings(rows, tunings_read(again())) == 2
 
 
 def test_other_val_rows_have_judged_nothing(again: Callable[..., Session]) -> None:

@@ -232,10 +232,9 @@ def _check_search(asked: Usage) -> None:
     """Raises WorkbenchError where most of what a search asked brought no answer: DSPy's optimizers
     take that for wrong answers, and what they return says nothing of the lever.
     """
+    # a request that failed may have been made again, and answered
     sent, answered = asked.asked - asked.cached, asked.calls - asked.failed
-    failed = (
-        sent - answered - asked.too_long
-    )  # a request that was made again may have been answered
+    failed = sent - answered - asked.too_long
     if sent >= FEWEST and failed > sent / 2:
         raise WorkbenchError(f"{failed} of {sent} calls of its search failed")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from optimize import lm as lms
 from optimize.climb.verdict import SURE, confirms
-from optimize.commands.memory import tests_read
+from optimize.commands.memory import tests_read, tunings_read
 from optimize.commands.next_step import next_step
 from optimize.commands.on_test import on_test
 from optimize.commands.report import export, page_of
@@ -216,7 +216,7 @@ def _judged(
     test = before, after = found["prompt"], found["tuned"]
     rows = [row_hash(session.task, e) for e in session.splits.test]
     now = dict(zip(rows, after.scores, strict=True))
-    tunings = readings(rows, [now, *tests_read(session, ("tuned",))])
+    tunings = readings(rows, [now, *tunings_read(session)])
     gain = paired_gain(before.scores, after.scores, level(tunings))
     assert tuned.chosen.change
     seen = effects(

@@ -43,17 +43,20 @@ def remembered(session: Session) -> Memory:
     return Memory(different, tuple(rivals), tuple(tests_read(session)))
 
 
-PROGRAMS = ("prompt", "tuned")  # of a run, that test rows judge
+def tests_read(session: Session) -> list[ByRow]:
+    """The scores on test rows of all programs, on all LMs, that they have judged."""
+    rechecked = rechecked_tests(session.home, session.task.name).values()
+    return [*_tests_of(session, ("prompt", "tuned")), *rechecked]
 
 
-def tests_read(session: Session, programs: Sequence[str] = PROGRAMS) -> list[ByRow]:
-    """The scores on test rows of these programs of all runs, on all LMs, that they have judged, and
-    with all of them those of rechecks.
-    """
-    task = session.task.name
-    found = _of_all_runs(session, lambda home: earlier_tests(home, task, programs))
-    rechecked = rechecked_tests(session.home, task).values() if programs is PROGRAMS else ()
-    return [*found, *rechecked]
+def tunings_read(session: Session) -> list[ByRow]:
+    """Those of tuned LMs alone."""
+    return _tests_of(session, ("tuned",))
+
+
+def _tests_of(session: Session, programs: Sequence[str]) -> list[ByRow]:
+    name = session.task.name
+    return _of_all_runs(session, lambda home: earlier_tests(home, name, programs))
 
 
 def _of_all_runs(session: Session, read: Callable[[Path], Iterable[T]]) -> list[T]:

@@ -90,8 +90,7 @@ def _open_the_gate(report: Report) -> Step:
     first = next(iter(report.gate.failed), None)
     if first is None or not first.command:
         return gate
-    note = f"{first.name}: {first.value}. {first.advice}".removesuffix(".").strip(" .")
-    return Step(first.command, note=note)
+    return Step(first.command, note=f"{first.name}: {first.value}. {first.advice}".strip(" ."))
 
 
 def _after_tuning(report: Report, session: Session) -> Step | None:
