@@ -262,3 +262,11 @@ def test_a_field_may_be_called_as_a_word_of_json_schema() -> None:
     schema = answer_schema(asked)
     jsonschema.validate({"name": "size", "default": "1"}, schema)
     assert set(schema["required"]) == set(schema["properties"]) == {"name", "default"}
+
+
+def test_a_field_that_may_be_null_may_be_left_out() -> None:
+    asked = dspy.Signature("trip -> place: str | None, day: str | None, n: int")
+    read = CompactAdapter().parse(asked, '{"place": "Bern", "n": 3}')
+    assert read == {"place": "Bern", "day": None, "n": 3} and list(read) == ["place", "day", "n"]
+    with pytest.raises(dspy.AdapterParseError):
+        CompactAdapter().parse(asked, '{"place": "Bern", "day": null}')

@@ -128,6 +128,39 @@ def test_labels_that_are_digits_are_read_from_csv(tiny: Tiny, mood_rows: Rows) -
     assert {e.grade for e in load_splits(tiny(Grade, rows_csv=as_csv(rows))).train} == {"1", "2"}
 
 
+class Stars(dspy.Signature):
+    text: str = dspy.InputField()
+    stars: Literal[1, 2, 3] = dspy.OutputField()
+    again: Literal[1, 2] | None = dspy.OutputField()
+
+
+def test_labels_that_are_numbers_are_read_from_csv(tiny: Tiny, mood_rows: Rows) -> None:
+    rows = [
+        {"text": row["text"], "stars": str(n % 3 + 1), "again": ("1", "")[n % 2]}
+        for n, row in enumerate(mood_rows)
+    ]
+    found = load_splits(tiny(Stars, rows_csv=as_csv(rows))).train
+    assert {e.stars for e in found} == {1, 2, 3} and {e.again for e in found} == {1, None}
+
+
+def test_the_hubs_labels_are_read_by_their_names(
+    tiny: Tiny, mood_rows: Rows, tmp_path: Path
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    names = ["bad", "good"]
+    columns = {
+        "text": [row["text"] for row in mood_rows],
+        "mood": [names.index(row["mood"]) for row in mood_rows],
+    }
+    kinds = {"text": datasets.Value("string"), "mood": datasets.ClassLabel(names=names)}
+    made = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    (tmp_path / "hub").mkdir()
+    made.to_parquet(tmp_path / "hub" / "rows.parquet")
+    task = replace(tiny(rows=mood_rows), data=str(tmp_path / "hub"))
+    told = {e.text: e.mood for side in load_splits(task).sides().values() for e in side}
+    assert told == {row["text"]: row["mood"] for row in mood_rows}
+
+
 def test_blank_lines_crlf_and_unusual_separators_do_not_shift_rows(
     tiny: Tiny, mood_rows: Rows
 ) -> None:

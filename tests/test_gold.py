@@ -176,3 +176,16 @@ def test_inputs_without_a_word_have_a_nearest_neighbour(tiny: Tiny) -> None:
         for n in range(4)
     ]
     assert set(baseline_scores(task, rows, rows)[NEAREST]) == {1.0}
+
+
+def test_the_best_constant_is_the_one_that_the_metric_likes_best(tiny: Callable[..., Task]) -> None:
+    """With stars that count by how near they are, the middle beats the commonest."""
+    stars = dspy.Signature("text -> stars: Literal[1, 2, 3, 4, 5]")
+    given = [1] * 9 + [3] * 8 + [5] * 8
+    task = replace(
+        tiny(stars),
+        metric=lambda row, said: Score(1 - abs(row.stars - said.stars) / 4),
+    )
+    rows = [dspy.Example(text=f"t {n}", stars=s).with_inputs("text") for n, s in enumerate(given)]
+    score = fmean(baseline_scores(task, rows, rows)[CONSTANT])
+    assert score == pytest.approx((9 * 0.5 + 8 * 1 + 8 * 0.5) / 25)

@@ -6,19 +6,24 @@ import csv
 import json
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
+from fastapi import HTTPException
 from typer.testing import CliRunner
 
 from optimize.cli import app
+from optimize.commands import in_use
 from optimize.commands.applying import batches
 from optimize.commands.init import write_project
 from optimize.commands.new import write_task
 from optimize.lm.batch import box as boxes
 from optimize.store.listing import listed
+from optimize.store.open import client
+from optimize.store.read import Found
 from tests.batch_server import BatchServer
 from tests.stored import stored_run
 from tests.test_lm import chat_app, served
@@ -114,6 +119,54 @@ def test_the_same_lm_is_asked_anew_each_time(at: Any) -> None:
         "today's endpoint, not the cache"
     )
     assert again["test_reads"] == found["test_reads"], "the same scores are no new reading"
+    store = client(Path.cwd())
+    (review,) = [e for e in store.search_experiments() if e.name == "review"]
+    for run in store.search_runs([review.experiment_id], "tags.command = 'recheck'"):
+        store.delete_run(run.info.run_id)
+    asked("recheck", *flags)
+    assert len(bodies) == 3 * n, "whatever runs somebody has deleted"
+
+
+def test_another_best_program_ends_a_command_that_waited(
+    at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, bodies = at(judge)
+    first = in_use.champion
+    calls = iter(range(9))
+
+    def later(root: Path, name: str) -> Found:
+        found = first(root, name)
+        return replace(found, id="0" * 32) if next(calls) else found
+
+    monkeypatch.setattr(in_use, "champion", later)  # as a run that ends meanwhile crowns it
+    assert "another program became the best one" in told("recheck", "--api-base", url)
+    assert not bodies
+
+
+def test_rows_whose_calls_failed_are_no_random_ones(at: Any, tmp_path: Path) -> None:
+    rows = reviews(random.Random(4), 40, [f"zo{word}" for word in NEUTRAL])
+
+    def refusing(body: dict[str, Any]) -> Any:
+        if any(row["text"] in json.dumps(body) for row in rows[:12]):
+            raise HTTPException(400, "flagged")
+        return judge(body)
+
+    url, _ = at(refusing)
+    path = written(tmp_path / "new.jsonl", rows)
+    found = asked("monitor", path, "--api-base", url, code=1)
+    assert found["verdict"] == "cannot tell" and found["score"] is None and found["failed"] == 12
+    shown = CliRunner().invoke(app, ["monitor", "review", path, "--api-base", url]).stdout
+    assert "Too many labelled rows have no answer" in shown
+
+
+def test_an_export_that_holds_the_devset_can_be_monitored(at: Any, tmp_path: Path) -> None:
+    url, _ = at(judge)
+    lines = Path("devsets/review/rows.jsonl").read_text().splitlines()
+    known = [json.loads(line) for line in lines]
+    rows = reviews(random.Random(5), 20, [f"zo{word}" for word in NEUTRAL])
+    found = asked("monitor", written(tmp_path / "all.jsonl", known + rows), "--api-base", url)
+    assert found["known"] == len(known) and found["auc_shown"] is None
+    assert not {"inputs", "unknown words"} & {test["kind"] for test in found["tests"]}
 
 
 def test_several_endpoints_of_one_lm_are_asked_as_one(at: Any) -> None:

@@ -4,11 +4,14 @@ shown rows or an instruction that was proposed, and says "red" before.
 
 from __future__ import annotations
 
+import enum
 import itertools
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +45,7 @@ from optimize.lm.dspy_door import evaluating
 from optimize.lm.meter import Meter
 from optimize.lm.room import HOSTED_THOUGHT, THOUGHT
 from optimize.program.guide import Guide
-from optimize.program.program import Program, render, student
+from optimize.program.program import Program, read_program, render, save, student
 from optimize.task import Task
 from tests.test_climb import COLOURS, TASK, Paint, example, filled
 from tests.test_lm import completion, served
@@ -414,3 +417,38 @@ def test_a_race_is_sized_by_what_it_asks(context: Context) -> None:
         assert many == 64 or compared_on(2 * many, rows) > 1.1 * budget
     assert replace(context, budget=47).comparable(3, 64) == 32
     assert replace(context, budget=4 * 17).comparable(17, 64) == 8, "four passes, rounded up"
+
+
+class Shade(enum.Enum):
+    LIGHT = "light"
+    DARK = "dark"
+
+
+@pytest.mark.parametrize("show", [with_demos, None])
+def test_demos_of_any_type_are_kept_without_the_columns_beside_them(
+    context: Context, tmp_path: Path, show: Any
+) -> None:
+    signature = dspy.Signature(
+        "thing: str, seen: datetime.date -> shade: Shade",
+        custom_types={
+            "Shade": Shade,
+            "datetime.date": date,
+        },
+    )
+    own = replace(TASK, signature=signature, root=tmp_path)
+    rows = tuple(
+        dspy.Example(
+            thing=f"thing {n}",
+            seen=date(2026, 1, n + 1),
+            shade=Shade.DARK,
+            cost=Decimal(n),
+            raw=b"\xff",
+        ).with_inputs("thing", "seen")
+        for n in range(9)
+    )
+    given = replace(context, task=own, train=rows)
+    made = show(student(own), list(rows)) if show else with_nearest(student(own), given, 3)
+    save(made, tmp_path / "kept.json")
+    assert "raw" not in (tmp_path / "kept.json").read_text()
+    loaded = read_program(own, tmp_path / "kept.json", lambda name: context.teacher)
+    assert render(loaded, rows[0]) == render(made, rows[0])

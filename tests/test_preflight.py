@@ -24,7 +24,7 @@ from optimize.errors import UserCodeError
 from optimize.report.planned import plan_sentences
 from optimize.report.sentences import preflight_sentences
 from optimize.report.text import checks
-from optimize.task import Task
+from optimize.task import Score, Task
 
 Tiny = Callable[..., Task]
 Rows = list[dict[str, Any]]
@@ -88,6 +88,24 @@ def test_planted_faults_are_found_with_their_lines(tiny: Tiny, review_rows: Rows
     assert next(n for n, line in enumerate(lines) if line.startswith("Fix")) < next(
         n for n, line in enumerate(lines) if "Look at" in line
     )
+
+
+class Tags(dspy.Signature):
+    text: str = dspy.InputField()
+    tags: list[str] = dspy.OutputField()
+
+
+def test_rows_that_the_metric_takes_for_equal_do_not_contradict(
+    tiny: Tiny, review_rows: Rows
+) -> None:
+    def as_sets(row: dspy.Example, said: dspy.Prediction) -> Score:
+        return Score(float(set(row.tags) == set(said.tags)))
+
+    rows = [{"text": row["text"], "tags": [row["mood"], "b"]} for row in review_rows]
+    turned = rows[0] | {"tags": rows[0]["tags"][::-1]}
+    for twin, count in ((turned, 0), (rows[0] | {"tags": ["c"]}, 1)):
+        task = replace(tiny(Tags, rows=[*rows, twin]), metric=as_sets)
+        assert checked(task).count("inputs labelled in contradictory ways") == count
 
 
 def test_rows_on_two_sides_of_a_given_split_are_a_problem(tiny: Tiny, review_rows: Rows) -> None:

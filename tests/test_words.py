@@ -56,3 +56,20 @@ def test_texts_with_words_have_the_vectors_they_had() -> None:
     ):
         assert (ours.fit_transform(texts) != theirs.fit_transform(texts)).nnz == 0
         assert list(ours.get_feature_names_out()) == list(theirs.get_feature_names_out())
+
+
+CHINESE = ("我的转账失败了", "怎么更换新的银行卡", "忘记了登录密码", "想要关闭我的账户")
+HINDI = ("मेरा भुगतान विफल हो गया", "नया कार्ड कैसे बदलें", "मैं पासवर्ड भूल गया", "खाता बंद करना है")
+
+
+@pytest.mark.parametrize(
+    ("texts", "asked"), [(CHINESE, "为什么转账失败了怎么办"), (HINDI, "भुगतान क्यों विफल हुआ")]
+)
+def test_scripts_without_spaces_or_with_marks_have_words(
+    tmp_path: Path, texts: tuple[str, ...], asked: str
+) -> None:
+    rows = tuple({"text": text} for text in texts)
+    assert Neighbours(1, texts, rows).find(asked) == [rows[0]]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"id": t, "title": "x", "text": t}) + "\n" for t in texts))
+    assert texts[0] in Passages(1, corpus).find(asked)[0]

@@ -124,8 +124,8 @@ def monitor(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Does the best program of TASK still hold on ROWS collected since? ok, relabel, re-optimize or
-    retrain, and why.
+    """Does the best program of TASK still hold on ROWS collected since? ok, relabel, re-optimize,
+    retrain or cannot tell, and why.
     """
     flags = knobs(locals())
     for name in ("rows", "ask", "lm", "api_base"):

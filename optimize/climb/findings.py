@@ -11,6 +11,7 @@ import dspy
 
 from optimize.data.excerpts import shown, shown_input
 from optimize.data.fields import is_optional
+from optimize.data.gold import Unscorable, scores_alone
 from optimize.data.inputs import input_texts
 from optimize.data.labels import Judged, duplicates, possible_label_errors
 from optimize.data.rows import Splits, alike, row_hash
@@ -76,7 +77,7 @@ def _rows(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
         return listed(what, ["; ".join(at[r] for r in rows) for rows in groups], problem)
 
     findings = [
-        groups(CONFLICTS, found.conflicts, problem=True),
+        groups(CONFLICTS, _at_odds(task, examples, found.conflicts), problem=True),
         groups(LEAKS, found.leaks, problem=True),
         groups("rows written more than once", found.same),
         groups("nearly equal inputs with different labels", found.near if task.label else ()),
@@ -104,6 +105,28 @@ def _rows(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
         ]
         findings.append(listed("rows whose label looks wrong", suspect))
     return findings
+
+
+def _at_odds(
+    task: Task, rows: Sequence[dspy.Example], groups: Sequence[Sequence[int]]
+) -> list[Sequence[int]]:
+    """Those in which the metric takes one row's gold answer for a worse one to another: where it
+    does not, as with lists in another order, or one reply in other words, the rows agree.
+    """
+    names = list(task.signature.output_fields)
+
+    def agree(group: Sequence[int]) -> bool:
+        pairs = [(a, b) for a in group for b in group if a != b]
+        gold = [{name: rows[b][name] for name in names} for _, b in pairs]
+        own = [{name: rows[a][name] for name in names} for a, _ in pairs]
+        asked = [rows[a] for a, _ in pairs]
+        found = zip(scores_alone(task, asked, gold), scores_alone(task, asked, own), strict=True)
+        return all(other.value >= its.value for other, its in found)
+
+    try:
+        return [group for group in groups if not agree(group)]
+    except Unscorable:
+        return list(groups)
 
 
 def _unfilled(task: Task, splits: Splits) -> list[Finding]:

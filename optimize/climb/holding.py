@@ -15,7 +15,7 @@ from optimize.stats.judge import Confusion, chance_at_least, corrected_gain
 from optimize.stats.two_samples import mean_change
 
 Recheck = Literal["still at target", "worse", "better", "cannot tell"]
-Watch = Literal["ok", "relabel", "re-optimize", "retrain"]
+Watch = Literal["ok", "relabel", "re-optimize", "retrain", "cannot tell"]
 ALARM = 0.05  # how often all tests of unlabelled rows together may cry wolf
 
 
@@ -90,14 +90,22 @@ def labelled(
 
 
 def watched(
-    found: Labelled | None, drifted: bool, tuned: bool, reached: bool, least: float
+    found: Labelled | None,
+    drifted: bool,
+    tuned: bool,
+    reached: bool,
+    least: float,
+    covered: bool = True,
 ) -> Watch:
     """What is to be done with the program.
 
+    covered: hardly a call for a labelled row has failed; the rows of others are no random ones.
     drifted: inputs or answers are of another kind than on record. reached: as in `labelled`.
     least: a loss that does not matter. Labels go before drift: a program that is surely at its
     target on drifted rows is in order.
     """
+    if not covered:
+        return "cannot tell"
     if found and (found.worse or found.missed):
         return "retrain" if tuned else "re-optimize"
     if not drifted:

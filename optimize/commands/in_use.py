@@ -66,6 +66,19 @@ class InUse:
         """Whether it has weights of its own."""
         return self.report.final is self.report.test.tuned
 
+    def at_work(self, session: Session) -> InUse:
+        """The same in the session that has the task to itself, its judge's errors known.
+
+        Raises WorkbenchError where what it has waited for has made another program the best one.
+        """
+        name = session.task.name
+        if champion(session.root, name).id != self.run.id:
+            raise WorkbenchError(
+                f"While this waited, another program became the best one of {name!r}. Give the "
+                "same command again. No call was made."
+            )
+        return replace(self, session=session).held_against_people()
+
     def held_against_people(self) -> InUse:
         """The same with its judge's errors known, where it has a judge: asks that one.
 

@@ -13,6 +13,7 @@ import dspy
 
 from optimize import lm as lms
 from optimize.climb.holding import Labelled, labelled, watched
+from optimize.climb.verdict import COVERAGE
 from optimize.commands.drift import LEAST, Rows, drift
 from optimize.commands.in_use import InUse, Recorded, check_cap, cost
 from optimize.commands.lock import task_lock
@@ -58,7 +59,7 @@ def monitor(found: InUse, config: RunConfig, path: Path, most: int) -> MonitorRe
     others.
     """
     with task_lock(found.session, "monitor") as session:
-        found = replace(found, session=session).held_against_people()
+        found = found.at_work(session)
         session = found.session
         if config.lm != found.lm:
             session.watch.noted(
@@ -112,12 +113,13 @@ def _record(found: InUse, new: New, recorded: Recorded, evaluation: Evaluation) 
     answered = list(zip(new.asked, evaluation.outcomes, strict=True))
     tests, seen = drift(found, new.rows, new.known, answered)
     scored = [(e, o) for e, o in answered if is_labelled(task, e)]
-    numbers = _score(found, _once(task, recorded, new), scored)
+    covered = is_covered([o for _, o in scored])
+    numbers = _score(found, _once(task, recorded, new), scored) if covered else {}
     judged: Labelled | None = numbers.pop("judged", None)
     reached = found.report.target_met
     drifted = any(test.drifted for test in tests)
     whole = len(new.asked) >= new.labelled  # else asking what is labelled comes first
-    verdict = watched(judged, drifted, found.tuned, reached, task.least_gain)
+    verdict = watched(judged, drifted, found.tuned, reached, task.least_gain, covered)
     return MonitorRecord(
         task=task.name,
         run=found.run.id,
@@ -142,6 +144,12 @@ def _record(found: InUse, new: New, recorded: Recorded, evaluation: Evaluation) 
         **numbers,
         **seen,
     )
+
+
+def is_covered(outcomes: Sequence[Outcome]) -> bool:
+    """Whether enough of the labelled rows that were asked, and that the LM reads, have a score."""
+    asked = [o for o in outcomes if not o.unread]
+    return len([o for o in asked if o.score is not None]) >= COVERAGE * len(asked)
 
 
 def _once(task: Task, recorded: Recorded, new: New) -> Recorded:

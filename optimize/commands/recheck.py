@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 from optimize import lm as lms
 from optimize.climb.holding import held
@@ -14,7 +15,7 @@ from optimize.commands.in_use import Cost, InUse, Recorded, check_cap, cost
 from optimize.commands.lock import task_lock
 from optimize.commands.memory import tests_read
 from optimize.commands.on_test import check_scored_batch
-from optimize.commands.session import tracked_run
+from optimize.commands.session import Session, tracked_run
 from optimize.config import NO_ADDRESS, RunConfig, state_dir
 from optimize.data.rows import row_hash
 from optimize.errors import WorkbenchError
@@ -64,11 +65,12 @@ def recheck(found: InUse, configs: Sequence[RunConfig]) -> RecheckRecord:
             with found.asking(config):
                 check_scored_batch(found.program(config), config)
     with task_lock(found.session, "recheck") as session:
-        found = replace(found, session=session).held_against_people()
+        found = found.at_work(session)
         session = found.session
         recorded = _few(found.recorded(), configs[0].test_rows)
         rows = [row_hash(session.task, row) for row in recorded.rows]
-        anew = len(rechecks(session.root, session.task.name)) + 1
+        number = len(rechecks(session.root, session.task.name)) + 1
+        anew, begun = _begun(session)
         earlier = tests_read(session)
         _planned(found, configs, recorded, readings(rows, earlier))
         evaluations = [
@@ -85,13 +87,26 @@ def recheck(found: InUse, configs: Sequence[RunConfig]) -> RecheckRecord:
             _line(found, config, recorded, evaluation, (len(configs), reads))
             for config, evaluation in zip(configs, evaluations, strict=True)
         ]
-        record = _record(found, recorded, lines, reads, anew)
+        record = _record(found, recorded, lines, reads, number)
         named = configs[0].model_copy(update={"lm": ", ".join(c.lm for c in configs)})
         with tracked_run(replace(session, config=named), "recheck") as tracked:
             scores = {_name(c): list(e.scores) for c, e in zip(configs, evaluations, strict=True)}
             tracked.scores("test", RowScores(rows=rows, programs=scores))
             tracked.rechecked(record)
+        begun.unlink()
         return record
+
+
+def _begun(session: Session) -> tuple[int, Path]:
+    """What tells this recheck's answers from those of all before, in the cache, and where it is
+    kept until it is done, so that one that was stopped goes on. Runs may be deleted, or be kept
+    elsewhere by now: their number tells nothing.
+    """
+    path = state_dir(session.root) / "rechecks" / session.task.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file():
+        path.write_text(str(time.time_ns() // 1_000_000))
+    return int(path.read_text()), path
 
 
 def _name(config: RunConfig) -> str:

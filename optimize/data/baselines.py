@@ -108,14 +108,22 @@ def _constant(task: Task, train: Sequence[dspy.Example], outputs: Sequence[Outpu
     known = {to_json(found): found for found in outputs}
     counts = Counter(map(to_json, outputs))
     common = sorted(counts, key=lambda text: (-counts[text], text))
-    if task.label:
-        return known[common[0]]
-    some = train[:TRIED_ON]
+    first: dict[str, dspy.Example] = {}  # of the rows with each label, one stands for all
+    for row, found in zip(train, map(to_json, outputs), strict=True):
+        first.setdefault(found, row)
+    some = list(first.values()) if task.label else list(train[:TRIED_ON])
+    weights = [counts[text] for text in first] if task.label else [1] * len(some)
 
     def score(text: str) -> float:
-        return sum(s.value for s in scores_alone(task, some, [known[text]] * len(some)))
+        found = scores_alone(task, some, [known[text]] * len(some))
+        return sum(weight * s.value for weight, s in zip(weights, found, strict=True))
 
-    return known[max(common[:CANDIDATES], key=score)]
+    try:
+        return known[max(common[:CANDIDATES], key=score)]
+    except Unscorable:
+        if task.label:
+            return known[common[0]]
+        raise
 
 
 def _classified(model: Any, seen: tuple[Any, Any], values: Sequence[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from optimize.data.fields import field_type
 from optimize.errors import WorkbenchError, shown
-from optimize.files import to_text
+from optimize.files import plain, to_text
 from optimize.task import Task
 
 
@@ -21,7 +21,8 @@ def input_text(task: Task, row: Mapping[str, Any]) -> str:
 
 def input_texts(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
     """The row's inputs, a text a field."""
-    return tuple(to_text(row[name]) for name in task.signature.input_fields if name in row)
+    # a date of a saved program is a text
+    return tuple(to_text(plain(row[n])) for n in task.signature.input_fields if n in row)
 
 
 def typed_inputs(task: Task, given: Mapping[str, Any]) -> dict[str, Any]:

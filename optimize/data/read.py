@@ -144,12 +144,35 @@ def read_hub(task: Task) -> tuple[dict[str, list[Placed]], tuple[str, ...]]:
         notes = (f"{task.data} {anew}",)
     placed = {
         name: _examples(
-            task, ((f"{task.data}/{name} row {n}", row) for n, row in enumerate(rows, 1))
+            task,
+            (
+                (f"{task.data}/{name} row {n}", row)
+                for n, row in enumerate(_named_labels(task, rows), 1)
+            ),
         )
         for name, rows in sides.items()
         if rows is not None
     }
     return placed, notes
+
+
+def _named_labels(task: Task, rows: Any) -> Iterator[dict[str, Any]]:
+    """The hub's rows; where it keeps labels as numbers with names, and the signature has these
+    names, by name.
+    """
+    names = {
+        name: kind.names
+        for name, kind in rows.features.items()
+        if type(kind).__name__ == "ClassLabel"
+        and name in task.signature.output_fields
+        and set(choices(task.signature.output_fields[name].annotation)) & set(kind.names)
+    }
+    for row in rows:
+        told = {
+            name: known[row[name]] if isinstance(row[name], int) and row[name] >= 0 else None
+            for name, known in names.items()
+        }
+        yield {**row, **told}
 
 
 def _examples(
@@ -254,7 +277,11 @@ def _value(value: Any, field: FieldInfo, place: str) -> Any:
         try:
             return adapter.validate_python(value)
         except ValidationError:
-            if not isinstance(value, str) or field.annotation is str or choices(field.annotation):
+            if not isinstance(value, str) or field.annotation is str:
+                raise
+            if value in (options := closed_set(field)):  # a number of a Literal, in a CSV cell
+                return options[value]
+            if choices(field.annotation):
                 raise
             return adapter.validate_json(value or "null")  # a nested value in a CSV cell
     except ValidationError as error:

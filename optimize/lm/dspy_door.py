@@ -18,6 +18,7 @@ from typing import Any
 
 import dspy
 from dspy.adapters import utils
+from dspy.adapters.utils import apply_output_field_defaults
 from dspy.clients import execution
 from dspy.clients.backend_selection import select_backend
 from dspy.clients.cache import Cache
@@ -280,6 +281,14 @@ def allows_none(annotation: Any) -> bool:
 def read_value(value: object, annotation: Any) -> Any:
     """An answer's text as the type of its field, the way DSPy's own formats read it."""
     return utils.parse_value(value, annotation)
+
+
+def whole_answer(signature: type[dspy.Signature], fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an answer, those that may be left out with their default or null. Raises
+    KeyError for another one that is missing.
+    """
+    whole = apply_output_field_defaults(signature, fields)
+    return {name: whole[name] for name in signature.output_fields}
 
 
 def uncompiled(program: dspy.Module) -> None:

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from optimize.data.fields import field_type
 from optimize.files import plain
-from optimize.lm.dspy_door import read_value
+from optimize.lm.dspy_door import read_value, whole_answer
 from optimize.task import choices
 
 Signature = type[dspy.Signature]
@@ -91,9 +91,11 @@ class CompactAdapter(dspy.ChatAdapter):
         try:
             if len(signature.output_fields) > 1:
                 found = read_value(text, dict[str, Any])
-                return {
-                    name: _parsed(found[name], f) for name, f in signature.output_fields.items()
+                fields = signature.output_fields
+                read = {
+                    name: _parsed(found[name], f) for name, f in fields.items() if name in found
                 }
+                return whole_answer(signature, read)
             name, field = next(iter(signature.output_fields.items()))
             if _is_text(signature):
                 return {name: text}

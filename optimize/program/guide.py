@@ -70,9 +70,12 @@ class WithGuide(Around):
         # what is retrieved is long, and would be what rules are found for
         names = [name for name in signature.input_fields if name != PASSAGES]
         field = dspy.InputField(desc="of the guide, best match first")
-        shown = [{**dict(demo), RULES: self._rules(demo, names)} for demo in demos]
-        given = {**inputs, RULES: self._rules(inputs, names)}
-        return signature.prepend(RULES, field, list[str]), shown, given
+        held = RULES
+        while held in signature.fields:  # the task's own rules stay as they are
+            held += "_"
+        shown = [{**dict(demo), held: self._rules(demo, names)} for demo in demos]
+        given = {**inputs, held: self._rules(inputs, names)}
+        return signature.prepend(held, field, list[str]), shown, given
 
     def _rules(self, row: Any, names: list[str]) -> list[str]:
         return self.guide.find("\n".join(to_text(row[name]) for name in names if name in row))

@@ -166,7 +166,8 @@ class Program(dspy.Module):
             "reasoning": self.reasoning,
             "votes": self.votes,
             "tuned": self.tuned,
-            "predictors": super().dump_state(json_mode=json_mode),
+            # DSPy keeps enums, dates and decimals of a demo as they are
+            "predictors": plain(super().dump_state(json_mode=json_mode)),
         }
 
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> None:

@@ -71,10 +71,12 @@ class Matching:
     def __init__(self, texts: Sequence[str], embedder: Embedder | None = None) -> None:
         import bm25s
 
-        from optimize.data.words import Letters
+        from optimize.data.words import WORD, Letters, spaced
 
         self.texts, self.embedder, self.words = texts, embedder, bm25s.BM25()
-        self.words.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
+        self._told: dict[str, Any] = {"token_pattern": WORD, "show_progress": False}
+        tokens = bm25s.tokenize([spaced(text) for text in texts], **self._told)
+        self.words.index(tokens, show_progress=False)
         self.letters = Letters(ngram_range=(3, 5), sublinear_tf=True)
         self.matrix = self.letters.fit_transform(texts)
         self.vectors = embedder.vectors(texts) if embedder else None
@@ -86,7 +88,9 @@ class Matching:
         import bm25s
         import numpy as np
 
-        query = bm25s.tokenize([text], show_progress=False, return_ids=False)[0]
+        from optimize.data.words import spaced
+
+        query = bm25s.tokenize([spaced(text)], return_ids=False, **self._told)[0]
         by_word = self.words.get_scores(query) if query else np.zeros(len(self.texts))
         by_letter = (self.matrix @ self.letters.transform([text]).T).toarray().ravel()
         parts = [by_word, by_letter]

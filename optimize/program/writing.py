@@ -173,6 +173,10 @@ def _shown(task: Task, rows: Sequence[dspy.Example]) -> list[str]:
 
 
 def _words(task: Task, row: dspy.Example) -> int:
-    """Of its longest input text; 0: it has none."""
+    """Of its longest input text; 0: it has none, or no spaces between words."""
+    from optimize.data.words import SPACELESS
+
     texts = [row[name] for name in task.signature.input_fields if isinstance(row[name], str)]
+    if any(map(SPACELESS.search, texts)):
+        return 0
     return max((len(text.split()) for text in texts), default=0)

@@ -80,6 +80,9 @@ class Out(Protocol):
 
     def write(self, row: Mapping[str, Any]) -> None: ...
 
+    def as_kept(self, text: str) -> str:
+        """A text as `written` gives it once it was written."""
+
     def close(self) -> None:
         """All that was written is on disk after it."""
 
@@ -113,6 +116,9 @@ class _Lines:
                 record = b""
         os.truncate(self.path, whole)
 
+    def as_kept(self, text: str) -> str:
+        return replaced(text)
+
     def _is_whole(self, record: bytes) -> bool:
         return record.endswith(b"\n")
 
@@ -127,6 +133,11 @@ class _Lines:
 
     def _foreign(self, number: int) -> WorkbenchError:
         return foreign(self.path, f"its record {number} is none that this command writes")
+
+
+def replaced(text: str) -> str:
+    """Without halves of characters, which no file can hold."""
+    return text.encode(errors="replace").decode()
 
 
 def foreign(path: Path, why: str) -> WorkbenchError:
@@ -176,6 +187,9 @@ class Csv(_Lines):
                 yield written_row(row, self.columns)
         if not self.path.stat().st_size:
             self._put(_csv_line(header))
+
+    def as_kept(self, text: str) -> str:
+        return _uncelled(super().as_kept(cell(text)))
 
     def _is_whole(self, record: bytes) -> bool:
         return record.endswith(b"\n") and record.count(b'"') % 2 == 0

@@ -68,7 +68,7 @@ def rechecked(found: RecheckRecord, today: date) -> RenderableType:
     )
 
 
-WATCH_STYLES = {"ok": "bold green", "relabel": "bold yellow"}
+WATCH_STYLES = {"ok": "bold green", "relabel": "bold yellow", "cannot tell": "bold yellow"}
 
 
 def monitored(found: MonitorRecord, today: date) -> RenderableType:

@@ -67,7 +67,11 @@ class MonitorRecord(InUseRecord):
     drop_shown: float | None = Field(None, description="that so many rows show in 4 of 5 cases")
     by_label: list[LabelChange] = []  # noqa: RUF012 (frozen)
     tests: list[DriftTest]
-    auc_shown: float = Field(description="AUC of inputs that so many rows show in 4 of 5 cases")
+    auc_shown: float | None = Field(
+        None,
+        description="AUC of inputs that so many rows show in 4 of 5 cases; null: not tested, since "
+        "the devset's rows came again",
+    )
     words: list[str] = Field([], description="commonest words of new rows that no known row has")
     shares: dict[str, tuple[float, float]] = Field(
         {}, description="share of each label among the answers, on record and now"

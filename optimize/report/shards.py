@@ -15,6 +15,7 @@ from optimize.report.answers import (
     Written,
     as_text,
     foreign,
+    replaced,
     written_row,
 )
 
@@ -63,6 +64,9 @@ class Shards:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.columns = folder, columns
         self._types, self._rows = _typed(columns, types), list[dict[str, Any]]()
+
+    def as_kept(self, text: str) -> str:
+        return replaced(text)
 
     def written(self) -> Iterator[Written]:
         import pyarrow

@@ -75,7 +75,9 @@ def task_sentences(found: TaskRecord, cells: Sequence[CellRecord]) -> list[str]:
     out = []
     if best := found.best:
         out += [f"Best on val: {best.setting}. On test {best.test}, target {found.target:g}."]
-        as_good = [s.setting for s in found.settings if s.behind and s.behind.high >= 0]
+        as_good = [
+            s.setting for s in found.settings if s.behind and s.behind.low <= 0 <= s.behind.high
+        ]
         worse = [s.setting for s in found.settings if s.behind and s.behind.high < 0]
         if as_good:
             out += [f"Not told apart from it by these test rows: {', '.join(as_good)}."]

@@ -99,6 +99,11 @@ def _why(found: MonitorRecord) -> str:
         }[found.verdict]
         also = f" The rows are of another kind as well: {drift}." if drift else ""
         return f"{_worse(found)}: {cure}.{also}"
+    if found.verdict == "cannot tell":
+        return (
+            "Too many labelled rows have no answer: what the others score is not what such rows "
+            "score."
+        )
     if found.verdict == "relabel":
         return (
             f"The new rows are of another kind: {drift}. Whether that hurts is not known: "
@@ -142,7 +147,7 @@ def _rest(found: MonitorRecord) -> list[str]:
         ]
     if found.labelled and not found.asked:
         out += [f"{found.labelled} of the new rows are labelled; the LM was asked none (--ask 0)."]
-    elif found.labelled and not found.score:
+    elif found.labelled and not found.score and found.verdict != "cannot tell":
         out += [f"{found.labelled} labelled rows, {found.asked} asked: too few for a score."]
     if found.failed:
         out += [f"{found.failed} of {found.asked} rows have no answer: their calls failed."]
@@ -158,11 +163,19 @@ def _limits(found: MonitorRecord) -> list[str]:
         out += [
             f"These labelled rows show a drop of {found.drop_shown:.2f} or more in 4 of 5 cases."
         ]
+    if found.auc_shown is not None:
+        out += [
+            f"{found.rows} new rows show inputs that a classifier tells apart with an AUC of "
+            f"{found.auc_shown:.2f} or more in 4 of 5 cases; a few odd ones among them stay unseen."
+        ]
+    else:
+        out += [
+            "Nearly all rows of the devset came again, so that none are left to hold the new "
+            "inputs against: give the new rows alone."
+        ]
     many = len(found.tests)
     return [
         *out,
-        f"{found.rows} new rows show inputs that a classifier tells apart with an AUC of "
-        f"{found.auc_shown:.2f} or more in 4 of 5 cases; a few odd ones among them stay unseen.",
         f"{many} tests of drift were made; p allows for all of them, so that one errs in at most "
         f"{ALARM:.0%} of the cases (Holm)." + " The score errs in 5 %." * bool(found.score),
     ]
@@ -184,6 +197,7 @@ def monitor_end(found: MonitorRecord) -> str:
     following = {
         "ok": "Nothing to do." if found.score else "Whether the score holds was not looked at.",
         "relabel": f"Next: {_relabel(found)}.",
+        "cannot tell": "Next: the same command, once the LM answers again.",
         "re-optimize": f"Next: {rows}",
         "retrain": f"Next: {rows}, and optimize finetune {found.task} where the gate opens",
     }

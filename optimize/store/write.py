@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from optimize import __version__
 from optimize.climb.observer import Attempt, Observer
-from optimize.climb.verdict import History
+from optimize.climb.verdict import COVERAGE, History
 from optimize.config import TASK_LM
 from optimize.data.rows import Splits
 from optimize.program.program import Program, render, to_text
@@ -215,7 +215,9 @@ class Run(Observer):
             held = (
                 gain_over(self.client, champion, self.found, rows, test) if champion else (None, 0)
             )
-            if takes_over(tags, dict(champion.tags) if champion else {}, *held):
+            # too few answers speak for all of its rows
+            judged = not champion or report.final.coverage >= COVERAGE
+            if judged and takes_over(tags, dict(champion.tags) if champion else {}, *held):
                 crown(self.client, self.task, made)
                 prompts.mark(self.client, kept, CHAMPION)
 

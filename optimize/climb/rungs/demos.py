@@ -8,6 +8,7 @@ import random
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import dspy
 
@@ -130,7 +131,7 @@ def with_nearest(
 ) -> Program:
     """The program with the k train rows most like its input as demos, in place of what it had."""
     program = with_demos(student, [])
-    rows = tuple(dict(e) for e in context.train)
+    rows = tuple(_fields(program, e) for e in context.train)
     texts = tuple(input_text(context.task, row) for row in rows)
     program.neighbours = Neighbours(k, texts, rows, finder)
     return program
@@ -146,8 +147,16 @@ def with_demos(student: Program, demos: list[dspy.Example]) -> Program:
         usable = [
             demo for demo in demos if set(predictor.signature.output_fields) <= set(demo.keys())
         ]
-        predictor.demos = [dspy.Example(**program.with_passages(dict(demo))) for demo in usable]
+        shown = [program.with_passages(_fields(program, demo)) for demo in usable]
+        predictor.demos = [dspy.Example(**demo) for demo in shown]
     return program
+
+
+def _fields(program: Program, row: dspy.Example) -> dict[str, Any]:
+    """What a prompt may show of a row, which may have columns of any kind beside it."""
+    steps = (p.signature.fields for p in program.predictors())
+    names = set(program.task.fields).union(*steps)
+    return {name: value for name, value in dict(row).items() if name in names}
 
 
 def with_fitting(student: Program, demos: list[dspy.Example], rows: list[dspy.Example]) -> Program:

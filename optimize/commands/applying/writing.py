@@ -61,7 +61,7 @@ class Writer:
             row = next(source, None)
             if row is None:
                 raise foreign(self.path, f"it has more than the {number - 1:,} that are given")
-            if self._name(row) != kept.row_id:
+            if kept.row_id not in (name := self._name(row), self.out.as_kept(name)):
                 raise foreign(self.path, f"row {number:,} is not {row.place}")
             if changed := self._changed(row, kept):
                 raise foreign(
@@ -90,7 +90,7 @@ class Writer:
             now, before = row.columns.get(name), kept.given.get(name)
             if not (isinstance(now, str) and isinstance(before, str)):
                 continue  # a number may be kept as another type
-            if now != before and now.encode(errors="replace").decode() != before:
+            if before not in (now, self.out.as_kept(now)):
                 return str(name)
         return ""
 

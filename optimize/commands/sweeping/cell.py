@@ -28,7 +28,7 @@ from optimize.errors import WorkbenchError
 from optimize.files import write_whole
 from optimize.report.record import Report
 from optimize.report.sweep import CellFound, CellRecord
-from optimize.stats.records import RowScores
+from optimize.stats.records import RowScores, ScoreRecord
 from optimize.store.material import material
 from optimize.store.open import client, own_store
 from optimize.store.read import TEST_SCORES, Found
@@ -153,20 +153,32 @@ def _kept(home: Path, report: Report) -> CellFound:
     run_id = Path(report.program).stem
     stored = Found(client(home), run_id, report.task, run_id)
     scores: RowScores = stored.read(TEST_SCORES, RowScores)
+    rung, val = _judged_on_val(report)
     return CellFound(
         run=run_id,
         verdict=report.verdict,
         target=report.target,
         target_met=report.target_met,
-        val=report.numbers.best,
+        val=val,
         test=report.final,
         zero_shot=report.test.zero_shot,
         levers=report.levers,
         gate_open=report.gate.open,
         rows=dict(zip(scores.rows, scores.programs["final"], strict=True)),
-        price=material(stored).prices.get(report.numbers.rung),
+        price=material(stored).prices.get(rung),
         judge=report.judge.confusion if report.judge else None,
     )
+
+
+def _judged_on_val(report: Report) -> tuple[str, ScoreRecord]:
+    """The attempt whose program was kept, and its val score: the tuned one where that is accepted,
+    as test has it.
+    """
+    if report.decision and report.decision.accepted:
+        for attempt in report.attempts:
+            if attempt.rung == report.decision.tuned and attempt.val:
+                return attempt.rung, attempt.val
+    return report.numbers.rung, report.numbers.best
 
 
 @contextlib.contextmanager
