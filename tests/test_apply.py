@@ -156,6 +156,7 @@ def test_a_row_that_fails_is_written_with_why(server: Server) -> None:
 def test_csv_goes_through_csv_and_is_safe_in_a_spreadsheet(server: Server) -> None:
     _, flags = server()
     texts = ['a good\n"quoted" one', '=HYPERLINK("x")', "-5", "it's poor", "a\rb"]
+    texts += ["don\x92t", "'- item", "'=1+1", "page\x0ctwo"]
     with open("in.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([["text", "verdict", "error"], *([text, "mine", "e"] for text in texts)])
@@ -164,13 +165,15 @@ def test_csv_goes_through_csv_and_is_safe_in_a_spreadsheet(server: Server) -> No
         header, *found = list(csv.reader(file))
     ours = ["predicted_verdict", "confidence", "predicted_error", "row_id"]
     assert header == ["text", "verdict", "error", *ours]
-    assert [row[0] for row in found] == [texts[0], f"'{texts[1]}", "-5", "it's poor", "a\rb"]
-    assert [row[3] for row in found] == ["positive", "negative", "negative", "negative", "negative"]
+    shown = [texts[0], f"'{texts[1]}", *texts[2:5], "don\ufffdt", *texts[6:8], "page␌two"]
+    assert [row[0] for row in found] == shown
+    assert [row[3] for row in found] == ["positive", *["negative"] * 8]
     whole = Path("out.csv").read_bytes()
     for cut in (len(whole) - 3, whole.index(b"one") + 1, 20):  # as kill -9 leaves it
         Path("out.csv").write_bytes(whole[:cut])
         given("in.csv", "-o", "out.csv", *flags)
         assert Path("out.csv").read_bytes() == whole
+    assert given("in.csv", "-o", "out.csv", "--below", "0.9", *flags).exit_code == 0
 
 
 def test_parquet_keeps_its_types_in_shards(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
