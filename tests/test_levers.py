@@ -57,6 +57,7 @@ TRAIN = tuple(example(n) for n in range(90))
 def knower() -> FastAPI:
     app = FastAPI()
     app.state.proposed, app.state.asked, numbers = [], set(), itertools.count(1)
+    app.state.proposes_again = True
 
     def colour(messages: list[dict[str, str]]) -> str:
         told = len(messages) > 2 or "Advice" in messages[0]["content"]
@@ -75,6 +76,8 @@ def knower() -> FastAPI:
             said = f"Advice {next(numbers)}: name the colour."
             room = body.get("max_tokens") or body.get("max_completion_tokens")
             app.state.proposed.append((body.get("temperature"), room))
+        if "attempted_instructions" in last and not app.state.proposes_again:
+            return completion(body["model"], "I cannot say.")
         if '"properties"' in schema:
             return completion(body["model"], filled(schema, said))
         asked = re.findall(r"`\[\[ ## (\w+) ## \]\]`", last)
@@ -166,6 +169,17 @@ def test_the_best_program_so_far_is_kept_where_a_share_ends(
     assert few <= whole * 2 // 3, "it was stopped"
     assert render(found, TRAIN[0]) != render(student(TASK), TRAIN[0])
     assert [found(thing=e.thing).colour for e in TRAIN[:3]] == list(COLOURS)
+
+
+def test_a_proposal_that_nobody_can_read_costs_no_lever(
+    context: Context, endpoint: tuple[str, FastAPI]
+) -> None:
+    endpoint[1].state.proposes_again = False
+    try:
+        _, found = calls(context, "copro", 10_000)
+    finally:
+        endpoint[1].state.proposes_again = True
+    assert "Advice" in render(found, TRAIN[0])
 
 
 @pytest.mark.parametrize(("name", "share"), [("simba", 60), ("copro", 30)])

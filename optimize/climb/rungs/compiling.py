@@ -22,17 +22,17 @@ def compiled(
     **given: Any,
 ) -> Program:
     """What the optimizer, which is made here since some print when they are, makes of a copy of the
-    program. Where its share of the calls ends it, the best other program that has answered all of
-    `rows`, its own for comparing, until then.
+    program. Where its share of the calls ends it, or a teacher that cannot write a proposal does,
+    the best other program that has answered all of `rows`, its own for comparing, until then.
 
-    Raises ShareExhausted where there is none: before the first evaluation, and with SIMBA, which
+    Raises what ended it where there is none: before the first evaluation, and with SIMBA, which
     asks no program for all of its rows before its end.
     """
     seen = _Seen(student, len(rows))
     try:
         with hushed(), dspy.context(max_errors=len(context.train)), evaluating(seen.note):
             found: Program = optimizer().compile(fresh(student), **given)
-    except ShareExhausted:
+    except (ShareExhausted, dspy.AdapterParseError):
         if seen.best is None:
             raise
         return seen.best
