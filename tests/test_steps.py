@@ -31,7 +31,7 @@ from optimize.errors import WorkbenchError
 from optimize.finetune import openai_job
 from optimize.finetune.criteria.learning import LEAST_ROWS
 from optimize.finetune.handoff.manifest import verify
-from optimize.finetune.steps import Traces, count, right_calls, unlabelled
+from optimize.finetune.steps import Call, Traces, count, labelled, right_calls, unlabelled
 from optimize.finetune.training_rows import chat_rows, tuned_student
 from optimize.program.formats import FORMATS
 from optimize.program.program import Program, student
@@ -196,6 +196,20 @@ def test_a_step_whose_outputs_are_labelled_learns_from_all_rows(
     assert [FORMATS["terse"].parse(task.signature, r["messages"][-1]["content"]) for r in rows] == [
         dict(e.labels()) for e in splits.train
     ]
+
+
+def test_a_step_that_is_given_other_inputs_than_the_row_learns_on_those(
+    tiny: Callable[..., Task], mood_rows: list[dict[str, Any]]
+) -> None:
+    """A module may ask its last step by the row's names and mean what an earlier one made of it."""
+    program = student(replace(tiny(rows=mood_rows), program=TwoSteps))
+    train = load_splits(program.task).train[:3]
+    place = [labelled(program, p) for p in program.predictors()].index(True)
+    wrong = {"mood": next(m for m in ("good", "bad") if m != train[0].mood)}
+    made = (Call(place, {"text": "said plainly"}, wrong),)
+    (row,) = chat_rows(tuned_student(program), train, [made, (), ()])
+    *asked, said = row["messages"]
+    assert "said plainly" in asked[-1]["content"] and train[0].mood in said["content"]
 
 
 TRIED = ("demo_search", "bootstrapped_demos", "nearest_demos", "copro")

@@ -52,6 +52,9 @@ def taught(
     """What the examples teach each of the program's predictors: gold outputs where the row labels
     them, else what the predictor said in the calls behind a right answer.
 
+    A step whose inputs are called as the row's may be given others: what an earlier step made of
+    them. Where calls show that, it is taught on what it was given there.
+
     calls: behind each example. Raises WorkbenchError where a step has no label and none are given.
     """
     if calls is None and (steps := unlabelled(program)):
@@ -60,10 +63,17 @@ def taught(
             f"but not its inner steps ({', '.join(steps)})."
         )
     found, gold = [], set(program.task.signature.output_fields)
-    for example, made in zip(examples, calls or [()] * len(examples), strict=True):
+    behind = list(zip(examples, calls or [()] * len(examples), strict=True))
+    changed = {
+        call.predictor
+        for example, made in behind
+        for call in made
+        if any(name in example and example[name] != value for name, value in call.inputs.items())
+    }
+    for example, made in behind:
         for place, predictor in enumerate(program.predictors()):
             names = predictor.signature.output_fields
-            if labelled(program, predictor):
+            if labelled(program, predictor) and place not in changed:
                 given = program.with_passages(dict(example.inputs()))
                 pairs = [(given, {name: example[name] for name in names})]
             else:
