@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from bench.crash import answer
 from optimize.cli import app
 from optimize.commands.budget import SLICE, Ledger, SharedPurse, read_drawn
+from optimize.commands.sweeping import plan
 from optimize.commands.sweeping.plan import read_sweep
 from optimize.errors import BudgetExhausted, WorkbenchError
 from optimize.report.html.sweep import sweep_page
@@ -25,6 +26,7 @@ from optimize.stats.intervals import mean_interval
 from optimize.stats.records import ScoreRecord
 from optimize.store.champion import present
 from optimize.store.open import client
+from tests import judged
 from tests.faulty_server import faulty_app
 from tests.test_lm import served
 
@@ -75,6 +77,17 @@ def test_a_cell_keeps_its_folder_when_the_sweep_grows(project: Path) -> None:
     assert len(more) == 12 and "repeats=2" in more[-1].setting
     wider = written(project, SMALL.replace("[0, 1]", "[7, 0, 1]"))
     assert before < {c.id for c in read_sweep(project, wider).cells}
+
+
+def test_cells_of_a_judge_that_was_changed_are_others(project: Path) -> None:
+    judged.write(project)
+    text = SMALL.replace('["review"]', '["reply"]')
+    before = [c.inputs for c in read_sweep(project, written(project, text)).cells]
+    with (project / "devsets" / "verdict" / "rows.jsonl").open("a") as rows:
+        rows.write(json.dumps({"question": "Q?", "reply": "?", "verdict": "fail"}) + "\n")
+    plan._files.cache_clear()  # a command reads them once
+    after = [c.inputs for c in read_sweep(project, written(project, text)).cells]
+    assert not set(before) & set(after)
 
 
 @pytest.mark.parametrize(

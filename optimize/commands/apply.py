@@ -241,6 +241,7 @@ class _AtWork:
             reviewed=review.count,
             left_out=sorted(writer.left_out),
             forecast=forecast if self.wish.pilot else None,
+            elsewhere=self.wish.ray is not None and not self.wish.ray.is_here,
             calls=used.calls,
             cached_calls=used.cached,
             tokens=used.tokens_in + used.tokens_out,

@@ -67,6 +67,9 @@ class Applied(Record):
         [], description="columns that only later rows have, and this form of file cannot hold"
     )
     forecast: Forecast | None = None
+    elsewhere: bool = Field(
+        default=False, description="by workers on other machines: no cache here has the answers"
+    )
     calls: int
     cached_calls: int
     tokens: int
@@ -126,7 +129,12 @@ def _lines(found: Applied) -> list[str]:
         lines += [f"{found.answered - found.confident:,} answers have no confidence"]
     lines += [f"to review: {found.review}"] if found.review else []
     lines += [f"failed: {error}" for error in found.errors]
-    if found.failed:
+    if found.failed and found.elsewhere:
+        lines += [
+            "give the rows that failed in a file of their own to ask them again: --again would pay "
+            "for all, as the workers' answers are in no cache here"
+        ]
+    elif found.failed:
         lines += ["--again asks again where a call failed; all else comes from the cache"]
     if found.left_out:
         names = ", ".join(found.left_out)

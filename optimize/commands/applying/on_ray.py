@@ -47,6 +47,11 @@ class OnRay:
     workers: int | None = None
     address: str | None = None
 
+    @property
+    def is_here(self) -> bool:
+        """Whether workers share this machine's files, the cache of answers among them."""
+        return cluster.is_here(self.address)
+
     def check(self, rows: Rows) -> None:
         """Raises WorkbenchError, before any call, for rows that are not in Parquet, and where there
         is no Ray.
@@ -232,5 +237,5 @@ class Workers:
             calls=calls,
             until=self.until,
             told=f"A cap on all workers together is reached ({', '.join(told)}).",
-            shares=cluster.is_here(self.wish.address),
+            shares=self.wish.is_here,
         )

@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,9 +18,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from optimize.config import LIMITS, TASK_LM, RunConfig, load_config
-from optimize.errors import WorkbenchError, did_you_mean, shown
+from optimize.errors import UserCodeError, WorkbenchError, did_you_mean, shown
 from optimize.files import read_text
-from optimize.task import task_names
+from optimize.store.champion import champion
+from optimize.task import load_task, task_names
 
 FOLDER = "mlruns/sweeps"  # of all sweeps of a project
 # what an entry of `lms` may set beside the LM's name
@@ -234,10 +236,16 @@ def _inputs(root: Path, task: str, config: RunConfig) -> str:
 
 @cache  # of a sweep every cell asks for them
 def _files(root: Path, task: str) -> str:
-    """A hash of the task's file and rows."""
-    found = hashlib.sha256()
-    folder = root / "devsets" / task
-    for path in (root / "programs" / f"{task}.py", *sorted(folder.rglob("*"))):
-        if path.is_file():
-            found.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    """A hash of the task's file and rows, and of its judge's and the prompt that judges."""
+    found, judge = hashlib.sha256(), None
+    with suppress(WorkbenchError, UserCodeError):  # what its cells fail with is told by them
+        judge = load_task(task, root).judge
+    for name in filter(None, (task, judge)):
+        folder = root / "devsets" / name
+        for path in (root / "programs" / f"{name}.py", *sorted(folder.rglob("*"))):
+            if path.is_file():
+                found.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    if judge:
+        with suppress(WorkbenchError):  # not optimized yet
+            found.update(champion(root, judge).text("program.json").encode())
     return found.hexdigest()
