@@ -56,7 +56,7 @@ def run_twice(root: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, served(reviewer()) as url:
         patch.chdir(root)
         patch.setattr(dspy, "cache", dspy.cache)  # the command's own does not outlive it
-        for calls in ("60", "150"):
+        for calls in ("64", "150"):
             flags = ["--lm", "openai/reviewer", "--api-base", f"{url}/v1", "--finetune", "never"]
             done = CliRunner().invoke(app, ["run", "review", *flags, "--max-calls", calls])
             assert done.exit_code == 1, done.stderr

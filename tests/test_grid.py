@@ -165,9 +165,14 @@ def tuned(session: Session) -> tuple[Trained, list[Any]]:
         return found, runs(tracked)[::-1]
 
 
+def adapters_served() -> set[Path]:
+    return {key[1] for key in embedded._servers if key[1]}
+
+
 def test_a_grid_is_said_recorded_and_gone_on_with(
     opened: Opened, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = adapters_served()  # by tests of other files
     session = opened(lm=f"gguf:{weights}", grid=3, epochs=1)
     many = len(session.splits.val)
     assert tuning_calls(session) - tuning_calls(opened(lm=f"gguf:{weights}")) == 2 * many
@@ -189,7 +194,7 @@ def test_a_grid_is_said_recorded_and_gone_on_with(
     (place,) = [n for n, p in enumerate(found.grid.points) if p.chosen]
     assert Path(found.tuned).name == on_record[place].data.params["tuned"]
     assert chosen.val and grid_sentences(found.grid)[0].startswith("▲ of 3 trainings is the")
-    assert not [key for key in embedded._servers if key[1]], "an LM at a time is served"
+    assert adapters_served() == before, "an LM at a time is served"
 
     # killed after two of three: what is done is not done again
     (missing,) = {run.data.params["tuned"] for run in on_record[2:]}
@@ -249,6 +254,7 @@ def test_what_would_not_fit_into_memory_is_left_out(
 
 
 def test_the_chosen_one_alone_is_judged(opened: Opened, weights: Path, tmp_path: Path) -> None:
+    before = adapters_served()
     (tmp_path / "devsets" / "general").mkdir()
     asked = {"question": "What is 1 + 1?", "check": "number", "expected": [2], "skill": "sums"}
     (tmp_path / "devsets" / "general" / "rows.jsonl").write_text(json.dumps(asked) + "\n")
@@ -272,7 +278,7 @@ def test_the_chosen_one_alone_is_judged(opened: Opened, weights: Path, tmp_path:
     short = made.attempts[0]
     assert short.evaluation and chosen.val and chosen.val.score == short.evaluation.score.mean
     assert report.test.tuned and report.test.tuned.n == len(session.splits.test)
-    served = {key[1] for key in embedded._servers if key[1]}
+    served = adapters_served() - before
     assert served == {Path(made.tuned)}, "the others were asked for val rows alone"
     assert "### Trainings, on val" in markdown(report)
 
