@@ -143,6 +143,11 @@ def test_labels_that_are_numbers_are_read_from_csv(tiny: Tiny, mood_rows: Rows) 
     assert {e.stars for e in found} == {1, 2, 3} and {e.again for e in found} == {1, None}
 
 
+class Perhaps(dspy.Signature):
+    text: str = dspy.InputField()
+    mood: Literal["good", "bad"] | None = dspy.OutputField()
+
+
 def test_the_hubs_labels_are_read_by_their_names(
     tiny: Tiny, mood_rows: Rows, tmp_path: Path
 ) -> None:
@@ -156,9 +161,10 @@ def test_the_hubs_labels_are_read_by_their_names(
     made = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
     (tmp_path / "hub").mkdir()
     made.to_parquet(tmp_path / "hub" / "rows.parquet")
-    task = replace(tiny(rows=mood_rows), data=str(tmp_path / "hub"))
-    told = {e.text: e.mood for side in load_splits(task).sides().values() for e in side}
-    assert told == {row["text"]: row["mood"] for row in mood_rows}
+    plain, optional = tiny(rows=mood_rows), tiny(Perhaps, rows=mood_rows)
+    for task in (replace(t, data=str(tmp_path / "hub")) for t in (plain, optional)):
+        told = {e.text: e.mood for side in load_splits(task).sides().values() for e in side}
+        assert told == {row["text"]: row["mood"] for row in mood_rows}
 
 
 def test_blank_lines_crlf_and_unusual_separators_do_not_shift_rows(

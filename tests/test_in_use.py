@@ -154,9 +154,7 @@ def test_rows_whose_calls_failed_are_no_random_ones(at: Any, tmp_path: Path) -> 
     url, _ = at(refusing)
     path = written(tmp_path / "new.jsonl", rows)
     found = asked("monitor", path, "--api-base", url, code=1)
-    assert found["verdict"] == "cannot tell" and found["score"] is None and found["failed"] == 12
-    shown = CliRunner().invoke(app, ["monitor", "review", path, "--api-base", url]).stdout
-    assert "Too many labelled rows have no answer" in shown
+    assert found["verdict"] == "relabel" and found["score"] is None and found["failed"] == 12
 
 
 def test_an_export_that_holds_the_devset_can_be_monitored(at: Any, tmp_path: Path) -> None:
@@ -164,9 +162,13 @@ def test_an_export_that_holds_the_devset_can_be_monitored(at: Any, tmp_path: Pat
     lines = Path("devsets/review/rows.jsonl").read_text().splitlines()
     known = [json.loads(line) for line in lines]
     rows = reviews(random.Random(5), 20, [f"zo{word}" for word in NEUTRAL])
-    found = asked("monitor", written(tmp_path / "all.jsonl", known + rows), "--api-base", url)
+    path = written(tmp_path / "all.jsonl", known + rows)
+    found = asked("monitor", path, "--ask", "0", "--api-base", url, code=1)
     assert found["known"] == len(known) and found["auc_shown"] is None
-    assert not {"inputs", "unknown words"} & {test["kind"] for test in found["tests"]}
+    assert (found["verdict"], found["tests"]) == ("cannot tell", [])
+    flags = ["monitor", "review", path, "--ask", "0", "--api-base", url]
+    shown = CliRunner().invoke(app, flags).stdout
+    assert "nothing to hold the new rows against" in shown and "the new rows alone" in shown
 
 
 def test_several_endpoints_of_one_lm_are_asked_as_one(at: Any) -> None:

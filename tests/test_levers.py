@@ -291,7 +291,7 @@ def test_comparing_takes_what_is_said(context: Context) -> None:
         assert meter.usage().asked - before == compared_on(count, len(search))
 
 
-@pytest.mark.parametrize(("share", "rows"), [(40, 0), (60, 12), (100, 24)])
+@pytest.mark.parametrize(("share", "rows"), [(60, 12), (100, 24)])
 def test_a_race_that_its_share_ends_goes_by_its_last_whole_round(
     context: Context, share: int, rows: int
 ) -> None:
@@ -301,8 +301,16 @@ def test_a_race_that_its_share_ends_goes_by_its_last_whole_round(
         lasting = context.compare(begun, search)
     assert {len(evaluation.outcomes) for _, evaluation in lasting} == {rows}
     assert lasting[0][0] in begun
-    if not rows:
-        assert [candidate for candidate, _ in lasting] == begun, "the likeliest first"
+
+
+def test_a_race_of_which_nothing_is_known_chooses_nothing(context: Context) -> None:
+    """But for levers whose first program is a try as well."""
+    pool, search = context.halves()
+    begun = [with_demos(student(TASK), [e]) for e in pool[:4]]
+    with context.teacher.meter.share(40), pytest.raises(ShareExhausted):
+        context.best(begun, search)
+    with context.teacher.meter.share(20):
+        assert context.likeliest(begun[::-1], search) is begun[3]
 
 
 def test_an_lm_that_never_keeps_to_chat_is_not_asked_in_it(context: Context) -> None:

@@ -6,6 +6,7 @@ A finding's examples are all of them: whoever shows some says where the rest is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dspy
 
@@ -16,6 +17,7 @@ from optimize.data.inputs import input_texts
 from optimize.data.labels import Judged, duplicates, possible_label_errors
 from optimize.data.rows import Splits, alike, row_hash
 from optimize.data.split import connected
+from optimize.errors import UserCodeError
 from optimize.files import to_json
 from optimize.stats.records import Record
 from optimize.task import Task
@@ -115,17 +117,24 @@ def _at_odds(
     """
     names = list(task.signature.output_fields)
 
+    def gold(row: int) -> dict[str, Any]:
+        return {name: rows[row][name] for name in names}
+
+    def score(row: int, answer: int) -> float:
+        return scores_alone(task, [rows[row]], [gold(answer)])[0].value
+
     def agree(group: Sequence[int]) -> bool:
-        pairs = [(a, b) for a in group for b in group if a != b]
-        gold = [{name: rows[b][name] for name in names} for _, b in pairs]
-        own = [{name: rows[a][name] for name in names} for a, _ in pairs]
-        asked = [rows[a] for a, _ in pairs]
-        found = zip(scores_alone(task, asked, gold), scores_alone(task, asked, own), strict=True)
-        return all(other.value >= its.value for other, its in found)
+        """Each different answer is held to the first one's row, and that one's to its row."""
+        first, *others = {to_json(gold(row)): row for row in reversed(group)}.values()
+        return all(
+            score(a, b) >= score(a, a)
+            for other in others
+            for a, b in ((first, other), (other, first))
+        )
 
     try:
         return [group for group in groups if not agree(group)]
-    except Unscorable:
+    except (Unscorable, UserCodeError):  # a metric that fails on another's answer
         return list(groups)
 
 

@@ -99,13 +99,14 @@ def watched(
 ) -> Watch:
     """What is to be done with the program.
 
-    covered: hardly a call for a labelled row has failed; the rows of others are no random ones.
+    covered: there is something to tell by: a test of the rows, and of the labelled ones hardly a
+    call has failed; those that do are no random ones.
     drifted: inputs or answers are of another kind than on record. reached: as in `labelled`.
     least: a loss that does not matter. Labels go before drift: a program that is surely at its
     target on drifted rows is in order.
     """
     if not covered:
-        return "cannot tell"
+        return "relabel" if drifted else "cannot tell"
     if found and (found.worse or found.missed):
         return "retrain" if tuned else "re-optimize"
     if not drifted:

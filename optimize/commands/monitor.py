@@ -119,7 +119,8 @@ def _record(found: InUse, new: New, recorded: Recorded, evaluation: Evaluation) 
     reached = found.report.target_met
     drifted = any(test.drifted for test in tests)
     whole = len(new.asked) >= new.labelled  # else asking what is labelled comes first
-    verdict = watched(judged, drifted, found.tuned, reached, task.least_gain, covered)
+    told = covered and bool(tests or judged)
+    verdict = watched(judged, drifted, found.tuned, reached, task.least_gain, told)
     return MonitorRecord(
         task=task.name,
         run=found.run.id,
@@ -149,7 +150,8 @@ def _record(found: InUse, new: New, recorded: Recorded, evaluation: Evaluation) 
 def is_covered(outcomes: Sequence[Outcome]) -> bool:
     """Whether enough of the labelled rows that were asked, and that the LM reads, have a score."""
     asked = [o for o in outcomes if not o.unread]
-    return len([o for o in asked if o.score is not None]) >= COVERAGE * len(asked)
+    failed = len([o for o in asked if o.score is None])
+    return len(asked) < LEAST or failed <= max(1, (1 - COVERAGE) * len(asked))
 
 
 def _once(task: Task, recorded: Recorded, new: New) -> Recorded:

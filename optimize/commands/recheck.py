@@ -19,6 +19,7 @@ from optimize.commands.session import Session, tracked_run
 from optimize.config import NO_ADDRESS, RunConfig, state_dir
 from optimize.data.rows import row_hash
 from optimize.errors import WorkbenchError
+from optimize.files import write_whole
 from optimize.finetune.effects import price
 from optimize.lm.addresses import check_apart
 from optimize.report.recheck import RecheckedLm, RecheckRecord, recheck_plan
@@ -105,7 +106,7 @@ def _begun(session: Session) -> tuple[int, Path]:
     path = state_dir(session.root) / "rechecks" / session.task.name
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
-        path.write_text(str(time.time_ns() // 1_000_000))
+        write_whole(path, str(time.time_ns() // 1_000_000))
     return int(path.read_text()), path
 
 

@@ -165,7 +165,7 @@ def _named_labels(task: Task, rows: Any) -> Iterator[dict[str, Any]]:
         for name, kind in rows.features.items()
         if type(kind).__name__ == "ClassLabel"
         and name in task.signature.output_fields
-        and set(choices(task.signature.output_fields[name].annotation)) & set(kind.names)
+        and set(closed_set(task.signature.output_fields[name])) & set(kind.names)
     }
     for row in rows:
         told = {

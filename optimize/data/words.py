@@ -13,7 +13,10 @@ SPACELESS = re.compile(
     "\U00020000-\U0003ffff]+"
 )
 # letters, digits, and the marks above and below letters that Python takes for none, as Hindi's
-WORD = r"(?:\w|[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u0dff]){2,}"
+WORD = (
+    r"(?:[\w\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u0eff"
+    r"\u1000-\u109f\u1780-\u17ff]){2,}"
+)
 
 
 def spaced(text: str) -> str:

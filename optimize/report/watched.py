@@ -99,6 +99,8 @@ def _why(found: MonitorRecord) -> str:
         }[found.verdict]
         also = f" The rows are of another kind as well: {drift}." if drift else ""
         return f"{_worse(found)}: {cure}.{also}"
+    if found.verdict == "cannot tell" and not found.tests:
+        return "There is nothing to hold the new rows against."
     if found.verdict == "cannot tell":
         return (
             "Too many labelled rows have no answer: what the others score is not what such rows "
@@ -174,6 +176,8 @@ def _limits(found: MonitorRecord) -> list[str]:
             "inputs against: give the new rows alone."
         ]
     many = len(found.tests)
+    if not many:
+        return out
     return [
         *out,
         f"{many} tests of drift were made; p allows for all of them, so that one errs in at most "
@@ -197,7 +201,9 @@ def monitor_end(found: MonitorRecord) -> str:
     following = {
         "ok": "Nothing to do." if found.score else "Whether the score holds was not looked at.",
         "relabel": f"Next: {_relabel(found)}.",
-        "cannot tell": "Next: the same command, once the LM answers again.",
+        "cannot tell": "Next: the same command, once the LM answers again."
+        if found.tests
+        else "Next: the same command with the new rows alone.",
         "re-optimize": f"Next: {rows}",
         "retrain": f"Next: {rows}, and optimize finetune {found.task} where the gate opens",
     }

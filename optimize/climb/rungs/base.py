@@ -182,7 +182,7 @@ class Context:
     ) -> list[tuple[Program, Evaluation]]:
         """The candidates that last, one or two, each with its evaluation on the rows it took to
         find that out; more of them where the share of calls ends the race: those of its last whole
-        round, the best first.
+        round, the best first. Raises ShareExhausted where there is none.
 
         Sequential halving (Karnin et al., 2013): every round asks twice as many rows in all and
         keeps at most the better half of the candidates (the earlier ones on a tie), without those
@@ -196,8 +196,10 @@ class Context:
             upto = math.ceil(len(rows) / 2**left)
             try:
                 asked = self.asked(alive, rows[:upto])
-            except ShareExhausted:  # answers had to be asked for again: what is known decides
-                break
+            except ShareExhausted:  # answers had to be asked for again
+                if not alive[0][1].outcomes:
+                    raise
+                break  # what is known decides
             alive = sorted(asked, key=lambda look: -look[1].mean)
             if left:
                 leader = alive[0][1].scores
@@ -245,6 +247,15 @@ class Context:
             if len(candidates) == 1
             else max(self.compare(candidates, rows), key=lambda c: c[1].mean)[0]
         )
+
+    def likeliest(self, candidates: Sequence[Program], rows: list[dspy.Example]) -> Program:
+        """The same of programs that are new to val, each of them: the first one where there are no
+        calls to tell.
+        """
+        try:
+            return self.best(candidates, rows)
+        except ShareExhausted:
+            return candidates[0]
 
 
 def fits(program: Program, rows: Sequence[dspy.Example]) -> bool:
