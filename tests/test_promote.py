@@ -11,7 +11,9 @@ from mlflow.exceptions import MlflowException
 from typer.testing import CliRunner
 
 from optimize.cli import app
+from optimize.commands import promote
 from optimize.commands.explained import explained
+from optimize.program.program import parse_program
 from optimize.store.champion import LONGEST, Change, changes, crown, earlier, present
 from optimize.store.open import client
 from tests.deployed import lm, root, set_right
@@ -51,6 +53,19 @@ def test_a_program_that_does_not_fit_the_task_any_more_changes_nothing(root: Pat
     path.write_text(path.read_text().replace("verdict:", "judgement:"))
     told = given("promote", "review~1", "--reason", "why not", code=2)
     assert "saved for other fields" in told and now(root) == 2
+    assert "promoted_because" not in client(root).get_model_version("review", "1").tags
+
+
+def test_a_run_that_ends_meanwhile_is_not_replaced_unseen(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crowning(*given: Any) -> Any:
+        client(root).set_registered_model_alias("review", "champion", 1)
+        return parse_program(*given)
+
+    monkeypatch.setattr(promote, "parse_program", crowning)
+    told = given("promote", "review~1", "--reason", "why not", code=2)
+    assert "that has just ended became the champion" in told
     assert "promoted_because" not in client(root).get_model_version("review", "1").tags
 
 

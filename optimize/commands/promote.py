@@ -50,7 +50,7 @@ def promote(root: Path, name: str, reason: str = "") -> Promoted:
     if before and not same and not reason and not _shown(found):
         raise WorkbenchError(refusal(run.id, before.run_id, found))
     if not same:
-        _change(root, run.store, version, "promoted", reason)
+        _change(root, run.store, before, version, "promoted", reason)
     return _promoted(root, run.task, None if same or not before else before.run_id, found)
 
 
@@ -71,7 +71,7 @@ def rollback(root: Path, task: str, reason: str = "") -> Promoted:
             f"{task}` lists its runs, and `optimize promote RUN` takes any of them."
         )
     version = registered(store, task, before.version)
-    _change(root, store, version, "rolled back", reason)
+    _change(root, store, now, version, "rolled back", reason)
     return _promoted(root, task, now.run_id, None)
 
 
@@ -79,8 +79,12 @@ def _shown(found: Side | None) -> bool:
     return found is not None and found.gain.low > 0
 
 
-def _change(root: Path, store: Any, version: Any, how: How, reason: str) -> None:
-    """The alias, the record and the reason; the prompts in the registry follow."""
+def _change(root: Path, store: Any, before: Any, version: Any, how: How, reason: str) -> None:
+    """The alias, the record and the reason; the prompts in the registry follow. before: the
+    champion that the version was held against.
+
+    Raises WorkbenchError where a run has made another one since.
+    """
     task = version.name
     run = Found(store, version.run_id, task, version.run_id)
     text = run.text("program.json")
@@ -88,6 +92,12 @@ def _change(root: Path, store: Any, version: Any, how: How, reason: str) -> None
     # before anything is changed: one that no longer fits the task would fail in production
     program = parse_program(load_task(task, root), text, f"run {run.id}", lambda tuned: asked)
     with one_at_a_time(store, task, root):
+        now = present(store, task)
+        if (now and now.version) != (before and before.version):
+            raise WorkbenchError(
+                f"A run of {task!r} that has just ended became the champion. Look at it (`optimize "
+                f"report {task}`), and give the same command again. Nothing was changed."
+            )
         crown(store, task, version, how, reason)
     if reason:
         store.set_model_version_tag(task, version.version, BECAUSE, reason)
