@@ -76,8 +76,8 @@ def test_labels_go_before_drift_and_tuned_weights_are_trained_again() -> None:
     }
     for (found, drifted, tuned), verdict in asked.items():
         assert watched(found, drifted, tuned, reached=True, least=0.02) == verdict
-    assert watched(None, False, False, True, 0.02, covered=False) == "cannot tell"
-    assert watched(None, True, False, True, 0.02, covered=False) == "relabel"
+    assert watched(None, False, False, True, 0.02, told=False) == "cannot tell"
+    assert watched(None, True, False, True, 0.02, told=False) == "relabel"
     few = labelled(0.8, was, right(7, 8), reached=True)
     assert watched(few, True, False, reached=True, least=0.02) == "relabel", "8 rows do not tell"
     below = labelled(0.8, right(50, 100), right(30, 100), reached=False)

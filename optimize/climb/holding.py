@@ -95,17 +95,17 @@ def watched(
     tuned: bool,
     reached: bool,
     least: float,
-    covered: bool = True,
+    told: bool = True,
 ) -> Watch:
     """What is to be done with the program.
 
-    covered: there is something to tell by: a test of the rows, and of the labelled ones hardly a
+    told: there is something to tell by: a test of the rows, and of the labelled ones hardly a
     call has failed; those that do are no random ones.
     drifted: inputs or answers are of another kind than on record. reached: as in `labelled`.
     least: a loss that does not matter. Labels go before drift: a program that is surely at its
     target on drifted rows is in order.
     """
-    if not covered:
+    if not told:
         return "relabel" if drifted else "cannot tell"
     if found and (found.worse or found.missed):
         return "retrain" if tuned else "re-optimize"

@@ -181,8 +181,12 @@ def _row_scores(
 ) -> RowScores:
     """Every program's scores, and those of the one that is kept as `final`."""
     both = {**found, "final": found[kept]}
-    rows = [row_hash(session.task, e) for e in session.splits.sides()[side]]
-    return RowScores(rows=rows, programs={name: list(e.scores) for name, e in both.items()})
+    programs = {name: list(e.scores) for name, e in both.items()}
+    return RowScores(rows=_hashes(session, side), programs=programs)
+
+
+def _hashes(session: Session, side: str) -> list[str]:
+    return [row_hash(session.task, e) for e in session.splits.sides()[side]]
 
 
 def _noted(session: Session, report: Report, failed: Sequence[str]) -> Report:
@@ -214,7 +218,7 @@ def _judged(
     session: Session, tuned: Tuned, found: Mapping[str, Evaluation], baselines: Baselines
 ) -> _Judged:
     test = before, after = found["prompt"], found["tuned"]
-    rows = [row_hash(session.task, e) for e in session.splits.test]
+    rows = _hashes(session, "test")
     now = dict(zip(rows, after.scores, strict=True))
     tunings = readings(rows, [now, *tunings_read(session)])
     gain = paired_gain(before.scores, after.scores, level(tunings))
@@ -260,7 +264,7 @@ def _target_met(
     luck = corrected_best(chosen.scores, others, len(chosen.scores)).optimism
     luck += tuned.grid.optimism if tuned.grid else 0.0
     val = chance_at_least(session.target, chosen.known, judge, -luck)
-    rows = [row_hash(session.task, e) for e in session.splits.test]
+    rows = _hashes(session, "test")
     now = [dict(zip(rows, found[name].scores, strict=True)) for name in ("prompt", "tuned")]
     on_test = chance_at_least(session.target, found["tuned"].known, judge)
     return val >= SURE and confirms(on_test, readings(rows, [*now, *tests_read(session)]))

@@ -105,14 +105,13 @@ def baseline_answers(
 
 def _constant(task: Task, train: Sequence[dspy.Example], outputs: Sequence[Outputs]) -> Outputs:
     """The one answer that scores best on train rows, where it is given to all of them."""
-    known = {to_json(found): found for found in outputs}
-    counts = Counter(map(to_json, outputs))
+    texts = list(map(to_json, outputs))
+    known, counts = dict(zip(texts, outputs, strict=True)), Counter(texts)
     common = sorted(counts, key=lambda text: (-counts[text], text))
-    first: dict[str, dspy.Example] = {}  # of the rows with each label, one stands for all
-    for row, found in zip(train, map(to_json, outputs), strict=True):
-        first.setdefault(found, row)
-    some = list(first.values()) if task.label else list(train[:TRIED_ON])
-    weights = [counts[text] for text in first] if task.label else [1] * len(some)
+    some, weights = list(train[:TRIED_ON]), [1] * len(train[:TRIED_ON])
+    if task.label:  # of the rows with each label, one stands for all
+        first = dict(zip(reversed(texts), reversed(train), strict=True))
+        some, weights = [first[t] for t in common], [counts[t] for t in common]
 
     def score(text: str) -> float:
         found = scores_alone(task, some, [known[text]] * len(some))

@@ -5,6 +5,7 @@ Knows no rows, no LM.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from functools import partial
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -86,3 +87,10 @@ def _some(args: tuple[Any, ...]) -> list[Any]:
 def _is_choice(value: str, annotation: Any) -> bool:
     """Whether "none" is one of the labels of an optional closed set."""
     return any(value in choices(arg) for arg in get_args(annotation))
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """The name, with `_` behind it as often as it takes to be none of those taken."""
+    while name in taken:
+        name += "_"
+    return name

@@ -18,7 +18,6 @@ from typing import Any
 
 import dspy
 from dspy.adapters import utils
-from dspy.adapters.utils import apply_output_field_defaults
 from dspy.clients import execution
 from dspy.clients.backend_selection import select_backend
 from dspy.clients.cache import Cache
@@ -287,7 +286,7 @@ def whole_answer(signature: type[dspy.Signature], fields: dict[str, Any]) -> dic
     """The fields of an answer, those that may be left out with their default or null. Raises
     KeyError for another one that is missing.
     """
-    whole = apply_output_field_defaults(signature, fields)
+    whole = utils.apply_output_field_defaults(signature, fields)
     return {name: whole[name] for name in signature.output_fields}
 
 
@@ -296,13 +295,18 @@ def uncompiled(program: dspy.Module) -> None:
     program._compiled = False
 
 
+def tuned_from(model: str) -> str:
+    """The model that one called ft:BASE:… was tuned from; empty for others."""
+    return model.split(":")[1] if model.startswith("ft:") else ""
+
+
 @cache
 def token_prices(provider: str, model: str) -> tuple[float, float] | None:
     """US dollars a token in and out, from the list that comes with DSPy, which has a tuned model
     under the name of its base; None where it has none.
     """
-    tuned = model.startswith("ft:")
-    found = model_info(provider, ":".join(model.split(":")[:2]) if tuned else model)
+    base = tuned_from(model)
+    found = model_info(provider, f"ft:{base}" if base else model)
     prices = found.get("input_cost_per_token"), found.get("output_cost_per_token")
     return None if None in prices else prices
 

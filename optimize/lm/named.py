@@ -27,6 +27,7 @@ from optimize.lm.dspy_door import (
     output_tokens,
     retirement,
     token_prices,
+    tuned_from,
     unknown_provider,
 )
 from optimize.lm.endpoint import declare_endpoint, endpoint_name, hosted, warm
@@ -194,9 +195,8 @@ def retires(name: str, api_base: str | None = None) -> date | None:
     if is_local(name) or api_base or "/" not in name:
         return None
     provider, model = name.split("/", 1)
-    if not model.startswith("ft:"):
+    if not (base := tuned_from(model)):
         return retirement(provider, model)
-    base = model.split(":")[1]
     return retirement(provider, f"ft:{base}") or retirement(provider, base)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import dspy
 
+from optimize.data.fields import free_name
 from optimize.files import to_text
 from optimize.program.around import Around, Sent
 from optimize.program.retrieval import PASSAGES, Matching
@@ -70,9 +71,7 @@ class WithGuide(Around):
         # what is retrieved is long, and would be what rules are found for
         names = [name for name in signature.input_fields if name != PASSAGES]
         field = dspy.InputField(desc="of the guide, best match first")
-        held = RULES
-        while held in signature.fields:  # the task's own rules stay as they are
-            held += "_"
+        held = free_name(RULES, signature.fields)  # the task's own rules stay as they are
         shown = [{**dict(demo), held: self._rules(demo, names)} for demo in demos]
         given = {**inputs, held: self._rules(inputs, names)}
         return signature.prepend(held, field, list[str]), shown, given

@@ -71,12 +71,10 @@ class Matching:
     def __init__(self, texts: Sequence[str], embedder: Embedder | None = None) -> None:
         import bm25s
 
-        from optimize.data.words import WORD, Letters, spaced
+        from optimize.data.words import Letters
 
         self.texts, self.embedder, self.words = texts, embedder, bm25s.BM25()
-        self._told: dict[str, Any] = {"token_pattern": WORD, "show_progress": False}
-        tokens = bm25s.tokenize([spaced(text) for text in texts], **self._told)
-        self.words.index(tokens, show_progress=False)
+        self.words.index(_tokens(texts), show_progress=False)
         self.letters = Letters(ngram_range=(3, 5), sublinear_tf=True)
         self.matrix = self.letters.fit_transform(texts)
         self.vectors = embedder.vectors(texts) if embedder else None
@@ -85,12 +83,9 @@ class Matching:
         """The k best texts, the best first; fewer where no word of `text` occurs in more, and
         there is no embedder.
         """
-        import bm25s
         import numpy as np
 
-        from optimize.data.words import spaced
-
-        query = bm25s.tokenize([spaced(text)], return_ids=False, **self._told)[0]
+        query = _tokens([text], return_ids=False)[0]
         by_word = self.words.get_scores(query) if query else np.zeros(len(self.texts))
         by_letter = (self.matrix @ self.letters.transform([text]).T).toarray().ravel()
         parts = [by_word, by_letter]
@@ -99,6 +94,16 @@ class Matching:
         score = sum(s / max(s.max(), 1e-9) for s in parts)
         best = np.argsort(-score, kind="stable")
         return [self.texts[n] for n in best if self.embedder or by_word[n] > 0][:k]
+
+
+def _tokens(texts: Sequence[str], **given: Any) -> Any:
+    """Their words as BM25 takes them."""
+    import bm25s
+
+    from optimize.data.words import WORD, spaced
+
+    every = [spaced(text) for text in texts]
+    return bm25s.tokenize(every, token_pattern=WORD, show_progress=False, **given)
 
 
 @dataclass(frozen=True)

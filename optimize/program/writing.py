@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import dspy
 
+from optimize.data.fields import free_name
 from optimize.files import to_text
 from optimize.lm.room import CAREFUL
 from optimize.program.program import Program
@@ -162,10 +163,7 @@ def asked(task: Task, draw: Draw) -> dspy.Example:
 
 
 def brief_field(task: Task) -> str:
-    name = "brief"
-    while name in task.fields:
-        name += "_"
-    return name
+    return free_name("brief", task.fields)
 
 
 def _shown(task: Task, rows: Sequence[dspy.Example]) -> list[str]:

@@ -248,7 +248,7 @@ class Context:
             else max(self.compare(candidates, rows), key=lambda c: c[1].mean)[0]
         )
 
-    def likeliest(self, candidates: Sequence[Program], rows: list[dspy.Example]) -> Program:
+    def best_or_first(self, candidates: Sequence[Program], rows: list[dspy.Example]) -> Program:
         """The same of programs that are new to val, each of them: the first one where there are no
         calls to tell.
         """

@@ -70,7 +70,7 @@ def nearest(student: Program, context: Context) -> Program:
     """
     rows = context.unheld_rows()
     many = context.comparable(len(rows))
-    return context.likeliest(likeliest(student, context, many, rows), rows)
+    return context.best_or_first(likeliest(student, context, many, rows), rows)
 
 
 def likeliest(

@@ -38,7 +38,7 @@ def reasoning(incumbent: Program, context: Context) -> Program:
             candidates.append(_bootstrapped(candidates[-1], pool, context))
     elif not _pays(context, len(candidates)):
         return candidates[0]
-    return context.likeliest(fitting(candidates, search), search)
+    return context.best_or_first(fitting(candidates, search), search)
 
 
 def starts(incumbent: Program) -> list[Program]:
