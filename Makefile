@@ -14,7 +14,8 @@ setup: .venv/ready
 
 demo: setup
 	@$(BIN)/optimize lm pull
-	@$(BIN)/optimize run order_slip --finetune lora --epochs 4 --replay 100 --val-rows 40 --test-rows 60 --max-calls 3250 || test $$? -eq 1
+	@$(BIN)/optimize run order_slip --finetune lora --epochs 4 --replay 100 --val-rows 40 --test-rows 60 --max-calls 2250 \
+		--without reasoning --without simba --without gepa --without copro || test $$? -eq 1
 
 test: setup
 	@$(BIN)/optimize lm pull

@@ -30,6 +30,21 @@ JUDGE_LM = ("judge_lm", "judge_api_base")
 _root: ContextVar[Path | None] = ContextVar("root", default=None)
 Finetune = Literal["bundle", "lora", "trl", "openai", "never"]
 Method = Literal["sft", "dpo", "kto", "distill"]
+Lever = Literal[
+    "output_format",
+    "guide",
+    "nearest_demos",
+    "demo_search",
+    "bootstrapped_demos",
+    "synthetic_rows",
+    "passages",
+    "reasoning",
+    "mipro",
+    "simba",
+    "gepa",
+    "copro",
+    "votes",
+]
 
 
 class RunConfig(BaseSettings):
@@ -184,6 +199,11 @@ class RunConfig(BaseSettings):
     no_regression_on: tuple[str, ...] = Field(
         (), description="what a tuned LM must not get worse at to be kept: general, or another task"
     )
+    without: tuple[Lever, ...] = Field(
+        (),
+        description="levers that are not tried, since what they make would not be used or they "
+        "take too long; the verdict names them",
+    )
     epochs: int = Field(
         4, ge=1, le=50, description="passes over the training rows in a LoRA fine-tune"
     )
@@ -264,7 +284,7 @@ _LEARNING = (
     *("no_regression_on", "waive"),
 )
 _TUNING = ("teacher", "teacher_api_base", "target", "seed", "repeats", *_LEARNING)
-_CLIMBING = ("embedder", "embedder_api_base", "val_rows", "test_rows")
+_CLIMBING = ("embedder", "embedder_api_base", "val_rows", "test_rows", "without")
 # the knobs that a command which we advise takes as flags, in the order they are printed
 TAKES: dict[str, tuple[str, ...]] = {
     "check": (
@@ -328,7 +348,7 @@ def load_config(
         return config
     except ValidationError as error:
         first = error.errors()[0]
-        knob = ".".join(str(part) for part in first["loc"])
+        knob = str(first["loc"][0])  # of a list's entry: the list
         # an unknown knob's value may be a secret
         known = knob in RunConfig.model_fields and knob != "api_key"
         value = f" (got {shown(first['input'])})" if known else ""

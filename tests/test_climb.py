@@ -27,7 +27,7 @@ from optimize import lm as lms
 from optimize.climb.attempts import SLACK, Setup, baseline, tried_rung
 from optimize.climb.climb import Climb, climb
 from optimize.climb.observer import Attempt, Observer
-from optimize.climb.rungs import LADDER, Context, Rung, Skip, Starved
+from optimize.climb.rungs import LADDER, Context, Rung, Skip, Starved, ladder, on_tuned
 from optimize.climb.rungs.base import PASSES, fits, rows_a_set, searched
 from optimize.climb.rungs.demos import spread, with_demos, with_fitting
 from optimize.climb.rungs.output_format import output_format
@@ -625,6 +625,19 @@ def test_a_rung_starved_by_its_share_comes_again_with_what_the_others_left(setup
     found = climb(with_left(setup, 290), [own, hungry], Observer())
     assert [a.rung for a in found.attempts] == ["zero_shot", "modest", "hungry"]
     assert not found.attempts[2].skipped and found.decision.verdict == "exhausted"
+
+
+def test_levers_that_are_left_out_cost_nothing_and_are_no_levers_left(setup: Setup) -> None:
+    rungs = ladder(setup.splits, [rung.name for rung in LADDER[1:]])
+    found = climb(setup, rungs, Observer())
+    out = [a for a in found.attempts if a.rung in found.left_out]
+    assert [a.rung for a in out] == [rung.name for rung in LADDER[1:]]
+    assert all(a.unfit and not a.usage.calls for a in out)
+    assert not found.history.rungs_left and not found.untried
+    assert found.decision.verdict == "exhausted" and "demos" in found.decision.lacking
+    tuned = [rung.name for rung in on_tuned(setup.task)]
+    assert "nearest_demos" in tuned
+    assert [r.name for r in on_tuned(setup.task, ["nearest_demos"])] == tuned[1:]
 
 
 def test_a_lever_that_is_begun_has_its_useful_size(setup: Setup) -> None:

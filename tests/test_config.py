@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from optimize.climb.rungs import LADDER, SYNTHETIC
 from optimize.commands.init import config_text
-from optimize.config import RunConfig, command_line, find_root, load_config
+from optimize.config import Lever, RunConfig, command_line, find_root, load_config
 from optimize.errors import WorkbenchError
 
 SECRET = "sk-do-not-show"
@@ -64,6 +66,12 @@ def test_what_is_given_in_place_of_the_files_own_is_printed_also_where_it_is_a_d
     assert command_line("run", "t", config.model_copy(update={"threads": 2}).given) == (
         "optimize run t --lm embedded --threads 2 --seed 2 --repeats 1"
     )
+
+
+def test_levers_have_the_names_of_the_ladder(project: Path) -> None:
+    assert set(get_args(Lever)) == {rung.name for rung in (*LADDER, SYNTHETIC)}
+    with pytest.raises(WorkbenchError, match=r"Option 'without': .*'votes' \(got 'vote'\)"):
+        load_config(without=["gepa", "vote"])
 
 
 def test_a_hosted_lm_is_asked_more_at_once() -> None:

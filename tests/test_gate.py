@@ -245,6 +245,15 @@ def test_a_corpus_asks_for_retrieval_first(tiny: Tiny, task: Task, sound: Case) 
     tiny(corpus=[{"id": "1", "title": "t", "text": "x"}])
     assert "Missing knowledge is no case for weights" in gate(task, sound).reasons[0]
     assert gate(task, replace(sound, families=("baseline", "demos", "retrieval"))).open
+    left_out = gate(task, replace(sound, knobs={"without": ["passages", "votes"]})).failed[0]
+    assert left_out.command.endswith("--without votes")
+
+
+def test_a_plateau_without_some_levers_says_so(task: Task, sound: Case) -> None:
+    found = gate(task, replace(sound, knobs={"without": ["votes", "simba"]}))
+    assert found.open
+    assert "levers left out: votes, simba (a plateau says nothing of them)" in found.reasons[1]
+    assert found.reasons[1].endswith("Next: optimize run tiny")
 
 
 @pytest.mark.parametrize("facts", [{"owner": ""}, {"stability": None}, {"stability": "changing"}])

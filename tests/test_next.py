@@ -50,6 +50,7 @@ KNOBS: dict[str, Any] = {
     "headroom": True,
     "waive": "it's a trial",
     "no_regression_on": ("general",),
+    "without": ("votes", "simba"),
 }
 
 
@@ -129,6 +130,7 @@ def test_the_next_command_of_every_verdict_is_one_that_works(
         other = {"max_calls", *(("val_rows", "test_rows") if case == "indecisive" else ())}
         for knob in set(TAKES.get(name, ())) & set(session.config.given) - other:
             given = session.config.given[knob]
+            given = list(given) if isinstance(given, tuple) else given
             assert found[knob] in (given, [given]), knob  # addresses may be several
     assert step.command.startswith("optimize ") and "   (" not in step.command
 
@@ -174,6 +176,19 @@ def test_more_rows_are_those_left_out_else_as_many_as_a_divided_set_needs(
     assert whole.first == "add some 6000 more labelled rows to devsets/paint"
     whole = step("unconfirmed", made(val_rows=None, test_rows=None))  # 25 % of new rows are test
     assert whole.first == "add some 400 more labelled rows to devsets/paint"
+
+
+def test_levers_that_were_left_out_are_tried_before_another_teacher(
+    report: Report,  # noqa: F811
+    made: Callable[..., Session],
+) -> None:
+    session = made(without=["mipro", "votes"])
+    numbers = report.numbers.model_copy(update={"left_out": ["mipro"], "lacking": "none of …"})
+    changed = {"verdict": "exhausted", "task": "paint", "knobs": session.config.given}
+    changed |= {"gate": closed(report, "exhausted"), "numbers": numbers}
+    step = next_step(report.model_copy(update=changed), session)
+    works(step.command, session.root)
+    assert "--without" not in step.command and step.first == "take back `without` (mipro)"
 
 
 def works(command: str, root: Path) -> None:

@@ -259,6 +259,8 @@ def test_a_cap_that_is_too_small_is_told_before_the_first_call(
     tried = [r.rung for r in plan.rungs if r.calls]
     assert 0 < len(tried) < len(plan.rungs) and tried == [r.rung for r in plan.rungs][: len(tried)]
     assert sum(r.calls for r in plan.rungs) <= 300
+    fewer = preflight(task, load_splits(task), RunConfig(without=("demo_search",))).cost.plan
+    assert "demo_search" not in {rung.rung for rung in fewer.rungs} and fewer.enough < enough
 
 
 def test_where_rows_leave_hardly_a_lever_its_calls_fewer_rows_are_advised(

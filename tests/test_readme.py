@@ -47,7 +47,7 @@ def test_make_targets_exist() -> None:
 @pytest.mark.lm
 def test_the_demo_has_calls_for_every_lever() -> None:
     """A cap that a lever lacks calls under ends the demo before anything is tuned."""
-    flags = re.search(r"optimize run (order_slip .*?)\|\|", MAKEFILE)
+    flags = re.search(r"optimize run (order_slip .*?)\|\|", MAKEFILE.replace("\\\n", ""))
     assert flags
     told = optimize(ROOT, "check", *flags[1].split(), "--json")
     plan = json.loads(told.stdout)["cost"]["plan"]

@@ -283,6 +283,9 @@ def test_levers_that_failed_or_were_skipped_are_named() -> None:
     for verdict in ("plateau", "indecisive", "exhausted"):
         said = verdict_sentences(verdict, 0.9, numbers)
         assert "very lever was tried but guide (skipped), mipro (failed)" in said
+    numbers = numbers.model_copy(update={"left_out": ["votes"]})
+    said = verdict_sentences("plateau", 0.9, numbers)
+    assert "tried but guide (skipped), mipro (failed), votes (left out), and" in said
 
 
 def test_a_tuned_lm_that_a_baseline_matches_is_told_in_the_first_line() -> None:

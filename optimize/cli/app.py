@@ -189,6 +189,13 @@ NoRegressionOn = Annotated[
         "nothing, after a climb what the climb named"
     ),
 ]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="a lever not to try (votes, say, where five calls an answer are too many); repeatable",
+        autocompletion=complete.levers,
+    ),
+]
 RunName = Annotated[
     str,
     typer.Argument(

@@ -4,6 +4,8 @@ system and the store's own file are all that is read.
 
 from __future__ import annotations
 
+from typing import get_args
+
 from optimize.catalogue import EMBEDDED, MODELS
 
 
@@ -32,6 +34,12 @@ def programs(incomplete: str) -> list[str]:
     run, mark, begun = incomplete.rpartition("~")
     rungs = rung_names(find_root(), run.partition("~")[0]) if mark else []
     return runs(incomplete) + [f"{run}~{rung}" for rung in rungs if rung.startswith(begun)]
+
+
+def levers(incomplete: str) -> list[str]:
+    from optimize.config import Lever
+
+    return [name for name in get_args(Lever) if name.startswith(incomplete)]
 
 
 def lms(incomplete: str) -> list[str]:

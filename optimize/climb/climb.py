@@ -22,7 +22,7 @@ from optimize.climb.attempts import (
 )
 from optimize.climb.judging import compared, still_reached
 from optimize.climb.observer import Attempt, Observer
-from optimize.climb.rungs import Rung, rows_that_compare
+from optimize.climb.rungs import LEFT_OUT, Rung, rows_that_compare
 from optimize.climb.rungs.base import least_calls
 from optimize.climb.rungs.sizes import Demand
 from optimize.climb.verdict import (
@@ -68,6 +68,11 @@ class Climb:
             for a in self.attempts
             if not (a.evaluation or a.unfit)
         ]
+
+    @property
+    def left_out(self) -> list[str]:
+        """The levers that were not to be tried."""
+        return [a.rung for a in self.attempts if a.skipped == LEFT_OUT]
 
     @property
     def levers(self) -> dict[str, float]:

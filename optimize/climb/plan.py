@@ -110,7 +110,7 @@ def _shared_out(task: Task, splits: Splits, config: RunConfig, after: int, caps:
     an answer.
     """
     thinks = lms.thinks(config.lm, config.api_base)
-    rungs = [r.priced(task) for r in ladder(splits) if not r.why_not(task, thinks)]
+    rungs = [r.priced(task) for r in ladder(splits, config.without) if not r.why_not(task, thinks)]
     val, test = config.repeats * len(splits.val), config.repeats * len(splits.test)
     judge, each, (learn, spare) = int(bool(task.judge)), least_calls(task), lent(task, splits)
     fixed = each * (val + 2 * test) + after

@@ -113,7 +113,7 @@ def knobs_of(report: Report) -> dict[str, Any]:
     """
     recorded = {
         knob: report.knobs.get(knob, RunConfig.model_fields[knob].default)
-        for knob in (*TASK_LM, *JUDGE_LM, "val_rows", "test_rows", "no_regression_on")
+        for knob in (*TASK_LM, *JUDGE_LM, "val_rows", "test_rows", "no_regression_on", "without")
     }
     return recorded | {"lm": report.lm, "target": report.target}
 

@@ -62,7 +62,8 @@ def next_step(report: Report, session: Session) -> Step:
         "no_headroom": Step(
             check, note="are the labels and the metric right? Else a stronger --lm"
         ),
-        "exhausted": Step(again, "choose a stronger LM that writes instructions (--teacher MODEL)"),
+        "exhausted": _levers_left_out(report)
+        or Step(again, "choose a stronger LM that writes instructions (--teacher MODEL)"),
     }.get(report.verdict, Step(look))
 
 
@@ -120,6 +121,16 @@ def _after_tuning(report: Report, session: Session) -> Step | None:
         look = f"optimize report {report.task} --details"
         return Step(look, note="what the tuned LM can no longer do, and which rows taught it")
     return None if accepted else _more_rows(report, session)
+
+
+def _levers_left_out(report: Report) -> Step | None:
+    """Where there are such, the climb with them: too few were tried."""
+    left_out = report.numbers.left_out
+    if not left_out:
+        return None
+    # they may be left out by the project's file, which no flag takes back
+    command = command_line("run", report.task, report.knobs | {"without": None})
+    return Step(command, f"take back `without` ({', '.join(left_out)})")
 
 
 def _more_rows(report: Report, session: Session) -> Step:

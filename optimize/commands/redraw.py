@@ -13,7 +13,14 @@ from optimize.report.sentences import verdict_sentences
 from optimize.stats.records import Record
 from optimize.store.read import HISTORY, find_run
 
-SAID = {"untried", "on_test", "test_reads", "test_rows_needed", "climbs"}  # not in a history
+SAID = {
+    "untried",
+    "left_out",
+    "on_test",
+    "test_reads",
+    "test_rows_needed",
+    "climbs",
+}  # not in a history
 
 
 class Redrawn(Record):

@@ -65,7 +65,7 @@ def run(session: Session, rungs: Sequence[Rung] | None = None) -> Report:
     """Check the data, climb, decide, fine-tune or hand off if the gate opens, settle on test,
     record everything. rungs: default: the ladder.
     """
-    rungs = ladder(session.splits) if rungs is None else rungs
+    rungs = ladder(session.splits, session.config.without) if rungs is None else rungs
     check_reachable(session.config)
     if session.config.batch:
         check_scored_batch(student(session.task), session.config)
@@ -204,7 +204,13 @@ def climb_record(
     assert best and evaluation
     verdict, numbers = (
         found.decision.verdict,
-        VerdictRecord.of(found.decision, found.history, untried=found.untried, **said),
+        VerdictRecord.of(
+            found.decision,
+            found.history,
+            untried=found.untried,
+            left_out=found.left_out,
+            **said,
+        ),
     )
     return ClimbRecord(
         task=session.task.name,

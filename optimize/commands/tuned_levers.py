@@ -11,7 +11,7 @@ import dspy
 
 from optimize.climb.climb import on_top
 from optimize.climb.observer import Attempt
-from optimize.climb.rungs import ON_TUNED
+from optimize.climb.rungs import on_tuned
 from optimize.climb.rungs.base import least_calls
 from optimize.climb.verdict import WEIGHTS
 from optimize.commands.session import Session
@@ -42,7 +42,7 @@ def levered(
     """
     before, began = session.meter.usage(), time.perf_counter()
     setup = session.setup(after)
-    fitting = [rung for rung in ON_TUNED if not rung.unfit(session.task)]
+    fitting = on_tuned(session.task, session.config.without)
     need = math.ceil(start.calls * setup.repeats * len(setup.splits.val)) + ASIDE
     left = max(0, setup.left(start, start))
     why = f"a lever on the tuned LM takes {need} LM calls, {left} are left"
@@ -69,7 +69,7 @@ def levered(
 def lever_calls(session: Session) -> int:
     """LM calls that all levers take which fit the task."""
     rows = session.config.repeats * len(session.splits.val) * least_calls(session.task)
-    fitting = [rung for rung in ON_TUNED if not rung.unfit(session.task)]
+    fitting = on_tuned(session.task, session.config.without)
     return sum(rung.judged(rows) + ASIDE for rung in fitting)
 
 

@@ -38,6 +38,7 @@ def gate(task: Task, case: Case, waived: str | None = None) -> GateRecord:
     found = [
         prompting.verdict(task, case),
         prompting.test_rows(case),
+        prompting.left_out(task, case),
         prompting.retrieval(task, case),
         prompting.kind_of_failure(task, case),
         learning.train_rows(case),

@@ -109,7 +109,8 @@ def _th(number: int) -> str:
 
 def _but(found: VerdictRecord) -> str:
     """Which levers were not, after "every lever was tried"."""
-    return f" but {', '.join(found.untried)}" if found.untried else ""
+    names = [*found.untried, *(f"{name} (left out)" for name in found.left_out)]
+    return f" but {', '.join(names)}" if names else ""
 
 
 def _untried(found: VerdictRecord) -> str:

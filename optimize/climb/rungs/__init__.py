@@ -26,19 +26,21 @@ from optimize.climb.rungs.search import demo_search
 from optimize.climb.rungs.sizes import Demand, Size
 from optimize.climb.rungs.votes import ANSWERS, votes
 from optimize.climb.verdict import Family
+from optimize.config import Lever
 from optimize.data.rows import Splits
 from optimize.program.program import Program
 from optimize.task import Task
 
 __all__ = [
     "LADDER",
-    "ON_TUNED",
+    "LEFT_OUT",
     "SYNTHETIC",
     "Context",
     "Rung",
     "Skip",
     "Starved",
     "ladder",
+    "on_tuned",
     "rows_that_compare",
 ]
 
@@ -185,15 +187,25 @@ SYNTHETIC = Rung(
     demos.without_step_for_rows,
     most=Size(5),
 )
+LEFT_OUT = "left out by --without"
 AFTER = "bootstrapped_demos"  # the last lever whose demos are train rows alone
 
 
-def ladder(splits: Splits) -> tuple[Rung, ...]:
+def ladder(splits: Splits, without: Sequence[Lever] = ()) -> tuple[Rung, ...]:
     """The rungs for these rows: one more where some are synthetic, so that what these are worth is
-    told beside the best program without them.
+    told beside the best program without them. without: those that are not to be tried.
     """
     place = 1 + next(n for n, rung in enumerate(LADDER) if rung.name == AFTER)
-    return (*LADDER[:place], SYNTHETIC, *LADDER[place:]) if splits.synthetic else LADDER
+    rungs = (*LADDER[:place], SYNTHETIC, *LADDER[place:]) if splits.synthetic else LADDER
+    return tuple(
+        replace(rung, unfit=lambda task: LEFT_OUT) if rung.name in without else rung
+        for rung in rungs
+    )
+
+
+def on_tuned(task: Task, without: Sequence[Lever] = ()) -> list[Rung]:
+    """The levers that can do something on a tuned LM of the task, and may be tried."""
+    return [rung for rung in ON_TUNED if rung.name not in without and not rung.unfit(task)]
 
 
 def rows_that_compare(

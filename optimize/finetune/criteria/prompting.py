@@ -88,6 +88,7 @@ def retrieval(task: Task, case: Case) -> Criterion | None:
     if without_corpus(task):
         return None
     passed = "retrieval" in case.families
+    without = [lever for lever in case.knobs.get("without", ()) if lever != "passages"]
     return Criterion(
         name="retrieval",
         passed=passed,
@@ -95,7 +96,23 @@ def retrieval(task: Task, case: Case) -> Criterion | None:
         threshold="tried where the task has a corpus",
         source="the climb",
         advice="" if passed else "Missing knowledge is no case for weights.",
-        command="" if passed else case.command("run", task, **case.higher_cap),
+        command="" if passed else case.command("run", task, **case.higher_cap, without=without),
+    )
+
+
+def left_out(task: Task, case: Case) -> Criterion | None:
+    """A plateau says nothing of levers that were not to be tried."""
+    levers = case.knobs.get("without", ())
+    if case.verdict != "plateau" or not levers:
+        return None
+    return Criterion(
+        name="levers left out",
+        passed=None,
+        value=", ".join(levers),
+        threshold="a plateau says nothing of them",
+        source="--without",
+        advice="To tune costs more than to try them.",
+        command=case.command("run", task, without=None),
     )
 
 
