@@ -24,7 +24,7 @@ import pytest
 from fastapi import FastAPI, HTTPException, Request
 
 from optimize import lm as lms
-from optimize.climb.attempts import SLACK, Setup, baseline, tried_rung
+from optimize.climb.attempts import SLACK, baseline, tried_rung
 from optimize.climb.climb import Climb, climb
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import LADDER, Context, Rung, Skip, Starved, ladder, on_tuned
@@ -32,6 +32,7 @@ from optimize.climb.rungs.base import PASSES, fits, rows_a_set, searched
 from optimize.climb.rungs.demos import spread, with_demos, with_fitting
 from optimize.climb.rungs.output_format import output_format
 from optimize.climb.rungs.sizes import Demand, Size, share
+from optimize.climb.setup import Setup
 from optimize.config import RunConfig
 from optimize.data.judging_rows import lent
 from optimize.data.rows import Splits

@@ -27,7 +27,7 @@ from optimize.climb.verdict import (
     without_headroom,
 )
 from optimize.report.record import VerdictRecord
-from optimize.report.sentences import verdict_sentences
+from optimize.report.verdicts import verdict_sentences
 from optimize.stats.intervals import Interval, mean_interval, wilson
 
 Scores = tuple[float | None, ...]

@@ -26,8 +26,9 @@ from optimize.report.page import Material, assemble
 from optimize.report.record import AttemptRecord, Comparison, Report, TestRecord, VerdictRecord
 from optimize.report.sections import sections
 from optimize.report.sections import test_scores as scores_on_test
-from optimize.report.sentences import comparison_sentences, verdict_sentences
+from optimize.report.sentences import comparison_sentences
 from optimize.report.text import decision, duration, headline, markdown, terminal, verdict_line
+from optimize.report.verdicts import verdict_sentences
 from optimize.scoring.failures import Diagnosis, Failures
 from optimize.stats.records import GainRecord, ScoreRecord
 

@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from optimize import lm as lms
 from optimize.cli import app
-from optimize.climb.attempts import Setup
 from optimize.climb.climb import climb
 from optimize.climb.observer import Observer
 from optimize.climb.plan import planned
 from optimize.climb.rungs import LADDER, SYNTHETIC, Context, ladder
 from optimize.climb.rungs.demos import with_synthetic as with_synthetic_demos
+from optimize.climb.setup import Setup
 from optimize.commands.init import write_project
 from optimize.commands.new import write_task
 from optimize.commands.session import load_task_and_rows

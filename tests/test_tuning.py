@@ -12,11 +12,11 @@ from typing import Any
 import dspy
 import pytest
 
-from optimize.climb.attempts import Setup
 from optimize.climb.climb import climb
 from optimize.climb.observer import Observer
 from optimize.climb.preflight import preflight
 from optimize.climb.rungs import LADDER
+from optimize.climb.setup import Setup
 from optimize.commands.finish import Findings, settle
 from optimize.commands.new import write_task
 from optimize.commands.on_test import on_test

@@ -11,20 +11,13 @@ from dataclasses import dataclass, replace
 
 import dspy
 
-from optimize.climb.attempts import (
-    OFTEN,
-    Setup,
-    baseline,
-    calls_for_one,
-    demand,
-    on_record,
-    tried_rung,
-)
+from optimize.climb.attempts import OFTEN, baseline, calls_for_one, demand, on_record, tried_rung
 from optimize.climb.judging import compared, still_reached
 from optimize.climb.observer import Attempt, Observer
 from optimize.climb.rungs import LEFT_OUT, Rung, rows_that_compare
 from optimize.climb.rungs.base import least_calls
 from optimize.climb.rungs.sizes import Demand
+from optimize.climb.setup import Setup
 from optimize.climb.verdict import (
     AGAIN,
     Decision,

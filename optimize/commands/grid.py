@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from optimize import lm as lms
-from optimize.climb.attempts import CLOCK
 from optimize.climb.rungs.base import least_calls
+from optimize.climb.setup import CLOCK
 from optimize.commands.session import Session
 from optimize.finetune.epoch import Epoch
 from optimize.finetune.lora.needs import Needs, duration

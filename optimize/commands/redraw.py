@@ -9,7 +9,7 @@ from typing import Any
 from optimize.climb.verdict import History, confirmed, decide, without_headroom
 from optimize.errors import WorkbenchError
 from optimize.report.record import Report, VerdictRecord
-from optimize.report.sentences import verdict_sentences
+from optimize.report.verdicts import verdict_sentences
 from optimize.stats.records import Record
 from optimize.store.read import HISTORY, find_run
 

@@ -47,7 +47,8 @@ from optimize.report.record import (
     Report,
     VerdictRecord,
 )
-from optimize.report.sentences import preflight_sentences, verdict_sentences
+from optimize.report.sentences import preflight_sentences
+from optimize.report.verdicts import verdict_sentences
 from optimize.scoring.evaluation import Evaluation
 from optimize.scoring.failures import diagnose
 from optimize.scoring.headroom import ANSWERS, calls_needed, headroom

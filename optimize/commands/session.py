@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from optimize import lm as lms
-from optimize.climb.attempts import Setup
 from optimize.climb.observer import Attempt, Observer
+from optimize.climb.setup import Setup
 from optimize.climb.verdict import History
 from optimize.commands.lm_judge import Judge, open_judge
 from optimize.config import RunConfig
