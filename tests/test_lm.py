@@ -342,6 +342,12 @@ def test_a_name_that_is_no_lm_says_what_to_use(name: str) -> None:
         ("openai/gpt-5-mini", None, 16_000, None),  # and it takes no temperature
         ("openai/gpt-5-mini", "http://127.0.0.1:9/v1", 16_000, None),  # nor behind a gateway
         ("anthropic/claude-sonnet-4-5", None, 40, 0.5),  # thinks only when asked to
+        ("anthropic/claude-opus-4-20250514", None, 40, 0.5),
+        ("anthropic/claude-opus-4-7", None, 40, None),  # refuses a temperature
+        ("anthropic/claude-sonnet-5", None, 40, None),
+        ("bedrock/us.anthropic.claude-opus-4-8", None, 40, None),
+        ("openrouter/anthropic/claude-opus-4.7", None, 40, None),
+        ("openai/claude-opus-5", "http://127.0.0.1:9/v1", 40, None),  # nor behind a gateway
     ],
 )
 def test_models_that_think_have_the_room_for_it(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -23,6 +24,7 @@ from dspy.clients.backend_selection import select_backend
 from dspy.clients.cache import Cache
 from dspy.clients.call_result import CACHE_FORMAT, attributes
 from dspy.clients.legacy_outputs import plain
+from dspy.clients.lm import _is_openai_reasoning_model
 from dspy.clients.model_metadata import model_info
 from dspy.utils.callback import BaseCallback
 
@@ -36,6 +38,7 @@ __all__ = ["Cache"]
 # read when a price or a context is first looked up: the list that is installed, and no download
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 _CARRIED = "optimize"  # our key in DSPy's settings
+NUMBERED_CLAUDE = re.compile(r"claude-[a-z]+-(\d{1,2})(?!\d)(?:[-._](\d{1,2})(?!\d))?")
 CUT = "length"  # how DSPy says that an answer ran into max_tokens
 
 
@@ -332,6 +335,25 @@ def thinking_tokens(provider: str, model: str) -> int:
     if "claude" in model or not known.get("supports_reasoning"):
         return 0
     return min(THINKING, int(known.get("max_output_tokens") or THINKING))
+
+
+def reasons(model: str) -> bool:
+    """Whether DSPy takes the name for one of OpenAI's reasoning models, which set their own
+    temperature and know the room for an answer as max_completion_tokens.
+    """
+    return bool(_is_openai_reasoning_model(model))
+
+
+@cache
+def takes_temperature(provider: str, model: str) -> bool:
+    """Whether the model takes another temperature than 1: by the same list, and whoever serves it,
+    Anthropic's have refused one since version 4.7.
+    """
+    found = NUMBERED_CLAUDE.search(model)
+    version = (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+    return version < (4, 7) and (
+        model_info(provider, model).get("supports_sampling_params") is not False
+    )
 
 
 def retirement(provider: str, model: str) -> date | None:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import dspy
 from dspy.lm15 import (
     AccessPolicy,
     ModelSupport,
@@ -15,7 +14,7 @@ from dspy.lm15 import (
     register_provider,
 )
 
-from optimize.lm.dspy_door import HistorylessLM, thinking_tokens
+from optimize.lm.dspy_door import HistorylessLM, reasons, takes_temperature, thinking_tokens
 from optimize.lm.thinking import THINKING, remembered, room_within
 
 Made = TypeVar("Made", bound=HistorylessLM)
@@ -33,21 +32,14 @@ def hosted(
 
     context: tokens that a call may read and write, where that is known. thinks: it is known to.
     """
-    try:
-        found = kind(name, **options)
-        own_temperature = "max_completion_tokens" in found.kwargs  # DSPy's for OpenAI's
-    except dspy.LMError:  # a reasoning model that sets its own temperature and needs room to think
-        own_temperature = True
     provider, _, model = name.partition("/")
-    if own_temperature or thinks or remembered(name):
-        room = THINKING
-    else:
-        room = thinking_tokens(provider, model)
-    room = min(room, room_within(context))
+    if reasons(model) or not takes_temperature(provider, model):
+        options["temperature"] = None
+    known = reasons(model) or thinks or remembered(name)
+    room = min(THINKING if known else thinking_tokens(provider, model), room_within(context))
+    most = max(room, options["max_tokens"])
+    found = kind(name, **{**options, "max_tokens": most})
     if room:
-        heat = {"temperature": None} if own_temperature else {}
-        most = max(room, options["max_tokens"])
-        found = kind(name, **{**options, **heat, "max_tokens": most})
         found.thinking = most
     found.context = context
     return found
@@ -73,8 +65,10 @@ def declare_endpoint(model: str, url: str, identity: str | None = None) -> str:
     policy = AccessPolicy(
         provider, auth_scheme=("bearer",), env_keys=("OPTIMIZE_API_KEY",), base_url=url
     )
+    # the name that every server knows; Ollama, for one, passes over OpenAI's newer one in silence
+    room = "max_completion_tokens" if reasons(model) else "max_tokens"
     register_provider(
-        ProviderDefinition.chat(policy, compat=OpenAIChatCompat()),
+        ProviderDefinition.chat(policy, compat=OpenAIChatCompat(max_tokens_field=room)),
         supports=ModelSupport(response_schema=True),
         replace=True,
     )
