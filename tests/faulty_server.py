@@ -71,7 +71,17 @@ FAULTS: dict[str, Callable[[str, str], Any]] = {
     "echo": lambda model, key: refused(400, f"Your request with {key} is malformed."),
     "echo in the answer": lambda model, key: body(model, content=f"My key is {key}."),
     "refusal": lambda model, key: body(model, content=None, refusal="I cannot help with that."),
+    "held back": lambda model, key: held_back(model),
+    "wrong key": lambda model, key: refused(400, "API key not valid. Please pass a valid one."),
+    "429, in words": lambda model, key: refused(429, "Quota exceeded. Please retry in 250ms."),
 }
+
+
+def held_back(model: str) -> dict[str, Any]:
+    """As a provider's filter does, and Claude where it refuses."""
+    found = body(model, content="")
+    found["choices"][0]["finish_reason"] = "content_filter"
+    return found
 
 
 async def _drops(whole: str) -> AsyncIterator[str]:

@@ -275,6 +275,18 @@ def test_a_batch_that_is_not_taken_is_told(case: Case) -> None:
     assert case.colours() == RIGHT
 
 
+def test_a_batch_of_too_many_tokens_is_made_smaller(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if case.shape == "anthropic":
+        pytest.skip("its batches do not fail as a whole")
+    monkeypatch.setattr(boxes, "FEWEST", COUNT // 4)
+    case.provider.ends = [("failed", 0), ("failed", 0)]
+    assert case.colours() == RIGHT
+    sizes = [len(batch.requests) for batch in case.provider.batches]
+    assert sizes[:3] == [COUNT, COUNT // 2, COUNT // 4] and max(sizes[2:]) == COUNT // 4
+
+
 def test_no_key_is_kept(case: Case) -> None:
     case.provider.looks = 10**9
     case.again(minutes=0.00001)

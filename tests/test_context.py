@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import dspy
 import pytest
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 
 from optimize import lm as lms
 from optimize.commands.new import write_task
@@ -86,6 +88,7 @@ def own(tmp_path: Path) -> None:
         ({"data": [{"id": "qwen", "max_model_len": "many"}]}, None, None),
         ({"data": [{"id": "qwen"}]}, None, None),
         ({"data": None}, None, None),
+        ({"data": 5}, None, None),
         (["no object"], None, None),
     ],
 )
@@ -96,6 +99,30 @@ def test_a_server_is_asked_how_much_it_reads(models: Any, props: Any, tokens: in
         assert [context_served([place], "qwen") for _ in range(2)] == [tokens] * 2
         assert app.state.looked == 1 and app.state.asked == 0, "once a process, and no LM call"
     assert context_served([Address("http://127.0.0.1:9/v1")], "qwen") is None
+
+
+def test_what_is_no_such_server_tells_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            one, _ = listening.accept()
+            with one:
+                one.recv(4096)
+                one.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+        thread = threading.Thread(target=greet, daemon=True)
+        thread.start()
+        place = Address(f"http://127.0.0.1:{listening.getsockname()[1]}/v1")
+        assert context_served([place], "qwen") is None
+        thread.join(10)
+
+
+def test_the_key_goes_to_no_other_address() -> None:
+    app, other = FastAPI(), narrow_app({"data": [{"id": "qwen", "max_model_len": 4096}]})
+    with served(other) as elsewhere, served(app) as url:
+        app.get("/v1/models")(lambda: RedirectResponse(f"{elsewhere}/v1/models"))
+        assert context_served([Address(f"{url}/v1", "sk-secret-0123")], "qwen") is None
+    assert other.state.looked == 0
 
 
 def test_a_prompt_has_what_the_server_or_the_flag_leaves() -> None:

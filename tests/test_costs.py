@@ -41,6 +41,14 @@ def test_the_champion_is_priced_where_there_is_one(
     assert twice.lms[0].seconds == pytest.approx(2 * bare.lms[0].seconds)
 
 
+def test_the_thoughts_of_an_lm_are_paid(reviewed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its list price is below that of the other one."""
+    monkeypatch.chdir(reviewed)
+    flags = ["--lm", "openai/gpt-4.1", "--teacher", "openai/gpt-5"]
+    plain, thinking = Costs(**checked("unrun", "--rows", "1000", *flags)["applying"]).lms
+    assert plain.usd and thinking.usd and thinking.usd > 2 * plain.usd
+
+
 def test_what_a_cheaper_lm_would_save_is_told_a_million_rows() -> None:
     lms = [
         LmCost(lm=name, usd=usd, rate=16.0, measured=False, seconds=60.0)

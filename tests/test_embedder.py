@@ -78,7 +78,7 @@ def vector(text: str) -> list[float]:
 @pytest.fixture
 def endpoint() -> Iterator[tuple[FastAPI, str]]:
     app = FastAPI()
-    app.state.bodies, app.state.keys = [], []
+    app.state.bodies, app.state.keys, app.state.most = [], [], 64
 
     @app.post("/v1/embeddings")
     async def embed(request: Request) -> Any:
@@ -87,6 +87,8 @@ def endpoint() -> Iterator[tuple[FastAPI, str]]:
         app.state.keys.append(request.headers["authorization"])
         if "refused" in str(body["input"]):
             return Response('{"error": {"message": "no such model"}}', status_code=404)
+        if len(body["input"]) > app.state.most or sum(map(len, body["input"])) > 1_000_000:
+            return Response('{"error": {"message": "too much"}}', status_code=422)
         data = [{"index": n, "embedding": vector(t)} for n, t in enumerate(body["input"])]
         return {"data": data, "model": "m", "usage": {"prompt_tokens": 5, "total_tokens": 5}}
 
@@ -221,6 +223,22 @@ def test_baselines_know_what_an_embedder_knows(
     assert found.baselines[NEAREST_MEANING].score == 1.0
     assert found.baselines[REGRESSION_MEANING].score == 1.0
     assert set(found.baselines) > {NEAREST, NEAREST_MEANING}
+
+
+def test_a_request_holds_what_an_endpoint_takes(
+    endpoint: tuple[FastAPI, str], meter: Meter
+) -> None:
+    """In texts, as it says itself, and in tokens; a text of another script is cut earlier."""
+    app, url = endpoint
+    hosted, app.state.most = Embedder("openai/any", url), 32
+    assert len(hosted.vectors([f"text {n}" for n in range(100)])) == 100
+    assert [len(body) for body in app.state.bodies] == [64, 32, 32, 32, 4]
+    app.state.bodies.clear()
+    hosted.vectors([f"{n} " + "word " * 4_700 for n in range(60)])
+    assert all(sum(map(len, body)) < 4 * 250_000 for body in app.state.bodies)
+    app.state.bodies.clear()
+    hosted.vectors(["漢字" * 5_000])
+    assert 6_000 < len(app.state.bodies[0][0]) < 8_192
 
 
 def test_a_broken_embedder_is_a_clear_error(

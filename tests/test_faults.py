@@ -26,6 +26,7 @@ from optimize import secrets
 from optimize.config import RunConfig
 from optimize.errors import BudgetExhausted, LmRefused, StoreFailed, WorkbenchError
 from optimize.lm import dspy_calls, faults
+from optimize.lm.dspy_door import seconds_asked
 from optimize.lm.limits import Limits
 from optimize.lm.meter import Meter, Summing
 from optimize.lm.metered import MeteredLM, count_others
@@ -38,7 +39,10 @@ from tests.faulty_server import FAULTS, Asked, faulty_app
 from tests.test_cli import optimize
 from tests.test_lm import colour_task, rows, served
 
-LASTING = ("401", "403", "too long", "refusal", "429, in a day", "echo", "echo in the answer")
+LASTING = (
+    *("401", "403", "wrong key", "too long", "refusal", "held back", "429, in a day", "echo"),
+    "echo in the answer",
+)
 PASSING = [fault for fault in FAULTS if fault not in LASTING]
 RED = "[[ ## colour ## ]]\nred\n\n[[ ## completed ## ]]"
 
@@ -96,12 +100,63 @@ def test_a_fault_that_stays_is_missing_and_cached_nowhere(fault: str) -> None:
     assert len(app.state.log) == meter.usage().calls
 
 
-def test_a_refusal_is_the_programs_score() -> None:
-    with served(faulty_app(lambda text: RED, lambda asked: "refusal")) as url:
+@pytest.mark.parametrize(
+    ("fault", "said"), [("refusal", "I cannot help with that."), ("held back", "filter")]
+)
+def test_a_refusal_is_the_programs_score(fault: str, said: str) -> None:
+    with served(faulty_app(lambda text: RED, lambda asked: fault)) as url:
         task = colour_task()
         with dspy.context(lm=ours(url, Meter(99))):
             (found,) = evaluate(student(task), rows("rose"), Asking(task, threads=1)).outcomes
-    assert found.score == 0.0 and "I cannot help with that." in str(found.answer)
+    assert found.score == 0.0 and said in str(found.answer)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("You exceeded your current quota. Please retry in 43.5s.", 43.5),  # Google's
+        ("Rate limit reached for gpt-4.1. Please try again in 850ms.", 0.85),  # OpenAI's
+        ("Please try again in 1m12.5s. Visit …", 72.5),
+        ("Please retry after 6 seconds.", 6.0),  # Azure's
+        ("Rate limit reached.", 0.0),
+    ],
+)
+def test_a_server_may_say_in_words_when_to_ask_again(said: str, seconds: float) -> None:
+    assert seconds_asked(dspy.LMRateLimitError(said, model="m")) == seconds
+    told = dspy.LMRateLimitError(said, model="m", retry_after=3)
+    assert seconds_asked(told) == 3, "its header goes before"
+
+
+def test_no_providers_key_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = "tgp-super-secret-0123"
+    monkeypatch.setenv("TOGETHERAI_API_KEY", key)
+    with served(faulty_app(lambda text: f"My key is {key}.", lambda asked: "")) as url:
+        monkeypatch.setenv("TOGETHERAI_API_BASE", f"{url}/v1")
+        lm = lms.resolve("together_ai/any", None, RunConfig(), Meter(9), 40)
+        assert lm("Hello?") == ["My key is [key]."]
+    assert not [p for p in tmp_path.iterdir() if p.is_file() and key.encode() in p.read_bytes()]
+
+
+@pytest.mark.parametrize("fault", ["refusal", "held back"])
+def test_what_an_answer_is_does_not_hang_on_the_way_to_its_provider(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DSPy asks through LiteLLM where the environment names an address; an address that another
+    one is known at answers for itself.
+    """
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-nobody-0123")
+    said = []
+    for answer in ("fine", "well"):
+        app = faulty_app(
+            lambda text, answer=answer: answer, lambda asked: fault * (asked.text == "no")
+        )
+        with served(app) as url:
+            monkeypatch.setenv("OPENAI_API_BASE", f"{url}/v1")
+            lm = lms.resolve("openai/any", None, RunConfig(), Meter(9), 40)
+            assert len(lm("no")) == 1
+            said += lm("yes")
+        assert len(app.state.log) == 2
+    assert said == ["fine", "well"]
 
 
 def test_an_embedded_lm_may_say_nothing() -> None:
@@ -122,9 +177,10 @@ def test_the_cap_holds_for_what_is_asked_again(fault: str) -> None:
     assert len(app.state.log) == meter.usage().calls == 20
 
 
-def test_a_refused_key_ends_everything_at_once() -> None:
+@pytest.mark.parametrize("fault", ["401", "wrong key"])
+def test_a_refused_key_ends_everything_at_once(fault: str) -> None:
     """DSPy's optimizers would count each such call as a wrong answer."""
-    app = faulty_app(lambda text: RED, lambda asked: "401")
+    app = faulty_app(lambda text: RED, lambda asked: fault)
     with served(app) as url:
         task = colour_task()
         with dspy.context(lm=ours(url, Meter(99))), pytest.raises(LmRefused, match="the key"):

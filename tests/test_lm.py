@@ -394,6 +394,14 @@ def test_a_call_with_a_room_of_its_own_reaches_a_reasoning_model() -> None:
     assert rooms - {None} == {16_000} and "temperature" not in sent
 
 
+def test_a_server_of_ones_own_is_told_the_room_by_the_name_that_all_know() -> None:
+    app = chat_app(lambda text: "fine")
+    with served(app) as url:
+        assert lms.resolve("openai/qwen3", url + "/v1", RunConfig(), Meter(9), 40)("Hi") == ["fine"]
+    (sent,) = app.state.bodies
+    assert sent["max_tokens"] == 40 and "max_completion_tokens" not in sent
+
+
 def test_an_answer_that_dspy_cannot_price_costs_what_the_list_says() -> None:
     told = {"prompt_tokens": 1000, "completion_tokens": 10}
     known = paid.listed_price("openai/gpt-4.1-mini", told)

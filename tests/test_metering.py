@@ -13,7 +13,8 @@ from typing import Any
 
 import dspy
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
 
 from optimize import lm as lms
 from optimize.climb.observer import Observer
@@ -257,3 +258,49 @@ def test_what_a_climb_was_planned_with_weighs_like_so_many_calls() -> None:
         meter.send(1)
         meter.add(0.0, tokens_in=90, tokens_out=10)
     assert meter.remaining() == pytest.approx((100_000 - 5000) / 550, abs=1)
+
+
+def test_a_call_for_several_answers_is_paid_request_by_request() -> None:
+    """A later one may fail, or be one too many."""
+    left = [4]
+
+    def answer(text: str) -> str | int:
+        left[0] -= 1
+        return "fine" if left[0] >= 0 else 400
+
+    app = chat_app(answer)
+    with served(app) as url:
+        meter = Meter(99)
+        with pytest.raises(dspy.LMInvalidRequestError):
+            ours(url + "/v1", meter)("Hello?", n=10, temperature=1.0)
+        used = meter.usage()
+        assert (used.calls, used.failed, used.tokens_in, used.tokens_out) == (5, 1, 4 * 7, 4 * 2)
+        left[0], meter = 99, Meter(99, Limits(tokens=20))
+        with pytest.raises(BudgetExhausted, match="20 tokens"):
+            ours(url + "/v1", meter)("Hello again?", n=10, temperature=1.0)
+    assert meter.usage().calls == 3
+
+
+def test_a_program_streams_through_an_lm_with_a_timeout() -> None:
+    app = FastAPI()
+
+    @app.post("/v1/chat/completions")
+    async def stream(request: Request) -> Any:
+        def chunk(text: str, end: str | None = None) -> str:
+            choice = {"index": 0, "delta": {"content": text}, "finish_reason": end}
+            made = {"id": "x", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}
+            return f"data: {json.dumps(made)}\n\n"
+
+        assert (await request.json())["stream"]
+        parts = [*map(chunk, ["[[ ## colour ## ]]\n", "r", "ed", "\n\n[[ ## completed ## ]]"])]
+        return StreamingResponse([*parts, chunk("", "stop"), "data: [DONE]\n\n"])
+
+    async def seen(program: dspy.Module) -> list[Any]:
+        return [part async for part in dspy.streamify(program)(thing="rose")]
+
+    with served(app) as url:
+        meter = Meter(9)
+        program = dspy.Predict(Colour)
+        program.lm = ours(url + "/v1", meter)
+        *_, last = asyncio.run(seen(program))
+    assert last.colour == "red" and meter.usage().failed == 0

@@ -65,6 +65,7 @@ def _lm_cost(
     price, measured = lms.price(name, base), call_rate(report)
     rate = measured or (1 if is_local(name) else config.in_flight_of(name)) / CALL
     calls, read, wrote = each
+    wrote += calls * THOUGHT * lms.thinks(name, base)
     usd = rows * (read * price[0] + wrote * price[1]) if price else None
     seconds = rows * calls / rate
     return LmCost(lm=name, usd=usd, rate=rate, measured=bool(measured), seconds=seconds)

@@ -9,6 +9,7 @@ from typing import Any
 from optimize.errors import StoreFailed
 from optimize.lm.dspy_door import Cache, as_fields, as_json, cache_key, is_answer
 from optimize.lm.kept import Kept
+from optimize.lm.reach import address_in_environment
 from optimize.secrets import redacted
 
 FILE = "answers.db"
@@ -28,6 +29,13 @@ class AnswerCache(Cache):
 
     def __contains__(self, key: str) -> bool:
         return bool(self.kept.get([key]))
+
+    def cache_key(self, request: dict[str, Any], ignored: list[str] | None = None) -> str:
+        """DSPy's, which does not tell the servers apart that the environment names for an LM."""
+        provider = str(request.get("model", "")).partition("/")[0]
+        if address := address_in_environment(provider):
+            request = {**request, "address": address}
+        return str(super().cache_key(request, ignored))
 
     def get(self, request: dict[str, Any], ignored: list[str] | None = None) -> Any:
         """A record as DSPy keeps it, or a provider's response as its fields; None: unknown."""

@@ -30,7 +30,7 @@ from optimize.lm.faults import (
     silence,
 )
 from optimize.lm.one_at_a_time import OneAtATime
-from optimize.lm.paid import plainly, told_paid
+from optimize.lm.paid import plainly
 from optimize.lm.pool import elsewhere, one_call, pool_of
 from optimize.lm.post import posted
 from optimize.lm.request import MoreRoom, RequestUnderWay
@@ -74,6 +74,9 @@ def watch_calls(watch: Watch) -> None:
         one = RequestUnderWay(watch, lm, call, request, provider, state, results)
         with _slot(watch, lm) as address, one.watched():
             there = engine_at(backend, provider, address)
+            if dspy.settings.send_stream is not None:  # goes on in the thread that it began in
+                attempt(lm, call, there, request, provider, state, results)
+                return
             # what a request that is left behind does later must not be seen
             own, told = copy.copy(state), list(results)
             try:
@@ -235,6 +238,4 @@ def _told(watch: Watch, lm: Any, call: Any, result: Any) -> Any:
     if result.cache_hit:
         note_answer(lm.model, cached=True)
         watch.cached(lm, call.counted, call.place)
-    else:
-        told_paid(watch, lm, result)
     return result

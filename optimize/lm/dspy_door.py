@@ -23,7 +23,7 @@ from dspy.clients import execution
 from dspy.clients.backend_selection import select_backend
 from dspy.clients.cache import Cache
 from dspy.clients.call_result import CACHE_FORMAT, attributes
-from dspy.clients.legacy_outputs import plain
+from dspy.clients.legacy_outputs import plain, value
 from dspy.clients.lm import _is_openai_reasoning_model
 from dspy.clients.model_metadata import model_info
 from dspy.utils.callback import BaseCallback
@@ -39,6 +39,9 @@ __all__ = ["Cache"]
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 _CARRIED = "optimize"  # our key in DSPy's settings
 NUMBERED_CLAUDE = re.compile(r"claude-[a-z]+-(\d{1,2})(?!\d)(?:[-._](\d{1,2})(?!\d))?")
+ASK_AGAIN = re.compile(
+    r"(?:retry|try again) (?:in|after) (?:(\d+)m)?(\d+(?:\.\d+)?) ?(ms|s)", re.IGNORECASE
+)
 CUT = "length"  # how DSPy says that an answer ran into max_tokens
 
 
@@ -60,10 +63,11 @@ class HistorylessLM(dspy.LM):
     def _cut_at(self, entry: dict[str, Any]) -> int:
         """The tokens at which the answer was cut; 0 where it was not."""
         response = entry["response"]
-        if getattr(response, "finish_reason", "") != CUT:
+        if finish_reason(response) != CUT:
             return 0
         given = {**self.kwargs, **entry["kwargs"]}
-        told = getattr(getattr(response, "usage", None), "output_tokens", None)
+        usage = value(response, "usage")
+        told = value(usage, "output_tokens") or value(usage, "completion_tokens")
         most = given.get("max_tokens") or given.get("max_completion_tokens")
         return int(told or room_to_think(self) or most or 1)
 
@@ -239,8 +243,15 @@ def price_result(lm: Any, result: Any, response: Any, provider: Any, request: An
 
 
 def seconds_asked(error: Exception) -> float:
-    """Seconds after which the server wants to be asked again; 0 where it does not say."""
-    return execution.finite_seconds(getattr(error, "retry_after", None)) or 0.0
+    """Seconds after which the server wants to be asked again; 0 where it does not say. Google says
+    so in the error's text alone, OpenAI sometimes.
+    """
+    if told := execution.finite_seconds(getattr(error, "retry_after", None)):
+        return float(told)
+    found = ASK_AGAIN.search(str(error))
+    if not found:
+        return 0.0
+    return 60 * float(found[1] or 0) + float(found[2]) / (1000 if found[3] == "ms" else 1)
 
 
 def cache_key(cache: Cache, request: dict[str, Any], ignored: list[str] | None) -> str:
@@ -296,6 +307,27 @@ def whole_answer(signature: type[dspy.Signature], fields: dict[str, Any]) -> dic
 def uncompiled(program: dspy.Module) -> None:
     """Let an optimizer take a module that another one has compiled."""
     program._compiled = False
+
+
+def finish_reason(response: Any) -> str:
+    """Why an answer ended, as DSPy says it or LiteLLM, through which it asks some providers."""
+    return str(value(response, "finish_reason") or value(_choice(response), "finish_reason") or "")
+
+
+def refusal(response: Any) -> str:
+    """What the LM said in place of an answer, where it refused one; empty where it did not."""
+    parts = getattr(getattr(response, "message", None), "parts", ())
+    own = "".join(part.text for part in parts if part.type == "refusal")
+    told = own or value(value(_choice(response), "message"), "refusal")
+    if not told and finish_reason(response) == "content_filter":
+        return "(held back by the provider's filter)"
+    return str(told or "")
+
+
+def _choice(response: Any) -> Any:
+    """LiteLLM's first one."""
+    choices = value(response, "choices")
+    return choices[0] if choices else None
 
 
 def tuned_from(model: str) -> str:

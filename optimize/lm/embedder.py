@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import os
 import threading
+from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,16 @@ from optimize.lm import embedded, weights
 from optimize.lm.dspy_door import token_prices
 from optimize.lm.metered import note_embedded
 from optimize.lm.reach import check_reachable_embedder
-from optimize.lm.room import Room, local_room
+from optimize.lm.room import Room, estimated, local_room
 from optimize.lm.vectors import VectorStore
 from optimize.secrets import keep_secret, redacted
 from optimize.turns import my_turn
 
-BATCH = 64  # texts in one request
+BATCH, BATCH_TOKENS = 64, 250_000  # texts and tokens in one request, unless an endpoint takes fewer
+TOO_MUCH = (400, 413, 422)  # how endpoints say that it was too much for one request
 SECONDS = 60.0  # for one request, of which the client makes up to RETRIES + 1
 RETRIES = 3
-HOSTED_CHARS = 24_000  # of a text; providers take some 8,000 tokens
+HOSTED_TOKENS = 8_000  # of a text; providers take 8,192
 _store = VectorStore()
 _many = threading.Lock()  # whoever embeds many texts at once; whoever comes second finds them
 
@@ -87,11 +90,17 @@ class Embedder:
 
     def _new(self, texts: Sequence[str]) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for start in range(0, len(texts), BATCH):
-            some = texts[start : start + BATCH]
-            new = dict(zip(some, self._asked(some), strict=True))
+        room, most, left = _client(self)[2], BATCH, list(texts)
+        while left:
+            some = _batch(left, room, most)
+            try:
+                new = dict(zip(some, self._asked(some), strict=True))
+            except _TooMuch:
+                most = len(some) // 2
+                continue
             _store.put(self._place, new)
             found |= new
+            left = left[len(some) :]
         return found
 
     def _asked(self, texts: Sequence[str]) -> list[Any]:
@@ -104,6 +113,8 @@ class Embedder:
             with my_turn() if self.local else nullcontext():
                 reply = client.embeddings.create(model=model, input=short, encoding_format="float")
         except openai.OpenAIError as error:
+            if len(texts) > 1 and getattr(error, "status_code", 0) in TOO_MUCH:
+                raise _TooMuch from error
             raise WorkbenchError(
                 f"The embedder {self.name!r} did not answer: {type(error).__name__}: "
                 f"{redacted(str(error).strip())[:300]}"
@@ -176,7 +187,19 @@ def _client(embedder: Embedder) -> tuple[Any, str, Room]:
     key = own if base else os.environ.get("OPENAI_API_KEY", "none")
     keep_secret(key)
     client = openai.OpenAI(base_url=base, api_key=key, **limits)
-    return client, embedder.name.split("/", 1)[1], Room(HOSTED_CHARS, len)
+    return client, embedder.name.split("/", 1)[1], Room(HOSTED_TOKENS, estimated)
+
+
+class _TooMuch(Exception):
+    """An endpoint takes fewer texts, or less text, in one request."""
+
+
+def _batch(texts: Sequence[str], room: Room, most: int) -> Sequence[str]:
+    """So many of the first texts as a request may hold; one at least."""
+    if most * room.tokens > BATCH_TOKENS:
+        tokens = list(accumulate(min(room.tokens, estimated(text)) for text in texts[:most]))
+        most = max(1, bisect_right(tokens, BATCH_TOKENS))
+    return texts[:most]
 
 
 def _clipped(text: str, room: Room) -> str:

@@ -23,6 +23,7 @@ MOST_WAIT = 60.0  # seconds before a request is made again, whatever the server 
 TOO_MUCH = (429, 503, 529)  # status of an endpoint that is asked too much
 # how a server says so in its own words: vLLM and SGLang give no code for it that DSPy knows
 TOO_LONG = re.compile(r"context (length|size|window)|(prompt|input)[^.]* too long", re.IGNORECASE)
+WRONG_KEY = re.compile(r"api key (not valid|expired)", re.IGNORECASE)  # Google's, with a 400
 FORBIDDEN = 403
 IN_A_ROW = 10  # of these without an answer between them are about the key
 NOT_THERE = 404
@@ -68,7 +69,7 @@ def is_about_the_key(error: dspy.LMError, model: str) -> bool:
     """Whether no call of the model will fare better. A gateway's 403 to one text among others is
     about that text.
     """
-    key = isinstance(error, dspy.LMAuthError)
+    key = isinstance(error, dspy.LMAuthError) or bool(WRONG_KEY.search(str(error)))
     if key and getattr(error, "status", None) == FORBIDDEN and model in _answered:
         _forbidden[model] = _forbidden.get(model, 0) + 1
         key = _forbidden[model] >= IN_A_ROW

@@ -4,9 +4,7 @@ through one meter.
 
 from __future__ import annotations
 
-import itertools
 import logging
-import os
 from dataclasses import replace
 from datetime import date
 from functools import cache
@@ -38,7 +36,7 @@ from optimize.lm.pool import declare_pool
 from optimize.lm.room import hosted_tokens, note_local, written_within
 from optimize.lm.served import context_served
 from optimize.lm.thinking import remembered
-from optimize.secrets import keep_secret
+from optimize.secrets import keep_environment_secret, keep_secret
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +117,7 @@ def resolve(
     """
     if path := gguf_path(name):
         return local_lm(path, None, meter, max_tokens, context=config.context)
-    for variable in itertools.chain.from_iterable(reach.KEYS.values()):
-        keep_secret(os.environ.get(variable))
+    keep_environment_secret()
     check_name(name, api_base)
     asked = config.context if (name, api_base) == (config.lm, config.api_base) else None
     options: dict[str, Any] = {

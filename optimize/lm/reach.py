@@ -68,11 +68,28 @@ def check_reachable_embedder(config: RunConfig) -> None:
 def _check_key(name: str) -> None:
     provider = name.split("/", 1)[0]
     keys = KEYS.get(provider, ())
-    gateway = any(os.environ.get(f"{provider.upper()}_{part}") for part in ("API_BASE", "BASE_URL"))
-    if keys and not gateway and not any(os.environ.get(key) for key in keys):
+    known = address_in_environment(provider) or any(os.environ.get(key) for key in keys)
+    if keys and not known:
         raise WorkbenchError(
             f"LM {name!r} needs a key: set {' or '.join(keys)} in the environment. No call made."
         )
+
+
+def address_in_environment(provider: str) -> str:
+    """Where a variable such as OPENAI_BASE_URL or AZURE_API_BASE sends the requests for a provider;
+    empty where none does.
+    """
+    own = provider.removesuffix("_chat")  # ollama_chat's is Ollama's
+    for variable, value in sorted(os.environ.items()):
+        name, part = variable[: -len("API_BASE")], variable[-len("API_BASE") :]
+        if part in ("API_BASE", "BASE_URL") and _letters(name) == _letters(own) and value:
+            return value
+    return ""
+
+
+def _letters(name: str) -> str:
+    """TOGETHERAI_ and together_ai are one provider."""
+    return name.replace("_", "").replace("-", "").lower()
 
 
 def _check_group(name: str, places: Sequence[Address]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import dspy
 from dspy.lm15 import ProviderError
 
-from optimize.lm.dspy_door import CUT, price_result
+from optimize.lm.dspy_door import CUT, finish_reason, price_result, refusal
 from optimize.lm.faults import is_too_long, note_answer
 from optimize.lm.paid import plainly, told_paid
 from optimize.lm.post import posted
@@ -47,6 +47,7 @@ class RequestUnderWay:
         try:
             yield
             self._check()
+            self._tell_paid()
         except BaseException as error:
             self.watch.failed(self.lm, time.perf_counter() - start, is_too_long(error))
             # a page of some gateway
@@ -68,8 +69,8 @@ class RequestUnderWay:
             self._check_thoughts()
         if any(map(has_content, result.outputs)) or own_word:
             return
-        if refusal := refusal_in(self.state.response):
-            result.outputs = [refusal]
+        if told := refusal(result.raw):
+            result.outputs = [told]
             return
         self._take_back()
         if self._cut:
@@ -80,7 +81,7 @@ class RequestUnderWay:
 
     @property
     def _cut(self) -> bool:
-        return getattr(self.state.response, "finish_reason", "") == CUT
+        return finish_reason(self.state.result.raw) == CUT
 
     def _check_thoughts(self) -> None:
         """Raises MoreRoom for an answer that was cut in thoughts, or of an LM that thinks, where it
@@ -105,13 +106,19 @@ class RequestUnderWay:
 
     def _take_back(self) -> None:
         """The answer was paid, and is to be kept nowhere."""
+        self._tell_paid()
+        self.results.remove(self.state.result)
+        self.state.completed = self.state.recorded = False
+
+    def _tell_paid(self) -> None:
+        """At once: a call may take several requests, of which a later one may fail or be one too
+        many.
+        """
         if self.request is not None:
-            # DSPy prices answers that are kept; this one was paid as well
+            # DSPy prices an answer once its call goes on
             args = self.lm, self.state.result, self.state.response, self.provider, self.request
             price_result(*args)
         told_paid(self.watch, self.lm, self.state.result)
-        self.results.remove(self.state.result)
-        self.state.completed = self.state.recorded = False
 
 
 class MoreRoom(dspy.LMProviderError):
@@ -143,9 +150,3 @@ def has_content(output: Any) -> bool:
 def has_thoughts(output: Any) -> bool:
     """Whether a thinking model's thoughts came apart from an answer."""
     return isinstance(output, dict) and bool(output.get("reasoning_content"))
-
-
-def refusal_in(response: Any) -> str:
-    """What the LM said in place of an answer, where it refused one."""
-    parts = response.message.parts if response is not None else ()
-    return "".join(part.text for part in parts if part.type == "refusal")

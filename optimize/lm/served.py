@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,16 @@ LARGEST = 1 << 20  # bytes of one that are read
 NAMES = ("max_model_len", "context_length", "context_window", "max_context_length")
 
 
+class _Here(urllib.request.HTTPRedirectHandler):
+    """The key is for this address, and for none that it names."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(_Here)
+
+
 def context_served(places: Sequence[Address], model: str) -> int | None:
     """Tokens that a call may read and write at the first of these addresses that tells, for the
     model of that name; None where none does.
@@ -26,7 +37,8 @@ def context_served(places: Sequence[Address], model: str) -> int | None:
 @cache  # once a process
 def _at(url: str, key: str, model: str) -> int | None:
     listed = _got(f"{url}/models", key)
-    models = [one for one in listed.get("data") or () if isinstance(one, dict)]
+    data = listed.get("data")
+    models = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
     found = [one for one in models if one.get("id") == model] or models[: len(models) == 1]
     if not found:
         return None
@@ -45,9 +57,10 @@ def _got(url: str, key: str) -> Mapping[str, Any]:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         request = urllib.request.Request(url, headers=headers)
-        with urllib.request.urlopen(request, timeout=SECONDS) as reply:
+        with _opener.open(request, timeout=SECONDS) as reply:
             found = json.loads(reply.read(LARGEST))
-    except (OSError, ValueError):  # the first call tells what is wrong with the address
+    # the first call tells what is wrong with the address
+    except (OSError, ValueError, http.client.HTTPException):
         return {}
     return found if isinstance(found, dict) else {}
 

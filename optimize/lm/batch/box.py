@@ -24,8 +24,13 @@ from optimize.stopping import wait
 MOST, MOST_BYTES = 50_000, 90_000_000  # requests of a batch; providers take a little more
 FIRST_POLL, LAST_POLL = 2.0, 60.0  # seconds between two looks at a batch, growing by half
 LOT = 500  # answers kept at once
+FEWEST = 100  # requests of a batch, below which halving it meets no limit on tokens
 PRICE = 0.5  # of what a call costs, at both providers
 Told = Callable[[int, int, str], None]  # answered so far, of how many, and how it stands
+
+
+class TooMany(Exception):
+    """The account may have fewer tokens under way at once."""
 
 
 class Sent(Record):
@@ -57,6 +62,7 @@ class Box:
         self._told, self._end = told, time.monotonic() + 60 * minutes if minutes else None
         self._lock = threading.Lock()
         self._waiting: dict[str, bytes] = {}
+        self._fits = MOST
         self._provider: Provider | None = None
 
     def reply(self, letter: Letter) -> Reply | None:
@@ -85,8 +91,10 @@ class Box:
         """
         assert self._provider
         came = self._came_before(self._provider)
-        if came is None:
-            came = self._brought(self._begun(self._provider, most), self._provider)
+        while came is None:
+            with suppress(TooMany):
+                begun = self._begun(self._provider, min(most, self._fits))
+                came = self._brought(begun, self._provider)
         self.forget()
         return came
 
@@ -162,6 +170,9 @@ class Box:
             raise JobLeft(batch, lambda: provider.cancel(batch)) from None
         if state.problem:
             self._record(sent).unlink()  # whoever asks again wants a new one
+            if "token limit" in state.problem and sent.count >= 2 * FEWEST:
+                self._fits = sent.count // 2
+                raise TooMany
             raise WorkbenchError(f"Batch {batch} has {state.status}: {state.problem}.")
         return self._keep(provider, batch)
 
