@@ -131,7 +131,7 @@ def test_no_providers_key_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     key = "tgp-super-secret-0123"
     monkeypatch.setenv("TOGETHERAI_API_KEY", key)
     with served(faulty_app(lambda text: f"My key is {key}.", lambda asked: "")) as url:
-        monkeypatch.setenv("TOGETHERAI_API_BASE", f"{url}/v1")
+        monkeypatch.setenv("TOGETHER_AI_API_BASE", f"{url}/v1")
         lm = lms.resolve("together_ai/any", None, RunConfig(), Meter(9), 40)
         assert lm("Hello?") == ["My key is [key]."]
     assert not [p for p in tmp_path.iterdir() if p.is_file() and key.encode() in p.read_bytes()]

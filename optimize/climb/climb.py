@@ -14,7 +14,7 @@ import dspy
 from optimize.climb.attempts import OFTEN, baseline, calls_for_one, demand, on_record, tried_rung
 from optimize.climb.judging import compared, still_reached
 from optimize.climb.observer import Attempt, Observer
-from optimize.climb.rungs import LEFT_OUT, Rung, rows_that_compare
+from optimize.climb.rungs import Rung, rows_that_compare
 from optimize.climb.rungs.base import least_calls
 from optimize.climb.rungs.sizes import Demand
 from optimize.climb.setup import Setup
@@ -40,14 +40,15 @@ KEPT = 0.2  # of the calls left, at most, for that
 
 @dataclass(frozen=True)
 class Climb:
-    """All attempts in order; the programs that may be the best one, the one to end with first; and
-    why the climb stopped.
+    """All attempts in order; the programs that may be the best one, the one to end with first; why
+    the climb stopped; and the levers that had too few calls, or none.
     """
 
     attempts: tuple[Attempt, ...]
     close: tuple[Attempt, ...]
     decision: Decision
     history: History
+    left: tuple[str, ...] = ()
 
     @property
     def best(self) -> Attempt:
@@ -56,16 +57,12 @@ class Climb:
     @property
     def untried(self) -> list[str]:
         """The levers that might have done something and have no score, each with why in a word."""
+        again = {a.rung for a in self.attempts if a.rung.endswith(AGAIN)}
         return [
             f"{a.rung} ({'failed' if a.error else 'skipped'})"
             for a in self.attempts
-            if not (a.evaluation or a.unfit)
+            if not (a.evaluation or a.unfit or a.rung in again or a.rung + AGAIN in again)
         ]
-
-    @property
-    def left_out(self) -> list[str]:
-        """The levers that were not to be tried."""
-        return [a.rung for a in self.attempts if a.skipped == LEFT_OUT]
 
     @property
     def levers(self) -> dict[str, float]:
@@ -80,8 +77,8 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
 
     Each time the first one comes for which what is useful to it is left, or else the first one,
     with what there is: that is no whole try, but calls that nobody makes are none at all. Then
-    those come again that were given less than they can use, while there are calls; before votes,
-    whose answers take several.
+    those come again that had no whole try, while there are calls; before votes, whose answers take
+    several.
     """
     rungs = [rung.priced(setup.task) for rung in rungs]
     thinks = bool(room_to_think(dspy.settings.lm))
@@ -95,7 +92,7 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
         if all(rung.family == "votes" for rung in queue):
             queue = [*climbing.larger(rungs, queue), *queue]
         fit = [rung for rung in queue if not unfit.get(rung.name)]
-        decision = climbing.decided(len(fit))
+        decision = climbing.decided(fit)
         if decision.verdict != "improving":
             break
         rung = climbing.following(fit)
@@ -108,6 +105,7 @@ def climb(setup: Setup, rungs: Sequence[Rung], watch: Observer) -> Climb:
         tuple(climbing.scored[n] for n in close),
         decision,
         climbing.history,
+        climbing.left,
     )
 
 
@@ -172,31 +170,24 @@ class _Climbing:
         self.watch.finished(attempt)
 
     def larger(self, rungs: Sequence[Rung], after: Sequence[Rung]) -> list[Rung]:
-        """One of the rungs that could have used more calls, each once, with at least half as many
-        again as it had: the one whose program gained most, since what works may work better. after:
-        those to come, whose calls it leaves.
+        """The first of the rungs that had too few calls for a whole try, each once, with at least
+        half as many again as it had. after: those to come, whose calls it leaves.
         """
-        names = {attempt.rung for attempt in self.attempts}
-        done = {a.rung: a for a in self.attempts if a.grown and a.rung + AGAIN not in names}
-        again = [
-            replace(rung, name=rung.name + AGAIN, grown=done[rung.name].grown)
-            for rung in rungs
-            if rung.name in done
-        ]
+        names = {a.rung for a in self.attempts}
+        cut = {a.rung: a.grown for a in self.attempts if a.starved and a.grown}
         left = self._left([on_record(a, self.setup.task) for a in self.scored])
         left -= sum(self._demand(rung).useful for rung in after)
-        fitting = [r for r in again if self._demand(r).useful <= left]
+        again = (
+            replace(rung, name=rung.name + AGAIN, grown=cut[rung.name])
+            for rung in rungs
+            if rung.name in cut and rung.name + AGAIN not in names
+        )
+        return [rung for rung in again if self._demand(rung).useful <= left][:1]
 
-        def gained(rung: Rung) -> float:
-            gain = done[rung.name.removesuffix(AGAIN)].gain
-            return gain.mean if gain else -1.0
-
-        return sorted(fitting, key=gained, reverse=True)[:1]
-
-    def decided(self, queued: int) -> Decision:
+    def decided(self, queue: Sequence[Rung]) -> Decision:
         """The verdict as it stands, after more rows where it hangs on them."""
         self.told = False  # that more rows are asked
-        self.history = self._history(queued)
+        self.history = self._history(queue)
         self.history = still_reached(self.history, len(self.rows), self._ask)
         decision = decide(self.history)
         if decision.verdict not in ("reached", "improving"):
@@ -205,23 +196,24 @@ class _Climbing:
         self.watch.decided(self.history)
         return decision
 
-    def _history(self, queued: int) -> History:
+    def _history(self, queue: Sequence[Rung]) -> History:
         setup = self.setup
         tried = tuple(on_record(a, setup.task) for a in self.scored)
-        # one that came again in vain was tried before
-        again = {a.rung for a in self.scored if a.rung.endswith(AGAIN) and not a.starved}
+        # one that came again has been tried, whatever it found
+        again = {a.rung for a in self.attempts if not (a.starved or a.error)}
         starved = [
             a
             for a in self.attempts
             if a.starved and not a.rung.endswith(AGAIN) and a.rung + AGAIN not in again
         ]
+        self.left = (*(a.rung for a in starved), *(rung.name for rung in queue))
         whole = [a for a in self.scored[1:] if not a.starved] or self.scored[:1]
         return History(
             tried,
             setup.target,
             self.val,
-            queued + len(starved),
-            budget_left=queued > 0 and self._left(tried) > 0,
+            len(self.left),
+            budget_left=bool(queue) and self._left(tried) > 0,
             rung_calls=sum(a.usage.different for a in whole) // len(whole),
             rivals=setup.rivals,
             constant=setup.constant,

@@ -67,7 +67,7 @@ def bundle(
         verdict=report.verdict,
         reason=report.reason,
         gate=report.gate,
-        before={"best prompt program, val": report.numbers.best, **before},
+        before={"best prompt program, judging rows": report.numbers.best, **before},
         finetune=f"# not in the project itself: {cannot}"
         if cannot
         else f"{_trains_here(session, report)}      # in the project itself",

@@ -46,7 +46,7 @@ def next_step(report: Report, session: Session) -> Step:
     elif report.gate.open:
         return _tune_or_hand_off(report, session)
     elif report.verdict == "reached":
-        return Step(look, note=f'or use it: optimize try {report.task} "…", optimize apply')
+        return Step(look, note=f'or use it: optimize try {report.task} "…"')
     raised = report.knobs | higher_cap(report.preflight.cost.plan, report.cap, report.knobs)
     check = command_line("check", report.task, report.knobs)
     return {

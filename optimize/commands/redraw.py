@@ -13,14 +13,11 @@ from optimize.report.verdicts import verdict_sentences
 from optimize.stats.records import Record
 from optimize.store.read import HISTORY, find_run
 
+# not in a history
 SAID = {
-    "untried",
-    "left_out",
-    "on_test",
-    "test_reads",
-    "test_rows_needed",
-    "climbs",
-}  # not in a history
+    *("untried", "left", "left_out", "climbs"),
+    *("on_test", "test_reads", "test_rows_needed"),
+}
 
 
 class Redrawn(Record):

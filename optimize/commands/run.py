@@ -209,7 +209,8 @@ def climb_record(
             found.decision,
             found.history,
             untried=found.untried,
-            left_out=found.left_out,
+            left=list(found.left),
+            left_out=list(session.config.without),
             **said,
         ),
     )

@@ -130,6 +130,7 @@ class VerdictRecord(Record):
         default=[],
         description="levers that failed or were skipped, though they might have done something",
     )
+    left: list[str] = Field(default=[], description="those that had too few calls, or none")
     left_out: list[str] = Field(default=[], description="levers that were not to be tried")
     lacking: str = Field("", description="levers that could not be tried, if that is what is wrong")
     rung_calls: int = Field(description="LM calls that one more rung would likely take")
@@ -147,7 +148,7 @@ class VerdictRecord(Record):
 
     @classmethod
     def of(cls, decision: Decision, history: History, **said: Any) -> VerdictRecord:
-        """said: untried, left_out, climbs, and what test rows say, where they are known."""
+        """said: untried, left, left_out, climbs, and what test rows say, where they are known."""
         first, *others = contenders(history.tried, history.val)
         best = history.tried[first]
         found = differences(history.tried[0].scores, best.scores)

@@ -306,7 +306,7 @@ def criteria(found: GateRecord, following: str) -> RenderableType:
             style={True: "", None: "yellow", False: "red"}[c.passed],
         )
     todo = [
-        f"{'To open it' if c.passed is False else 'Mind'}: {c.remedy}"
+        f"{'Closed by' if c.passed is False else 'Mind'} {c.name}: {c.remedy}"
         for c in found.criteria
         if not c.passed and c.remedy
     ]

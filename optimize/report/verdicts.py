@@ -6,8 +6,6 @@ from optimize.climb.verdict import CONFIRMED, COVERAGE, MOST_ROWS, SAME, asked_o
 from optimize.report.record import HeadroomRecord, VerdictRecord
 from optimize.stats.records import percent
 
-NAMED = 3  # levers that had too few calls, which are named
-
 
 def verdict_sentences(
     verdict: str, target: float, found: VerdictRecord, headroom: HeadroomRecord | None = None
@@ -89,18 +87,19 @@ def _th(number: int) -> str:
 
 def _but(found: VerdictRecord) -> str:
     """Which levers were not, after "every lever was tried"."""
-    names = [*found.untried, *(f"{name} (left out)" for name in found.left_out)]
+    names = [*found.untried, *_left_out(found)]
     return f" but {', '.join(names)}" if names else ""
+
+
+def _left_out(found: VerdictRecord) -> list[str]:
+    return [f"{name} (left out)" for name in found.left_out]
 
 
 def _untried(found: VerdictRecord) -> str:
     levers = found.rungs_left
     who = "One lever" if levers == 1 else f"{levers} levers"
-    if len(found.untried) == levers <= NAMED:
-        more = ": " + ", ".join(name.partition(" (")[0] for name in found.untried)
-    else:
-        more = f"; one takes some {found.rung_calls} calls"
-    return f"{who} had too few calls, or none{more}"
+    named = ", ".join([*found.left, *_left_out(found)])
+    return f"{who} had too few calls, or none{named and f': {named}'}"
 
 
 def _not_reading(found: VerdictRecord) -> str:

@@ -47,7 +47,7 @@ def verdict(task: Task, case: Case) -> Criterion:
     return Criterion(
         name="verdict",
         passed=passed,
-        value=f"{case.verdict}, {case.best} on val",
+        value=f"{case.verdict}, {case.best.with_n}",
         threshold=f"a plateau below {case.target}",
         source="docs/verdict.md",
         advice="" if passed else advice,
@@ -111,7 +111,7 @@ def left_out(task: Task, case: Case) -> Criterion | None:
         value=", ".join(levers),
         threshold="a plateau says nothing of them",
         source="--without",
-        advice="To tune costs more than to try them.",
+        advice="Trying them costs less than tuning.",
         command=case.command("run", task, without=None),
     )
 

@@ -24,7 +24,7 @@ def check_config(config: RunConfig) -> None:
     if not is_local(config.lm):
         raise WorkbenchError(
             f"LoRA trains an LM that runs in this process (`optimize lm list`), not {config.lm!r}. "
-            "Use --finetune openai or bundle."
+            "Its provider may (openai), or train elsewhere from `optimize handoff`."
         )
     missing = [name for name in ("torch", "transformers", "peft") if not find_spec(name)]
     if missing:
