@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from optimize.cli import app
 from optimize.climb.observer import Observer
 from optimize.climb.rungs.base import least_calls
-from optimize.climb.verdict import History, Tried, decide
+from optimize.climb.verdict import SURE, History, Tried, decide
 from optimize.commands.init import write_project
 from optimize.commands.session import Session, open_session
 from optimize.config import RunConfig
@@ -34,7 +34,7 @@ from optimize.stats.judge import (
     chance_at_least,
     corrected,
     corrected_gain,
-    of_the_judge,
+    errors,
 )
 from optimize.task import Task
 from tests import judged
@@ -72,9 +72,9 @@ def test_a_nearly_perfect_judge_changes_nearly_nothing() -> None:
 def test_more_human_verdicts_narrow_what_rows_alone_cannot() -> None:
     many = Confusion(450, 50, 100, 400)
     raw = wilson(0.69, 100)
-    assert of_the_judge(raw, many) < of_the_judge(raw, GOOD)
+    assert errors(raw, many)[1] < errors(raw, GOOD)[1]
     endless = corrected(wilson(0.69, 10**7), GOOD)
-    left = of_the_judge(wilson(0.69, 10**7), GOOD)
+    left = errors(wilson(0.69, 10**7), GOOD)[1]
     assert endless.error == pytest.approx(left, abs=1e-3) and left > 0.02
 
 
@@ -125,6 +125,22 @@ def test_the_verdict_hangs_on_corrected_scores() -> None:
         and raw.best.interval.mean == 0.92
     )
     assert true.verdict == "indecisive" and true.best.interval.mean < 0.92
+
+
+def test_what_is_not_known_of_the_judge_stays_where_the_interval_is_cut() -> None:
+    """0.86 of 84 rows, corrected up to 1: more rows alone would not tell that it is at 0.9."""
+    few, many = Confusion(36, 4, 4, 31), Confusion(3600, 400, 400, 3100)
+    scores = (1.0,) * 72 + (0.0,) * 12
+    found = corrected(mean_interval(scores), few)
+    assert found.high == 1 and errors(mean_interval(scores), few)[1] > 0.06
+    assert chance_at_least(0.9, scores * 1000, few) < SURE
+    tried = tuple(
+        Tried(rung, family, scores)
+        for rung, family in (("a", "demos"), ("b", "demos"), ("c", "instructions"))
+    )
+    unsure = History(tried, 0.9, 84, 0, True, judge=few)
+    assert decide(unsure).verdict == "indecisive" and decide(unsure).rows is None
+    assert decide(replace(unsure, judge=many)).rows, "of a judge that is well known"
 
 
 # the command
