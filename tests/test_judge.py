@@ -24,6 +24,7 @@ from optimize.commands.init import write_project
 from optimize.commands.session import Session, open_session
 from optimize.config import RunConfig
 from optimize.data.gold import Unscorable, scores_alone
+from optimize.data.labelled import put
 from optimize.errors import WorkbenchError
 from optimize.program.program import student
 from optimize.report.record import Report
@@ -36,7 +37,7 @@ from optimize.stats.judge import (
     corrected_gain,
     errors,
 )
-from optimize.task import Task
+from optimize.task import Task, load_task
 from tests import judged
 from tests.test_lm import served
 
@@ -246,6 +247,19 @@ def test_too_few_judged_answers_are_told_without_a_call(tmp_path: Path) -> None:
     judged.write(tmp_path, 100, every=12)
     with pytest.raises(WorkbenchError, match="people passed 91 and failed 9 "):
         opened(tmp_path, "http://127.0.0.1:9/v1")
+
+
+def test_rows_that_were_chosen_for_being_hard_are_not_held_against_the_judge(
+    tmp_path: Path,
+) -> None:
+    judged.write(tmp_path)
+    base, own = "http://127.0.0.1:9/v1", load_task("verdict", tmp_path)
+    before = opened(tmp_path, base).judge
+    for n in range(20):
+        asked = judged.question(5000 + n)
+        put(own, {"question": asked, "reply": judged.right(asked), "verdict": "pass"})
+    after = opened(tmp_path, base).judge
+    assert before and after and set(map(str, after.rows)) == set(map(str, before.rows))
 
 
 @pytest.mark.parametrize(

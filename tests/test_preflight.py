@@ -19,6 +19,7 @@ from optimize.climb.rungs import LADDER
 from optimize.climb.rungs.passages import without_corpus
 from optimize.config import RunConfig
 from optimize.data.baselines import baseline_scores
+from optimize.data.labelled import put
 from optimize.data.rows import load_splits
 from optimize.errors import UserCodeError
 from optimize.report.planned import plan_sentences
@@ -188,6 +189,15 @@ def test_a_baseline_never_learns_from_a_row_that_it_answers(tiny: Tiny, review_r
     task = tiny(rows=[*rows, *twins])
     for name, score in checked(task).baselines.items():
         assert score.score < 0.62, name
+
+
+def test_no_baseline_is_scored_on_rows_that_were_chosen(tiny: Tiny, review_rows: Rows) -> None:
+    task = tiny(rows=review_rows)
+    for n in range(12):
+        put(task, {"text": f"neither this nor that, {n * 7919}", "mood": ("good", "bad")[n % 2]})
+    found = checked(task)
+    assert sum(found.rows.values()) == 132
+    assert {score.n for score in found.baselines.values()} == {120}
 
 
 def test_raters_put_a_ceiling_on_scores(tiny: Tiny, review_rows: Rows) -> None:

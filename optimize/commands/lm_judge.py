@@ -40,10 +40,10 @@ LEAST = 0.3  # that sensitivity + specificity − 1 must surely exceed: bench/ju
 
 @dataclass(frozen=True)
 class Judge:
-    """An LM judge, ready to be asked. task: its own. rows: answers that people have judged and that
-    its program has neither learnt from nor been chosen by. origin: which program it is, in words.
-    config: the run's, with the judge's LM as the task LM. text: the program's file; empty for a
-    zero-shot one.
+    """An LM judge, ready to be asked. task: its own. rows: answers that people have judged, drawn
+    and not chosen, and that its program has neither learnt from nor been chosen by. origin: which
+    program it is, in words. config: the run's, with the judge's LM as the task LM. text: the
+    program's file; empty for a zero-shot one.
     """
 
     task: Task
@@ -133,7 +133,10 @@ def open_judge(root: Path, task: Task, config: RunConfig, meter: Meter, asks: bo
 
     # as of any LM of a command that only checks: the cap of 0 calls holds it
     lm = MeteredLM("openai/unasked", meter=meter)
-    program, rows = student(own), tuple(e for side in splits.sides().values() for e in side)
+    program = student(own)
+    # rows that were chosen for being hard would make it look worse than it is
+    drawn = (e for rows in splits.sides().values() for e in rows)
+    rows = tuple(e for e in drawn if row_hash(own, e) not in splits.chosen)
     origin = "its zero-shot program"
     if run:
         program = parse_program(own, text, f"program.json of run {run.id}", tuned_lm)
@@ -211,7 +214,7 @@ def _check_rows(judge: Judge, learnt: bool) -> None:
     good, bad = people.count(True), people.count(False)
     if good + bad >= FEWEST and min(good, bad) >= EACH:
         return
-    which = "test rows of its climb, which it did not learn from" if learnt else "rows"
+    which = "test rows of its climb, which it did not learn from" if learnt else "rows drawn"
     raise WorkbenchError(
         f"Judge {judge.task.name!r}: people passed {good} and failed {bad} of the answers in "
         f"{judge.task.folder} ({which}). {FEWEST} are needed, {EACH} of each, to know how it "
