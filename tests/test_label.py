@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import enum
 import json
 import random
@@ -277,6 +278,22 @@ def test_near_copies_are_not_chosen_and_every_form_is_read(
     many.write_text("".join(json.dumps({"text": f"{n:b}"}) + "\n" for n in range(3 * MOST)))
     pool = read_pool(task, many, splits)
     assert pool.sampled == MOST and pool.total == 3 * MOST
+
+
+def test_empty_outputs_and_bytes_are_left_behind(
+    tiny: Callable[..., Task], mood_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    task = tiny(rows=mood_rows)
+    beside = {"id": 3, "on": datetime.date(2026, 5, 1)}
+    row = {"text": "the kettle leaks", "mood": None, "picture": {"bytes": b"\xff\xd8"}, **beside}
+    path = tmp_path / "new.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    (found,) = read_pool(task, path, load_splits(task)).rows
+    assert dict(found) == {"text": "the kettle leaks", **beside}
+    put(task, {**found, "mood": "bad"})
 
 
 def test_chosen_rows_are_spread_over_kinds_and_weights_count() -> None:
