@@ -244,6 +244,8 @@ def test_labelled_rows_are_for_train_alone_move_no_other_row_and_judge_nothing(
     own = load_splits(given)
     assert len(own.train) == 40 + len(own.chosen) and len(own.chosen) in (12, 13)
     assert (len(own.val), len(own.test)) == (20, 20) and own.given
+    (task.folder / "labelled.jsonl").write_text("\n")
+    assert not load_splits(given).chosen, "all lines were deleted"
     (task.folder / "labelled.jsonl").write_text('{"text": "x", "mood": "odd"}\n')
     with pytest.raises(WorkbenchError, match=r"labelled.jsonl:1: field 'mood'"):
         load_splits(task)

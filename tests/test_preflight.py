@@ -210,6 +210,19 @@ def test_raters_put_a_ceiling_on_scores(tiny: Tiny, review_rows: Rows) -> None:
     assert any("asks for agreement with noise" in line for line in preflight_sentences(found, 0.99))
 
 
+@pytest.mark.parametrize("raters", [lambda row: row.votes, lambda row: row["votes"]])
+def test_rows_that_one_person_labelled_and_empty_votes_are_no_ratings(
+    tiny: Tiny, review_rows: Rows, raters: Any
+) -> None:
+    votes = [["good", "bad"], ["good", "good", None], ["bad", "bad", ""], ["bad", None], None]
+    rows = [row | {"votes": votes[n % 5]} for n, row in enumerate(review_rows)]
+    task = replace(tiny(rows=rows), raters=raters)
+    before = checked(task).agreement
+    assert before and before.n == 72 and before.person == pytest.approx(2 / 3)
+    put(task, {"text": "neither this nor that", "mood": "good"})
+    assert checked(task).agreement == before
+
+
 def test_raters_that_fail_are_a_clear_error(tiny: Tiny, review_rows: Rows) -> None:
     with pytest.raises(
         UserCodeError,

@@ -197,15 +197,30 @@ def _label_rows(task: Task, splits: Splits) -> dict[str, int]:
 def _agreement(task: Task, splits: Splits) -> AgreementRecord | None:
     if not task.raters:
         return None
-    found = agreement([_ratings(task, e) for rows in splits.sides().values() for e in rows])
+    rows = [e for side in splits.sides().values() for e in side]
+    found = agreement([_ratings(task, e, row_hash(task, e) in splits.chosen) for e in rows])
     return AgreementRecord(alpha=found.alpha, person=found.person, n=found.rows) if found else None
 
 
-def _ratings(task: Task, row: dspy.Example) -> tuple[Hashable, ...]:
+def _ratings(task: Task, row: dspy.Example, chosen: bool) -> tuple[Hashable, ...]:
+    """A row's labels, a rater each; an empty one is none. chosen: it is of `labelled.jsonl`, where
+    one person's label may be all that there is.
+    """
     assert task.raters
     raters = task.raters
+
+    def given() -> tuple[Hashable, ...]:
+        try:
+            found = raters(row)
+            return () if found is None else tuple(found)
+        except (AttributeError, KeyError):
+            if chosen:
+                return ()
+            raise
+
     with usercode.on_row(lambda: task.row_name(row)):
-        return usercode.run(lambda: tuple(raters(row)), raters, task.root)
+        found = usercode.run(given, raters, task.root)
+    return tuple(rating for rating in found if rating not in (None, ""))
 
 
 def _cost(

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from optimize.data.fields import closed_set, field_type, is_optional
 from optimize.data.stream import Rows
 from optimize.errors import WorkbenchError, did_you_mean, shown
-from optimize.files import read_jsonl
+from optimize.files import read_jsonl, read_text
 from optimize.task import PLACE, Task, choices
 
 FORMATS = "jsonl", "csv", "parquet"
@@ -75,9 +75,9 @@ def read_file(task: Task, path: Path) -> list[Placed]:
 
 
 def read_labelled(task: Task) -> list[Placed]:
-    """The rows that were chosen to be labelled; none where there is no such file."""
+    """The rows that were chosen to be labelled; none where there is no such file, or none in it."""
     path = task.folder / LABELLED
-    return read_file(task, path) if path.is_file() else []
+    return read_file(task, path) if path.is_file() and read_text(path).strip() else []
 
 
 def read_new(task: Task, path: Path) -> list[Placed]:
