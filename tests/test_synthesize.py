@@ -164,6 +164,18 @@ def test_prompts_show_train_rows_that_do_not_judge_and_no_others(
     assert len({b["temperature"] for b in server.state.bodies}) > 1
 
 
+def test_what_is_written_under_a_cut_split_is_of_use_to_every_run(
+    root: Path, splits: Splits, scribe: tuple[Scribe, str, FastAPI]
+) -> None:
+    """A run with fewer val rows has no train row that judges; one with all of them has."""
+    with (root / "optimize.toml").open("a") as file:
+        file.write("\nval_rows = 8\n")
+    found = ran(scribe[1], 8)
+    assert found["kept"] == found["total"] == 8
+    for config in (RunConfig(), RunConfig(val_rows=8)):
+        assert len(load_task_and_rows(root, "review", config)[1].synthetic) == 8
+
+
 def test_a_command_that_was_stopped_goes_on_and_asks_nothing_twice(
     root: Path, scribe: tuple[Scribe, str, FastAPI]
 ) -> None:

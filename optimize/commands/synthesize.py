@@ -59,7 +59,8 @@ class Writing:
 
     @cached_property
     def learn(self) -> tuple[dspy.Example, ...]:
-        return lent(self.session.task, self.session.splits)[0]
+        splits = self.session.splits
+        return lent(self.session.task, splits.whole or splits)[0]
 
     @cached_property
     def known(self) -> list[dspy.Example]:

@@ -71,12 +71,12 @@ def mark_of(row: dspy.Example) -> Mark:
 def with_synthetic(task: Task, splits: Splits) -> Splits:
     """The split with its synthetic rows, those left out that are near copies of a row that judges,
     or were written after one: rows that moved to another side since must not judge their own
-    copies.
+    copies. Told of the uncut split, so that every run uses the same rows.
     """
     rows = read_synthetic(task)
     if not rows:
         return splits
-    shown, judge = lent(task, splits)
+    shown, judge = lent(task, splits.whole or splits)
     learn = {seed_name(task, e) for e in shown}
     apart = set(apart_from(_texts(task, rows), _texts(task, [*judging(splits), *judge])))
     sound = [row for n, row in enumerate(rows) if n in apart and set(mark_of(row).seeds) <= learn]
