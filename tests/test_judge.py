@@ -263,6 +263,24 @@ def test_rows_that_were_chosen_for_being_hard_are_not_held_against_the_judge(
 
 
 @pytest.mark.parametrize(
+    "old, new",
+    [
+        ("Does the reply answer", "Does it nearly answer"),
+        ("OutputField()", 'OutputField(desc="x")'),
+    ],
+)
+def test_a_zero_shot_judge_that_is_asked_otherwise_is_another_judge(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    judged.write(tmp_path)
+    base, path = "http://127.0.0.1:9/v1", tmp_path / "programs" / "verdict.py"
+    before = opened(tmp_path, base).splits.digest
+    assert opened(tmp_path, base).splits.digest == before
+    path.write_text(path.read_text("utf-8").replace(old, new), encoding="utf-8")
+    assert opened(tmp_path, base).splits.digest != before
+
+
+@pytest.mark.parametrize(
     "old, new, told",
     [
         ('judge="verdict"', 'judge="verdit"', "Did you mean 'verdict'"),
