@@ -152,15 +152,16 @@ def test_a_person_labels_goes_back_stops_and_goes_on(here: Path) -> None:
     shown = label(*flags, typed="2\n").stdout  # and the end of the input
     assert "Chosen before: 3 rows left" in shown and "Row 3 of 5" in shown
     assert [row["verdict"] for row in labelled(here)] == ["negative", "negative"]
-    done = label(*flags, typed="1\n/skip\n")
+    done = label(*flags, typed="1\n/skip\nback\n2\nback\nskip\n\n")
+    assert done.stdout.count("Row 5 of 5") == 3 and labelled(here)[-1]["verdict"] == "negative"
     assert (
-        "3 rows labelled, 2 skipped." in done.stdout and "Next: optimize run unrun" in done.stdout
+        "4 rows labelled, 1 skipped." in done.stdout and "Next: optimize run unrun" in done.stdout
     )
     assert "agrees" not in done.stdout, "no program was asked"
     known = {row["text"] for row in labelled(here)}
     shown = label(*flags, "--json")
     found = json.loads(shown.stdout)
-    assert found["left_out"] == {"known": 3, "skipped": 2} and found["fit"] == 35
+    assert found["left_out"] == {"known": 4, "skipped": 1} and found["fit"] == 35
     assert not known & {row["columns"]["text"] for row in found["chosen"]}
     splits = load_splits(load_task("unrun", here))
     assert known <= {row.text for row in splits.train}
