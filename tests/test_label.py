@@ -385,3 +385,4 @@ def test_how_far_answers_are_apart(tiny: Callable[..., Task]) -> None:
     assert disagreement(free, row, [{"said": "A  b"}, {"said": "a b"}]) == 0
     for metric in (asking, columns):
         assert disagreement(replace(free, metric=metric), row, pair) == 1
+    assert disagreement(replace(free, metric=None, judge="fair"), row, pair) == 1
