@@ -252,6 +252,19 @@ def test_labelled_rows_are_for_train_alone_move_no_other_row_and_judge_nothing(
         load_splits(task)
 
 
+def test_a_row_that_was_left_open_is_no_label(
+    tiny: Callable[..., Task], mood_rows: list[dict[str, Any]]
+) -> None:
+    """As `label --out` writes it; a null is one."""
+    task = tiny(Maybe, rows=mood_rows)
+    path = task.folder / "labelled.jsonl"
+    path.write_text('{"text": "not told", "mood": null}\n{"text": "left open", "mood": ""}\n')
+    with pytest.raises(WorkbenchError, match=r"labelled.jsonl:2: field 'mood' is empty"):
+        load_splits(task)
+    path.write_text(path.read_text().splitlines()[0])
+    assert len(load_splits(task).chosen) == 1
+
+
 def test_near_copies_are_not_chosen_and_every_form_is_read(
     tiny: Callable[..., Task], mood_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -310,6 +323,13 @@ def test_chosen_rows_are_spread_over_kinds_and_weights_count() -> None:
     assert spread(points, [0.0] * 199 + [1.0], 5) == [199]
     assert len(spread(np.ones((30, 2)), [1.0] * 30, 5)) == 5, "all of one kind"
     assert found == spread(points, [1.0] * 200, 8)
+
+
+class Maybe(dspy.Signature):
+    """Which mood, if any?"""
+
+    text: str = dspy.InputField()
+    mood: Literal["good", "bad"] | None = dspy.OutputField()
 
 
 class Slip(BaseModel):

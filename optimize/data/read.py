@@ -75,9 +75,22 @@ def read_file(task: Task, path: Path) -> list[Placed]:
 
 
 def read_labelled(task: Task) -> list[Placed]:
-    """The rows that were chosen to be labelled; none where there is no such file, or none in it."""
+    """The rows that were chosen to be labelled; none where there is no such file, or none in it.
+
+    Raises WorkbenchError for an empty text: a row that was left open has it, where it would pass
+    for none in an optional output.
+    """
     path = task.folder / LABELLED
-    return read_file(task, path) if path.is_file() and read_text(path).strip() else []
+    if not path.is_file() or not read_text(path).strip():
+        return []
+    for place, row in _raw(task, path):
+        for name in task.signature.output_fields if isinstance(row, dict) else ():
+            if row.get(name) == "":
+                raise WorkbenchError(
+                    f"{place}: field {name!r} is empty; write its label (null for none), or remove "
+                    "the row."
+                )
+    return read_file(task, path)
 
 
 def read_new(task: Task, path: Path) -> list[Placed]:
