@@ -118,6 +118,9 @@ def test_rows_that_the_programs_answer_differently_are_chosen(here: Path, lm: An
     again = json.loads(label(*flags, "--json").stdout)
     assert len(bodies) == 90 and again["chosen"] == found["chosen"], "from the cache"
     assert not labelled(here, "review")
+    fewer = label(*flags[:2], "--next", "12", "--ask", "8", "--api-base", url, "--json")
+    assert len(json.loads(fewer.stdout)["chosen"]) == 8 and "--ask 12 asks more" in fewer.stderr
+    assert "asks more" not in done.stderr
 
 
 def test_a_program_alone_is_asked_three_times_where_the_lm_does_not_tell(
@@ -323,6 +326,8 @@ def test_chosen_rows_are_spread_over_kinds_and_weights_count() -> None:
     assert spread(points, [0.0] * 199 + [1.0], 5) == [199]
     assert len(spread(np.ones((30, 2)), [1.0] * 30, 5)) == 5, "all of one kind"
     assert found == spread(points, [1.0] * 200, 8)
+    noisy = np.repeat(centres[:5], 12, axis=0) + rng.normal(0, 1e-7, (60, 8))
+    assert len(spread(noisy.astype(np.float32), [1.0] * 60, 20)) == 20, "five kinds but for noise"
 
 
 class Maybe(dspy.Signature):
