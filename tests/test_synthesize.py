@@ -39,6 +39,7 @@ from optimize.program.writing import STYLES, drawn, label_of, wanted_labels
 from optimize.report.record import AttemptRecord
 from optimize.report.sentences import synthetic_sentences
 from optimize.stats.records import GainRecord, ScoreRecord
+from tests import judged
 from tests.test_in_use import WORDS, judge, reviews
 from tests.test_lm import chat_app, served
 
@@ -220,6 +221,14 @@ def test_a_dry_run_shows_plan_and_prompt_and_asks_nothing(root: Path) -> None:
     assert "Plan: 10 rows beside the 0" in told and "At most 50 are written" in told
     assert "At most 200 calls" in told and "Write one new row" in told
     assert not (root / "devsets" / "review" / "synthetic.jsonl").exists()
+
+
+def test_a_judges_calls_are_in_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A candidate is written, answered three times, and each answer is judged."""
+    judged.write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["synthesize", "reply", "--rows", "10", "--dry-run"])
+    assert "At most 350 calls" in " ".join(done.stdout.split()), done.output
 
 
 @pytest.mark.parametrize(
