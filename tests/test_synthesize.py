@@ -200,6 +200,18 @@ def test_a_command_that_was_stopped_goes_on_and_asks_nothing_twice(
     assert again["written"] == again["calls"] == 0 and not server.state.bodies
 
 
+def test_a_row_that_was_taken_out_does_not_come_back(
+    root: Path, scribe: tuple[Scribe, str, FastAPI]
+) -> None:
+    _, url, _ = scribe
+    ran(url, 6)
+    *kept, bad = read(root)
+    put(root, "synthetic", kept)
+    ran(url, 6)
+    assert read(root)[:5] == kept and read(root)[5]["text"] != bad["text"]
+    assert read(root)[5][MARK]["number"] > bad[MARK]["number"]
+
+
 def test_another_teacher_adds_to_what_there_is_and_repeats_nothing(
     root: Path, splits: Splits, scribe: tuple[Scribe, str, FastAPI]
 ) -> None:

@@ -24,7 +24,7 @@ from optimize.data.judging_rows import lent
 from optimize.data.synthetic import (
     Mark,
     append,
-    mark_of,
+    next_number,
     read_synthetic,
     seed_name,
     synthetic_file,
@@ -81,8 +81,8 @@ class Writing:
 
     @cached_property
     def start(self) -> int:
-        """The first draw that no row there is was written for."""
-        return 1 + max((mark_of(row).number for row in self.known), default=-1)
+        """The first draw that no row was kept of."""
+        return next_number(self.session.task, self.known)
 
     def draws(self) -> list[Draw]:
         """All draws that the command may come to, in order."""

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from optimize.data.fields import closed_set, field_type, is_optional
 from optimize.data.stream import Rows
 from optimize.errors import WorkbenchError, did_you_mean, shown
-from optimize.files import read_jsonl, read_text
+from optimize.files import read_jsonl
 from optimize.task import PLACE, Task, choices
 
 FORMATS = "jsonl", "csv", "parquet"
@@ -72,25 +72,6 @@ def _notes(task: Task, used: Mapping[str, Path]) -> tuple[str, ...]:
 
 def read_file(task: Task, path: Path) -> list[Placed]:
     return _examples(task, _raw(task, path), unlabelled=path.stem in BESIDE)
-
-
-def read_labelled(task: Task) -> list[Placed]:
-    """The rows that were chosen to be labelled; none where there is no such file, or none in it.
-
-    Raises WorkbenchError for an empty text: a row that was left open has it, where it would pass
-    for none in an optional output.
-    """
-    path = task.folder / LABELLED
-    if not path.is_file() or not read_text(path).strip():
-        return []
-    for place, row in _raw(task, path):
-        for name in task.signature.output_fields if isinstance(row, dict) else ():
-            if row.get(name) == "":
-                raise WorkbenchError(
-                    f"{place}: field {name!r} is empty; write its label (null for none), or remove "
-                    "the row."
-                )
-    return read_file(task, path)
 
 
 def read_new(task: Task, path: Path) -> list[Placed]:
