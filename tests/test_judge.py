@@ -19,11 +19,12 @@ from typer.testing import CliRunner
 from optimize.cli import app
 from optimize.climb.observer import Observer
 from optimize.climb.rungs.base import least_calls
-from optimize.climb.verdict import History, Tried, decide
+from optimize.climb.verdict import SURE, History, Tried, decide
 from optimize.commands.init import write_project
 from optimize.commands.session import Session, open_session
 from optimize.config import RunConfig
 from optimize.data.gold import Unscorable, scores_alone
+from optimize.data.labelled import put
 from optimize.errors import WorkbenchError
 from optimize.program.program import student
 from optimize.report.record import Report
@@ -34,9 +35,9 @@ from optimize.stats.judge import (
     chance_at_least,
     corrected,
     corrected_gain,
-    of_the_judge,
+    errors,
 )
-from optimize.task import Task
+from optimize.task import Task, load_task
 from tests import judged
 from tests.test_lm import served
 
@@ -72,9 +73,9 @@ def test_a_nearly_perfect_judge_changes_nearly_nothing() -> None:
 def test_more_human_verdicts_narrow_what_rows_alone_cannot() -> None:
     many = Confusion(450, 50, 100, 400)
     raw = wilson(0.69, 100)
-    assert of_the_judge(raw, many) < of_the_judge(raw, GOOD)
+    assert errors(raw, many)[1] < errors(raw, GOOD)[1]
     endless = corrected(wilson(0.69, 10**7), GOOD)
-    left = of_the_judge(wilson(0.69, 10**7), GOOD)
+    left = errors(wilson(0.69, 10**7), GOOD)[1]
     assert endless.error == pytest.approx(left, abs=1e-3) and left > 0.02
 
 
@@ -125,6 +126,22 @@ def test_the_verdict_hangs_on_corrected_scores() -> None:
         and raw.best.interval.mean == 0.92
     )
     assert true.verdict == "indecisive" and true.best.interval.mean < 0.92
+
+
+def test_what_is_not_known_of_the_judge_stays_where_the_interval_is_cut() -> None:
+    """0.86 of 84 rows, corrected up to 1: more rows alone would not tell that it is at 0.9."""
+    few, many = Confusion(36, 4, 4, 31), Confusion(3600, 400, 400, 3100)
+    scores = (1.0,) * 72 + (0.0,) * 12
+    found = corrected(mean_interval(scores), few)
+    assert found.high == 1 and errors(mean_interval(scores), few)[1] > 0.06
+    assert chance_at_least(0.9, scores * 1000, few) < SURE
+    tried = tuple(
+        Tried(rung, family, scores)
+        for rung, family in (("a", "demos"), ("b", "demos"), ("c", "instructions"))
+    )
+    unsure = History(tried, 0.9, 84, 0, True, judge=few)
+    assert decide(unsure).verdict == "indecisive" and decide(unsure).rows is None
+    assert decide(replace(unsure, judge=many)).rows, "of a judge that is well known"
 
 
 # the command
@@ -230,6 +247,37 @@ def test_too_few_judged_answers_are_told_without_a_call(tmp_path: Path) -> None:
     judged.write(tmp_path, 100, every=12)
     with pytest.raises(WorkbenchError, match="people passed 91 and failed 9 "):
         opened(tmp_path, "http://127.0.0.1:9/v1")
+
+
+def test_rows_that_were_chosen_for_being_hard_are_not_held_against_the_judge(
+    tmp_path: Path,
+) -> None:
+    judged.write(tmp_path)
+    base, own = "http://127.0.0.1:9/v1", load_task("verdict", tmp_path)
+    before = opened(tmp_path, base).judge
+    for n in range(20):
+        asked = judged.question(5000 + n)
+        put(own, {"question": asked, "reply": judged.right(asked), "verdict": "pass"})
+    after = opened(tmp_path, base).judge
+    assert before and after and set(map(str, after.rows)) == set(map(str, before.rows))
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("Does the reply answer", "Does it nearly answer"),
+        ("OutputField()", 'OutputField(desc="x")'),
+    ],
+)
+def test_a_zero_shot_judge_that_is_asked_otherwise_is_another_judge(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    judged.write(tmp_path)
+    base, path = "http://127.0.0.1:9/v1", tmp_path / "programs" / "verdict.py"
+    before = opened(tmp_path, base).splits.digest
+    assert opened(tmp_path, base).splits.digest == before
+    path.write_text(path.read_text("utf-8").replace(old, new), encoding="utf-8")
+    assert opened(tmp_path, base).splits.digest != before
 
 
 @pytest.mark.parametrize(

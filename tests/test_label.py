@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import enum
 import json
 import random
@@ -117,6 +118,9 @@ def test_rows_that_the_programs_answer_differently_are_chosen(here: Path, lm: An
     again = json.loads(label(*flags, "--json").stdout)
     assert len(bodies) == 90 and again["chosen"] == found["chosen"], "from the cache"
     assert not labelled(here, "review")
+    fewer = label(*flags[:2], "--next", "12", "--ask", "8", "--api-base", url, "--json")
+    assert len(json.loads(fewer.stdout)["chosen"]) == 8 and "--ask 12 asks more" in fewer.stderr
+    assert "asks more" not in done.stderr
 
 
 def test_a_program_alone_is_asked_three_times_where_the_lm_does_not_tell(
@@ -151,15 +155,16 @@ def test_a_person_labels_goes_back_stops_and_goes_on(here: Path) -> None:
     shown = label(*flags, typed="2\n").stdout  # and the end of the input
     assert "Chosen before: 3 rows left" in shown and "Row 3 of 5" in shown
     assert [row["verdict"] for row in labelled(here)] == ["negative", "negative"]
-    done = label(*flags, typed="1\n/skip\n")
+    done = label(*flags, typed="1\n/skip\nback\n2\nback\nskip\n\n")
+    assert done.stdout.count("Row 5 of 5") == 3 and labelled(here)[-1]["verdict"] == "negative"
     assert (
-        "3 rows labelled, 2 skipped." in done.stdout and "Next: optimize run unrun" in done.stdout
+        "4 rows labelled, 1 skipped." in done.stdout and "Next: optimize run unrun" in done.stdout
     )
     assert "agrees" not in done.stdout, "no program was asked"
     known = {row["text"] for row in labelled(here)}
     shown = label(*flags, "--json")
     found = json.loads(shown.stdout)
-    assert found["left_out"] == {"known": 3, "skipped": 2} and found["fit"] == 35
+    assert found["left_out"] == {"known": 4, "skipped": 1} and found["fit"] == 35
     assert not known & {row["columns"]["text"] for row in found["chosen"]}
     splits = load_splits(load_task("unrun", here))
     assert known <= {row.text for row in splits.train}
@@ -243,9 +248,24 @@ def test_labelled_rows_are_for_train_alone_move_no_other_row_and_judge_nothing(
     own = load_splits(given)
     assert len(own.train) == 40 + len(own.chosen) and len(own.chosen) in (12, 13)
     assert (len(own.val), len(own.test)) == (20, 20) and own.given
+    (task.folder / "labelled.jsonl").write_text("\n")
+    assert not load_splits(given).chosen, "all lines were deleted"
     (task.folder / "labelled.jsonl").write_text('{"text": "x", "mood": "odd"}\n')
     with pytest.raises(WorkbenchError, match=r"labelled.jsonl:1: field 'mood'"):
         load_splits(task)
+
+
+def test_a_row_that_was_left_open_is_no_label(
+    tiny: Callable[..., Task], mood_rows: list[dict[str, Any]]
+) -> None:
+    """As `label --out` writes it; a null is one."""
+    task = tiny(Maybe, rows=mood_rows)
+    path = task.folder / "labelled.jsonl"
+    path.write_text('{"text": "not told", "mood": null}\n{"text": "left open", "mood": ""}\n')
+    with pytest.raises(WorkbenchError, match=r"labelled.jsonl:2: field 'mood' is empty"):
+        load_splits(task)
+    path.write_text(path.read_text().splitlines()[0])
+    assert len(load_splits(task).chosen) == 1
 
 
 def test_near_copies_are_not_chosen_and_every_form_is_read(
@@ -279,6 +299,22 @@ def test_near_copies_are_not_chosen_and_every_form_is_read(
     assert pool.sampled == MOST and pool.total == 3 * MOST
 
 
+def test_empty_outputs_and_bytes_are_left_behind(
+    tiny: Callable[..., Task], mood_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    task = tiny(rows=mood_rows)
+    beside = {"id": 3, "on": datetime.date(2026, 5, 1)}
+    row = {"text": "the kettle leaks", "mood": None, "picture": {"bytes": b"\xff\xd8"}, **beside}
+    path = tmp_path / "new.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    (found,) = read_pool(task, path, load_splits(task)).rows
+    assert dict(found) == {"text": "the kettle leaks", **beside}
+    put(task, {**found, "mood": "bad"})
+
+
 def test_chosen_rows_are_spread_over_kinds_and_weights_count() -> None:
     rng = np.random.default_rng(0)
     centres = np.eye(8)
@@ -290,6 +326,15 @@ def test_chosen_rows_are_spread_over_kinds_and_weights_count() -> None:
     assert spread(points, [0.0] * 199 + [1.0], 5) == [199]
     assert len(spread(np.ones((30, 2)), [1.0] * 30, 5)) == 5, "all of one kind"
     assert found == spread(points, [1.0] * 200, 8)
+    noisy = np.repeat(centres[:5], 12, axis=0) + rng.normal(0, 1e-7, (60, 8))
+    assert len(spread(noisy.astype(np.float32), [1.0] * 60, 20)) == 20, "five kinds but for noise"
+
+
+class Maybe(dspy.Signature):
+    """Which mood, if any?"""
+
+    text: str = dspy.InputField()
+    mood: Literal["good", "bad"] | None = dspy.OutputField()
 
 
 class Slip(BaseModel):
@@ -365,3 +410,4 @@ def test_how_far_answers_are_apart(tiny: Callable[..., Task]) -> None:
     assert disagreement(free, row, [{"said": "A  b"}, {"said": "a b"}]) == 0
     for metric in (asking, columns):
         assert disagreement(replace(free, metric=metric), row, pair) == 1
+    assert disagreement(replace(free, metric=None, judge="fair"), row, pair) == 1

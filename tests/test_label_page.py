@@ -80,19 +80,33 @@ def test_answers_are_kept_and_what_does_not_fit_is_told(
     assert "negative" not in json.dumps(found["rows"]), "no answer of a program"
     assert found["outputs"][0]["labels"] == ["positive", "negative"] and len(found["rows"]) == 4
     assert "\u001b" not in found["rows"][0]["inputs"]["text"] and "x" * 300 in str(found["rows"][0])
-    reply = client.post("/rows/1/label", json={"outputs": {"verdict": "positive"}})
+    own = {"choice": found["choice"]}
+    reply = client.post("/rows/1/label", json={"outputs": {"verdict": "positive"}, **own})
     assert reply.json()["label"] == {"verdict": "positive"}
     assert kept(sitting) == [{"text": "Quite good.", "id": 2, "verdict": "positive"}]
     for number, outputs in ((0, {"verdict": "fine"}), (0, {}), (9, {"verdict": "positive"})):
-        reply = client.post(f"/rows/{number}/label", json={"outputs": outputs})
+        reply = client.post(f"/rows/{number}/label", json={"outputs": outputs, **own})
         assert reply.status_code == 422 and reply.json()["error"]["message"]
-    assert client.post("/rows/0/label", json={"outputs": 3}).status_code == 422
-    assert client.post("/rows/2/skip").json()["skipped"] and not ends
-    client.post("/end")
+    assert client.post("/rows/0/label", json={"outputs": 3, **own}).status_code == 422
+    assert client.post("/rows/2/skip", json=own).json()["skipped"] and not ends
+    client.post("/end", json=own)
     assert ends == ["end"] and len(kept(sitting)) == 1
     state = Sitting(sitting.task)
     assert [row.open for row in state.work] == [True, False, False, True]
     assert state.found().agreement and state.found().agreement.score == 0  # type: ignore[union-attr]
+
+
+def test_a_page_of_earlier_rows_labels_none_of_the_present_ones(
+    page: tuple[httpx.Client, list[str]], sitting: Sitting
+) -> None:
+    client, ends = page
+    stale = {"choice": client.get("/rows").json()["choice"]}
+    sitting.work[1].columns["text"] = "Another row, at the same place."
+    for path, body in (("rows/1/label", {"outputs": {"verdict": "positive"}}), ("rows/1/skip", {}),
+                       ("end", {})):  # fmt: skip
+        reply = client.post(f"/{path}", json={**body, **stale})
+        assert reply.status_code == 409 and "Reload" in reply.json()["error"]["message"]
+    assert not kept(sitting) and not ends and sitting.work[1].open
 
 
 def test_only_this_machine_is_answered_and_the_page_fetches_nothing(
@@ -134,6 +148,9 @@ def test_a_person_labels_by_keyboard_and_the_command_ends_with_the_page(sitting:
             page.shows("row 3 of 4, 2 left")
             press(page, "Enter")
             page.shows("Choose verdict first.")
+            press(page, "1", repeat=True)
+            press(page, "s", repeat=True)
+            page.shows("row 3 of 4, 2 left")
             page.press("end for now")
             page.shows("The terminal says what comes next")
             assert page.errors == []
@@ -145,8 +162,27 @@ def test_a_person_labels_by_keyboard_and_the_command_ends_with_the_page(sitting:
     assert [row["verdict"] for row in kept(sitting)] == ["negative", "positive"]
 
 
-def press(page: Any, key: str) -> None:
-    page.run(
-        "document.activeElement.dispatchEvent("
-        f"new KeyboardEvent('keydown', {{key: {json.dumps(key)}, bubbles: true}}))"
-    )
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+def test_a_slip_on_the_last_row_is_mended(sitting: Sitting) -> None:
+    guarded: Any = Guard(application(sitting, end=lambda: None), Metrics(), "", True, MOST)
+    with served(guarded) as url, browsing(900, 700) as page:
+        page.open(url)
+        page.shows("4 left")
+        for left in (3, 2, 1):
+            press(page, "1")
+            page.shows(f"{left} left")
+        press(page, "1")
+        page.shows("All rows are done: 4 labelled.")
+        press(page, "b")
+        page.shows("row 4 of 4, labelled")
+        press(page, "2")
+        page.shows("All rows are done: 4 labelled.")
+        page.run("document.querySelector('#done button').click()")
+        page.shows("row 4 of 4, labelled")
+        assert page.errors == []
+    assert [row["verdict"] for row in kept(sitting)] == ["positive"] * 3 + ["negative"]
+
+
+def press(page: Any, key: str, repeat: bool = False) -> None:
+    event = json.dumps({"key": key, "bubbles": True, "repeat": repeat})
+    page.run(f"document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {event}))")

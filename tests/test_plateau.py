@@ -328,7 +328,7 @@ def test_a_tenth_fewer_calls_are_cheaper() -> None:
 
 def test_test_rows_needed_are_more_the_nearer_the_score_and_the_oftener_they_were_read() -> None:
     def rows(right: int, reads: int = 1) -> int | None:
-        return rows_to_confirm(mean_interval(scores(right, 168)), 0.9, reads, 0.0)  # type: ignore[arg-type]
+        return rows_to_confirm(mean_interval(scores(right, 168)), None, 0.9, reads)  # type: ignore[arg-type]
 
     assert 600 < (rows(154) or 0) < 900, "0.917 of 0.9, by a standard error of 0.021"
     assert (rows(154, 2) or 0) > (rows(154) or 0) > (rows(155) or 0) > 168

@@ -19,6 +19,7 @@ from optimize.climb.rungs import LADDER
 from optimize.climb.rungs.passages import without_corpus
 from optimize.config import RunConfig
 from optimize.data.baselines import baseline_scores
+from optimize.data.labelled import put
 from optimize.data.rows import load_splits
 from optimize.errors import UserCodeError
 from optimize.report.planned import plan_sentences
@@ -190,6 +191,15 @@ def test_a_baseline_never_learns_from_a_row_that_it_answers(tiny: Tiny, review_r
         assert score.score < 0.62, name
 
 
+def test_no_baseline_is_scored_on_rows_that_were_chosen(tiny: Tiny, review_rows: Rows) -> None:
+    task = tiny(rows=review_rows)
+    for n in range(12):
+        put(task, {"text": f"neither this nor that, {n * 7919}", "mood": ("good", "bad")[n % 2]})
+    found = checked(task)
+    assert sum(found.rows.values()) == 132
+    assert {score.n for score in found.baselines.values()} == {120}
+
+
 def test_raters_put_a_ceiling_on_scores(tiny: Tiny, review_rows: Rows) -> None:
     rows = [
         row | {"votes": [row["mood"]] * 2 + ["bad" if n % 4 else "good"]}
@@ -198,6 +208,19 @@ def test_raters_put_a_ceiling_on_scores(tiny: Tiny, review_rows: Rows) -> None:
     found = checked(replace(tiny(rows=rows), raters=lambda row: row.votes))
     assert found.agreement and 0 < found.agreement.alpha < 1 and found.agreement.n == 120
     assert any("asks for agreement with noise" in line for line in preflight_sentences(found, 0.99))
+
+
+@pytest.mark.parametrize("raters", [lambda row: row.votes, lambda row: row["votes"]])
+def test_rows_that_one_person_labelled_and_empty_votes_are_no_ratings(
+    tiny: Tiny, review_rows: Rows, raters: Any
+) -> None:
+    votes = [["good", "bad"], ["good", "good", None], ["bad", "bad", ""], ["bad", None], None]
+    rows = [row | {"votes": votes[n % 5]} for n, row in enumerate(review_rows)]
+    task = replace(tiny(rows=rows), raters=raters)
+    before = checked(task).agreement
+    assert before and before.n == 72 and before.person == pytest.approx(2 / 3)
+    put(task, {"text": "neither this nor that", "mood": "good"})
+    assert checked(task).agreement == before
 
 
 def test_raters_that_fail_are_a_clear_error(tiny: Tiny, review_rows: Rows) -> None:

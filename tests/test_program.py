@@ -284,6 +284,12 @@ def test_the_key_of_an_lm_is_never_saved(tiny: Tiny, tmp_path: Path) -> None:
     assert SECRET not in path.read_text()
 
 
+@pytest.mark.parametrize("mark", ["-", "*", "+", "•", "–", "1.", "1)"])
+def test_every_kind_of_list_has_a_rule_an_entry(mark: str) -> None:
+    found = rules(f"Rules:\n{mark} Left is up,\n+3 is too.\n{mark} Right is down.")
+    assert found == ["Rules:", f"{mark} Left is up, +3 is too.", f"{mark} Right is down."]
+
+
 def test_a_guide_is_taken_apart_into_rules() -> None:
     guide = (
         "Go down\nthe list.\n\n1. **safety**: smoke,\n   sparks.\n2. risk\n   - a lawyer\n\n"

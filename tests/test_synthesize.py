@@ -39,6 +39,7 @@ from optimize.program.writing import STYLES, drawn, label_of, wanted_labels
 from optimize.report.record import AttemptRecord
 from optimize.report.sentences import synthetic_sentences
 from optimize.stats.records import GainRecord, ScoreRecord
+from tests import judged
 from tests.test_in_use import WORDS, judge, reviews
 from tests.test_lm import chat_app, served
 
@@ -164,6 +165,18 @@ def test_prompts_show_train_rows_that_do_not_judge_and_no_others(
     assert len({b["temperature"] for b in server.state.bodies}) > 1
 
 
+def test_what_is_written_under_a_cut_split_is_of_use_to_every_run(
+    root: Path, splits: Splits, scribe: tuple[Scribe, str, FastAPI]
+) -> None:
+    """A run with fewer val rows has no train row that judges; one with all of them has."""
+    with (root / "optimize.toml").open("a") as file:
+        file.write("\nval_rows = 8\n")
+    found = ran(scribe[1], 8)
+    assert found["kept"] == found["total"] == 8
+    for config in (RunConfig(), RunConfig(val_rows=8)):
+        assert len(load_task_and_rows(root, "review", config)[1].synthetic) == 8
+
+
 def test_a_command_that_was_stopped_goes_on_and_asks_nothing_twice(
     root: Path, scribe: tuple[Scribe, str, FastAPI]
 ) -> None:
@@ -187,6 +200,18 @@ def test_a_command_that_was_stopped_goes_on_and_asks_nothing_twice(
     assert again["written"] == again["calls"] == 0 and not server.state.bodies
 
 
+def test_a_row_that_was_taken_out_does_not_come_back(
+    root: Path, scribe: tuple[Scribe, str, FastAPI]
+) -> None:
+    _, url, _ = scribe
+    ran(url, 6)
+    *kept, bad = read(root)
+    put(root, "synthetic", kept)
+    ran(url, 6)
+    assert read(root)[:5] == kept and read(root)[5]["text"] != bad["text"]
+    assert read(root)[5][MARK]["number"] > bad[MARK]["number"]
+
+
 def test_another_teacher_adds_to_what_there_is_and_repeats_nothing(
     root: Path, splits: Splits, scribe: tuple[Scribe, str, FastAPI]
 ) -> None:
@@ -208,6 +233,14 @@ def test_a_dry_run_shows_plan_and_prompt_and_asks_nothing(root: Path) -> None:
     assert "Plan: 10 rows beside the 0" in told and "At most 50 are written" in told
     assert "At most 200 calls" in told and "Write one new row" in told
     assert not (root / "devsets" / "review" / "synthetic.jsonl").exists()
+
+
+def test_a_judges_calls_are_in_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A candidate is written, answered three times, and each answer is judged."""
+    judged.write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["synthesize", "reply", "--rows", "10", "--dry-run"])
+    assert "At most 350 calls" in " ".join(done.stdout.split()), done.output
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -155,17 +156,28 @@ def _here(sitting: Any) -> None:
     """Ask for each row in the terminal."""
     typer.echo("skip: cannot tell; back: the row before once more; quit. Answers are kept at once.")
     number = _open(sitting, 0)
-    while number is not None:
-        try:
-            sitting.label(number, _asked(sitting, number))
-        except _Skip:
-            sitting.skip(number)
-        except _Back:
-            number = max(number - 1, 0)
-            continue
-        except (_Quit, typer.Abort):
-            return
-        number = _open(sitting, number + 1)
+    with suppress(_Quit, typer.Abort):
+        while number is not None:
+            number = _after(sitting, number)
+
+
+def _after(sitting: Any, number: int) -> int | None:
+    """The row to show next, once the person has said what this one is. Raises _Quit."""
+    try:
+        sitting.label(number, _asked(sitting, number))
+    except _Skip:
+        sitting.skip(number)
+    except _Back:
+        return max(number - 1, 0)
+    found = _open(sitting, number + 1)
+    return number if found is None and _slipped() else found
+
+
+def _slipped() -> bool:
+    """Whether the person wants the last row once more."""
+    told = "All rows are done. Enter ends; back: the last row once more"
+    text: str = typer.prompt(told, default="", show_default=False)
+    return text.strip().removeprefix("/") == "back"
 
 
 def _open(sitting: Any, start: int) -> int | None:

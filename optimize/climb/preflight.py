@@ -19,7 +19,7 @@ from optimize.config import RunConfig, caps, is_local
 from optimize.data.baselines import CONSTANT, cross_validated
 from optimize.data.inputs import input_text
 from optimize.data.labels import agreement, judge, random_share
-from optimize.data.rows import Splits, near_groups
+from optimize.data.rows import Splits, near_groups, row_hash
 from optimize.files import to_json
 from optimize.lm.embedder import Embedder
 from optimize.lm.room import HOSTED_THOUGHT, THOUGHT
@@ -81,7 +81,7 @@ class Preflight(Record):
         description="val rows that show a gain of so many points with 80 % probability"
     )
     baselines: dict[str, ScoreRecord] = Field(
-        description="scores without an LM, cross-validated over all labelled rows"
+        description="scores without an LM, cross-validated; of rows that were drawn, not chosen"
     )
     constant: float = Field(
         -1.0, description="val score of the best constant answer; -1: not known"
@@ -163,7 +163,13 @@ def _baselines(
     order = ("val", "train", "test")  # val first: it is among those that a large set is cut to
     rows = [e for side in order for e in sides[side]]
     vectors = embedder.vectors if embedder else None
-    return cross_validated(task, rows, [g for side in order for g in groups[side]], vectors)
+    found = cross_validated(task, rows, [g for side in order for g in groups[side]], vectors)
+    # rows that were chosen teach, but a score on them would be one on hard rows
+    drawn = [row_hash(task, e) not in splits.chosen for e in rows]
+    return {
+        name: [s if d else None for s, d in zip(scores, drawn, strict=True)]
+        for name, scores in found.items()
+    }
 
 
 def _constant(found: Mapping[str, Sequence[float | None]], val: int) -> float:
@@ -191,15 +197,30 @@ def _label_rows(task: Task, splits: Splits) -> dict[str, int]:
 def _agreement(task: Task, splits: Splits) -> AgreementRecord | None:
     if not task.raters:
         return None
-    found = agreement([_ratings(task, e) for rows in splits.sides().values() for e in rows])
+    rows = [e for side in splits.sides().values() for e in side]
+    found = agreement([_ratings(task, e, row_hash(task, e) in splits.chosen) for e in rows])
     return AgreementRecord(alpha=found.alpha, person=found.person, n=found.rows) if found else None
 
 
-def _ratings(task: Task, row: dspy.Example) -> tuple[Hashable, ...]:
+def _ratings(task: Task, row: dspy.Example, chosen: bool) -> tuple[Hashable, ...]:
+    """A row's labels, a rater each; an empty one is none. chosen: it is of `labelled.jsonl`, where
+    one person's label may be all that there is.
+    """
     assert task.raters
     raters = task.raters
+
+    def given() -> tuple[Hashable, ...]:
+        try:
+            found = raters(row)
+            return () if found is None else tuple(found)
+        except (AttributeError, KeyError):
+            if chosen:
+                return ()
+            raise
+
     with usercode.on_row(lambda: task.row_name(row)):
-        return usercode.run(lambda: tuple(raters(row)), raters, task.root)
+        found = usercode.run(given, raters, task.root)
+    return tuple(rating for rating in found if rating not in (None, ""))
 
 
 def _cost(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from optimize.stats.intervals import POWER, Interval, known, mean_interval, paired_gain
-from optimize.stats.judge import Confusion, chance_at_least, corrected, of_the_judge
+from optimize.stats.judge import Confusion, chance_at_least, corrected, errors
 from optimize.stats.reads import spent
 from optimize.stats.winner import Corrected, corrected_best
 
@@ -222,9 +222,9 @@ def decide(history: History) -> Decision:
     if chance <= ERROR:
         return decision("degenerate" if is_degenerate(best, history) else "plateau")
     unsure = raw.interval if hardest is best.scores else mean_interval(known(hardest))
-    fixed = of_the_judge(unsure, judge) if judge else 0.0
-    open_ = corrected(unsure, judge)  # of the program that keeps the verdict open
-    rows = _rows_needed(open_, target, fixed, 1 - ERROR if open_.mean < target else SURE)
+    # of the program that keeps the verdict open
+    below = corrected(unsure, judge).mean < target
+    rows = _rows_needed(unsure, judge, target, 1 - ERROR if below else SURE)
     # as many more as that program needs, beside those that the best one has answered
     return decision("indecisive", rows=rows and rows + raw.interval.n - unsure.n)
 
@@ -259,11 +259,13 @@ def confirms(on_test: float, reads: int) -> bool:
     return on_test >= asked_of_test(reads)
 
 
-def rows_to_confirm(test: Interval, target: float, reads: int, fixed: float) -> int | None:
-    """Test rows that would tell a program with such a score on them from the target, as surely as
-    `confirms` asks. fixed: the part of the standard error that rows do not lessen.
+def rows_to_confirm(
+    test: Interval, judge: Confusion | None, target: float, reads: int
+) -> int | None:
+    """Test rows that would tell a program with such a score on them, as its judge gave it, from the
+    target, as surely as `confirms` asks.
     """
-    return _rows_needed(test, target, fixed, asked_of_test(reads))
+    return _rows_needed(test, judge, target, asked_of_test(reads))
 
 
 def asked_of_test(reads: int) -> float:
@@ -300,15 +302,14 @@ def _lacking(tried: Sequence[Tried]) -> str:
     return ""
 
 
-def _rows_needed(found: Interval, target: float, fixed: float, sure: float) -> int | None:
-    """Rows on which a score as far from the target as this one would be told from it so surely in
-    four cases of five; None where no advice helps. fixed: the part of the standard error that rows
-    do not lessen.
+def _rows_needed(raw: Interval, judge: Confusion | None, target: float, sure: float) -> int | None:
+    """Rows on which a score as far from the target as this one, once corrected, would be told from
+    it so surely in four cases of five; None where no advice helps.
     """
     from scipy.stats import norm
 
-    far = abs(found.mean - target)
-    errors = float(norm.ppf(sure) + norm.ppf(POWER))
-    room = (far / errors) ** 2 - fixed**2
-    rows = math.ceil(found.n * (found.error**2 - fixed**2) / room) if room > 0 else math.inf
-    return int(rows) if found.n < rows <= MOST_ROWS * found.n else None
+    far = abs(corrected(raw, judge).mean - target)
+    of_rows, of_judge = errors(raw, judge)
+    room = (far / float(norm.ppf(sure) + norm.ppf(POWER))) ** 2 - of_judge**2
+    rows = math.ceil(raw.n * of_rows**2 / room) if room > 0 else math.inf
+    return int(rows) if raw.n < rows <= MOST_ROWS * raw.n else None

@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from optimize.data.pool import key
 from optimize.data.read import read_output, row_inputs, row_outputs
 from optimize.data.split import Inputs
 from optimize.errors import WorkbenchError
-from optimize.files import plain, read_text, write_whole
+from optimize.files import plain, read_text, to_json, write_whole
 from optimize.report.labelling import Choice, Labelling
 from optimize.scoring.disagreement import likeness
 from optimize.stats.intervals import mean_interval
@@ -65,6 +66,12 @@ class Sitting:
     @property
     def work(self) -> Sequence[Work]:
         return self.state.work
+
+    @property
+    def choice(self) -> str:
+        """A name of the chosen rows that no others have, of no other task either."""
+        rows = [(row.place, row.columns) for row in self.work]
+        return sha256(to_json([self.task.name, rows]).encode()).hexdigest()[:16]
 
     @property
     def skipped(self) -> list[Inputs]:

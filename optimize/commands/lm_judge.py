@@ -23,7 +23,7 @@ from optimize.lm.heard import listening
 from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, apart, one_example
 from optimize.lm.reach import check_reachable
-from optimize.program.program import Program, parse_program, student
+from optimize.program.program import Program, parse_program, student, to_text
 from optimize.scoring.evaluate import Asking, evaluate
 from optimize.scoring.evaluation import UNPARSABLE
 from optimize.stats.judge import Confusion
@@ -40,10 +40,10 @@ LEAST = 0.3  # that sensitivity + specificity − 1 must surely exceed: bench/ju
 
 @dataclass(frozen=True)
 class Judge:
-    """An LM judge, ready to be asked. task: its own. rows: answers that people have judged and that
-    its program has neither learnt from nor been chosen by. origin: which program it is, in words.
-    config: the run's, with the judge's LM as the task LM. text: the program's file; empty for a
-    zero-shot one.
+    """An LM judge, ready to be asked. task: its own. rows: answers that people have judged, drawn
+    and not chosen, and that its program has neither learnt from nor been chosen by. origin: which
+    program it is, in words. config: the run's, with the judge's LM as the task LM. text: the
+    program's file, or what a zero-shot one's would be.
     """
 
     task: Task
@@ -122,7 +122,8 @@ def open_judge(root: Path, task: Task, config: RunConfig, meter: Meter, asks: bo
         raise WorkbenchError(f"Task {task.name!r} cannot be its own judge.")
     own = load_task(task.judge, root)
     _check_fit(own, task)
-    splits, run, text = load_splits(own), None, ""
+    program = student(own)
+    splits, run, text = load_splits(own), None, to_text(program)
     with suppress(NoRun):
         run = champion(root, own.name)
         text = run.text("program.json")
@@ -133,7 +134,9 @@ def open_judge(root: Path, task: Task, config: RunConfig, meter: Meter, asks: bo
 
     # as of any LM of a command that only checks: the cap of 0 calls holds it
     lm = MeteredLM("openai/unasked", meter=meter)
-    program, rows = student(own), tuple(e for side in splits.sides().values() for e in side)
+    # rows that were chosen for being hard would make it look worse than it is
+    drawn = (e for rows in splits.sides().values() for e in rows)
+    rows = tuple(e for e in drawn if row_hash(own, e) not in splits.chosen)
     origin = "its zero-shot program"
     if run:
         program = parse_program(own, text, f"program.json of run {run.id}", tuned_lm)
@@ -211,7 +214,7 @@ def _check_rows(judge: Judge, learnt: bool) -> None:
     good, bad = people.count(True), people.count(False)
     if good + bad >= FEWEST and min(good, bad) >= EACH:
         return
-    which = "test rows of its climb, which it did not learn from" if learnt else "rows"
+    which = "test rows of its climb, which it did not learn from" if learnt else "rows drawn"
     raise WorkbenchError(
         f"Judge {judge.task.name!r}: people passed {good} and failed {bad} of the answers in "
         f"{judge.task.folder} ({which}). {FEWEST} are needed, {EACH} of each, to know how it "

@@ -53,7 +53,7 @@ from optimize.scoring.evaluation import Evaluation
 from optimize.scoring.failures import diagnose
 from optimize.scoring.headroom import ANSWERS, calls_needed, headroom
 from optimize.stats.intervals import known, mean_interval
-from optimize.stats.judge import chance_at_least, of_the_judge
+from optimize.stats.judge import chance_at_least
 from optimize.stats.reads import readings
 from optimize.stats.records import ScoreRecord
 from optimize.store.champion import champion
@@ -176,8 +176,7 @@ def _confirmed(
         "climbs": len({found.history.tried, *memory.climbs}),
     }
     if enough and decision.verdict == "unconfirmed":
-        fixed = of_the_judge(test.interval, test.judge) if test.judge else 0.0
-        needed = rows_to_confirm(test.score, session.target, reads, fixed)
+        needed = rows_to_confirm(test.interval, test.judge, session.target, reads)
         said["test_rows_needed"] = needed or 0
     return replace(found, decision=decision), said
 

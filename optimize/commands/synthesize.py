@@ -15,7 +15,7 @@ from functools import cached_property
 import dspy
 
 from optimize import lm as lms
-from optimize.climb.rungs.base import reads
+from optimize.climb.rungs.base import least_calls, reads
 from optimize.commands.lock import task_lock
 from optimize.commands.session import Session
 from optimize.commands.synthesizing.checks import ASKED, Checks, Written, outcomes
@@ -24,7 +24,7 @@ from optimize.data.judging_rows import lent
 from optimize.data.synthetic import (
     Mark,
     append,
-    mark_of,
+    next_number,
     read_synthetic,
     seed_name,
     synthetic_file,
@@ -39,13 +39,13 @@ from optimize.program.writing import Draw, asked, drawn, label_of, wanted_labels
 from optimize.report.synthesis import Synthesis, SynthesisPlan, plan_lines
 from optimize.scoring.evaluate import Asking
 from optimize.scoring.evaluation import UNPARSABLE
+from optimize.task import Task
 
 HEAT = 1.0  # temperature of the writer
 TRIES = 5  # candidates for each row wanted, at most
 HOPE = 0.5  # share of candidates that survive, until it is known; never taken to be below LEAST
 LEAST = 0.2
-# LM calls that a candidate may take: an answer that cannot be read is asked for twice
-EACH = 2 * (1 + ASKED)
+AGAIN = 2  # an answer that cannot be read is asked for once more
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Writing:
 
     @cached_property
     def learn(self) -> tuple[dspy.Example, ...]:
-        return lent(self.session.task, self.session.splits)[0]
+        splits = self.session.splits
+        return lent(self.session.task, splits.whole or splits)[0]
 
     @cached_property
     def known(self) -> list[dspy.Example]:
@@ -80,8 +81,8 @@ class Writing:
 
     @cached_property
     def start(self) -> int:
-        """The first draw that no row there is was written for."""
-        return 1 + max((mark_of(row).number for row in self.known), default=-1)
+        """The first draw that no row was kept of."""
+        return next_number(self.session.task, self.known)
 
     def draws(self) -> list[Draw]:
         """All draws that the command may come to, in order."""
@@ -157,9 +158,14 @@ def synthesize(session: Session, rows: int) -> Synthesis:
         )
 
 
+def _each(task: Task) -> int:
+    """LM calls that a candidate takes: it is written, and answered and scored ASKED times."""
+    return 1 + ASKED * least_calls(task)
+
+
 def _plan(writing: Writing, draws: Sequence[Draw]) -> SynthesisPlan:
     session = writing.session
-    task, calls = session.task, len(draws) * (1 + ASKED)
+    task, calls = session.task, len(draws) * _each(session.task)
     shown = len(writing.prompt(draws[0])) if draws else 0
     tokens_in = calls * shown // CHARS_A_TOKEN
     teacher = session.config.lms[-1]
@@ -188,7 +194,8 @@ def _written(writing: Writing, draws: list[Draw], found: Synthesis) -> Synthesis
     labels = {d.label: Counter[str]() for d in draws if d.label is not None}
     while (missing := writing.missing - tally["kept"]) > 0:
         rate = max(LEAST, tally["kept"] / tally["written"]) if tally["written"] else HOPE
-        size = min(math.ceil(missing / rate), len(left), session.meter.remaining() // EACH)
+        payable = session.meter.remaining() // (AGAIN * _each(session.task))
+        size = min(math.ceil(missing / rate), len(left), payable)
         if size < 1:
             short = f"too few calls are left under {' '.join(caps(session.config))}"
             ended = short if left else f"{len(draws)} candidates were tried, {TRIES} a row"

@@ -8,14 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from optimize.data.inputs import input_texts
-from optimize.data.read import LABELLED
+from optimize.data.read import LABELLED, Placed, read_file
 from optimize.errors import WorkbenchError
-from optimize.files import json_value, plain, read_text, to_json, write_whole
+from optimize.files import json_value, plain, read_jsonl, read_text, to_json, write_whole
 from optimize.task import Task
 
 
 def labelled_file(task: Task) -> Path:
     return task.folder / LABELLED
+
+
+def read_labelled(task: Task) -> list[Placed]:
+    """The rows that were chosen to be labelled; none where there is no such file, or none in it.
+
+    Raises WorkbenchError for an empty text: a row that was left open has it, where it would pass
+    for none in an optional output.
+    """
+    path = labelled_file(task)
+    lines = read_jsonl(path) if path.is_file() else []
+    for number, row in lines:
+        for name in task.signature.output_fields if isinstance(row, dict) else ():
+            if row.get(name) == "":
+                raise WorkbenchError(
+                    f"{path}:{number}: field {name!r} is empty; write its label (null for none), "
+                    "or remove the row."
+                )
+    return read_file(task, path) if lines else []
 
 
 def put(task: Task, row: Mapping[str, Any]) -> int:

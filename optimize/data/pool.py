@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dspy
 
@@ -18,6 +19,7 @@ from optimize.data.rows import Splits
 from optimize.data.split import Inputs, folded, near_duplicate_groups
 from optimize.data.stream import Given, Rows
 from optimize.errors import WorkbenchError
+from optimize.files import plain
 from optimize.task import PLACE, Task
 
 MOST = 2000  # rows of a file that are looked at: near copies among so many are found in seconds
@@ -59,7 +61,7 @@ def read_pool(
             left["unread"] += 1
             continue
         texts = key(task, row)
-        if why := _why_not(task, row, texts in known, texts in passed):
+        if why := _why_not(task, given, texts in known, texts in passed):
             left[why] += 1
             continue
         fit += 1  # a random sample of rows whose number is not known (reservoir, Vitter 1985)
@@ -77,17 +79,30 @@ def key(task: Task, row: Mapping[str, object]) -> Inputs:
 
 
 def _row(task: Task, given: Given) -> dspy.Example:
-    """With all columns it has. Raises WorkbenchError for one that cannot be read."""
+    """With all columns that can be written again, but for empty outputs, which are no answers.
+
+    Raises WorkbenchError for one that cannot be read.
+    """
     if given.problem:
         raise WorkbenchError(given.problem)
-    inputs = row_inputs(task, given.columns, given.place)
-    row = dspy.Example(**{**given.columns, **inputs}).with_inputs(*task.signature.input_fields)
+    inputs, outputs = row_inputs(task, given.columns, given.place), task.signature.output_fields
+    beside = {n: v for n, v in given.columns.items() if n not in outputs and _is_json(v)}
+    row = dspy.Example(**{**beside, **inputs}).with_inputs(*task.signature.input_fields)
     setattr(row, PLACE, given.place)
     return row
 
 
-def _why_not(task: Task, row: dspy.Example, known: bool, skipped: bool) -> str:
-    labelled = any(row.get(n) not in (None, "") for n in task.signature.output_fields)
+def _is_json(value: Any) -> bool:
+    """Whether a line of JSON can hold the value; the bytes of a Parquet file it cannot."""
+    try:
+        plain(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _why_not(task: Task, given: Given, known: bool, skipped: bool) -> str:
+    labelled = any(given.columns.get(n) not in (None, "") for n in task.signature.output_fields)
     return "labelled" if labelled else "known" if known else "skipped" if skipped else ""
 
 

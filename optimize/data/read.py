@@ -74,12 +74,6 @@ def read_file(task: Task, path: Path) -> list[Placed]:
     return _examples(task, _raw(task, path), unlabelled=path.stem in BESIDE)
 
 
-def read_labelled(task: Task) -> list[Placed]:
-    """The rows that were chosen to be labelled; none where there is no such file."""
-    path = task.folder / LABELLED
-    return read_file(task, path) if path.is_file() else []
-
-
 def read_new(task: Task, path: Path) -> list[Placed]:
     """Rows collected in use, each labelled or not: outputs that are all missing or empty, as in a
     CSV, are no labels.

@@ -13,6 +13,7 @@ from typing import Any
 import dspy
 
 from optimize.data.inputs import input_texts
+from optimize.data.labelled import read_labelled
 from optimize.data.read import (
     BESIDE,
     LABELLED,
@@ -21,7 +22,6 @@ from optimize.data.read import (
     read_file,
     read_folder,
     read_hub,
-    read_labelled,
 )
 from optimize.data.split import (
     FEWEST,

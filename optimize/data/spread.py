@@ -5,6 +5,7 @@ numbers out. Knows no LM.
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ def spread(vectors: Any, weights: Sequence[float], k: int, seed: int = 0) -> lis
     """
     import numpy as np
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
     rows = [n for n, weight in enumerate(weights) if weight > 0]
     random.Random(seed).shuffle(rows)  # so that the file's order decides no tie
@@ -34,11 +36,13 @@ def spread(vectors: Any, weights: Sequence[float], k: int, seed: int = 0) -> lis
         return sorted(rows)
     points, mass = _dense(vectors[rows], seed), np.array([weights[n] for n in rows])
     many = min(k, len(np.unique(points, axis=0)))
-    found = KMeans(many, n_init=3, random_state=seed).fit(points, sample_weight=mass)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        found = KMeans(many, n_init=3, random_state=seed).fit(points, sample_weight=mass)
     far = np.linalg.norm(points - found.cluster_centers_[found.labels_], axis=1)
-    best = {c: min(np.flatnonzero(found.labels_ == c), key=lambda n: far[n]) for c in range(many)}
-    taken = {rows[n] for n in best.values()}
-    more = [n for n in rows if n not in taken][: k - len(taken)]  # where rows have equal vectors
+    # fewer clusters than asked for, where vectors are equal but for rounding
+    full = [np.flatnonzero(found.labels_ == c) for c in np.unique(found.labels_)]
+    taken = {rows[min(one, key=lambda n: far[n])] for one in full}
+    more = [n for n in rows if n not in taken][: k - len(taken)]
     return sorted(taken | set(more))
 
 

@@ -7,6 +7,7 @@ unless it asks for them by name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from optimize.data.judging_rows import lent
 from optimize.data.read import SYNTHETIC, read_file
 from optimize.data.rows import Splits, row_hash
 from optimize.data.split import apart_from, near_graph
+from optimize.errors import WorkbenchError
 from optimize.files import plain, read_text, to_json, write_whole
 from optimize.task import Task
 
@@ -71,12 +73,12 @@ def mark_of(row: dspy.Example) -> Mark:
 def with_synthetic(task: Task, splits: Splits) -> Splits:
     """The split with its synthetic rows, those left out that are near copies of a row that judges,
     or were written after one: rows that moved to another side since must not judge their own
-    copies.
+    copies. Told of the uncut split, so that every run uses the same rows.
     """
     rows = read_synthetic(task)
     if not rows:
         return splits
-    shown, judge = lent(task, splits)
+    shown, judge = lent(task, splits.whole or splits)
     learn = {seed_name(task, e) for e in shown}
     apart = set(apart_from(_texts(task, rows), _texts(task, [*judging(splits), *judge])))
     sound = [row for n, row in enumerate(rows) if n in apart and set(mark_of(row).seeds) <= learn]
@@ -119,8 +121,26 @@ def faults(
     return found
 
 
+def next_number(task: Task, known: Sequence[dspy.Example]) -> int:
+    """The first draw after all that a row was kept of, rows that were taken out of the file since
+    among them; 0 where none is left. known: all rows of the file.
+    """
+    if not known:
+        return 0
+    last = max(mark_of(row).number for row in known)
+    with suppress(WorkbenchError, ValueError):
+        last = max(last, int(read_text(_last_number(task))))
+    return last + 1
+
+
+def _last_number(task: Task) -> Path:
+    return task.root / "mlruns" / "synthesize" / f"{task.name}.txt"
+
+
 def append(task: Task, rows: Sequence[tuple[dspy.Example, Mark]]) -> None:
     """Add rows to the file, all of them or none."""
+    if not rows:
+        return
     path = synthetic_file(task)
     old = read_text(path) if path.is_file() else ""
     lines = []
@@ -128,8 +148,10 @@ def append(task: Task, rows: Sequence[tuple[dspy.Example, Mark]]) -> None:
         fields = {name: plain(row[name]) for name in task.fields}
         kept = {**vars(mark), "seeds": list(mark.seeds)}
         lines.append(to_json({**fields, MARK: kept}) + "\n")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    for file in (path, _last_number(task)):
+        file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, old + ("\n" if old and not old.endswith("\n") else "") + "".join(lines))
+    write_whole(_last_number(task), str(max(mark.number for _, mark in rows)))
 
 
 def seed_name(task: Task, row: dspy.Example) -> str:

@@ -18,7 +18,7 @@ from optimize.program.retrieval import PASSAGES, Matching
 
 RULES = "rules"  # the input field that holds those which fit
 # a list's entry or a table's row begins a rule of its own; white space before it is a rule's inside
-ENTRY = re.compile(r"^\s*(?:[-*·]|\d+\.|\|)\s*\S")
+ENTRY = re.compile(r"^\s*(?:[-*·•]|[+–](?=\s)|\d+[.)]|\|)\s*\S")
 
 
 @dataclass(frozen=True)

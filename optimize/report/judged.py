@@ -29,17 +29,10 @@ def judge_sentences(report: Report) -> list[str]:
     """Nothing where a metric scores the answers."""
     if not (judge := report.judge):
         return []
-    best = report.numbers.best
-    out = [judge_sentence(judge.judge, judge.confusion)]
-    whole = (best.high - best.low) / 2
-    if judge.error:
-        out += [
-            f"Of the best program's {whole:.2f} to either side, on the rows that decide, "
-            f"{2 * judge.error:.2f} would be left with any number of rows: only more answers "
-            "judged by people lessen that."
-        ]
     return [
-        *out,
+        judge_sentence(judge.judge, judge.confusion),
+        f"With any number of rows {2 * judge.error:.2f} would be left to either side of the best "
+        "program's score, as far as 0 and 1 allow: only more answers judged by people lessen that.",
         "The correction takes the judge to err on these programs' answers as it does on those that "
         "people judged, and on one program as on another.",
     ]

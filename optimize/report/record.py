@@ -22,7 +22,7 @@ from optimize.lm.usage import Usage
 from optimize.scoring.evaluation import Evaluation
 from optimize.scoring.failures import Diagnosis
 from optimize.stats.intervals import Interval, differences, smallest_gain
-from optimize.stats.judge import Confusion, of_people, of_the_judge
+from optimize.stats.judge import Confusion, errors, of_people
 from optimize.stats.records import GainRecord, Record, ScoreRecord
 
 
@@ -220,7 +220,7 @@ class JudgeRecord(Record):
         """best: the best program's score as the judge gave it."""
         names = ("agreement", "kappa", "sensitivity", "specificity", "youden")
         scores: dict[str, Any] = {name: ScoreRecord.of(getattr(found, name)) for name in names}
-        return cls(judge=judge, confusion=found, error=of_the_judge(best, found), **scores)
+        return cls(judge=judge, confusion=found, error=errors(best, found)[1], **scores)
 
 
 class TrainingRowsRecord(Record):

@@ -43,11 +43,11 @@ def disagreement(
 def likeness(task: Task, row: Mapping[str, Any], gold: Outputs, answer: Outputs) -> float:
     """0…1: for labels whether they are the same, else the metric's score of one answer with the
     other as gold; where the metric cannot tell (it asks an LM, or reads columns that the row
-    lacks), whether both are the same text.
+    lacks), or a judge does that, whether both are the same text.
     """
     names = list(task.signature.output_fields)
     same = all(folded(to_text(gold[n])) == folded(to_text(answer[n])) for n in names)
-    if same or task.label:
+    if same or task.label or task.judge:
         return float(same)
     example = dspy.Example(**{**row, **gold}).with_inputs(*task.signature.input_fields)
     try:

@@ -30,10 +30,16 @@ HOST = "127.0.0.1"
 MOST = 8  # requests at once: one person asks
 
 
-class Given(BaseModel):
-    """What was typed for the outputs of a row."""
+class Asked(BaseModel):
+    """choice: of which rows the page shows one, as `/rows` names them."""
 
     model_config = ConfigDict(extra="forbid")
+    choice: str
+
+
+class Given(Asked):
+    """What was typed for the outputs of a row."""
+
     outputs: dict[str, str]
 
 
@@ -52,6 +58,11 @@ def application(sitting: Sitting, end: Callable[[], None]) -> FastAPI:
     text = (files(__package__) / "labelling.html").read_text(encoding="utf-8")
     headers = {"Content-Security-Policy": _policy(text), "Cache-Control": "no-store"}
 
+    def check(asked: Asked) -> None:
+        if asked.choice != sitting.choice:
+            told = "Not kept: other rows are being labelled by now. Reload this page to see them."
+            raise Refused(409, "stale", told)
+
     @app.get("/")
     def page() -> Response:
         return HTMLResponse(text, headers=headers)
@@ -62,22 +73,29 @@ def application(sitting: Sitting, end: Callable[[], None]) -> FastAPI:
 
     @app.post("/rows/{number}/label")
     def label(number: int, given: Given) -> Response:
+        check(given)
         sitting.label(number, given.outputs)
         return JSONResponse(_work(sitting.task, sitting.work[number]))
 
     @app.post("/rows/{number}/skip")
-    def skip(number: int) -> Response:
+    def skip(number: int, asked: Asked) -> Response:
+        check(asked)
         sitting.skip(number)
         return JSONResponse(_work(sitting.task, sitting.work[number]))
 
     @app.post("/end")
-    def ended() -> Response:
+    def ended(asked: Asked) -> Response:
+        check(asked)
         end()
         return JSONResponse({})
 
     @app.exception_handler(WorkbenchError)
     def wrong(_: Request, error: WorkbenchError) -> Response:
         return JSONResponse(Refused(422, "invalid", str(error)).body, 422)
+
+    @app.exception_handler(Refused)
+    def refused(_: Request, error: Refused) -> Response:
+        return JSONResponse(error.body, error.status)
 
     @app.exception_handler(RequestValidationError)
     def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -98,6 +116,7 @@ def _shown(sitting: Sitting) -> dict[str, Any]:
     task = sitting.task
     return {
         "task": task.name,
+        "choice": sitting.choice,
         "question": str(task.signature.instructions),
         "guide": task.guide,
         "note": RANDOM,

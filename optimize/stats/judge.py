@@ -89,13 +89,31 @@ def corrected(raw: Interval, judge: Confusion | None) -> Interval:
         return raw
     youden = judge.youden.mean
     mean = min(1.0, max(0.0, (raw.mean - (1 - judge.specificity.mean)) / youden))
-    (se, var_se), (sp, var_sp) = (_adjusted(*side) for side in _sides(judge))
-    middle = ((raw.low + raw.high) / 2 + sp - 1) / (se + sp - 1)
+    (_, var_se), (_, var_sp) = (_adjusted(*side) for side in _sides(judge))
+    middle = _middle(raw, judge)
     shift = 2 * z(LEVEL) ** 2 * (middle * var_se - (1 - middle) * var_sp)
-    variance = raw.error**2 + middle**2 * var_se + (1 - middle) ** 2 * var_sp
-    half = z(LEVEL) * math.sqrt(variance) / (se + sp - 1)
+    half = z(LEVEL) * math.hypot(*errors(raw, judge))
     low, high = (min(1.0, max(0.0, middle + shift + side)) for side in (-half, half))
     return Interval(mean, min(low, mean), max(high, mean), raw.n)
+
+
+def errors(raw: Interval, judge: Confusion | None) -> tuple[float, float]:
+    """The two parts of a corrected score's standard error: the rows', which more judged answers
+    lessen, and the judge's, which only more human verdicts do. Both as they are before the interval
+    is cut to 0…1: near its ends the cut one is narrow, however little is known.
+    """
+    if judge is None:
+        return raw.error, 0.0
+    (se, var_se), (sp, var_sp) = (_adjusted(*side) for side in _sides(judge))
+    middle, youden = _middle(raw, judge), se + sp - 1
+    of_judge = math.sqrt(middle**2 * var_se + (1 - middle) ** 2 * var_sp)
+    return raw.error / youden, of_judge / youden
+
+
+def _middle(raw: Interval, judge: Confusion) -> float:
+    """The middle of the corrected interval, but for its shift; may lie beyond 0…1."""
+    se, sp = (_adjusted(*side)[0] for side in _sides(judge))
+    return ((raw.low + raw.high) / 2 + sp - 1) / (se + sp - 1)
 
 
 def _sides(judge: Confusion) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -159,11 +177,3 @@ def _posterior(judge: Confusion) -> tuple[Any, Any]:
     at = (np.arange(GRID) + 0.5) / GRID
     drawn = [beta.ppf(at, right + 0.5, wrong + 0.5) for right, wrong in _sides(judge)]
     return drawn[0][:, None], drawn[1][None, :]
-
-
-def of_the_judge(raw: Interval, judge: Confusion) -> float:
-    """The part of a corrected score's standard error that more judged answers would not mend, only
-    more human verdicts.
-    """
-    whole, own = corrected(raw, judge).error, raw.error / judge.youden.mean
-    return math.sqrt(max(0.0, whole**2 - own**2))
