@@ -353,9 +353,10 @@ def load_config(
         known = knob in RunConfig.model_fields and knob != "api_key"
         value = f" (got {shown(first['input'])})" if known else ""
         unknown = first["type"] == "extra_forbidden"
+        told = first["msg"].replace("valid tuple", 'list, such as ["general"]')
         near = did_you_mean(knob, RunConfig.model_fields) if unknown else ""
         raise WorkbenchError(
-            f"Option {knob!r}: {first['msg']}{value}.{near} It is set by a flag, the environment "
+            f"Option {knob!r}: {told}{value}.{near} It is set by a flag, the environment "
             f"(OPTIMIZE_{knob.upper()}) or {FILE}."
         ) from None
     except SettingsError as error:

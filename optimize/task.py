@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # an exported program has no statistics with it
     from optimize.stats.judge import Confusion
 
 GUIDE = "GUIDE.md"
+DRAFTED = "> Drafted by"  # begins one that an LM wrote, until a person has checked it
 
 
 @dataclass(frozen=True)

@@ -81,17 +81,23 @@ def optional_task(told: str) -> Any:
 
 
 OptionalTask = Annotated[str | None, optional_task("one task alone; default: all")]
-Target = Annotated[
-    float | None,
-    typer.Option(help="score to reach, 0…1; default: the task's own, after a climb the climb's"),
+Target = Annotated[float | None, typer.Option(help="score to reach, 0…1; default: the task's own")]
+ClimbedTarget = Annotated[
+    float | None, typer.Option(help="score to reach, 0…1; default: the climb's")
 ]
+_NAMED_LM = (
+    "a name from `optimize lm list`, gguf:PATH, or a DSPy model string such as openai/gpt-4.1-mini"
+)
 Lm = Annotated[
     str | None,
     typer.Option(
         autocompletion=complete.lms,
-        help="a name from `optimize lm list`, gguf:PATH, or a DSPy model string such as "
-        "openai/gpt-4.1-mini; default: the small one in the process, after a climb the climb's",
+        help=f"{_NAMED_LM}; default: that of optimize.toml, else the small one in the process",
     ),
+]
+ClimbedLm = Annotated[
+    str | None,
+    typer.Option(autocompletion=complete.lms, help=f"{_NAMED_LM}; default: the climb's"),
 ]
 Teacher = Annotated[
     str | None,

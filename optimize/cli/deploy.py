@@ -9,9 +9,9 @@ import typer
 
 from optimize.cli.app import (
     ApiBase,
+    ClimbedLm,
     Debug,
     Json,
-    Lm,
     RunName,
     TaskName,
     Threads,
@@ -100,7 +100,7 @@ def serve(
         str, typer.Option(help="address to listen at; beyond this machine it needs a key")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one")] = 8000,
-    lm: Lm = None,
+    lm: ClimbedLm = None,
     api_base: ApiBase = None,
     threads: Threads = None,
     timeout: Timeout = None,

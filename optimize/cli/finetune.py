@@ -10,6 +10,8 @@ import typer
 from optimize.cli.app import (
     ApiBase,
     BudgetUsd,
+    ClimbedLm,
+    ClimbedTarget,
     Context,
     Debug,
     Details,
@@ -20,7 +22,6 @@ from optimize.cli.app import (
     Json,
     JudgeBase,
     JudgeLm,
-    Lm,
     MaxCalls,
     MaxMinutes,
     MaxTokens,
@@ -30,7 +31,6 @@ from optimize.cli.app import (
     Repeats,
     Replay,
     Seed,
-    Target,
     TaskName,
     Teacher,
     TeacherBase,
@@ -54,7 +54,7 @@ from optimize.cli.app import (
 @app.command(epilog=example("optimize gate tickets"))
 def gate(
     task: TaskName,
-    target: Target = None,
+    target: ClimbedTarget = None,
     waive: Waive = None,
     json: Json = False,
     debug: Debug = False,
@@ -85,7 +85,7 @@ def handoff(
     verify: Annotated[
         Path | None, typer.Option(help="check the hand-off in this folder instead of writing one")
     ] = None,
-    lm: Lm = None,
+    lm: ClimbedLm = None,
     api_base: ApiBase = None,
     judge_lm: JudgeLm = None,
     judge_api_base: JudgeBase = None,
@@ -97,7 +97,7 @@ def handoff(
     timeout: Timeout = None,
     temperature: Temperature = None,
     context: Context = None,
-    target: Target = None,
+    target: ClimbedTarget = None,
     epochs: Epochs = None,
     waive: Waive = None,
     debug: Debug = False,
@@ -128,7 +128,8 @@ def handoff(
             if name.startswith(("chat/", "preferences/"))
         )
         typer.echo(f"Hand-off written: {folder.relative_to(opened.root)}\nRows: {rows}")
-        typer.echo(f"Next: {f'train elsewhere. {cannot}' if cannot else here}")
+        elsewhere = f"train elsewhere, as its README says, then optimize adopt. {cannot}"
+        typer.echo(f"Next: {elsewhere if cannot else here}")
         return 0
 
     guarded(debug, work)
@@ -162,13 +163,13 @@ DryRun = Annotated[
 def finetune(
     task: TaskName,
     backend: Annotated[str, typer.Option(help="who trains: lora, trl or openai")] = "lora",
-    lm: Lm = None,
+    lm: ClimbedLm = None,
     teacher: Teacher = None,
     api_base: ApiBase = None,
     teacher_api_base: TeacherBase = None,
     judge_lm: JudgeLm = None,
     judge_api_base: JudgeBase = None,
-    target: Target = None,
+    target: ClimbedTarget = None,
     max_calls: MaxCalls = None,
     max_tokens: MaxTokens = None,
     budget_usd: BudgetUsd = None,
@@ -240,7 +241,7 @@ def adopt(
     ] = None,
     judge_lm: JudgeLm = None,
     judge_api_base: JudgeBase = None,
-    target: Target = None,
+    target: ClimbedTarget = None,
     max_calls: MaxCalls = None,
     max_tokens: MaxTokens = None,
     budget_usd: BudgetUsd = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +12,9 @@ import typer
 from optimize.cli.app import (
     ApiBase,
     BudgetUsd,
+    ClimbedLm,
     Debug,
     Json,
-    Lm,
     MaxCalls,
     MaxMinutes,
     MaxTokens,
@@ -58,7 +59,7 @@ def label(
         Path | None,
         typer.Option("--out", "-o", help="write the chosen rows, outputs empty, to a .jsonl file"),
     ] = None,
-    lm: Lm = None,
+    lm: ClimbedLm = None,
     api_base: ApiBase = None,
     max_calls: MaxCalls = None,
     max_tokens: MaxTokens = None,
@@ -80,6 +81,7 @@ def label(
     def work() -> int:
         from optimize.commands.label import Wish
         from optimize.commands.labelling import Sitting
+        from optimize.config import command_line
         from optimize.report.labelling import RANDOM, labelled_shown
         from optimize.task import load_task
 
@@ -96,7 +98,10 @@ def label(
             else:
                 sitting.begin(rows, _chosen(root, wish, sitting, tell=True))
             _on_a_page(sitting, port) if page else _here(sitting)
-        print_found(sitting.found(), labelled_shown(sitting.found()), json)
+        found, following = sitting.found(), shlex.join(["optimize", "label", task, str(rows)])
+        if found.in_all:
+            following = command_line("run", task, project({}, climbed=task)[1].given)
+        print_found(found, labelled_shown(found, following), json)
         return 0
 
     guarded(debug, work)

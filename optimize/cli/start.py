@@ -109,10 +109,12 @@ def guide(
         from optimize.climb.observer import Observer
         from optimize.commands.guide import draft_guide
         from optimize.commands.session import open_session
+        from optimize.config import command_line
 
         path, rows = draft_guide(open_session(root, task, config, Observer()))
         typer.echo(f"Wrote {path} from {rows} train rows")
-        typer.echo(f"Next: mend it, save it as {path.with_name('GUIDE.md')}, optimize run {task}")
+        following = command_line("run", task, config.given)
+        typer.echo(f"Next: mend it, save it as {path.with_name('GUIDE.md')}, {following}")
         return 0
 
     guarded(debug, work)

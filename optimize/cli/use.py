@@ -9,6 +9,7 @@ import typer
 
 from optimize.cli.app import (
     ApiBase,
+    ClimbedLm,
     Debug,
     Json,
     Lm,
@@ -35,7 +36,7 @@ def try_(
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="an input by name; repeatable")
     ] = None,
     prompt: Annotated[bool, typer.Option("--prompt", help="show the prompt as it is sent")] = False,
-    lm: Lm = None,
+    lm: ClimbedLm = None,
     api_base: ApiBase = None,
     json: Json = False,
     debug: Debug = False,

@@ -76,7 +76,9 @@ def _rows(task: Task, splits: Splits, judged: Judged | None) -> list[Finding]:
     found = duplicates(inputs, outputs, [side for side, _ in rows], near)
 
     def groups(what: str, groups: Sequence[Sequence[int]], problem: bool = False) -> Finding:
-        return listed(what, ["; ".join(at[r] for r in rows) for rows in groups], problem)
+        return listed(
+            what, ["; ".join(dict.fromkeys(at[r] for r in rows)) for rows in groups], problem
+        )
 
     findings = [
         groups(CONFLICTS, _at_odds(task, examples, found.conflicts), problem=True),

@@ -25,7 +25,7 @@ from optimize.lm.embedder import Embedder
 from optimize.lm.room import HOSTED_THOUGHT, THOUGHT
 from optimize.stats.intervals import commonest, known, mean_interval, rows_to_see, smallest_gain
 from optimize.stats.records import Record, ScoreRecord
-from optimize.task import GUIDE, Task, choices
+from optimize.task import DRAFTED, GUIDE, Task, choices
 
 # share of rows on which two programs' right-or-wrong scores are taken to differ before any is
 # measured
@@ -147,6 +147,11 @@ def _unused(task: Task, config: RunConfig) -> list[str]:
         notes.append(
             f"No {GUIDE}: the rules that people label by are not written down. In the prompt they "
             f"are the cheapest lever; `optimize guide {task.name}` drafts them."
+        )
+    if task.guide.startswith(DRAFTED):
+        notes.append(
+            f"{GUIDE} begins with the line that says that nobody has checked it: check its rules, "
+            "then remove that line."
         )
     if not config.embedder:
         notes.append(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +68,13 @@ def answer(root: Path, name: str, given: Mapping[str, str] | str, **lm: str | No
     )
 
 
-def _named(task: Task, text: str) -> dict[str, str]:
+def _named(task: Task, text: str) -> dict[str, Any]:
+    """The inputs by their names: an object of JSON may name them, as a served program takes it."""
     names = list(task.signature.input_fields)
+    with suppress(ValueError):
+        known = json.loads(text)
+        if isinstance(known, dict) and known.keys() == set(names):
+            return known
     if len(names) > 1:
         flags = " ".join(f"--field {name}=…" for name in names)
         raise WorkbenchError(f"Task {task.name!r} has {len(names)} inputs: give {flags}")

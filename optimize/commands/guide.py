@@ -15,7 +15,7 @@ from optimize.errors import WorkbenchError
 from optimize.files import to_text
 from optimize.lm.reach import check_reachable
 from optimize.lm.room import estimated, room_of
-from optimize.task import GUIDE
+from optimize.task import DRAFTED, GUIDE
 
 DRAFT = "GUIDE.draft.md"  # no climb reads it: rules that nobody has checked are no rules
 ROWS = 60  # that the LM is shown
@@ -38,7 +38,8 @@ def draft_guide(session: Session) -> tuple[Path, int]:
     if task.guide:
         raise WorkbenchError(f"{task.folder / GUIDE} is there already; nothing was asked.")
     if (path := task.folder / DRAFT).exists():
-        raise WorkbenchError(f"{path} is there already: edit it, then save it as {GUIDE}.")
+        told = f"edit it, then save it as {GUIDE}; or remove it for another draft"
+        raise WorkbenchError(f"{path} is there already: {told}.")
     check_reachable(session.config)
     rows = _shown(session)
     asked = QUESTION.format(task=task.signature.instructions, rows="\n\n".join(rows))
@@ -46,7 +47,7 @@ def draft_guide(session: Session) -> tuple[Path, int]:
     if not told:
         raise WorkbenchError(f"{session.teacher_name} gave an empty answer. Try another --teacher.")
     head = (
-        f"> Drafted by {session.config.teacher or session.config.lm} from {len(rows)} train rows, "
+        f"{DRAFTED} {session.config.teacher or session.config.lm} from {len(rows)} train rows, "
         f"checked by nobody. Mend it, remove this line, save it as {GUIDE}.\n\n"
     )
     write_new({path: (head + told + "\n").encode()})

@@ -234,10 +234,9 @@ def _values(known: Mapping[str, FieldInfo], row: Mapping[str, Any], place: str) 
             values[name] = None
             continue
         if name not in row:
-            raise WorkbenchError(
-                f"{place}: field {name!r} is missing; the row has "
-                f"{', '.join(map(str, row))[:200] or 'none'}."
-            )
+            has = ", ".join(map(str, row))[:200] or "none"
+            near = did_you_mean(name, map(str, row))
+            raise WorkbenchError(f"{place}: field {name!r} is missing; the row has {has}.{near}")
         values[name] = _value(row[name], info, f"{place}: field {name!r}")
     return values
 

@@ -184,8 +184,8 @@ def labelled_lines(found: Labelling) -> list[str]:
     return out
 
 
-def labelled_shown(found: Labelling) -> RenderableType:
-    following = f"optimize run {found.task}" if found.in_all else "label some rows"
+def labelled_shown(found: Labelling, following: str) -> RenderableType:
+    """As a person reads it; following: the command that comes next."""
     return Group("", bullets(labelled_lines(found)), Text(f"Next: {following}", style="bold"))
 
 

@@ -7,7 +7,7 @@ from datetime import date
 from pydantic import Field
 
 from optimize.climb.holding import Recheck
-from optimize.climb.verdict import COVERAGE, ERROR
+from optimize.climb.verdict import COVERAGE, ERROR, asked_of_test
 from optimize.finetune.effects import PriceRecord
 from optimize.report.record import InUseRecord
 from optimize.report.retired import retirement_sentence
@@ -130,7 +130,8 @@ def recheck_sentences(found: RecheckRecord, today: date) -> list[str]:
     if found.test_reads > 1:
         out += [
             f"These test rows have judged {found.test_reads} programs and LMs by now, so more is "
-            "asked of them each time. Newly labelled rows, drawn at random, would tell more."
+            f"asked of them each time, {asked_of_test(found.test_reads):.1%} now. Newly labelled "
+            "rows, drawn at random, would tell more."
         ]
     return out + [
         retirement_sentence(lm.lm, lm.retires, today, found.task) for lm in found.lms if lm.retires

@@ -110,7 +110,8 @@ def synthesis_shown(found: Synthesis, following: str) -> RenderableType:
     if found.ended:
         lines.append(f"Fewer than the {found.wanted} wanted: {found.ended}.")
     tables: list[RenderableType] = [table(synthesis_section(found)), ""] if found.written else []
-    lines.append("Read some of them before you use them: nobody but the LM has.")
+    if found.total:
+        lines.append("Read some of them before you use them: nobody but the LM has.")
     return Group(
         *tables,
         bullets(lines),

@@ -140,7 +140,7 @@ def read_sweep(root: Path, path: Path) -> Sweep:
     except ValidationError as error:
         raise WorkbenchError(f"{path}: {_told(error)}") from None
     _check_names(root, path, file)
-    grid = {knob: v if isinstance(v, list) else [v] for knob, v in file.grid.items()}
+    grid = {knob: _values(knob, value) for knob, value in file.grid.items()}
     lms = [lm if isinstance(lm, dict) else {"lm": lm} for lm in file.lms] or [{}]
     limits = file.limits.model_dump(exclude_none=True)
     found: list[Cell] = []
@@ -209,6 +209,14 @@ def _check_names(root: Path, path: Path, file: SweepFile) -> None:
             _check_knob(path, f"lms.{number}.{knob}", knob, OF_LM)
         if isinstance(lm, dict) and "lm" not in lm:
             raise WorkbenchError(f"{path}: lms.{number} has no lm; write lm = NAME.")
+
+
+def _values(knob: str, given: Any) -> list[Any]:
+    """What a knob is to be. Of one that is a list itself, a plain list is one value."""
+    of_lists = isinstance(RunConfig.model_fields[knob].default, tuple)
+    if not isinstance(given, list) or (of_lists and not any(isinstance(v, list) for v in given)):
+        return [given]
+    return given
 
 
 def _check_knob(path: Path, place: str, knob: str, known: Iterable[str]) -> None:
