@@ -191,6 +191,11 @@ def test_levers_that_were_left_out_are_tried_before_another_teacher(
     assert "--without" not in step.command and step.first == "take back `without` (mipro)"
 
 
+def test_a_server_of_ones_own_is_not_taken_to_train(made: Callable[..., Session]) -> None:
+    assert "seldom trains" in untrainable(made().config)
+    assert not untrainable(made(finetune="openai").config), "whoever says so is believed"
+
+
 def works(command: str, root: Path) -> None:
     """It is parsed, and the task and the configuration pass all checks before the first call."""
     parsed(command)

@@ -85,6 +85,8 @@ def test_planted_faults_are_found_with_their_lines(tiny: Tiny, review_rows: Rows
         and ":122" in by_what["inputs labelled in contradictory ways"]
     )
     assert "rows.jsonl:11 is 'bad'" in by_what["rows whose label looks wrong"]
+    twice = by_what["rows written more than once"]
+    assert twice.count("rows.jsonl") == 2, "each place is told once"
     lines = preflight_sentences(found, 0.9)
     assert next(n for n, line in enumerate(lines) if line.startswith("Fix")) < next(
         n for n, line in enumerate(lines) if "Look at" in line

@@ -287,6 +287,9 @@ def test_levers_that_failed_or_were_skipped_are_named() -> None:
     numbers = numbers.model_copy(update={"left_out": ["votes"]})
     said = verdict_sentences("plateau", 0.9, numbers)
     assert "tried but guide (skipped), mipro (failed), votes (left out), and" in said
+    numbers = numbers.model_copy(update={"left": ["simba", "gepa"], "rungs_left": 2})
+    said = verdict_sentences("budget", 0.9, numbers)
+    assert "2 levers had too few calls, or none: simba, gepa, votes (left out)." in said
 
 
 def test_a_tuned_lm_that_a_baseline_matches_is_told_in_the_first_line() -> None:

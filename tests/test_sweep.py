@@ -79,6 +79,21 @@ def test_a_cell_keeps_its_folder_when_the_sweep_grows(project: Path) -> None:
     assert before < {c.id for c in read_sweep(project, wider).cells}
 
 
+def test_a_knob_that_is_a_list_has_a_list_for_a_value(project: Path) -> None:
+    for given, values in (
+        ('["votes", "simba"]', [("votes", "simba")]),
+        ('"votes"', None),
+        ('[[], ["votes"]]', [(), ("votes",)]),
+    ):
+        text = SMALL.replace("[grid]", f"[grid]\nwithout = {given}")
+        if values is None:
+            with pytest.raises(WorkbenchError, match="a list, such as"):
+                read_sweep(project, written(project, text))
+            continue
+        cells = read_sweep(project, written(project, text)).cells
+        assert {c.config.without for c in cells} == set(values)
+
+
 def test_cells_of_a_judge_that_was_changed_are_others(project: Path) -> None:
     judged.write(project)
     text = SMALL.replace('["review"]', '["reply"]')

@@ -46,6 +46,10 @@ def test_the_best_program_answers_and_its_call_is_counted(flags: list[str]) -> N
     again = tried("review", "--field", f"text={NEGATIVE[1]}", *flags)
     assert again["answer"] == found["answer"]
     assert (again["calls"], again["cached_calls"]) == (0, 1)
+    served = tried("review", json.dumps({"text": NEGATIVE[1]}), *flags)
+    assert served["inputs"] == found["inputs"] == {"text": NEGATIVE[1]}
+    other = json.dumps({"words": NEGATIVE[1]})
+    assert tried("review", other, *flags)["inputs"] == {"text": other}
     shown = CliRunner().invoke(app, ["try", "review", NEGATIVE[1], *flags, "--prompt"]).stdout
     assert "--- system ---" in shown and "no call made" in shown
     assert all(len(line) <= 80 for line in shown.splitlines())
