@@ -100,7 +100,11 @@ def attempts(found: Sequence[AttemptRecord], title: str = "The climb, on val") -
         name = f"{'▲' if a.promoted and a.gain else ' '} {a.rung}"
         n = str(a.val.n) if a.val else ""
         rows.append([name, score, n, _gain(a.gain), str(a.lm_calls), f"{a.seconds:.0f}"])
-    why = [f"{a.rung}: {a.skipped or a.error}" for a in found if a.skipped or a.error]
+    why = [
+        "▲: what the levers after it were built on. Calls: of the search, of the val rows, and of "
+        "more rows where it may be the best one."
+    ]
+    why += [f"{a.rung}: {a.skipped or a.error}" for a in found if a.skipped or a.error]
     why += synthetic_sentences(found)
     columns = ("  lever", "val score", "n", "gain over the best so far", "calls", "s")
     return Section(title, why, columns, rows)
