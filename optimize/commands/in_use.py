@@ -13,7 +13,7 @@ import dspy
 
 from optimize import lm as lms
 from optimize.climb.observer import Observer
-from optimize.commands.load import optimized_on
+from optimize.commands.load import kept, optimized_on
 from optimize.commands.session import Session, check_price, open_session
 from optimize.config import NO_ADDRESS, RunConfig, load_config
 from optimize.data.rows import row_hash
@@ -97,15 +97,13 @@ class InUse:
         """The program for the LM of that configuration. Tuned weights fit the LM that they were
         made from; any other gets the best prompt.
         """
-        own = config.lm == self.lm or not self.tuned
-        name = "program.json" if own else "prompt_program.json"
-        text = self.text if own else self.run.text(name)
         task, meter = self.session.task, self.session.meter
+        found = kept(self.run, task, config.lm)
 
         def tuned_lm(tuned: str) -> dspy.LM:
             return lms.telling(lms.adapted_lm(config, meter, tuned, task.max_tokens))
 
-        return parse_program(task, text, f"{name} of run {self.run.id}", tuned_lm)
+        return parse_program(task, found.text, found.where, tuned_lm)
 
     @contextmanager
     def asking(self, config: RunConfig) -> Iterator[None]:
