@@ -24,6 +24,7 @@ from optimize.lm.room import CHARS_A_TOKEN
 from optimize.program.program import Program, parse_program, prompts
 from optimize.report.record import Report
 from optimize.report.rows import Answers, RowTable
+from optimize.scoring.metric_code import metric_hash
 from optimize.stats.records import RowScores
 from optimize.store.champion import champion
 from optimize.store.read import TEST_ROWS, TEST_SCORES, Found
@@ -82,8 +83,15 @@ class InUse:
     def held_against_people(self) -> InUse:
         """The same with its judge's errors known, where it has a judge: asks that one.
 
-        Raises WorkbenchError where it is not the one of the climb.
+        Raises WorkbenchError where it is not the one of the climb, or the metric is not.
         """
+        metrics = {self.run.metric, metric_hash(self.session.task)} - {""}
+        if len(metrics) > 1:
+            name = self.session.task.name
+            raise WorkbenchError(
+                f"The best program of {name!r} was scored by another metric than "
+                f"programs/{name}.py has now. Their scores do not compare: `optimize run {name}` again."
+            )
         now, before = self.session.judge, self.report.judge
         if now and before and now.told != before.judge:
             name = self.session.task.name
