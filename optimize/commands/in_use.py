@@ -90,7 +90,8 @@ class InUse:
             name = self.session.task.name
             raise WorkbenchError(
                 f"The best program of {name!r} was scored by another metric than "
-                f"programs/{name}.py has now. Their scores do not compare: `optimize run {name}` again."
+                f"programs/{name}.py has now. Their scores do not compare: `optimize run {name}` "
+                "again."
             )
         now, before = self.session.judge, self.report.judge
         if now and before and now.told != before.judge:
