@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Set
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import RootModel, TypeAdapter
 
 from optimize.errors import WorkbenchError, shown
 
@@ -120,8 +120,27 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON knows it: pydantic models as objects, enums and dates as text."""
-    return ANY.dump_python(value, mode="json")
+    """The value as JSON knows it: pydantic models as objects, enums and dates as text, sets as
+    sorted lists.
+    """
+    return _ordered(value, ANY.dump_python(value, mode="json"))
+
+
+def _ordered(value: Any, written: Any) -> Any:
+    """What pydantic has written of the value, with the items of its sets sorted: the order that
+    Python has them in is another one in each process.
+    """
+    if isinstance(value, RootModel):
+        return _ordered(value.root, written)
+    if isinstance(written, list) and isinstance(value, Collection) and len(value) == len(written):
+        items = [_ordered(v, w) for v, w in zip(value, written, strict=True)]
+        return sorted(items, key=_canonical) if isinstance(value, Set) else items
+    if isinstance(value, Mapping) and len(value) == len(written):  # 1 and "1" are one name
+        pairs = zip(value.values(), written.items(), strict=True)
+        return {name: _ordered(v, w) for v, (name, w) in pairs}
+    if isinstance(written, dict):  # a model's or a dataclass's fields
+        return {name: _ordered(getattr(value, name, w), w) for name, w in written.items()}
+    return written
 
 
 def to_text(value: Any) -> str:
@@ -131,4 +150,8 @@ def to_text(value: Any) -> str:
 
 def to_json(value: Any) -> str:
     """Canonical JSON of plain values, pydantic models, enums and dates: keys are sorted."""
-    return json.dumps(plain(value), sort_keys=True, ensure_ascii=False)
+    return _canonical(plain(value))
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)

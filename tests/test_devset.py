@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -263,6 +266,29 @@ def test_a_rows_hash_does_not_see_extra_columns_or_the_order_of_fields(tiny: Tin
     ]
     one, other, changed = (row_hash(task, row) for row in rows)
     assert one == other != changed
+
+
+@pytest.mark.parametrize("seed", ["1", "2", "3"])
+def test_a_set_is_written_in_the_same_order_in_every_process(seed: str) -> None:
+    """Rows lie on other sides than before where their hashes change."""
+    code = """
+from pydantic import BaseModel
+from optimize.files import to_json
+class Tagged(BaseModel):
+    tags: set[str]
+    pairs: list[frozenset[str]]
+tags = {"red", "green", "blue", "black"}
+nested = {frozenset(tags), frozenset(["white", "grey"])}
+print(to_json({"tags": tags, "nested": nested, "model": Tagged(tags=tags, pairs=[tags])}))
+"""
+    env = os.environ | {"PYTHONHASHSEED": seed}
+    told = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
+    tags = ["black", "blue", "green", "red"]
+    assert json.loads(told.stdout) == {
+        "tags": tags,
+        "nested": [tags, ["grey", "white"]],
+        "model": {"tags": tags, "pairs": [tags]},
+    }
 
 
 def test_at_most_cuts_val_and_test_to_their_first_rows(tiny: Tiny, mood_rows: Rows) -> None:

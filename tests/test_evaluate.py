@@ -4,6 +4,7 @@ every answer is known.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from optimize.program.program import Program, student
 from optimize.scoring.evaluate import BLOCK, Asking, evaluate, race
 from optimize.scoring.evaluation import Evaluation, Outcome
 from optimize.scoring.headroom import headroom
+from optimize.store.table import row_table
 from optimize.task import Score, Task
 from tests.test_lm import completion, served
 
@@ -143,6 +145,23 @@ def test_an_answer_costs_the_same_however_often_it_is_asked_for(
     assert once and often and often.usd is None
     assert (once.tokens_in, once.tokens_out) == (often.tokens_in, often.tokens_out) == (10, 3)
     assert often.seconds_right == pytest.approx(often.seconds), "every answer was right"
+
+
+def test_an_answer_by_votes_is_priced_with_the_vote_that_the_cache_knew(
+    adder: tuple[Adder, Program],
+) -> None:
+    """A climb has asked for the first one, without votes."""
+    program, rows = adder[1], ROWS[:6]
+    once = price(evaluate(program, rows, Asking(TASK, threads=1)))
+    program.votes = 5
+    elected = evaluate(program, rows, Asking(TASK, threads=1))
+    voted = price(elected)
+    assert [o.usage.cached for o in elected.outcomes] == [1] * 6
+    assert once and voted
+    assert (voted.tokens_in, voted.tokens_out) == (5 * once.tokens_in, 5 * once.tokens_out)
+    table = json.loads(row_table(program, rows, elected))
+    column = table["columns"].index("tokens_in")
+    assert [cells[column] for cells in table["data"]] == [5 * once.tokens_in] * 6
 
 
 def test_a_race_asks_a_worse_program_a_fraction_of_the_rows(adder: tuple[Adder, Program]) -> None:

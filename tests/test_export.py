@@ -19,7 +19,7 @@ from optimize import load_program
 from optimize.cli import app
 from optimize.commands.eval_files import openai_eval, promptfoo
 from optimize.commands.export import export
-from optimize.commands.new import POSITIVE
+from optimize.commands.new import NEGATIVE, POSITIVE
 from optimize.data.rows import Splits, load_splits
 from optimize.errors import WorkbenchError
 from optimize.lm.embedder import Embedder
@@ -170,6 +170,65 @@ def test_the_other_forms(root: Path, lm: tuple[str, FastAPI], tmp_path: Path) ->
 
     model = pyfunc.load_model(str(tmp_path / "mlflow"))
     assert model.predict([{"text": POSITIVE[3]}]) == [{"verdict": "positive"}]
+
+
+def test_a_tuned_lm_is_called_by_its_own_name(
+    root: Path, lm: tuple[str, FastAPI], tmp_path: Path
+) -> None:
+    improved(root, lm[0], "embedded", tuned="order-slip", format="terse")
+    for form in ("folder", "prompt", "promptfoo"):
+        export(root, "review", tmp_path / form, form)  # type: ignore[arg-type]
+    assert json.loads((tmp_path / "prompt" / "prompt.json").read_text())["lm"] == (
+        "openai/order-slip"
+    )
+    config = json.loads((tmp_path / "promptfoo" / "promptfooconfig.json").read_text())
+    assert config["providers"][0]["id"] == "openai:chat:order-slip"
+    told = (tmp_path / "folder" / "README.md").read_text()
+    assert f"It asks ` openai/order-slip ` at ` {lm[0]} `" in told.replace("``", "`")
+    assert "export OPTIMIZE_API_BASE" not in told and "ran in the workbench" not in told
+
+
+def test_a_file_of_addresses_stays_here(
+    root: Path, lm: tuple[str, FastAPI], tmp_path: Path
+) -> None:
+    servers = tmp_path / "servers.txt"
+    servers.write_text(f"{lm[0]}\nhttp://127.0.0.1:9/v1\n")
+    improved(root, f"@{servers}", format="compact")
+    folder = tmp_path / "out"
+    export(root, "review", folder)
+    servers.unlink()
+    assert json.loads((folder / "program.json").read_text())["lm"]["api_base"] == (
+        f"{lm[0]},http://127.0.0.1:9/v1"
+    )
+    called = stranger(folder, "predict.py", json.dumps({"text": NEGATIVE[2]}))
+    assert json.loads(called.stdout) == {"verdict": "negative"}
+
+
+@pytest.mark.parametrize(
+    ("knobs", "reasons", "provider", "options"),
+    [
+        ({"lm": "openai/any"}, False, "openai:chat:any", {"max_tokens": 256, "temperature": 0.0}),
+        ({"lm": "openai/any"}, True, "openai:chat:any", {"max_tokens": 556, "temperature": 0.0}),
+        ({"lm": "openai/gpt-5"}, False, "openai:chat:gpt-5", {"max_completion_tokens": 16_000}),
+        (
+            {"lm": "embedded"},
+            False,
+            "openai:chat:MODEL",
+            {"max_tokens": 256, "temperature": 0.0, "apiBaseUrl": "http://HOST:PORT/v1"},
+        ),
+    ],
+)
+def test_an_eval_asks_as_the_champion_was_asked(
+    tiny: Any, mood_rows: list[dict[str, Any]], tmp_path: Path,
+    knobs: dict[str, Any], reasons: bool, provider: str, options: dict[str, Any],
+) -> None:  # fmt: skip
+    rows = tuple(dspy.Example(**row).with_inputs("text") for row in mood_rows)
+    program = student(tiny(rows=mood_rows))
+    if reasons:
+        program.use_reasoning()
+    promptfoo(program, Splits(rows, rows[:4], (), ""), tmp_path, knobs)
+    (found,) = json.loads((tmp_path / "promptfooconfig.json").read_text())["providers"]
+    assert found == {"id": provider, "config": options}
 
 
 EVIL = "Good {{ 7*7 }} {% raw %} {# x #} {{{"

@@ -15,7 +15,7 @@ from optimize import load_program
 from optimize.commands.tasks import overview
 from optimize.errors import WorkbenchError
 from optimize.lm.metered import MeteredLM
-from optimize.program.program import Program, save, student
+from optimize.program.program import Program, save, student, to_text
 from optimize.report.tasks import tasks_section
 from optimize.stats.intervals import paired_gain
 from optimize.store.champion import CHAMPION, takes_over
@@ -127,6 +127,34 @@ def test_a_task_gives_the_program_of_its_champion(
         if form == "compact":
             store.set_registered_model_alias("review", CHAMPION, version.version)
     assert load_program("review").format == "compact", "the last one is not the best one"
+
+
+@pytest.mark.parametrize(
+    ("lm", "form", "asked"),
+    [
+        (None, "terse", "/ft:judge:42"),
+        (LM["lm"], "terse", "/ft:judge:42"),
+        ("openai/ft:judge:42", "terse", "/ft:judge:42"),
+        ("openai/another", "json", "/another"),
+        (dspy.LM("openai/another"), "json", "/another"),
+        (dspy.LM("openai/ft:judge:42"), "terse", "/ft:judge:42"),
+    ],
+)
+def test_tuned_weights_are_for_their_lm_and_another_gets_the_best_prompt(
+    project: Path, lm: dspy.BaseLM | str | None, form: str, asked: str
+) -> None:
+    program = student(load_task("review", project))
+    program.format = "json"
+    prompt = to_text(program, LM)
+    program.format, program.tuned = "terse", "ft:judge:42"
+    texts = {"program.json": to_text(program, LM), "prompt_program.json": prompt}
+    run, store = stored(project, texts), client(project)
+    store.create_registered_model("review")
+    version = store.create_model_version("review", f"runs:/{run}/program.json", run)
+    store.set_registered_model_alias("review", CHAMPION, version.version)
+    found = load_program("review", lm=lm, root=project)
+    assert isinstance(found, Program) and found.lm
+    assert found.format == form and found.lm.model.endswith(asked)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +24,15 @@ from optimize.lm.meter import Meter
 from optimize.lm.metered import MeteredLM, one_example
 from optimize.program.formats import FORMATS
 from optimize.program.guide import Guide, rules
-from optimize.program.program import Program, read_program, render, save, student
+from optimize.program.program import (
+    Program,
+    parse_program,
+    read_program,
+    render,
+    save,
+    student,
+    to_text,
+)
 from optimize.program.retrieval import PASSAGES, Neighbours, Passages
 from optimize.program.template import templates
 from optimize.store.prompts import prompt_name
@@ -107,6 +117,43 @@ def test_a_loaded_program_renders_the_same_prompts(
     again = read_program(task, tmp_path / "deep" / "program.json", no_lm)
     for example in splits.test[:3]:
         assert render(again, example) == render(program, example)
+
+
+class Desk(enum.Enum):
+    FRONT = "front"
+
+
+class Place(BaseModel):
+    street: str
+    since: date
+
+
+TYPED: dict[str, tuple[Any, Any]] = {
+    "date": (date, date(2026, 2, 3)),
+    "moment": (datetime, datetime(2026, 2, 3, 4, 5)),
+    "desk": (Desk, Desk.FRONT),
+    "price": (Decimal, Decimal("1.50")),
+    "model": (Place, Place(street="Elm", since=date(2026, 2, 3))),
+    "days": (list[date], [date(2026, 2, 3), date(2026, 2, 4)]),
+}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("kind", TYPED)
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_demo_of_any_type_is_sent_as_it_was_scored(
+    tiny: Tiny, form: str, kind: str, alone: bool
+) -> None:
+    annotation, value = TYPED[kind]
+    fields: dict[str, Any] = {"given": (annotation, dspy.InputField())}
+    fields |= {} if alone else {"text": (str, dspy.InputField())}
+    task = tiny(signature=dspy.Signature(fields | {"mood": (str, dspy.OutputField())}, "Rate it."))
+    row = dspy.Example(given=value, text="so so", mood="good").with_inputs("given", "text")
+    program = student(task)
+    program.format = form
+    program.predictors()[0].demos = [dspy.Example(given=value, text="well", mood="good")]
+    again = parse_program(task, to_text(program), "there", no_lm)
+    assert render(again, row) == render(program, row)
 
 
 def test_each_lever_is_in_the_prompt(shipped: Shipped) -> None:

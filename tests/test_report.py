@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console, RenderableType
 
 from optimize.climb.findings import Finding
@@ -20,7 +21,7 @@ from optimize.finetune.epoch import Epoch
 from optimize.finetune.forgetting import ForgettingRecord
 from optimize.finetune.gate import GateRecord
 from optimize.finetune.lora.recipe import GridPoint, GridRecord
-from optimize.report.chart import draw, names
+from optimize.report.chart import _climb, draw, names
 from optimize.report.html.render import html
 from optimize.report.page import Material, assemble
 from optimize.report.record import AttemptRecord, Comparison, Report, TestRecord, VerdictRecord
@@ -199,6 +200,19 @@ def shown(found: RenderableType, width: int = 80) -> str:
     console.print(found)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def test_the_picture_shows_what_the_next_lever_was_built_on() -> None:
+    """A cheaper lever may be kept that scores less."""
+    tried = [attempt("zero_shot", "baseline", 0.08), attempt("guide", "instructions", 0.3)]
+    tried += [
+        attempt("output_format", "format", 0.28),
+        attempt("copro", "instructions", 0.1, promoted=False),
+    ]
+    axes = Figure().subplots()
+    _climb(axes, plateau(attempts=tried))
+    (line,) = (found for found in axes.lines if found.get_label() == "built on, val")
+    assert list(line.get_ydata()) == [0.08, 0.3, 0.28, 0.28]
 
 
 @pytest.mark.parametrize("make", [plateau, tuned])

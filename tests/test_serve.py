@@ -27,7 +27,7 @@ from optimize.serving.following import Following
 from optimize.serving.guard import MOST_BYTES, Guard
 from optimize.serving.metrics import Metrics
 from optimize.store.open import client
-from tests.deployed import kept, root, verdict
+from tests.deployed import improved, kept, root, verdict
 from tests.faulty_server import FAULTS, faulty_app
 from tests.test_lm import closed_to_other_machines, completion, served
 
@@ -46,6 +46,7 @@ def lm() -> Iterator[tuple[str, FastAPI]]:
     async def complete(request: Request) -> Any:
         body = await request.json()
         app.state.asked += 1
+        app.state.model = body["model"]
         text = body["messages"][-1]["content"]
         await asyncio.sleep(SLOW if "slowly" in text else 0)
         if "refuse" in text:
@@ -124,6 +125,16 @@ def test_rows_are_answered_and_failures_are_told(start: Start) -> None:
         assert line in lines, line
     calls = next(line for line in lines if line.startswith("optimize_lm_calls_total"))
     assert float(calls.split()[1]) == 7
+
+
+@pytest.mark.parametrize("base", ["openai/any", "embedded"])
+def test_a_tuned_lm_is_asked_where_it_is_served_now(
+    root: Path, start: Start, lm: tuple[str, FastAPI], base: str
+) -> None:
+    improved(root, "http://127.0.0.1:9/v1", base, tuned="order-slip", format="terse")
+    session = start(lm={"lm": None, "api_base": lm[0]})
+    assert session.post("/predict", json={"text": NEGATIVE[2]}).json() == {"verdict": "negative"}
+    assert lm[1].state.model == "order-slip"
 
 
 def test_its_description_has_the_tasks_fields(start: Start) -> None:
@@ -214,6 +225,7 @@ def within(seconds: float, found: Callable[[], bool]) -> bool:
     [
         (["--host", "0.0.0.0"], "", "set OPTIMIZE_SERVE_KEY"),
         (["--host", "0.0.0.0"], "short", "has 5 letters"),
+        (["--host", "0.0.0.0"], "schlüssel-für-alle-12345", "letters of ASCII alone"),
         (["--port", "99999"], "", "--port"),
         (["--host", "203.0.113.9"], KEY, "Cannot listen at 203.0.113.9:8000"),
         (["--api-base", "http://127.0.0.1:9/v1"], "", "Nothing listens at http://127.0.0.1:9"),

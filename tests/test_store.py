@@ -26,7 +26,7 @@ from optimize.errors import WorkbenchError
 from optimize.program.program import student
 from optimize.scoring.evaluation import Evaluation, Outcome
 from optimize.store.experiment import experiment
-from optimize.store.open import client, is_shared, tracking_uri
+from optimize.store.open import client, has_store, is_shared, tracking_uri
 from optimize.store.rungs import _row
 from optimize.store.table import row_table
 from optimize.store.write import Run
@@ -163,6 +163,15 @@ def test_inputs_called_as_a_column_of_the_table_keep_their_values(tiny: Callable
     whole = dict(zip(table["columns"], cells, strict=True))
     found = _row(whole, table["columns"][:2])
     assert found.inputs == {"answer": "It is red.", "score": "high"} and found.score == 1.0
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%41b", "100%", "café #1 & 2", "a b"])
+def test_a_projects_folder_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    root = tmp_path / name
+    root.mkdir()
+    assert not has_store(root)
+    client(root)
+    assert has_store(root) and (root / "mlruns" / "mlflow.db").stat().st_size
 
 
 def test_an_empty_address_is_no_shared_store(

@@ -14,7 +14,7 @@ from typing import Any
 import dspy
 
 from optimize import lm as lms
-from optimize.commands.load import Saved, asked_lm, ready
+from optimize.commands.load import Saved, asking, kept
 from optimize.config import RunConfig, load_config
 from optimize.data.read import read_inputs
 from optimize.errors import WorkbenchError
@@ -104,7 +104,8 @@ def best_program(task: Task, meter: Meter, **flags: Any) -> Found:
         run = champion(task.root, task.name)
     except NoRun:
         return known_program(task, meter, None, None, flags)
-    return known_program(task, meter, run.id, run.text("program.json"), flags)
+    text = kept(run, task, flags.get("lm")).text
+    return known_program(task, meter, run.id, text, flags)
 
 
 def known_program(
@@ -117,7 +118,9 @@ def known_program(
         program = student(task)
         program.lm = lms.telling(lms.task_lm(config, meter, task.max_tokens))
         return Found(program, config, None)
-    kept = Saved(text, f"program.json of run {run}", task)
-    config, program = kept.configured(**flags), ready(kept, asked_lm(kept, flags, meter), meter)
+    found = Saved(text, f"the program of run {run}", task)
+    config = found.configured(**flags)
+    check_reachable(config)
+    program = asking(found, flags, meter)
     program.lm = program.lm and lms.telling(program.lm)
     return Found(program, config, run, text)

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dspy
 
+from optimize import lm as lms
 from optimize.data.gold import Unscorable, scores_alone
 from optimize.data.rows import Splits
 from optimize.errors import WorkbenchError
@@ -23,6 +24,7 @@ from optimize.program.program import Program
 from optimize.task import Task, choices
 
 CHECKED = 2  # rows of each label on which the metric is tried with every label
+TO_FILL = "http://HOST:PORT/v1"
 DONE = "[[ ## completed ## ]]"  # how DSPy's format ends an answer
 TEMPLATE = re.compile(r"\{(?=[{%#])")  # where promptfoo's template language would begin
 
@@ -58,7 +60,9 @@ def openai_eval(program: Program, splits: Splits, folder: Path) -> int:
 
 
 def promptfoo(program: Program, splits: Splits, folder: Path, knobs: dict[str, Any]) -> int:
-    """`promptfooconfig.json` and `tests.jsonl`, for `promptfoo eval`; the rows in it."""
+    """`promptfooconfig.json` and `tests.jsonl`, for `promptfoo eval`; the rows in it. knobs: of the
+    LM; name and address of one that runs in the workbench's process are left to be filled in.
+    """
     label, task = _label(program, splits), program.task
     tests = [
         {
@@ -69,11 +73,11 @@ def promptfoo(program: Program, splits: Splits, folder: Path, knobs: dict[str, A
     ]
     lines = "".join(json.dumps(test, ensure_ascii=False) + "\n" for test in tests)
     _write(folder / "tests.jsonl", lines)
-    name, asked = str(knobs.get("lm", "")), {"max_tokens": task.max_tokens}
-    options: dict[str, Any] = {**asked, "temperature": knobs.get("temperature", 0.0)}
-    if base := knobs.get("api_base"):
-        options["apiBaseUrl"] = addresses(base)[0].url
-    provider, _, model = name.partition("/")
+    options, base = asked_options(program, knobs), knobs.get("api_base")
+    provider, _, model = str(knobs.get("lm", "")).partition("/")
+    if base or not model:  # any OpenAI-compatible endpoint
+        provider = "openai"
+        options["apiBaseUrl"] = addresses(base)[0].url if base else TO_FILL
     config = {
         "description": f"{task.name}: val rows, as the champion asks them",
         "prompts": ["{{messages}}"],
@@ -82,6 +86,13 @@ def promptfoo(program: Program, splits: Splits, folder: Path, knobs: dict[str, A
     }
     _write(folder / "promptfooconfig.json", _json(config))
     return len(tests)
+
+
+def asked_options(program: Program, knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """What the LM of these knobs is asked with for an answer of the program."""
+    tokens = program.predictors()[0].config.get("max_tokens", program.task.max_tokens)
+    name, heat = str(knobs.get("lm", "")), knobs.get("temperature", 0.0)
+    return dict(lms.asked_with(name, knobs.get("api_base"), tokens, heat))
 
 
 def _label(program: Program, splits: Splits) -> str:

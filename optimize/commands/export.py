@@ -15,7 +15,7 @@ import dspy
 
 from optimize import lm as lms
 from optimize.catalogue import base_of
-from optimize.commands.eval_files import openai_eval, promptfoo
+from optimize.commands.eval_files import asked_options, openai_eval, promptfoo
 from optimize.commands.load import saved
 from optimize.commands.vendored import vendor
 from optimize.config import is_local
@@ -23,6 +23,7 @@ from optimize.data.rows import Splits, load_splits
 from optimize.errors import WorkbenchError
 from optimize.files import plain
 from optimize.gguf_header import read_header
+from optimize.lm.addresses import addresses
 from optimize.program.exported import GOLDEN, prompt
 from optimize.program.folder import write_project
 from optimize.program.program import Program, parse_program
@@ -93,7 +94,7 @@ if __name__ == "__main__":
 @dataclass(frozen=True)
 class Champion:
     """A task's best program with what is known of it. knobs: of the LM it was optimized on, without
-    a path of this machine.
+    a path of this machine or a file of addresses.
     """
 
     program: Program
@@ -101,6 +102,14 @@ class Champion:
     run: str
     splits: Splits
     knobs: dict[str, Any]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The knobs of the LM that it asks: a tuned one that is hosted has another name."""
+        tuned = self.program.tuned
+        hosted = tuned and not tuned.endswith(".gguf")
+        own = {"lm": f"openai/{tuned}"} if hosted else {}
+        return {"lm": self.report.lm, **self.knobs, **own}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -155,6 +164,8 @@ def _champion(root: Path, name: str) -> Champion:
     knobs = dict(json.loads(kept.text).get("lm") or {})
     if str(knobs.get("lm", "")).startswith("gguf:"):
         knobs["lm"] = f"gguf:{Path(knobs['lm'].removeprefix('gguf:')).stem}"
+    if base := knobs.get("api_base"):
+        knobs["api_base"] = ",".join(place.url for place in addresses(base))
     report = run.read("report.json", Report)
     return Champion(program, report, run.id, load_splits(task), knobs)
 
@@ -181,7 +192,7 @@ def _as_folder(found: Champion, folder: Path) -> dict[str, Any]:
         (folder / name).write_text(text, encoding="utf-8")
     pins = vendor(folder, task)
     (folder / "requirements.txt").write_text("".join(f"{pin}\n" for pin in pins), "utf-8")
-    text = readme(found.report, program, rows[0]["inputs"], _inside(found.knobs), address)
+    text = readme(found.report, program, rows[0]["inputs"], found.asked["lm"], address)
     (folder / "README.md").write_text(text, encoding="utf-8")
     return {"needs": pins}
 
@@ -194,9 +205,8 @@ def _as_mlflow(found: Champion, folder: Path) -> dict[str, Any]:
 def _as_prompt(found: Champion, folder: Path) -> dict[str, Any]:
     program, prompts = found.program, templates(found.program)
     (folder / "prompt.txt").write_text(prompt_text(prompts), encoding="utf-8")
-    asked = {"max_tokens": program.task.max_tokens, "votes": program.votes or 1}
-    knobs = {"lm": found.knobs.get("lm"), "temperature": found.knobs.get("temperature", 0.0)}
-    told = {"task": program.task.name, **knobs, **asked, "prompts": prompts}
+    told = {"task": program.task.name, "lm": found.asked["lm"]}
+    told |= {**asked_options(program, found.asked), "votes": program.votes or 1, "prompts": prompts}
     (folder / "prompt.json").write_text(_json(told), encoding="utf-8")
     return {}
 
@@ -206,7 +216,8 @@ def _as_openai_eval(found: Champion, folder: Path) -> dict[str, Any]:
 
 
 def _as_promptfoo(found: Champion, folder: Path) -> dict[str, Any]:
-    return {"rows": promptfoo(found.program, found.splits, folder, found.knobs)}
+    rows = promptfoo(found.program, found.splits, folder, found.asked)
+    return {"rows": rows, "unserved": is_local(found.asked["lm"])}
 
 
 def _as_peft(found: Champion, folder: Path) -> dict[str, Any]:
@@ -232,11 +243,6 @@ FORMS: dict[str, Callable[[Champion, Path], dict[str, Any]]] = {
     "promptfoo": _as_promptfoo,
     "peft": _as_peft,
 }
-
-
-def _inside(knobs: dict[str, Any]) -> bool:
-    """Whether the LM ran in the workbench's process."""
-    return is_local(str(knobs.get("lm", "")))
 
 
 def _json(value: Any) -> str:

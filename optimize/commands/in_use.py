@@ -13,7 +13,7 @@ import dspy
 
 from optimize import lm as lms
 from optimize.climb.observer import Observer
-from optimize.commands.load import optimized_on
+from optimize.commands.load import kept, optimized_on
 from optimize.commands.session import Session, check_price, open_session
 from optimize.config import NO_ADDRESS, RunConfig, load_config
 from optimize.data.rows import row_hash
@@ -24,6 +24,7 @@ from optimize.lm.room import CHARS_A_TOKEN
 from optimize.program.program import Program, parse_program, prompts
 from optimize.report.record import Report
 from optimize.report.rows import Answers, RowTable
+from optimize.scoring.metric_code import metric_hash
 from optimize.stats.records import RowScores
 from optimize.store.champion import champion
 from optimize.store.read import TEST_ROWS, TEST_SCORES, Found
@@ -82,8 +83,16 @@ class InUse:
     def held_against_people(self) -> InUse:
         """The same with its judge's errors known, where it has a judge: asks that one.
 
-        Raises WorkbenchError where it is not the one of the climb.
+        Raises WorkbenchError where it is not the one of the climb, or the metric is not.
         """
+        metrics = {self.run.metric, metric_hash(self.session.task)} - {""}
+        if len(metrics) > 1:
+            name = self.session.task.name
+            raise WorkbenchError(
+                f"The best program of {name!r} was scored by another metric than "
+                f"programs/{name}.py has now. Their scores do not compare: `optimize run {name}` "
+                "again."
+            )
         now, before = self.session.judge, self.report.judge
         if now and before and now.told != before.judge:
             name = self.session.task.name
@@ -97,15 +106,13 @@ class InUse:
         """The program for the LM of that configuration. Tuned weights fit the LM that they were
         made from; any other gets the best prompt.
         """
-        own = config.lm == self.lm or not self.tuned
-        name = "program.json" if own else "prompt_program.json"
-        text = self.text if own else self.run.text(name)
         task, meter = self.session.task, self.session.meter
+        found = kept(self.run, task, config.lm)
 
         def tuned_lm(tuned: str) -> dspy.LM:
             return lms.telling(lms.adapted_lm(config, meter, tuned, task.max_tokens))
 
-        return parse_program(task, text, f"{name} of run {self.run.id}", tuned_lm)
+        return parse_program(task, found.text, found.where, tuned_lm)
 
     @contextmanager
     def asking(self, config: RunConfig) -> Iterator[None]:

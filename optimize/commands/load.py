@@ -15,9 +15,9 @@ from optimize.config import TASK_LM, RunConfig, find_root, load_config
 from optimize.errors import WorkbenchError
 from optimize.files import read_text
 from optimize.lm.meter import Meter, Summing
-from optimize.lm.reach import check_reachable
 from optimize.program.program import Program, parse_program
 from optimize.store.champion import champion
+from optimize.store.read import Found
 from optimize.task import Task, load_task
 
 
@@ -39,13 +39,19 @@ def load_program(
         lm: the LM to ask, as a `dspy.LM` or by name ("embedded", "gguf:PATH", "openai/…"). Without
             it a program with tuned weights runs on these; any other runs on the LM that DSPy is
             configured with when it is loaded, and if there is none, on the LM it was optimized on.
+            Tuned weights are for the LM that they were made from, which is named by its own name
+            or by theirs; with any other a task gives the best program without them.
         root: the project's folder; default: the one around the saved program or the current folder.
 
     Raises:
         optimize.errors.WorkbenchError: there is no such task, run or file, the task's fields have
             changed since, or the LM's weights are gone.
     """
-    return ready(saved(name, Path(root) if root else None), lm)
+    named = lm.model if isinstance(lm, dspy.BaseLM) else lm
+    found = saved(name, Path(root) if root else None, named)
+    if isinstance(lm, str):
+        return asking(found, {"lm": lm}, Summing())
+    return ready(found, lm)
 
 
 @dataclass(frozen=True)
@@ -64,56 +70,85 @@ class Saved:
         """The project's, with the LM that the program was optimized on."""
         return self.configured()
 
+    @property
+    def tuned(self) -> str:
+        """The adapter file or the provider's name of the tuned LM that it runs on; empty: none."""
+        return str(_told(self.text).get("tuned") or "")
+
+    def fits(self, lm: str | None) -> bool:
+        """Whether it is for the LM of that name (None: its own). Tuned weights are for the one that
+        they were made from; that may be called by their name as well.
+        """
+        return not self.tuned or lm in (None, self.config.lm, f"openai/{self.tuned}")
+
     def configured(self, **flags: Any) -> RunConfig:
         """The same, with these knobs (None: not given). An address alone is where that LM is served
         now; another LM has nothing of it.
         """
         given = {name: value for name, value in flags.items() if value is not None}
         known = {} if "lm" in given else optimized_on(self.text)
-        found = load_config(self.task.root, known, **given)
         address = None if "api_base" in given else known.get("api_base")
+        served = self.tuned and not self.tuned.endswith(".gguf")
+        if served and "api_base" in given and self.fits(given.get("lm")):
+            # of the tuned LM, which has one even where its base runs in this process
+            known |= {"api_base": given.pop("api_base")}
+        found = load_config(self.task.root, known, **given)
         if self.elsewhere and address and address != load_config(self.task.root).api_base:
             return found.model_copy(update={"api_key": None})
         return found
 
 
-def ready(found: Saved, lm: dspy.BaseLM | str | None = None, meter: Meter | None = None) -> Program:
+def ready(
+    found: Saved,
+    lm: dspy.BaseLM | None = None,
+    meter: Meter | None = None,
+    config: RunConfig | None = None,
+) -> Program:
     """The program with the LM that it will ask; as `load_program` has it. meter: counts and caps
-    its calls; None: they are not capped.
+    its calls; None: they are not capped. config: where its own LM is; None: where it was.
     """
-    task, config, meter = found.task, found.config, meter or Summing()
-    pinned = _pinned(lm, task, meter)
+    task, config, meter = found.task, config or found.config, meter or Summing()
 
     def tuned_lm(tuned: str) -> dspy.BaseLM:
         beside = Path(found.where).parent / tuned  # a served program has its weights with it
         weights = str(beside) if beside.is_file() else tuned
-        return pinned or lms.adapted_lm(config, meter, weights, task.max_tokens)
+        return lm or lms.adapted_lm(config, meter, weights, task.max_tokens)
 
     program = parse_program(task, found.text, found.where, tuned_lm)
     if not program.tuned:
         unset = dspy.settings.lm is None
-        program.lm = pinned or (lms.task_lm(config, meter, task.max_tokens) if unset else None)
+        program.lm = lm or (lms.task_lm(config, meter, task.max_tokens) if unset else None)
     return program
 
 
-def asked_lm(found: Saved, knobs: Mapping[str, Any], meter: Meter) -> dspy.LM | None:
-    """The LM to ask with these knobs (None: not given); None: the program's own weights, which
-    `ready` loads. Raises WorkbenchError where the LM cannot be reached.
+def asking(found: Saved, knobs: Mapping[str, Any], meter: Meter) -> Program:
+    """The program on the LM of these knobs (None: not given), or on its tuned weights where that is
+    the LM that these are for.
     """
     config = found.configured(**knobs)
-    check_reachable(config)
-    another = knobs.get("lm") or knobs.get("api_base")
-    if not another and json.loads(found.text).get("tuned"):
-        return None
-    return lms.task_lm(config, meter, found.task.max_tokens)
+    own = found.tuned and found.fits(knobs.get("lm"))
+    lm = None if own else lms.task_lm(config, meter, found.task.max_tokens)
+    return ready(found, lm, meter, config)
 
 
-def saved(name: str | Path, root: Path | None) -> Saved:
-    """The file of a task's best program, or the one at that path."""
+def kept(run: Found, task: Task, lm: str | None = None) -> Saved:
+    """A run's best program for the LM of that name (None: its own): the best prompt without tuned
+    weights, where these are for another.
+    """
+    found = Saved(run.text("program.json"), f"program.json of run {run.id}", task)
+    if found.fits(lm):
+        return found
+    name = "prompt_program.json"
+    return Saved(run.text(name), f"{name} of run {run.id}", task)
+
+
+def saved(name: str | Path, root: Path | None, lm: str | None = None) -> Saved:
+    """The file of a task's best program for the LM of that name (None: its own), or the one at that
+    path.
+    """
     if isinstance(name, str) and not name.endswith(".json"):
         task = load_task(name, (root or find_root()).resolve())
-        run = champion(task.root, name)
-        return Saved(run.text("program.json"), f"program.json of run {run.id}", task)
+        return kept(champion(task.root, name), task, lm)
     path = Path(name).resolve()
     text = read_text(path)
     try:
@@ -128,14 +163,14 @@ def saved(name: str | Path, root: Path | None) -> Saved:
 
 def optimized_on(text: str) -> dict[str, Any]:
     """The knobs of the LM that a program was optimized on, as far as its file says."""
+    known = _told(text).get("lm")
+    return {k: known[k] for k in TASK_LM if k in known} if isinstance(known, dict) else {}
+
+
+def _told(text: str) -> dict[str, Any]:
+    """What a program's file says; parse_program says what is wrong with it."""
     try:
-        known = json.loads(text).get("lm") or {}
-        return {knob: known[knob] for knob in TASK_LM if knob in known}
-    except (ValueError, AttributeError, TypeError):
-        return {}  # parse_program says what is wrong with the file
-
-
-def _pinned(lm: dspy.BaseLM | str | None, task: Task, meter: Meter) -> dspy.BaseLM | None:
-    if isinstance(lm, str):
-        return lms.task_lm(load_config(task.root, lm=lm), meter, task.max_tokens)
-    return lm
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -29,6 +29,7 @@ from optimize.program.program import student
 from optimize.program.retrieval import read_corpus
 from optimize.report.judged import judge_sentence
 from optimize.scoring.evaluate import Asking
+from optimize.scoring.metric_code import metric_hash
 from optimize.store.write import Run
 from optimize.task import Task, load_task
 
@@ -250,6 +251,7 @@ def tracked_run(session: Session, command: str) -> Run:
     knobs = session.config.model_dump(exclude={"api_key", "target"}, exclude_none=True) | {
         "target": session.target,
         "task_file": sha256(file)[:12] if file.is_file() else "",
+        "metric": metric_hash(session.task),
     }
     if session.splits.synthetic:
         knobs["synthetic_rows"] = len(session.splits.synthetic)

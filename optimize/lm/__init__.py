@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         adapted_lm,
         answer_tokens,
         ask,
+        asked_with,
         check_name,
         configure,
         gguf_path,
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "PROPOSAL_TOKENS", "adapted_lm", "answer_tokens", "ask", "check_name", "configure",
-    "gguf_path", "local_lm",
+    "PROPOSAL_TOKENS", "adapted_lm", "answer_tokens", "ask", "asked_with", "check_name",
+    "configure", "gguf_path", "local_lm",
     "price", "prompt_tokens", "proposal_tokens", "proposing", "resolve", "retires", "task_lm",
     "teacher_lm", "telling", "thinks",
 ]  # fmt: skip

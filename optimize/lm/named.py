@@ -221,6 +221,20 @@ def answer_tokens(name: str, api_base: str | None, asked: int) -> int:
     return int(given.get("max_completion_tokens") or given["max_tokens"])
 
 
+def asked_with(
+    name: str, api_base: str | None, tokens: int, temperature: float
+) -> dict[str, int | float]:
+    """The options that an answer of so many tokens is asked for with, as this LM takes them: with
+    room for its thoughts, and no temperature where it sets its own.
+    """
+    if is_local(name) or "/" not in name:
+        return {"max_tokens": tokens, "temperature": temperature}
+    given = _unasked(name, api_base, tokens).kwargs
+    own = given.get("temperature") is None
+    found: dict[str, int | float] = {} if own else {"temperature": temperature}
+    return found | {n: given[n] for n in ("max_tokens", "max_completion_tokens") if given.get(n)}
+
+
 def thinks(name: str, api_base: str | None) -> bool:
     """Whether this LM thinks before it answers without being asked to: as far as its name tells, or
     its answers have told.

@@ -197,9 +197,10 @@ def _shape(annotation: Any) -> Any:
 
 
 def _text(value: Any) -> str:
+    value = plain(value)  # as a saved demo has it
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return "\n".join(value)
-    return value if isinstance(value, str) else _json(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _json(value: Any) -> str:

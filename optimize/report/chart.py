@@ -36,7 +36,9 @@ def draw(report: Report, path: Path) -> None:
 
 
 def _climb(axes: Any, report: Report) -> None:
-    """Each lever's val score with its interval, the best so far as a step, then the test scores."""
+    """Each lever's val score with its interval, what the next one was built on as a step, then the
+    test scores.
+    """
     tried = [a for a in report.attempts if a.val]
     best: list[float] = []
     for place, a in enumerate(tried):
@@ -45,7 +47,7 @@ def _climb(axes: Any, report: Report) -> None:
         color = AFTER if weights else BEFORE if a.promoted else GREY
         _point(axes, place, a.val, color, "o")
         if not weights:
-            best.append(max([a.val.score, *best[-1:]]) if a.promoted else best[-1])
+            best.append(a.val.score if a.promoted else best[-1])
     axes.step(range(len(best)), best, where="post", color=BEFORE, lw=1, label="built on, val")
     test = {"zero-shot": report.test.zero_shot, "best prompt": report.test.prompt}
     test |= {"tuned LM": report.test.tuned} if report.test.tuned else {}

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
+from optimize.config import is_local
 from optimize.program.program import Program
 from optimize.report.record import AttemptRecord, Report
 from optimize.report.runs import ID
@@ -31,6 +32,7 @@ class Exported(Record):
     score: ScoreRecord = Field(description="on test, of the program that was exported")
     needs: list[str] = Field(default=[], description="packages with their versions")
     rows: int = Field(default=0, description="val rows in it")
+    unserved: bool = Field(default=False, description="whether its LM ran in this process")
     votes: int = Field(default=1, description="answers, of which the program gives the commonest")
 
 
@@ -60,20 +62,26 @@ def exported_lines(found: Exported) -> list[str]:
         lines += [f"{found.rows} val rows; test rows are never exported."]
         if found.votes > 1:
             lines += [f"The program takes {found.votes} votes an answer, these files ask once."]
+    if found.unserved:
+        lines += [
+            "Its LM ran in the workbench's process: serve it, and fill in its name and address for "
+            "MODEL and HOST:PORT in promptfooconfig.json."
+        ]
     told = found.model_dump() | {"folder": shlex.quote(found.folder)}
     return [*lines, f"Next: {NEXT[found.form].format(**told)}"]
 
 
 def readme(
-    report: Report, program: Program, inputs: Mapping[str, Any], inside: bool, address: str | None
+    report: Report, program: Program, inputs: Mapping[str, Any], lm: str, address: str | None
 ) -> str:
-    """The README.md of a folder that runs. inputs: of a train row. inside: the LM ran in the
-    workbench's process. address: where else it is served, if not by its provider.
+    """The README.md of a folder that runs. inputs: of a train row. lm: that it asks. address: where
+    that is served, if not by its provider.
     """
+    inside = is_local(lm)
     parts = [
         [f"# {report.task}", "", prose(str(program.task.signature.instructions))],
         _fields(program),
-        _use(report, inputs, inside, address),
+        _use(lm, inputs, inside, address),
         _scores(report),
         ["## What it costs", "", " ".join(_costs(report, program))],
         ["## Limits", "", *_limits(report, program, inside)],
@@ -96,7 +104,7 @@ def _type(annotation: Any) -> str:
     return annotation.__name__ if plain else str(annotation).replace("typing.", "")
 
 
-def _use(report: Report, inputs: Mapping[str, Any], inside: bool, address: str | None) -> list[str]:
+def _use(lm: str, inputs: Mapping[str, Any], inside: bool, address: str | None) -> list[str]:
     given = json.dumps(inputs, ensure_ascii=False)
     if len(given) > LONGEST:
         given = json.dumps(dict.fromkeys(inputs, "…"), ensure_ascii=False)
@@ -115,7 +123,7 @@ def _use(report: Report, inputs: Mapping[str, Any], inside: bool, address: str |
         "From Python: `from predict import program`, a DSPy module that takes the fields above by "
         "name.",
         "",
-        f"It asks {code(report.lm)}{at}. Another LM: `OPTIMIZE_LM` (a DSPy model string) and "
+        f"It asks {code(lm)}{at}. Another LM: `OPTIMIZE_LM` (a DSPy model string) and "
         "`OPTIMIZE_API_BASE` (an OpenAI-compatible address, which gets the key in "
         "`OPTIMIZE_API_KEY`), or `load(folder, lm=dspy.LM(…))`. A provider's own key comes from "
         "its usual variable, such as `OPENAI_API_KEY`. The folder holds no key.",

@@ -40,7 +40,8 @@ def refusal(run: str, champion: str, found: Side | None) -> str:
     why = (
         f"{who}: {_compared(found)}. That does not show that it is better"
         if found
-        else f"{who}: they share no scored test row, so nothing shows that it is better"
+        else f"{who}: no test row was scored for both by one metric or judge, so nothing shows "
+        "that it is better"
     )
     return f'{why}. To promote it all the same, say why with --reason "…"; that is kept on record.'
 

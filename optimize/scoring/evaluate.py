@@ -163,13 +163,14 @@ def _outcome(program: dspy.Module, asking: Asking, job: Job) -> Outcome:
                 raise
             outcome = Outcome(None, {}, error=f"not asked: {error}", capped=True)
     usage, seconds = spent.usage(), time.perf_counter() - start
+    sent = (usage.asked - usage.cached) / usage.asked if usage.calls else 0
     return replace(
         outcome,
         said=tuple(said.texts),
         cut=said.cut,
         usage=usage,
-        asked_anew=int(usage.calls > 0),
-        seconds=seconds,
+        asked_anew=sent,
+        seconds=seconds / (sent or 1),
         unread=_is_unread(outcome, usage),
         again=said.again,
     )
@@ -247,7 +248,7 @@ def _together(repeats: Sequence[Outcome], outputs: Mapping[str, Any]) -> Outcome
         score=mean,
         usage=usage,
         scoring=scoring,
-        asked_anew=len(anew),
+        asked_anew=sum(o.asked_anew for o in anew),
         cut=max(o.cut for o in repeats),
         again=sum(o.again for o in repeats),
         seconds=fmean(o.seconds for o in anew or repeats),

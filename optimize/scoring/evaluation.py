@@ -23,8 +23,9 @@ class Outcome:
     scores 0.
 
     usage: the LM calls it took, of all repeats together. scoring: those that its metric made, or an
-    LM judge. asked_anew: how many of the repeats sent a call, not all answered from the cache.
-    seconds: until the answer was there, the mean over these. repeats: its score each time it was
+    LM judge. asked_anew: how many answers' calls were sent, over all repeats: of an answer that the
+    cache knew in part, such as the first of its votes, the share that it did not know. seconds:
+    until the answer was there, the mean over these. repeats: its score each time it was
     asked, where it was asked more than once; score is their mean and answer the first one's.
     confidence: the probability the LM gave the answer, from its tokens' log-probabilities where
     they were asked for (optimize.lm.telling), else the share of repeats that answered the same;
@@ -40,7 +41,7 @@ class Outcome:
     error: str = ""
     usage: Usage = Usage()  # noqa: RUF009 (frozen)
     scoring: Usage = Usage()  # noqa: RUF009
-    asked_anew: int = 0
+    asked_anew: float = 0
     seconds: float = 0.0
     repeats: tuple[float, ...] = ()
     confidence: float | None = None

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optimize.commands.load import Saved, asked_lm, ready
+from optimize.commands.load import asking, kept
 from optimize.config import RunConfig
 from optimize.errors import WorkbenchError
 from optimize.lm.meter import Summing
+from optimize.lm.reach import check_reachable
 from optimize.program.program import Program, signature_hash
 from optimize.store.champion import champion, present
 from optimize.store.read import Found
@@ -68,8 +69,8 @@ class Following:
 
     def _loaded(self, version: object) -> Serving:
         number, run = str(version.version), version.run_id  # type: ignore[attr-defined]
-        text = Found(self.store, run, self.task, run).text("program.json")
-        kept = Saved(text, f"program.json of run {run}", load_task(self.task, self.root))
-        meter = Summing()
-        program = ready(kept, asked_lm(kept, self.knobs, meter), meter)
-        return Serving(program, kept.configured(**self.knobs), number, run)
+        made = Found(self.store, run, self.task, run)
+        found = kept(made, load_task(self.task, self.root), self.knobs.get("lm"))
+        config = found.configured(**self.knobs)
+        check_reachable(config)
+        return Serving(asking(found, self.knobs, Summing()), config, number, run)

@@ -103,6 +103,8 @@ def _key(host: str) -> str:
         )
     if key and len(key) < SHORTEST:
         raise WorkbenchError(f"{KEY} has {len(key)} letters; a key has {SHORTEST} or more.")
+    if not key.isascii():  # clients send a header's other letters in one encoding or another
+        raise WorkbenchError(f"{KEY} may have letters of ASCII alone: most clients send no others.")
     keep_secret(key)
     return key
 

@@ -16,7 +16,7 @@ from optimize.errors import WorkbenchError
 from optimize.stats.intervals import Gain, paired_gain
 from optimize.stats.records import RowScores
 from optimize.store.open import client
-from optimize.store.read import TEST_SCORES, Found, NoRun, judge_of
+from optimize.store.read import TEST_SCORES, Found, NoRun, check_metric, judge_of
 
 CHAMPION = "champion"
 NONE_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model, no such alias
@@ -143,12 +143,14 @@ def gain_over(
     store: Any, champion: Any, new: Found, rows: str, test: RowScores
 ) -> tuple[Gain | None, int]:
     """The gain of a run's `final` over the champion on the test rows that both were asked, and how
-    many those are; None where the champion keeps no such scores, or another judge gave them.
+    many those are; None where the champion keeps no such scores, or another metric or judge gave
+    them.
 
     champion: its version. rows: the hash of the run's, which another judge changes as well.
     """
     with suppress(WorkbenchError, KeyError, ValueError):
         old = Found(store, champion.run_id, new.task, CHAMPION)
+        check_metric(old, new)
         if judged_by(champion.tags)[0].partition(":")[0] != rows:
             judge_of(old, new)
         found: RowScores = old.read(TEST_SCORES, RowScores)
@@ -170,9 +172,9 @@ def judged_by(tags: Mapping[str, Any]) -> tuple[str, int]:
 def takes_over(
     new: Mapping[str, Any], champion: Mapping[str, str], gain: Gain | None, shared: int
 ) -> bool:
-    """Whether a version becomes the champion: judged on other rows (of those it was asked, fewer
-    than half judged the champion), on more test rows, or better than the champion on as many, by
-    more than a standard error.
+    """Whether a version becomes the champion: judged by another metric or on other rows (of those
+    it was asked, fewer than half judged the champion), on more test rows, or better than the
+    champion on as many, by more than a standard error.
 
     Train rows that were added make no other judges: a version that was asked all of the champion's
     test rows is held against it. That is the step of the Ladder without parameters (Blum & Hardt
@@ -186,8 +188,9 @@ def takes_over(
     (rows, asked), (before, known) = judged_by(new), judged_by(champion)
     if not known:
         return True
+    metrics = {new.get("metric"), champion.get("metric")} - {None, ""}
     same = before.startswith(rows.partition(":")[0])  # what follows says how many were used
-    if not same and 2 * shared < asked:
+    if len(metrics) > 1 or (not same and 2 * shared < asked):
         return True
     if asked != known:
         return asked > known and (gain is None or gain.high >= 0)

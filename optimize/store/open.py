@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
 
@@ -33,6 +33,7 @@ QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # where --json has to stand alone
 }
+MISREAD = re.compile(r"\?|%(?=[0-9a-fA-F]{2})")  # in an address: its query, a letter's code
 OUT_OF_DATE = re.compile(r"out-of-date database schema \(found version (\w+)")
 OLDEST, BEYOND = (3, 17), (4, 0)  # versions of a server: from, and below
 SECONDS = 10.0  # for a server to say its version
@@ -50,10 +51,10 @@ PATHS = (
 
 def tracking_uri(root: Path) -> str:
     """Where runs are kept: `MLFLOW_TRACKING_URI`, else SQLite below the project's mlruns/."""
-    return (
-        os.environ.get("MLFLOW_TRACKING_URI")
-        or f"sqlite:///{(root / 'mlruns' / 'mlflow.db').resolve()}"
-    )
+    place = (root / "mlruns" / "mlflow.db").resolve()
+    # nothing else, since MLflow also makes an empty folder of the name as it stands in the address
+    quoted = MISREAD.sub(lambda found: quote(found[0]), str(place))
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{quoted}"
 
 
 def shown_uri(root: Path) -> str:
@@ -138,7 +139,8 @@ def client(root: Path) -> Any:
 def has_store(root: Path) -> bool:
     """Whether there is one, so that looking makes none."""
     uri = tracking_uri(root)
-    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
+    place = unquote(uri.removeprefix("sqlite:///"))
+    return not uri.startswith("sqlite:///") or Path(place).is_file()
 
 
 def _other_schema(root: Path, revision: str) -> str:

@@ -56,6 +56,11 @@ class Found:
         """The LM that was asked for the task."""
         return str(self.store.get_run(self.id).data.params.get("lm", "unknown"))
 
+    @property
+    def metric(self) -> str:
+        """A hash of the metric that scored it; empty for a judge, and where it is not known."""
+        return str(self.store.get_run(self.id).data.params.get("metric", ""))
+
     def text(self, name: str) -> str:
         """A text file the run keeps. Raises WorkbenchError where it has none of that name."""
         from mlflow.exceptions import MlflowException
@@ -87,8 +92,9 @@ class Found:
 def judge_of(*runs: Found) -> Confusion | None:
     """How the LM judge errs that scored all these runs; None where a metric did.
 
-    Raises WorkbenchError where it was not one judge.
+    Raises WorkbenchError where it was not one judge, or not one metric.
     """
+    check_metric(*runs)
     found: list[Confusion | None] = []
     for run in runs:
         history: History | None = None
@@ -102,6 +108,16 @@ def judge_of(*runs: Found) -> Confusion | None:
             "first one again."
         )
     return found[0]
+
+
+def check_metric(*runs: Found) -> None:
+    """Raises WorkbenchError where it is known that different metrics scored these runs."""
+    if len({run.metric for run in runs} - {""}) > 1:
+        names = " and ".join(run.name for run in runs)
+        raise WorkbenchError(
+            f"{names} were scored by different metrics, so their scores do not compare. Run the "
+            "first one again."
+        )
 
 
 def find_run(root: Path, name: str) -> Found:

@@ -59,6 +59,6 @@ def row_table(program: Program, rows: Sequence[dspy.Example], evaluation: Evalua
 
 
 def _each(used: float | None, outcome: Outcome) -> float | None:
-    """Of one answer, where a row was asked repeatedly."""
+    """Of one answer, where a row was asked repeatedly, or the cache knew some of its calls."""
     many = outcome.asked_anew
-    return used / many if used is not None and many > 1 else used
+    return used / many if used is not None and many else used

@@ -206,6 +206,7 @@ class Run(Observer):
         told = f"{run.info.run_name}. Its run has the report."
         self.client.update_model_version(self.task, version, told)
         tags = shown.version_tags(report, len(test.rows))
+        tags |= {"metric": metric} if (metric := self.config.get("metric")) else {}
         for name, value in tags.items():
             self.client.set_model_version_tag(self.task, version, name, value)
         kept = self._keep_prompts(program, f"kept: {run.info.run_name}")
