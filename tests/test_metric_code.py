@@ -114,3 +114,17 @@ def test_a_metric_that_changed_is_told_before_a_call(
         done = CliRunner().invoke(app, ["recheck", "review", "--api-base", f"{url}/v1"])
     assert done.exit_code == 2 and server.state.bodies == []
     assert "another metric than programs/review.py has now" in " ".join(done.stderr.split())
+
+
+def test_modules_of_one_package_are_all_read(tmp_path: Path) -> None:
+    (tmp_path / "words").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "words" / f"{name}.py").write_text(HELPER)
+    code = CODE.replace("from texts import folded", "import words.one, words.two").replace(
+        "folded(a)", "words.two.folded(a)"
+    )
+    code = code.replace("== folded(b)", "== words.one.folded(b)")
+    before = hashed(tmp_path, code)
+    assert hashed(tmp_path, code) == before
+    (tmp_path / "words" / "two.py").write_text(HELPER.replace("lower", "strip"))
+    assert hashed(tmp_path, code) != before

@@ -59,16 +59,20 @@ class _Reached:
 
     def _imported(self, path: Path, name: str, found: ast.Import | ast.ImportFrom) -> None:
         """What is imported under a name, as far as it is the project's own."""
-        (alias,) = (a for a in found.names if name in (a.asname, a.name.partition(".")[0]))
-        if isinstance(found, ast.Import):
-            if file := self._file(path, alias.name):
+        for alias in found.names:
+            if name not in (alias.asname, alias.name.partition(".")[0]):
+                continue
+            if isinstance(found, ast.Import):
+                if file := self._file(path, alias.name):
+                    self.code(file, _parsed(file))
+            elif file := self._file(path, found.module or ""):
+                self.code(file, ast.Name(alias.name))
+            elif file := self._file(path, f"{found.module or ''}.{alias.name}".strip(".")):
                 self.code(file, _parsed(file))
-        elif file := self._file(path, found.module or ""):
-            self.code(file, ast.Name(alias.name))
-        elif file := self._file(path, f"{found.module or ''}.{alias.name}".strip(".")):
-            self.code(file, _parsed(file))
 
     def _file(self, beside: Path, module: str) -> Path | None:
+        if module.partition(".")[0] == "optimize":  # its own version is told
+            return None
         places = [
             folder / f"{module.replace('.', '/')}.py" for folder in (self.root, beside.parent)
         ]
