@@ -116,8 +116,12 @@ def test_a_metric_that_changed_is_told_before_a_call(
     assert "another metric than programs/review.py has now" in " ".join(done.stderr.split())
 
 
-def test_modules_of_one_package_are_all_read(tmp_path: Path) -> None:
+def test_modules_of_one_package_are_all_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "__init__.py").touch()
     for name in ("one", "two"):
         (tmp_path / "words" / f"{name}.py").write_text(HELPER)
     code = CODE.replace("from texts import folded", "import words.one, words.two").replace(
