@@ -402,6 +402,16 @@ def test_a_server_of_ones_own_is_told_the_room_by_the_name_that_all_know() -> No
     assert sent["max_tokens"] == 40 and "max_completion_tokens" not in sent
 
 
+def test_a_claude_that_takes_no_temperature_is_given_none_by_a_call_either() -> None:
+    app = chat_app(lambda text: "fine")
+    with served(app) as url:
+        for name in ("claude-opus-4-7", "claude-opus-4-6"):
+            lm = lms.resolve(f"openai/{name}", url + "/v1", RunConfig(), Meter(9), 40)
+            assert lm("Hi", temperature=1.0) == ["fine"]
+    newer, older = app.state.bodies
+    assert "temperature" not in newer and older["temperature"] == 1.0
+
+
 def test_an_answer_that_dspy_cannot_price_costs_what_the_list_says() -> None:
     told = {"prompt_tokens": 1000, "completion_tokens": 10}
     known = paid.listed_price("openai/gpt-4.1-mini", told)

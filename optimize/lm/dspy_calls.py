@@ -17,7 +17,13 @@ from dspy.clients import execution
 
 from optimize.lm.addresses import Address
 from optimize.lm.deadline import TooLate, within
-from optimize.lm.dspy_door import cache_key, engine_at, engine_by_post, seconds_asked
+from optimize.lm.dspy_door import (
+    cache_key,
+    engine_at,
+    engine_by_post,
+    seconds_asked,
+    takes_temperature,
+)
 from optimize.lm.faults import (
     MOST_WAIT,
     TOO_MUCH,
@@ -219,6 +225,9 @@ def _place(lm: Any, call: Any, asynchronous: bool) -> None:
     none) and how many answers it counts for: none where it is made again for more room.
     """
     call.counted = 0 if hasattr(call, "counted") else call.n
+    if not takes_temperature(*lm.model.partition("/")[::2]):  # DSPy's optimizers may give one
+        call.kwargs.pop("temperature", None)
+        call.legacy.pop("temperature", None)
     thinking = room_to_think(lm)
     own, room = call.kwargs.get("max_tokens"), lm.kwargs.get("max_completion_tokens")
     # the LM's own room holds its thoughts as well, or is known by another name
