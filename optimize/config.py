@@ -353,7 +353,7 @@ def load_config(
         known = knob in RunConfig.model_fields and knob != "api_key"
         value = f" (got {shown(first['input'])})" if known else ""
         unknown = first["type"] == "extra_forbidden"
-        told = first["msg"].replace("valid tuple", 'list, such as ["general"]')
+        told = first["msg"].replace("valid tuple", "list, in brackets")
         near = did_you_mean(knob, RunConfig.model_fields) if unknown else ""
         raise WorkbenchError(
             f"Option {knob!r}: {told}{value}.{near} It is set by a flag, the environment "

@@ -199,7 +199,7 @@ def test_answers_that_are_all_as_before_are_no_open_question() -> None:
     some = record(lm.model_copy(update={"other_answers": 3}))
     (said, *_) = recheck_sentences(some, date(2026, 11, 28))
     often = some.model_copy(update={"test_reads": 4})
-    assert "98.8% now" in " ".join(recheck_sentences(often, date(2026, 11, 28)))
+    assert "a probability of 98.8% now" in " ".join(recheck_sentences(often, date(2026, 11, 28)))
     assert "cannot tell whether it has changed" in said and "3 rows are answered diff" in said
 
 

@@ -4,6 +4,7 @@ say is not held against each other.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import dspy
@@ -17,7 +18,7 @@ from optimize.errors import WorkbenchError
 from optimize.scoring.metric_code import metric_hash
 from optimize.store.champion import champion
 from optimize.store.read import find_run
-from optimize.task import load_task
+from optimize.task import Score, Task, load_task
 from tests.stored import stored_run
 from tests.test_lm import chat_app, served
 
@@ -79,6 +80,61 @@ def test_another_metric_is_what_says_something_else(
     before = hashed(tmp_path, CODE)
     after = hashed(tmp_path, CODE.replace(old, new), HELPER.replace(old, new))
     assert before and (before != after) is another
+
+
+LAYOUTS: dict[str, tuple[str, dict[str, str]]] = {
+    "star": ("from helper import *", {"helper.py": "MARK"}),
+    "tried": (
+        "try:\n    from helper import m\nexcept ImportError:\n    m = None",
+        {"helper.py": "MARK"},
+    ),
+    "branch": ("if True:\n    MARK", {}),
+    "package": ("from lib import m", {"lib/__init__.py": "MARK"}),
+    "of a package": ("from lib.a import m", {"lib/__init__.py": "", "lib/a.py": "MARK"}),
+    "relative": (
+        "from lib.a import m",
+        {"lib/__init__.py": "", "lib/a.py": "from .b import m", "lib/b.py": "MARK"},
+    ),
+    "relative, above": (
+        "from lib.a.c import m",
+        {
+            "lib/__init__.py": "",
+            "lib/a/__init__.py": "",
+            "lib/a/c.py": "from ..b import m",
+            "lib/b.py": "MARK",
+        },
+    ),
+    "each other": (
+        "from one import m",
+        {"one.py": "import two\nMARK", "two.py": "import one\n"},
+    ),
+    "inside": ("def m(e, p):\n    from helper import m\n    return m(e, p)", {"helper.py": "MARK"}),
+    "changed later": ("LIMIT = [0]\nLIMIT[0] = 1  # MARK\ndef m(e, p): return LIMIT[0]", {}),
+    "saved before": ("MARK\nold = m\ndef m(e, p): return old(e, p)", {}),
+    "latin-1": ("from helper import m", {"helper.py": "# coding: latin-1\n# é\nMARK"}),
+    "broken": ("from helper import m\nMARK", {"helper.py": "def ("}),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_wherever_a_metric_is_written_its_change_is_seen(tmp_path: Path, layout: str) -> None:
+    (tmp_path / "programs").mkdir()
+    task = Task(signature=dspy.Signature("a -> b"), metric=lambda e, p: Score(0.0), name="t")
+    task = replace(task, root=tmp_path)
+
+    def written(says: str, target: float) -> str:
+        code, files = LAYOUTS[layout]
+        made = f"task: Task = Task(signature='a -> b', metric=m, target={target})\n"
+        for name, text in {"programs/t.py": f"{code}\n{made}", **files}.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = text.replace("LIMIT[0] = 1  # MARK", f"LIMIT[0] = {says}")
+            text = text.replace("MARK", f"def m(e, p): return {says}")
+            path.write_bytes(text.encode("latin-1" if "latin" in text else "utf-8"))
+        return metric_hash(task)
+
+    before = written("1", 0.5)
+    assert written("1", 0.75) == before != written("2", 0.5)
 
 
 def test_a_judges_scores_are_told_apart_by_the_judge(tmp_path: Path) -> None:

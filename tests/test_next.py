@@ -21,6 +21,7 @@ import typer
 
 from optimize.cli import app
 from optimize.climb.observer import Observer
+from optimize.climb.rungs import LEFT_OUT
 from optimize.commands.gate import case_of
 from optimize.commands.new import write_task
 from optimize.commands.next_step import Step, next_step
@@ -183,12 +184,18 @@ def test_levers_that_were_left_out_are_tried_before_another_teacher(
     made: Callable[..., Session],
 ) -> None:
     session = made(without=["mipro", "votes"])
-    numbers = report.numbers.model_copy(update={"left_out": ["mipro"], "lacking": "none of …"})
+    out = {"val": None, "gain": None, "promoted": False, "skipped": LEFT_OUT}
+    attempts = [
+        report.attempts[0].model_copy(update=out | {"rung": rung, "family": family})
+        for rung, family in (("mipro", "instructions"), ("votes", "votes"))
+    ]
     changed = {"verdict": "exhausted", "task": "paint", "knobs": session.config.given}
-    changed |= {"gate": closed(report, "exhausted"), "numbers": numbers}
+    changed |= {"gate": closed(report, "exhausted"), "attempts": [*report.attempts, *attempts]}
     step = next_step(report.model_copy(update=changed), session)
     works(step.command, session.root)
     assert "--without" not in step.command and step.first == "take back `without` (mipro)"
+    changed["attempts"] = [*report.attempts, attempts[1]]  # votes make up for no instructions
+    assert "--teacher" in next_step(report.model_copy(update=changed), session).first
 
 
 def test_a_server_of_ones_own_is_not_taken_to_train(made: Callable[..., Session]) -> None:

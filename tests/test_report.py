@@ -303,7 +303,7 @@ def test_levers_that_failed_or_were_skipped_are_named() -> None:
     assert "tried but guide (skipped), mipro (failed), votes (left out), and" in said
     numbers = numbers.model_copy(update={"left": ["simba", "gepa"], "rungs_left": 2})
     said = verdict_sentences("budget", 0.9, numbers)
-    assert "2 levers had too few calls, or none: simba, gepa, votes (left out)." in said
+    assert "2 levers had too few calls, or none: simba, gepa (left out: votes)." in said
 
 
 def test_a_tuned_lm_that_a_baseline_matches_is_told_in_the_first_line() -> None:

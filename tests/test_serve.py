@@ -225,7 +225,7 @@ def within(seconds: float, found: Callable[[], bool]) -> bool:
     [
         (["--host", "0.0.0.0"], "", "set OPTIMIZE_SERVE_KEY"),
         (["--host", "0.0.0.0"], "short", "has 5 letters"),
-        (["--host", "0.0.0.0"], "schlüssel-für-alle-12345", "letters of ASCII alone"),
+        (["--host", "0.0.0.0"], "schlüssel-für-alle-12345", "letters beyond ASCII"),
         (["--port", "99999"], "", "--port"),
         (["--host", "203.0.113.9"], KEY, "Cannot listen at 203.0.113.9:8000"),
         (["--api-base", "http://127.0.0.1:9/v1"], "", "Nothing listens at http://127.0.0.1:9"),

@@ -87,7 +87,7 @@ def test_a_knob_that_is_a_list_has_a_list_for_a_value(project: Path) -> None:
     ):
         text = SMALL.replace("[grid]", f"[grid]\nwithout = {given}")
         if values is None:
-            with pytest.raises(WorkbenchError, match="a list, such as"):
+            with pytest.raises(WorkbenchError, match="a list, in brackets"):
                 read_sweep(project, written(project, text))
             continue
         cells = read_sweep(project, written(project, text)).cells

@@ -57,11 +57,12 @@ class Climb:
     @property
     def untried(self) -> list[str]:
         """The levers that might have done something and have no score, each with why in a word."""
-        again = {a.rung for a in self.attempts if a.rung.endswith(AGAIN)}
+        names = {a.rung for a in self.attempts}
+        last = [a for a in self.attempts if a.rung + AGAIN not in names]
         return [
             f"{a.rung} ({'failed' if a.error else 'skipped'})"
-            for a in self.attempts
-            if not (a.evaluation or a.unfit or a.rung in again or a.rung + AGAIN in again)
+            for a in last
+            if not (a.evaluation or a.unfit) and (a.error or not a.rung.endswith(AGAIN))
         ]
 
     @property
@@ -119,9 +120,8 @@ def on_top(
     Calls are kept for the test rows of that program and the best one, and for what comes after.
     """
     found, incumbent = list[Attempt](), start
-    queue = [rung for rung in rungs if not rung.unfit(setup.task)]
-    for n, rung in enumerate(queue, 1):
-        left, after = setup.left(start, incumbent), queue[n:]
+    for n, rung in enumerate(rungs, 1):
+        left, after = setup.left(start, incumbent), rungs[n:]
         watch.started(f"{rung.name} on the tuned LM")
         with setup.keeping(start, incumbent):
             learn = setup.splits.train
@@ -199,8 +199,8 @@ class _Climbing:
     def _history(self, queue: Sequence[Rung]) -> History:
         setup = self.setup
         tried = tuple(on_record(a, setup.task) for a in self.scored)
-        # one that came again has been tried, whatever it found
-        again = {a.rung for a in self.attempts if not (a.starved or a.error)}
+        # one that came again has been tried, whatever came of it
+        again = {a.rung for a in self.attempts if not a.starved}
         starved = [
             a
             for a in self.attempts

@@ -115,7 +115,7 @@ class Decision:
     probability that it is at the target. chance: the highest such probability of any program that
     may as well be the best. rows: judging rows that would decide, where more rows are what it
     takes. lacking: which levers could not be tried, where that is why there is no verdict. What all
-    this means in words is written in optimize.report.sentences.
+    this means in words is written in optimize.report.verdicts.
     """
 
     verdict: Verdict

@@ -141,7 +141,7 @@ def _asked(found: InUse, config: RunConfig, wish: Wish, pool: Pool) -> Chosen:
     at = sorted(random.Random(seed).sample(range(len(pool.rows)), min(wish.ask, len(pool.rows))))
     rows = [pool.rows[n] for n in at]
     if len(rows) < min(wish.next, len(pool.rows)):
-        few = f"{len(rows)} rows are asked, and no others chosen; --ask {wish.next} asks more."
+        few = f"Chosen among the {len(rows)} rows that are asked; --ask {wish.next} asks more."
         found.session.watch.noted(few)
     with found.asking(config):
         programs = _programs(found, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import dspy
 
 from optimize import lm as lms
+from optimize.catalogue import in_catalogue
 from optimize.config import TASK_LM, RunConfig, find_root, load_config
 from optimize.errors import WorkbenchError
 from optimize.files import read_text
@@ -19,6 +21,8 @@ from optimize.program.program import Program, parse_program
 from optimize.store.champion import champion
 from optimize.store.read import Found
 from optimize.task import Task, load_task
+
+log = logging.getLogger(__name__)
 
 
 def load_program(
@@ -79,14 +83,17 @@ class Saved:
         """Whether it is for the LM of that name (None: its own). Tuned weights are for the one that
         they were made from; that may be called by their name as well.
         """
-        return not self.tuned or lm in (None, self.config.lm, f"openai/{self.tuned}")
+        own = self.config.lm
+        same = in_catalogue(own) is not None and in_catalogue(str(lm)) is in_catalogue(own)
+        return not self.tuned or same or lm in (None, own, f"openai/{self.tuned}")
 
     def configured(self, **flags: Any) -> RunConfig:
         """The same, with these knobs (None: not given). An address alone is where that LM is served
         now; another LM has nothing of it.
         """
         given = {name: value for name, value in flags.items() if value is not None}
-        known = {} if "lm" in given else optimized_on(self.text)
+        another = given.get("lm") not in (None, f"openai/{self.tuned}")
+        known = {} if another else optimized_on(self.text)
         address = None if "api_base" in given else known.get("api_base")
         served = self.tuned and not self.tuned.endswith(".gguf")
         if served and "api_base" in given and self.fits(given.get("lm")):
@@ -138,6 +145,10 @@ def kept(run: Found, task: Task, lm: str | None = None) -> Saved:
     found = Saved(run.text("program.json"), f"program.json of run {run.id}", task)
     if found.fits(lm):
         return found
+    log.warning(
+        "The program's tuned weights fit %s alone: %s is asked with its best prompt, without them.",
+        found.config.lm, lm,
+    )  # fmt: skip
     name = "prompt_program.json"
     return Saved(run.text(name), f"{name} of run {run.id}", task)
 

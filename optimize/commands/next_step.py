@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from optimize.climb.verdict import COVERAGE
+from optimize.climb.rungs import LEFT_OUT
+from optimize.climb.verdict import COVERAGE, FAMILIES
 from optimize.commands.session import Session
 from optimize.config import command_line
 from optimize.data.judging_rows import judging_share
@@ -124,8 +125,8 @@ def _after_tuning(report: Report, session: Session) -> Step | None:
 
 
 def _levers_left_out(report: Report) -> Step | None:
-    """Where there are such, the climb with them: too few were tried."""
-    left_out = report.numbers.left_out
+    """Where there are such that would do for those that are lacking, the climb with them."""
+    left_out = [a.rung for a in report.attempts if a.skipped == LEFT_OUT and a.family in FAMILIES]
     if not left_out:
         return None
     # they may be left out by the project's file, which no flag takes back

@@ -14,10 +14,7 @@ from optimize.stats.records import Record
 from optimize.store.read import HISTORY, find_run
 
 # not in a history
-SAID = {
-    *("untried", "left", "left_out", "climbs"),
-    *("on_test", "test_reads", "test_rows_needed"),
-}
+SAID = {"untried", "left", "left_out", "climbs", "on_test", "test_reads", "test_rows_needed"}
 
 
 class Redrawn(Record):

@@ -13,7 +13,7 @@ import dspy
 
 from optimize.climb.climb import Climb, climb
 from optimize.climb.preflight import Preflight, preflight
-from optimize.climb.rungs import Rung, ladder
+from optimize.climb.rungs import LEFT_OUT, Rung, ladder
 from optimize.climb.rungs.base import steps
 from optimize.climb.verdict import (
     COVERAGE,
@@ -209,7 +209,7 @@ def climb_record(
             found.history,
             untried=found.untried,
             left=list(found.left),
-            left_out=list(session.config.without),
+            left_out=[a.rung for a in found.attempts if a.skipped == LEFT_OUT],
             **said,
         ),
     )

@@ -123,11 +123,9 @@ def faults(
 
 def next_number(task: Task, known: Sequence[dspy.Example]) -> int:
     """The first draw after all that a row was kept of, rows that were taken out of the file since
-    among them; 0 where none is left. known: all rows of the file.
+    among them. known: all rows of the file.
     """
-    if not known:
-        return 0
-    last = max(mark_of(row).number for row in known)
+    last = max((mark_of(row).number for row in known), default=-1)
     with suppress(WorkbenchError, ValueError):
         last = max(last, int(read_text(_last_number(task))))
     return last + 1

@@ -32,7 +32,8 @@ class AnswerCache(Cache):
 
     def cache_key(self, request: dict[str, Any], ignored: list[str] | None = None) -> str:
         """DSPy's, which does not tell the servers apart that the environment names for an LM."""
-        provider = str(request.get("model", "")).partition("/")[0]
+        model = request.get("model") or request.get("request", {}).get("model", "")
+        provider = str(model).partition("/")[0]
         if address := address_in_environment(provider):
             request = {**request, "address": address}
         return str(super().cache_key(request, ignored))

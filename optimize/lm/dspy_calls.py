@@ -21,6 +21,7 @@ from optimize.lm.dspy_door import (
     cache_key,
     engine_at,
     engine_by_post,
+    refusal,
     seconds_asked,
     takes_temperature,
 )
@@ -39,7 +40,7 @@ from optimize.lm.one_at_a_time import OneAtATime
 from optimize.lm.paid import plainly
 from optimize.lm.pool import elsewhere, one_call, pool_of
 from optimize.lm.post import posted
-from optimize.lm.request import MoreRoom, RequestUnderWay
+from optimize.lm.request import MoreRoom, RequestUnderWay, has_content
 from optimize.lm.thinking import room_to_think
 from optimize.lm.watch import Watch
 from optimize.secrets import keep_secret
@@ -244,7 +245,12 @@ def _place(lm: Any, call: Any, asynchronous: bool) -> None:
 
 
 def _told(watch: Watch, lm: Any, call: Any, result: Any) -> Any:
+    if refused := getattr(call, "refused", None):
+        raise refused
     if result.cache_hit:
+        # LiteLLM's answers are kept as they came
+        if not any(map(has_content, result.outputs)) and (said := refusal(result.raw)):
+            result.outputs = [said]
         note_answer(lm.model, cached=True)
         watch.cached(lm, call.counted, call.place)
     return result

@@ -11,6 +11,7 @@ from typing import Any
 import dspy
 from dspy.lm15 import ProviderError
 
+from optimize.errors import LmRefused
 from optimize.lm.dspy_door import CUT, finish_reason, price_result, refusal
 from optimize.lm.faults import is_too_long, note_answer
 from optimize.lm.paid import plainly, told_paid
@@ -47,7 +48,8 @@ class RequestUnderWay:
         try:
             yield
             self._check()
-            self._tell_paid()
+            with self._kept():
+                self._tell_paid()
         except BaseException as error:
             self.watch.failed(self.lm, time.perf_counter() - start, is_too_long(error))
             # a page of some gateway
@@ -109,6 +111,14 @@ class RequestUnderWay:
         self._tell_paid()
         self.results.remove(self.state.result)
         self.state.completed = self.state.recorded = False
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """What ends the command is raised once the answer is in the cache, since it was paid."""
+        try:
+            yield
+        except LmRefused as error:
+            self.call.refused = error
 
     def _tell_paid(self) -> None:
         """At once: a call may take several requests, of which a later one may fail or be one too

@@ -130,8 +130,8 @@ def recheck_sentences(found: RecheckRecord, today: date) -> list[str]:
     if found.test_reads > 1:
         out += [
             f"These test rows have judged {found.test_reads} programs and LMs by now, so more is "
-            f"asked of them each time, {asked_of_test(found.test_reads):.1%} now. Newly labelled "
-            "rows, drawn at random, would tell more."
+            f"asked of them each time: a probability of {asked_of_test(found.test_reads):.1%} "
+            "now. Newly labelled rows, drawn at random, would tell more."
         ]
     return out + [
         retirement_sentence(lm.lm, lm.retires, today, found.task) for lm in found.lms if lm.retires

@@ -87,19 +87,18 @@ def _th(number: int) -> str:
 
 def _but(found: VerdictRecord) -> str:
     """Which levers were not, after "every lever was tried"."""
-    names = [*found.untried, *_left_out(found)]
+    names = list(found.untried)
+    if found.left_out:
+        names.append(f"{', '.join(found.left_out)} (left out)")
     return f" but {', '.join(names)}" if names else ""
-
-
-def _left_out(found: VerdictRecord) -> list[str]:
-    return [f"{name} (left out)" for name in found.left_out]
 
 
 def _untried(found: VerdictRecord) -> str:
     levers = found.rungs_left
     who = "One lever" if levers == 1 else f"{levers} levers"
-    named = ", ".join([*found.left, *_left_out(found)])
-    return f"{who} had too few calls, or none{named and f': {named}'}"
+    named = ", ".join(found.left)
+    out = f" (left out: {', '.join(found.left_out)})" if found.left_out else ""
+    return f"{who} had too few calls, or none{named and f': {named}'}{out}"
 
 
 def _not_reading(found: VerdictRecord) -> str:

@@ -104,7 +104,9 @@ def _key(host: str) -> str:
     if key and len(key) < SHORTEST:
         raise WorkbenchError(f"{KEY} has {len(key)} letters; a key has {SHORTEST} or more.")
     if not key.isascii():  # clients send a header's other letters in one encoding or another
-        raise WorkbenchError(f"{KEY} may have letters of ASCII alone: most clients send no others.")
+        raise WorkbenchError(
+            f"{KEY} holds letters beyond ASCII, which clients send in different ways."
+        )
     keep_secret(key)
     return key
 

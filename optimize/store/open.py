@@ -51,10 +51,12 @@ PATHS = (
 
 def tracking_uri(root: Path) -> str:
     """Where runs are kept: `MLFLOW_TRACKING_URI`, else SQLite below the project's mlruns/."""
+    if given := os.environ.get("MLFLOW_TRACKING_URI"):
+        return given
     place = (root / "mlruns" / "mlflow.db").resolve()
     # nothing else, since MLflow also makes an empty folder of the name as it stands in the address
     quoted = MISREAD.sub(lambda found: quote(found[0]), str(place))
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{quoted}"
+    return f"sqlite:///{quoted}"
 
 
 def shown_uri(root: Path) -> str:

@@ -197,10 +197,11 @@ def ladder(splits: Splits, without: Sequence[Lever] = ()) -> tuple[Rung, ...]:
     """
     place = 1 + next(n for n, rung in enumerate(LADDER) if rung.name == AFTER)
     rungs = (*LADDER[:place], SYNTHETIC, *LADDER[place:]) if splits.synthetic else LADDER
-    return tuple(
-        replace(rung, unfit=lambda task: LEFT_OUT) if rung.name in without else rung
-        for rung in rungs
-    )
+    return tuple(_left_out(rung) if rung.name in without else rung for rung in rungs)
+
+
+def _left_out(rung: Rung) -> Rung:
+    return replace(rung, unfit=lambda task: rung.unfit(task) or LEFT_OUT)
 
 
 def on_tuned(task: Task, without: Sequence[Lever] = ()) -> list[Rung]:

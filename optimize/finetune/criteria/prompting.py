@@ -88,14 +88,18 @@ def retrieval(task: Task, case: Case) -> Criterion | None:
     if without_corpus(task):
         return None
     passed = "retrieval" in case.families
-    without = [lever for lever in case.knobs.get("without", ()) if lever != "passages"]
+    without = list(case.knobs.get("without", ()))
+    if left_out := "passages" in without:
+        without.remove("passages")
     return Criterion(
         name="retrieval",
         passed=passed,
         value="scored" if passed else "not scored",
         threshold="tried where the task has a corpus",
         source="the climb",
-        advice="" if passed else "Missing knowledge is no case for weights.",
+        advice=""
+        if passed
+        else f"Missing knowledge is no case for weights.{' Take back `without`.' * left_out}",
         command="" if passed else case.command("run", task, **case.higher_cap, without=without),
     )
 
@@ -111,7 +115,7 @@ def left_out(task: Task, case: Case) -> Criterion | None:
         value=", ".join(levers),
         threshold="a plateau says nothing of them",
         source="--without",
-        advice="Trying them costs less than tuning.",
+        advice="Take back `without`: trying them costs less than tuning.",
         command=case.command("run", task, without=None),
     )
 

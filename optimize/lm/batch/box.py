@@ -90,11 +90,13 @@ class Box:
         Raises WorkbenchError in the provider's words, and JobLeft on Ctrl-C.
         """
         assert self._provider
-        came = self._came_before(self._provider)
+        came = None
         while came is None:
             with suppress(TooMany):
-                begun = self._begun(self._provider, min(most, self._fits))
-                came = self._brought(begun, self._provider)
+                came = self._came_before(self._provider)
+                if came is None:
+                    begun = self._begun(self._provider, min(most, self._fits))
+                    came = self._brought(begun, self._provider)
         self.forget()
         return came
 
