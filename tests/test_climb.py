@@ -631,7 +631,8 @@ def test_levers_that_are_left_out_cost_nothing_and_are_no_levers_left(setup: Set
     rungs = ladder(setup.splits, [rung.name for rung in LADDER[1:]])
     found = climb(setup, rungs, Observer())
     out = [a for a in found.attempts if "--without" in a.skipped]
-    assert [a.rung for a in out] == [rung.name for rung in LADDER[1:]]
+    able = [rung for rung in LADDER[1:] if not rung.unfit(setup.task)]
+    assert [a.rung for a in out] == [rung.name for rung in able]
     assert all(a.unfit and not a.usage.calls for a in out)
     assert not found.history.rungs_left and not found.untried
     assert found.decision.verdict == "exhausted" and "demos" in found.decision.lacking

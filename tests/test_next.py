@@ -198,9 +198,16 @@ def test_levers_that_were_left_out_are_tried_before_another_teacher(
     assert "--teacher" in next_step(report.model_copy(update=changed), session).first
 
 
-def test_a_server_of_ones_own_is_not_taken_to_train(made: Callable[..., Session]) -> None:
-    assert "seldom trains" in untrainable(made().config)
-    assert not untrainable(made(finetune="openai").config), "whoever says so is believed"
+def test_where_a_server_of_ones_own_does_not_train_that_is_provided_for(
+    report: Report,  # noqa: F811
+    made: Callable[..., Session],
+) -> None:
+    session = made()
+    changed = {"verdict": "plateau", "task": "paint", "knobs": session.config.given}
+    changed |= {"gate": closed(report, "plateau"), "decision": None}
+    step = next_step(report.model_copy(update=changed), session)
+    assert step.command.startswith("optimize finetune paint --backend openai")
+    assert step.note == "if that server fine-tunes; else train elsewhere from mlruns/handoff/paint"
 
 
 def works(command: str, root: Path) -> None:

@@ -127,9 +127,12 @@ def handoff(
             for name, f in manifest.files.items()
             if name.startswith(("chat/", "preferences/"))
         )
-        typer.echo(f"Hand-off written: {folder.relative_to(opened.root)}\nRows: {rows}")
-        elsewhere = f"train elsewhere, as its README says, then optimize adopt. {cannot}"
-        typer.echo(f"Next: {elsewhere if cannot else here}")
+        place = folder.relative_to(opened.root)
+        typer.echo(f"Hand-off written: {place}\nRows: {rows}")
+        away = f"train elsewhere, as its README says, then optimize adopt {place}"
+        typer.echo(f"Next: {f'{away}. {cannot}' if cannot else here}")
+        if not cannot and opened.config.api_base:  # a server of one's own seldom trains
+            typer.echo(f"Where that server does not fine-tune: {away}")
         return 0
 
     guarded(debug, work)

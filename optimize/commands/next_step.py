@@ -80,10 +80,11 @@ def _tune_or_hand_off(report: Report, session: Session) -> Step:
         return Step(elsewhere, note=f"rows to train elsewhere. {why}")
     folder = session.folder("handoff").relative_to(session.home)
     bundled = session.config.finetune == "bundle"
-    return Step(
-        finetune_command(report.task, report.knobs),
-        note=f"or train elsewhere from {folder}" if bundled else "",
-    )
+    note = f"or train elsewhere from {folder}" if bundled else ""
+    if session.config.api_base:  # a server of one's own seldom trains
+        other = f"train elsewhere from {folder}" if bundled else elsewhere
+        note = f"if that server fine-tunes; else {other}"
+    return Step(finetune_command(report.task, report.knobs), note=note)
 
 
 def _open_the_gate(report: Report) -> Step:

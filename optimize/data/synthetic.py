@@ -123,9 +123,11 @@ def faults(
 
 def next_number(task: Task, known: Sequence[dspy.Example]) -> int:
     """The first draw after all that a row was kept of, rows that were taken out of the file since
-    among them. known: all rows of the file.
+    among them; 0 where none is left. known: all rows of the file.
     """
-    last = max((mark_of(row).number for row in known), default=-1)
+    if not known:
+        return 0
+    last = max(mark_of(row).number for row in known)
     with suppress(WorkbenchError, ValueError):
         last = max(last, int(read_text(_last_number(task))))
     return last + 1

@@ -46,16 +46,9 @@ def finetune_command(task: str, knobs: Mapping[str, Any]) -> str:
 
 
 def untrainable(config: RunConfig) -> str:
-    """Why the LM cannot be fine-tuned from here, as far as is known; empty where it can. Asks no
-    LM.
-    """
-    asked = config.finetune
-    if asked not in BACKENDS and config.api_base and not is_local(config.lm):
-        return (
-            "A server of one's own serves weights and seldom trains them; where yours has OpenAI's "
-            "fine-tuning API: optimize finetune --backend openai"
-        )
+    """Why the LM cannot be fine-tuned from here; empty where it can. Asks no LM."""
     try:
+        asked = config.finetune
         trainer(asked if asked in BACKENDS else backend_for(config.lm)).check_config(config)
     except WorkbenchError as error:
         return str(error)
