@@ -192,9 +192,12 @@ def _stages(base: str, config: RunConfig, where: Where) -> list[Stage]:
 def run(launched: Launch, stages: Sequence[Stage], heard: Heard) -> None:
     """One training after the other; those that are done already are not run again."""
     for stage in stages:
-        if not (launched.folder / stage.out / trl_lora.WEIGHTS).is_file():
+        out = launched.folder / stage.out
+        if not (out / trl_lora.WEIGHTS).is_file():
             launched.run(stage.out, stage.words, heard)
-        heard.ended(launched.folder / stage.out)
+        for old in out.glob("checkpoint-*"):  # of one that was killed as it took them away
+            shutil.rmtree(old)
+        heard.ended(out)
 
 
 def _where(base: str, config: RunConfig) -> Where:
