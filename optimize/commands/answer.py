@@ -121,6 +121,6 @@ def known_program(
     found = Saved(text, f"the program of run {run}", task)
     config = found.configured(**flags)
     check_reachable(config)
-    program = asking(found, flags, meter)
+    program = asking(found, flags.get("lm"), config, meter)
     program.lm = program.lm and lms.telling(program.lm)
     return Found(program, config, run, text)

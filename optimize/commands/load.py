@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ def load_program(
     named = lm.model if isinstance(lm, dspy.BaseLM) else lm
     found = saved(name, Path(root) if root else None, named)
     if isinstance(lm, str):
-        return asking(found, {"lm": lm}, Summing())
+        return asking(found, lm, found.configured(lm=lm), Summing())
     return ready(found, lm)
 
 
@@ -128,14 +127,13 @@ def ready(
     return program
 
 
-def asking(found: Saved, knobs: Mapping[str, Any], meter: Meter) -> Program:
-    """The program on the LM of these knobs (None: not given), or on its tuned weights where that is
-    the LM that these are for.
+def asking(found: Saved, lm: str | None, config: RunConfig, meter: Meter) -> Program:
+    """The program on the LM of that name (None: not given), or on its tuned weights where that is
+    the LM that these are for. config: as `configured` gives it for that name.
     """
-    config = found.configured(**knobs)
-    own = found.tuned and found.fits(knobs.get("lm"))
-    lm = None if own else lms.task_lm(config, meter, found.task.max_tokens)
-    return ready(found, lm, meter, config)
+    own = found.tuned and found.fits(lm)
+    asked = None if own else lms.task_lm(config, meter, found.task.max_tokens)
+    return ready(found, asked, meter, config)
 
 
 def kept(run: Found, task: Task, lm: str | None = None) -> Saved:

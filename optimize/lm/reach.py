@@ -80,11 +80,9 @@ def address_in_environment(provider: str) -> str:
     empty where none does.
     """
     own = provider.removesuffix("_chat")  # ollama_chat's is Ollama's
-    for variable, value in sorted(os.environ.items()):
-        name, part = variable[: -len("API_BASE")], variable[-len("API_BASE") :]
-        if part in ("API_BASE", "BASE_URL") and _letters(name) == _letters(own) and value:
-            return value
-    return ""
+    named = (v for v in os.environ if v.endswith(("API_BASE", "BASE_URL")))  # few, at every call
+    own_variables = (v for v in sorted(named) if _letters(v[: -len("API_BASE")]) == _letters(own))
+    return next(filter(None, (os.environ[v] for v in own_variables)), "")
 
 
 def _letters(name: str) -> str:

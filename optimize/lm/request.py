@@ -48,8 +48,10 @@ class RequestUnderWay:
         try:
             yield
             self._check()
-            with self._kept():
+            try:
                 self._tell_paid()
+            except LmRefused as error:  # raised once the answer is in the cache, since it was paid
+                self.call.refused = error
         except BaseException as error:
             self.watch.failed(self.lm, time.perf_counter() - start, is_too_long(error))
             # a page of some gateway
@@ -111,14 +113,6 @@ class RequestUnderWay:
         self._tell_paid()
         self.results.remove(self.state.result)
         self.state.completed = self.state.recorded = False
-
-    @contextmanager
-    def _kept(self) -> Iterator[None]:
-        """What ends the command is raised once the answer is in the cache, since it was paid."""
-        try:
-            yield
-        except LmRefused as error:
-            self.call.refused = error
 
     def _tell_paid(self) -> None:
         """At once: a call may take several requests, of which a later one may fail or be one too

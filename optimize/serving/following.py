@@ -70,7 +70,8 @@ class Following:
     def _loaded(self, version: object) -> Serving:
         number, run = str(version.version), version.run_id  # type: ignore[attr-defined]
         made = Found(self.store, run, self.task, run)
-        found = kept(made, load_task(self.task, self.root), self.knobs.get("lm"))
+        lm = self.knobs.get("lm")
+        found = kept(made, load_task(self.task, self.root), lm)
         config = found.configured(**self.knobs)
         check_reachable(config)
-        return Serving(asking(found, self.knobs, Summing()), config, number, run)
+        return Serving(asking(found, lm, config, Summing()), config, number, run)
